@@ -1,0 +1,60 @@
+# Two commands: `make repro` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --compile --require-hashes
+export PATH := $(BIN):$(PATH)
+PORT ?= 5000
+
+.PHONY: help .dvc/.scm repro test lint format ui pretrain lock clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+repro: $(VENV)/.installed .dvc/.scm  ## install, then run the whole pipeline as params.yaml says
+	dvc repro
+
+test: $(VENV)/.installed-dev .dvc/.scm  ## install, then run the test suite
+	python -m pytest -n 2
+
+lint: $(VENV)/.installed-dev  ## ruff and mypy
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: $(VENV)/.installed-dev  ## let ruff rewrite the code
+	ruff check --fix .
+	ruff format .
+
+ui: $(VENV)/.installed  ## compare runs in the MLflow UI (PORT=5000)
+	python -m pipeline ui tracking.port=$(PORT)
+
+pretrain: $(VENV)/.installed  ## regenerate the weights of glyph_cnn, bit for bit
+	python -m pipeline pretrain
+
+lock: $(VENV)/.installed-dev  ## resolve pyproject.toml into requirements*.txt
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header --no-annotate --quiet -o requirements.txt
+	uv pip compile pyproject.toml --extra dev --constraint requirements.txt --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements-dev.txt
+
+clean:  ## remove outputs, keep the DVC cache and the runs
+	rm -rf outputs dvc_plots .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v < (3, 14))' || \
+	  { echo "error: Python 3.11 to 3.13 is needed, $$($(PYTHON) --version) found: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt | $(VENV)/bin/python
+	$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(PIP) -r requirements-dev.txt
+	@touch $@
+
+# DVC works without git when told so; a downloaded archive has no .git.
+.dvc/.scm:
+	@test -e .git || printf '[core]\n    no_scm = true\n' > .dvc/config.local

@@ -1,0 +1,168 @@
+"""The only runner: command and overrides -> config -> seed -> tracker -> stage.
+
+python -m pipeline COMMAND [key=value ...]
+"""
+
+import errno
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline import outputs
+from pipeline.errors import InputError
+from pipeline.stages import STAGES
+
+Log = Callable[[dict[str, float], int], None]
+
+_OTHERS = {
+    "predict": "classify pictures: predict FILE_OR_FOLDER ... [--json | --csv] (predict --help)",
+    "pretrain": "regenerate the weights of glyph_cnn, bit for bit",
+    "ui": "compare runs in the MLflow UI (ui tracking.port=5000)",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run a command; returns the exit code."""
+    # Before anything imports TensorFlow, which reports its start on stderr; its errors
+    # still come as exceptions.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # So that a stage that is asked to stop can say so to the tracker.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        return _command(arguments)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        if error.errno not in _TOLD:
+            raise
+        print(f"error: {_TOLD[error.errno]}: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 1
+
+
+_TOLD = {
+    errno.ENOSPC: "no space left on the disk; what was there before is kept; free some and run again",
+    errno.EDQUOT: "the disk quota is used up; what was there before is kept; free some and run again",
+    errno.EROFS: "cannot write, the file system is read-only; make it writable or run elsewhere",
+    errno.EACCES: "not permitted; change the permissions or run as another user",
+    errno.EPERM: "not permitted; change the permissions or run as another user",
+    errno.ENOTDIR: "a file is where a folder should be; move it away",
+    errno.EADDRINUSE: "the port is taken; choose another with tracking.port=",
+}
+
+
+def _command(arguments: list[str]) -> int:
+    command, *rest = arguments or ["--help"]
+    if command in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if command not in (*STAGES, *_OTHERS):
+        raise InputError(
+            f"the command must be one of {', '.join((*STAGES, *_OTHERS))}, got {command!r}"
+        )
+    if command == "predict":
+        from pipeline import predict
+
+        return predict.main(rest)
+    from pipeline import config
+
+    tasks = {"pretrain": _pretrain, "ui": _ui}
+    task = tasks.get(command, lambda composed: _run_stage(command, composed))
+    summary = _OTHERS.get(command) or _summary(command)
+    config.application(command, rest, task, f"{command}: {summary}")
+    return 0
+
+
+def _run_stage(stage: str, config: Any) -> None:
+    """Run one stage: locked, tracked, its output put in place at the very end."""
+    from pipeline import runtime, tracking
+
+    out = outputs.ROOT / stage
+    with outputs.locked(out), tracking.stage_run(stage, config) as run:
+        if stage != "prepare":  # which needs no TensorFlow
+            runtime.configure(config.seed, config.threads)
+        with outputs.replacing(out) as aside:
+            metrics = _call(stage, config, aside, run.log)
+        run.finish(metrics, out)
+
+
+def _call(stage: str, c: Any, out: Path, log: Log) -> dict[str, float]:
+    """Hand a stage the sections it reads; dvc.yaml lists the same, a test compares them."""
+    run = importlib.import_module(f"pipeline.stages.{stage}").run
+    prepared, features, head, finetuned = (outputs.ROOT / name for name in STAGES[:-1])
+    match stage:
+        case "prepare":
+            metrics = run(c.prepare, seed=c.seed, data=c.data, out=out)
+        case "extract_features":
+            metrics = run(
+                c.extract_features, seed=c.seed, backbone=c.backbone, prepared=prepared, out=out
+            )
+        case "train_head":
+            metrics = run(
+                c.train_head,
+                seed=c.seed,
+                threads=c.threads,
+                head=c.head,
+                prepared=prepared,
+                features=features,
+                out=out,
+                log=log,
+            )
+        case "finetune":
+            metrics = run(
+                c.finetune,
+                seed=c.seed,
+                threads=c.threads,
+                backbone=c.backbone,
+                batch_size=c.extract_features.batch_size,
+                prepared=prepared,
+                head=head,
+                out=out,
+                log=log,
+            )
+        case "evaluate":
+            metrics = run(
+                c.evaluate,
+                prepared=prepared,
+                features=features,
+                head=head,
+                finetuned=finetuned,
+                out=out,
+            )
+    return dict(metrics)
+
+
+def _pretrain(config: Any) -> None:
+    from pipeline import pretrain, runtime
+
+    runtime.configure(config.seed, config.threads)
+    pretrain.run(config.pretrain, seed=config.seed)
+
+
+def _ui(config: Any) -> None:
+    from pipeline import tracking
+
+    tracking.serve_ui(config.tracking)
+
+
+def _usage() -> str:
+    lines = ["python -m pipeline COMMAND [section.key=value ...]", "", "Stages, run by dvc repro:"]
+    lines += [f"  {stage:18}{_summary(stage)}" for stage in STAGES]
+    lines += ["", "Others:"]
+    lines += [f"  {name:18}{summary}" for name, summary in _OTHERS.items()]
+    lines += ["", "COMMAND --help lists choices and settings, COMMAND --cfg job prints the config."]
+    return "\n".join(lines)
+
+
+def _summary(stage: str) -> str:
+    document = importlib.import_module(f"pipeline.stages.{stage}").__doc__ or ""
+    return document.splitlines()[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

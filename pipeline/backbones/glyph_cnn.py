@@ -1,0 +1,68 @@
+"""The project's own small network, pre-trained on rendered letters; it has never seen a digit.
+
+Three blocks of two 3x3 convolutions with BatchNorm. `python -m pipeline pretrain`
+(`make pretrain`) regenerates the weights beside this file bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.backbones import Backbone, weights_file
+from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+WEIGHTS = Path(__file__).with_suffix(".weights.h5")
+FILTERS = (32, 64, 128)
+
+
+@dataclass
+class Config:
+    """Settings of glyph_cnn.
+
+    Attributes:
+        weights: `letters` for those that ship, null for random ones, or a path.
+    """
+
+    kind: str = "glyph_cnn"
+    weights: str | None = "letters"
+
+
+def build(config: Config, image_size: int) -> Backbone:
+    """Build glyph_cnn for pictures of `image_size` px."""
+    if not 4 <= image_size <= 32:
+        raise InputError(
+            f"prepare.image_size must be 4 to 32 for glyph_cnn, got {image_size}: it was trained "
+            "on 8 px; use another backbone for photographs"
+        )
+    model = network(image_size)
+    if config.weights is not None:
+        shipped = config.weights == "letters"
+        file = WEIGHTS if shipped else weights_file(config.weights, "backbone.weights")
+        model.load_weights(file)
+    return Backbone(model, "glyph_cnn")
+
+
+def network(image_size: int) -> keras.Model:
+    """(B, H, W, 3) RGB in [0, 255] -> (B, H/2 * W/2 * 128), with random weights."""
+    import keras
+    from keras import layers
+
+    pictures = keras.Input((image_size, image_size, 3), name="pictures")
+    x = keras.ops.image.rgb_to_grayscale(pictures)
+    x = layers.Rescaling(1 / 255, name="unit_range")(x)
+    for block, filters in enumerate(FILTERS, start=1):
+        if block == 2:
+            x = layers.MaxPooling2D(name="block2_pool")(x)
+        for conv in (1, 2):
+            name = f"block{block}_conv{conv}"
+            x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=name)(x)
+            x = layers.BatchNormalization(name=f"{name}_bn")(x)
+            x = layers.ReLU(name=f"{name}_relu")(x)
+    # Where a stroke is matters as much as that it is there: no average over places.
+    features = layers.Flatten(name="features")(x)
+    return keras.Model(pictures, features, name="glyph_cnn")

@@ -1,0 +1,107 @@
+"""Any network of keras.applications, without its top, average-pooled.
+
+name + weights -> Backbone. The network's own preprocessing becomes its first layers.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.backbones import Backbone, weights_file
+from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from keras import KerasTensor
+
+
+@dataclass
+class Config:
+    """Which network.
+
+    Attributes:
+        name: In keras.applications, such as `MobileNetV2`.
+        weights: `imagenet`, null for random ones, or a path.
+        options: Further arguments of the network, such as {alpha: 0.35}.
+    """
+
+    kind: str = "keras_application"
+    name: str = "???"
+    weights: str | None = "imagenet"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def build(config: Config, image_size: int) -> Backbone:
+    """Build the network for pictures of `image_size` px."""
+    import keras
+
+    network = getattr(keras.applications, config.name, None)
+    if not callable(network):
+        raise InputError(
+            f"backbone.name must be a network of keras.applications, got {config.name!r}: see "
+            "keras.io/api/applications for their names"
+        )
+    weights = config.weights
+    if weights not in (None, "imagenet"):
+        weights = str(weights_file(str(weights), "backbone.weights"))
+    pictures = keras.Input((image_size, image_size, 3), name="pictures")
+    try:
+        model = network(
+            include_top=False,
+            weights=weights,
+            input_tensor=_preprocessed(pictures, sys.modules[network.__module__]),
+            pooling="avg",
+            **config.options,
+        )
+    except Exception as error:
+        raise _explained(error, config, image_size) from error
+    return Backbone(model, config.name)
+
+
+def _preprocessed(pictures: KerasTensor, module: Any) -> KerasTensor:
+    """The network's `preprocess_input` as layers that travel with the model.
+
+    Each of them is affine a channel, some after turning RGB to BGR, so three
+    probes tell which; those that leave pictures alone (the network has its own
+    layers for it) add nothing.
+    """
+    import keras
+
+    def probe(*rgb: float) -> Any:
+        picture = np.array(rgb, dtype=np.float32).reshape(1, 1, 1, 3)
+        return np.asarray(module.preprocess_input(picture)).reshape(3)
+
+    black, white, red = probe(0, 0, 0), probe(255, 255, 255), probe(255, 0, 0)
+    scale = np.round((white - black) / 255.0, 9)
+    if np.allclose(scale, 1) and np.allclose(black, 0):
+        return pictures
+    if not np.isclose(red[0], white[0]):
+        pictures = keras.ops.flip(pictures, axis=-1)
+    layer = keras.layers.Rescaling(scale.tolist(), offset=black.tolist(), name="preprocessing")
+    return layer(pictures)
+
+
+def _explained(error: Exception, config: Config, image_size: int) -> Exception:
+    """Keras' error in the terms of params.yaml, or itself where that says nothing."""
+    text = str(error)
+    if "URL fetch failure" in text:
+        url = next(word for word in text.split() if word.startswith("http")).rstrip(":")
+        return InputError(
+            f"backbone.weights=imagenet needs {PurePosixPath(url).name}, which cannot be downloaded "
+            "and is not in ~/.keras/models (or $KERAS_HOME/models): put it there, or set "
+            "backbone.weights to the path of a weights file"
+        )
+    if "nput size must be at least" in text or "negative dimension" in text.lower():
+        return InputError(
+            f"prepare.image_size={image_size} is too small for {config.name}: {text.splitlines()[0]}"
+        )
+    if isinstance(error, (ValueError, TypeError, OSError, KeyError)):
+        return InputError(
+            f"keras.applications.{config.name} does not take weights={config.weights} with "
+            f"{dict(config.options)} at {image_size} px: {' '.join(text.split())[:300]}"
+        )
+    return error

@@ -1,0 +1,122 @@
+"""A model that the user brings: .keras or .h5, Functional or Sequential.
+
+file -> Backbone. Takes pictures, or vectors where the model was trained on flattened ones.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.backbones import Backbone, weights_file
+from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+    from keras import KerasTensor
+
+
+@dataclass
+class Config:
+    """Which model, and how its inputs were scaled.
+
+    Attributes:
+        path: The .keras or .h5 file.
+        features: Name of the layer whose output is the feature; null for the last but one,
+            which in a classifier is what its last layer sees.
+        scale: Pictures in [0, 255] are multiplied by this ...
+        offset: ... and then this is added, before the model sees them.
+        allow_code: Load models whose file holds code (Lambda layers). It runs with your
+            rights: only for files that you trust.
+    """
+
+    kind: str = "keras_file"
+    path: str = "???"
+    features: str | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+    allow_code: bool = False
+
+
+def build(config: Config, image_size: int) -> Backbone:
+    """Load the model and join it to pictures of `image_size` px."""
+    import keras
+
+    from pipeline.cuts import replay
+
+    path = weights_file(config.path, "backbone.path")
+    model = _load(path, config)
+    features = _feature_layer(model, config).output
+    if len(features.shape) == 4:
+        features = keras.layers.GlobalAveragePooling2D(name="features")(features)
+    if len(features.shape) != 2:
+        raise InputError(
+            f"backbone.features must name a layer with (B, D) or (B, H, W, C) output, got "
+            f"{config.features} with {tuple(features.shape)}: name another"
+        )
+    network = keras.Model(model.inputs, features)
+    pictures = keras.Input((image_size, image_size, 3), name="pictures")
+    adapted = _adapted(pictures, tuple(model.inputs[0].shape[1:]), config)
+    joined = keras.Model(pictures, replay(network, adapted), name=path.stem.replace(".", "_"))
+    return Backbone(joined, path.stem)
+
+
+def _load(path: Path, config: Config) -> keras.Model:
+    import keras
+
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=not config.allow_code)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if "unsafe" in text or "safe_mode" in text or "lambda" in text.lower():
+            raise InputError(
+                f"{path} holds code, which is not run unasked: if you trust the file, set "
+                "backbone.allow_code=true"
+            ) from error
+        raise InputError(
+            f"backbone.path must be a Keras model, {path} is not: {text[:300]}"
+        ) from error
+    if len(getattr(model, "inputs", None) or ()) != 1:
+        raise InputError(f"{path} must be a Functional or Sequential model with one input")
+    return model
+
+
+def _feature_layer(model: keras.Model, config: Config) -> keras.layers.Layer:
+    names = [layer.name for layer in model.layers]
+    if config.features is None:
+        return model.layers[-2]
+    if config.features not in names:
+        near = get_close_matches(config.features, names, n=3, cutoff=0) or names[-3:]
+        raise InputError(
+            f"backbone.features must name a layer of {config.path}, got {config.features!r}; "
+            f"the nearest are {', '.join(near)}"
+        )
+    return model.get_layer(config.features)
+
+
+def _adapted(pictures: KerasTensor, shape: tuple[int | None, ...], config: Config) -> KerasTensor:
+    """Pictures in [0, 255] -> what the model takes: scaled, grey if need be, flat if need be."""
+    import keras
+
+    size = pictures.shape[1]
+    x = pictures
+    grey = shape in ((size * size,), (size, size)) or (len(shape) == 3 and shape[-1] == 1)
+    if grey:
+        x = keras.ops.image.rgb_to_grayscale(x)
+    if (config.scale, config.offset) != (1.0, 0.0):
+        x = keras.layers.Rescaling(config.scale, config.offset, name="preprocessing")(x)
+    if len(shape) < 3:
+        x = keras.layers.Reshape(shape, name="flat")(x) if None not in shape else x
+    sizes = [
+        have for have, want in zip(x.shape[1:], shape, strict=False) if want not in (None, have)
+    ]
+    if len(x.shape) - 1 != len(shape) or sizes:
+        side = round(math.sqrt(shape[0])) if len(shape) == 1 and shape[0] else shape[0]
+        raise InputError(
+            f"prepare.image_size={size} does not fit {config.path}, which takes {shape}: "
+            f"set prepare.image_size={side}"
+        )
+    return x

@@ -1,0 +1,9 @@
+"""The one exception that users are meant to read."""
+
+
+class InputError(ValueError):
+    """Bad input or configuration.
+
+    The message is one line: the rule, the value received, the remedy. The
+    runner prints it without a traceback and exits with 1.
+    """

@@ -1,0 +1,282 @@
+"""Train a model on arrays: order, dropout and stopping depend on (seed, epoch) alone.
+
+model + examples -> the weights of its best epoch and a learning curve. A killed
+training goes on from its last finished epoch and ends with the same bytes as an
+uninterrupted one. Knows nothing of pictures, backbones or stages.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from pipeline.manifest import write_table
+from pipeline.outputs import replacing_file, write_json
+from pipeline.training import Training
+
+Curve = list[dict[str, float]]
+Log = Callable[[dict[str, float], int], None]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a model is fitted to or judged on.
+
+    Attributes:
+        inputs: (M, ...) array, memory-mapped or not.
+        rows: (N,) which of the inputs.
+        labels: (N,) class indices.
+    """
+
+    inputs: Any
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+
+@dataclass
+class _State:
+    """What a training is at the end of an epoch, beside the model's variables."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_loss: float = float("inf")
+    curve: Curve = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The outcome of a training; the model has the weights of `best_epoch`.
+
+    Attributes:
+        curve: One entry an epoch: epoch, loss, accuracy, val_loss, val_accuracy.
+        best_epoch: Counted from 1; 0 if no epoch was better than the start.
+    """
+
+    curve: Curve
+    best_epoch: int
+
+
+def fit(
+    model: keras.Model,
+    train: Examples,
+    val: Examples,
+    settings: Training,
+    *,
+    seed: int,
+    work: Path,
+    log: Log,
+    first_epoch: int = 0,
+) -> Fitted:
+    """Train until the validation loss stops falling.
+
+    Args:
+        model: (B, ...) -> (B, K) probabilities, its trainable layers chosen.
+        train: Fitted to.
+        val: Judged on after every epoch, and once before the first.
+        settings: Of the training.
+        seed: Of order and dropout.
+        work: Folder for the checkpoint, named after everything the result depends on;
+            removed at the end.
+        log: Called with the metrics and the number of every epoch.
+        first_epoch: Epochs that an earlier phase trained; counting goes on from it.
+
+    Returns:
+        The curve and the best epoch.
+    """
+    classes = int(model.output_shape[-1])
+    _compile(model, settings)
+    generators = [layer for layer in model._flatten_layers() if hasattr(layer, "seed_generator")]
+    weights = _class_weights(train.labels, classes, settings)
+    held_out = _dataset(val, np.arange(len(val.rows)), classes, settings.batch_size, None)
+    checkpoint = _Checkpoint(model, work)
+    state = checkpoint.load()
+    if state is None:
+        state = _State(best_loss=_evaluate(model, held_out)["val_loss"])
+        checkpoint.save_best()
+    for entry in state.curve:
+        log(entry, int(entry["epoch"]))
+    with tqdm(
+        desc="train", initial=state.epoch, total=settings.epochs, unit="epoch", disable=None
+    ) as bar:
+        while state.epoch < settings.epochs and _improving(state, settings):
+            number = first_epoch + state.epoch
+            _reseed(generators, seed, number)
+            order = np.random.default_rng([seed, number]).permutation(len(train.rows))
+            batches = _dataset(train, order, classes, settings.batch_size, weights)
+            history = model.fit(batches, shuffle=False, verbose=0).history
+            metrics = {name: float(values[-1]) for name, values in history.items()}
+            metrics |= _evaluate(model, held_out)
+            state.epoch += 1
+            state.curve.append({"epoch": first_epoch + state.epoch, **metrics})
+            if metrics["val_loss"] < state.best_loss:
+                state.best_loss, state.best_epoch = metrics["val_loss"], state.epoch
+                checkpoint.save_best()
+            checkpoint.save(state)
+            log(state.curve[-1], first_epoch + state.epoch)
+            bar.update()
+            bar.set_postfix({name: f"{value:.4f}" for name, value in metrics.items()})
+    checkpoint.load_best()
+    shutil.rmtree(work)
+    return Fitted(state.curve, state.best_epoch)
+
+
+def _compile(model: keras.Model, settings: Training) -> None:
+    decay = settings.weight_decay
+    rate = settings.learning_rate
+    model.compile(
+        optimizer=keras.optimizers.AdamW(rate, decay) if decay else keras.optimizers.Adam(rate),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),
+        metrics=["accuracy"],
+    )
+    model.optimizer.build(model.trainable_variables)
+
+
+def _evaluate(model: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
+    found = model.evaluate(batches, verbose=0, return_dict=True)
+    return {f"val_{name}": float(value) for name, value in found.items()}
+
+
+def _improving(state: _State, settings: Training) -> bool:
+    return state.epoch - state.best_epoch < settings.patience
+
+
+def _class_weights(
+    labels: NDArray[np.int64], classes: int, settings: Training
+) -> NDArray[np.float32] | None:
+    if settings.class_weight is None:
+        return None
+    counts = np.bincount(labels, minlength=classes)
+    return (len(labels) / (classes * np.maximum(counts, 1))).astype(np.float32)
+
+
+def _dataset(
+    examples: Examples,
+    order: NDArray[np.int64],
+    classes: int,
+    batch_size: int,
+    weights: NDArray[np.float32] | None,
+) -> tf.data.Dataset:
+    """Batches of (inputs, one-hot labels[, weights]) in the given order, read ahead."""
+    one_hot = np.eye(classes, dtype=np.float32)
+
+    def batches() -> Any:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            inputs = np.asarray(examples.inputs[examples.rows[chosen]], dtype=np.float32)
+            labels = examples.labels[chosen]
+            batch = (inputs, one_hot[labels])
+            yield batch if weights is None else (*batch, weights[labels])
+
+    signature: tuple[tf.TensorSpec, ...] = (
+        tf.TensorSpec((None, *examples.inputs.shape[1:]), tf.float32),
+        tf.TensorSpec((None, classes), tf.float32),
+    )
+    if weights is not None:
+        signature = (*signature, tf.TensorSpec((None,), tf.float32))
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    steps = -(-len(order) // batch_size)
+    return dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
+
+
+def _reseed(layers: list[Any], seed: int, epoch: int) -> None:
+    """Set the state of every random layer from (seed, epoch, its place in the model)."""
+    for place, layer in enumerate(layers):
+        variable = layer.seed_generator.state
+        values = np.random.SeedSequence([seed, epoch, place]).generate_state(2)
+        variable.assign(values.astype(variable.dtype))
+
+
+class _Checkpoint:
+    """The model, its optimizer and `_State` at the end of an epoch, on disk."""
+
+    def __init__(self, model: keras.Model, folder: Path) -> None:
+        self._weights = model.variables
+        self._all = [*model.variables, *model.optimizer.variables]
+        self._folder = folder
+
+    def load(self) -> _State | None:
+        """Go back to the last finished epoch, if there is one."""
+        path = self._folder / "last.npz"
+        if not path.exists():
+            return None
+        with np.load(path) as saved:
+            state = _State(**json.loads(str(saved["state"])))
+            for place, variable in enumerate(self._all):
+                variable.assign(saved[f"v{place}"])
+        return state
+
+    def save(self, state: _State) -> None:
+        values = {f"v{place}": variable.numpy() for place, variable in enumerate(self._all)}
+        self._write("last.npz", state=np.array(json.dumps(state.__dict__)), **values)
+
+    def save_best(self) -> None:
+        values = {f"v{place}": variable.numpy() for place, variable in enumerate(self._weights)}
+        self._write("best.npz", **values)
+
+    def load_best(self) -> None:
+        with np.load(self._folder / "best.npz") as saved:
+            for place, variable in enumerate(self._weights):
+                variable.assign(saved[f"v{place}"])
+
+    def _write(self, name: str, **values: NDArray[Any]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with replacing_file(self._folder / name) as aside:
+            np.savez(aside, **values)
+
+
+def every(inputs: Any) -> NDArray[np.int64]:
+    """The rows of an array that is used whole."""
+    return np.arange(len(inputs))
+
+
+def report(fitted: Fitted, model: keras.Model, out: Path) -> dict[str, float]:
+    """Write a training's curve and summary; returns its metrics.
+
+    Args:
+        fitted: The training.
+        model: What the stage hands on, with its trainable layers chosen.
+        out: Gets history.csv and summary.json.
+
+    Returns:
+        Trainable and total parameters, epochs, and the metrics of the best epoch.
+    """
+    names = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
+    lines = [[entry[name] for name in names] for entry in fitted.curve]
+    write_table(out / "history.csv", names, lines)
+    summary: dict[str, float] = {
+        "trainable_parameters": _count(model.trainable_variables),
+        "total_parameters": _count(model.variables),
+        "epochs": len(fitted.curve),
+        "best_epoch": fitted.best_epoch,
+    }
+    if fitted.best_epoch:
+        best = fitted.curve[fitted.best_epoch - 1]
+        summary |= {name: best[name] for name in names[1:]}
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def read_curve(folder: Path) -> Curve:
+    """The curve that `report` wrote."""
+    with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
+        return [
+            {name: float(value) for name, value in line.items()} for line in csv.DictReader(file)
+        ]
+
+
+def _count(variables: list[Any]) -> int:
+    """Parameters, without the counters of random layers."""
+    return sum(
+        int(np.prod(variable.shape)) for variable in variables if "seed" not in variable.path
+    )

@@ -1,0 +1,113 @@
+"""The split manifest: which picture has which label, in which split, at which row.
+
+manifest.csv + images.npy + classes.txt <-> `Manifest`. Knows nothing of sources or Keras.
+"""
+
+import csv
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError
+from pipeline.images import Fit, Pixels
+
+SPLITS = ("train", "val", "test")
+
+KEPT = ("ok", "duplicate")
+"""The verdicts whose pictures have a row in images.npy."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture of the data set.
+
+    `verdict` is `ok`, `duplicate` (same bytes as an earlier picture of its split,
+    kept) or `quarantined` (not used; the reason is in quarantine.csv).
+    """
+
+    path: str
+    label: str
+    split: str
+    sha256: str
+    width: int
+    height: int
+    verdict: str
+
+
+_COLUMNS = [field.name for field in dataclasses.fields(Row)]
+
+
+class Manifest:
+    """A prepared data set, opened for reading.
+
+    Args:
+        folder: Output of the prepare stage.
+
+    Attributes:
+        classes: Class names, sorted; a label's index is its place here.
+        rows: The kept pictures, in the order of `images`.
+        images: (N, size, size, 3) uint8 RGB, memory-mapped.
+        labels: (N,) int64 class indices.
+        fit: How the pictures were brought to a square.
+        images_sha256: Digest of the decoded pictures.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "manifest.csv").exists():
+            raise InputError(f"{folder} holds no manifest.csv: run the prepare stage first")
+        self.classes = read_classes(folder / "classes.txt")
+        self.rows = [row for row in read_rows(folder / "manifest.csv") if row.verdict in KEPT]
+        self.images: Pixels = np.load(folder / "images.npy", mmap_mode="r")
+        index = {name: place for place, name in enumerate(self.classes)}
+        self.labels = np.array([index[row.label] for row in self.rows], dtype=np.int64)
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        self.fit = Fit(summary["fit"])
+        self.images_sha256: str = summary["images_sha256"]
+        self._splits = np.array([row.split for row in self.rows])
+
+    def indices(self, split: str) -> NDArray[np.int64]:
+        """Rows of `images` that belong to a split, ascending."""
+        return np.flatnonzero(self._splits == split)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures in px."""
+        return int(self.images.shape[1])
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read every row of a manifest.csv, quarantined pictures included."""
+    with path.open(newline="", encoding="utf-8") as file:
+        table = csv.DictReader(file)
+        return [
+            Row(
+                *(line[name] for name in ("path", "label", "split", "sha256")),
+                int(line["width"]),
+                int(line["height"]),
+                line["verdict"],
+            )
+            for line in table
+        ]
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write a manifest.csv."""
+    write_table(path, _COLUMNS, (dataclasses.astuple(row) for row in rows))
+
+
+def write_table(path: Path, columns: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
+    """Write a csv file whose bytes are the same on every platform."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(lines)
+
+
+def read_classes(path: Path) -> list[str]:
+    """Read class names, one a line."""
+    return path.read_text(encoding="utf-8").splitlines()

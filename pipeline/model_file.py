@@ -1,0 +1,115 @@
+"""The classifier on disk: one .keras file, the same bytes for the same weights.
+
+Keras model + class names + how to decode <-> model.keras. Keras' own files differ
+between two saves (dates, zip times, ids that are memory addresses); these do not.
+"""
+
+import json
+import tempfile
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from pipeline.errors import InputError
+from pipeline.images import Fit
+from pipeline.outputs import replacing_file
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a classifier needs beside its network; kept inside the .keras file.
+
+    Attributes:
+        classes: Class names, in the order of the outputs.
+        image_size: Side of the pictures in px.
+        fit: How a picture is brought to a square.
+        batch_size: Rows of a forward pass; the last bits of results depend on it.
+        threads: Threads inside an operation; likewise.
+    """
+
+    classes: list[str]
+    image_size: int
+    fit: Fit
+    batch_size: int
+    threads: int
+
+
+def save(model: keras.Model, path: Path, card: Card | None = None) -> None:
+    """Write a model, replacing `path` at the end.
+
+    Args:
+        model: A Keras model, compiled or not; how it was compiled is not kept.
+        path: Ends in .keras.
+        card: Kept in the file's metadata, where Keras ignores it.
+    """
+    with tempfile.TemporaryDirectory() as scratch, replacing_file(path) as aside:
+        plain = Path(scratch) / "model.keras"
+        model.save(plain, include_optimizer=False)
+        with zipfile.ZipFile(plain) as source, zipfile.ZipFile(aside, "w") as target:
+            for name in sorted(source.namelist()):
+                content = source.read(name)
+                if name == "metadata.json":
+                    content = _metadata(content, card)
+                if name == "config.json":
+                    content = _config(content)
+                target.writestr(zipfile.ZipInfo(name, _EPOCH), content)
+
+
+def load(path: Path) -> tuple[keras.Model, Card]:
+    """Read a classifier that `save` wrote.
+
+    Raises:
+        InputError: The file is missing, or holds no card.
+    """
+    card = read_card(path)
+    return keras.saving.load_model(path, compile=False), card
+
+
+def read_card(path: Path) -> Card:
+    """Read a classifier's card alone; needs no TensorFlow."""
+    if not path.is_file():
+        raise InputError(
+            f"the model must be a .keras file, got {path}: no such file; run dvc repro"
+        )
+    try:
+        with zipfile.ZipFile(path) as file:
+            card = json.loads(file.read("metadata.json")).get("classifier")
+    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
+        raise InputError(f"the model must be a .keras file, {path} is not: {error}") from error
+    if card is None:
+        raise InputError(
+            f"{path} holds a network but no class names: it is not a model of this pipeline"
+        )
+    return Card(**{**card, "fit": Fit(card["fit"])})
+
+
+def _metadata(content: bytes, card: Card | None) -> bytes:
+    kept: dict[str, Any] = {"keras_version": json.loads(content)["keras_version"]}
+    if card is not None:
+        kept["classifier"] = asdict(card)
+    return json.dumps(kept, sort_keys=True).encode()
+
+
+def _config(content: bytes) -> bytes:
+    """Number shared objects in order of appearance instead of by memory address."""
+    config = json.loads(content)
+    numbers: dict[int, int] = {}
+
+    def renumber(value: Any) -> None:
+        if isinstance(value, dict):
+            if "shared_object_id" in value:
+                old = value["shared_object_id"]
+                value["shared_object_id"] = numbers.setdefault(old, len(numbers))
+            for inner in value.values():
+                renumber(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                renumber(inner)
+
+    renumber(config)
+    return json.dumps(config).encode()

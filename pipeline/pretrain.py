@@ -1,0 +1,131 @@
+"""Pre-train glyph_cnn on rendered letters: A-Z and a-z in the fonts that matplotlib ships.
+
+seed -> pipeline/backbones/glyph_cnn.weights.h5, the same bytes each time.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from pipeline.backbones import glyph_cnn
+from pipeline.images import Pixels
+from pipeline.outputs import file_sha256, replacing_file
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+SIZE_PX = 8
+_CANVAS_PX = 64
+_FONT_PX = 44
+
+
+@dataclass
+class Config:
+    """Section `pretrain`.
+
+    Attributes:
+        letters: How many pictures to render.
+        epochs: Passes over them.
+        batch_size: Pictures a step.
+        learning_rate: Of Adam, decayed to zero along a cosine.
+        path: Where the weights go.
+    """
+
+    letters: int = 24000
+    epochs: int = 8
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    path: str = str(glyph_cnn.WEIGHTS.relative_to(Path(__file__).parents[1]))
+
+
+def run(config: Config, *, seed: int) -> dict[str, float]:
+    """Render, train, write the weights.
+
+    Returns:
+        Accuracy on letters that were held out: a check on the training, not a claim.
+    """
+    import keras
+
+    rng = np.random.default_rng(seed)
+    fonts = _fonts()
+    labels = rng.integers(len(LETTERS), size=config.letters)
+    bar = tqdm(labels, desc="render", unit="letter", disable=None)
+    pictures = np.stack([letter(LETTERS[label], rng, fonts) for label in bar])
+    rgb = np.repeat(pictures[..., None], 3, axis=-1)
+    held_out = config.letters // 10
+    backbone = glyph_cnn.network(SIZE_PX)
+    classes = keras.layers.Dense(len(LETTERS), activation="softmax")
+    model = keras.Sequential([backbone, keras.layers.Dropout(0.2, seed=seed), classes])
+    steps = -(-(config.letters - held_out) // config.batch_size) * config.epochs
+    schedule = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps)
+    model.compile(
+        keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    history = model.fit(
+        rgb[held_out:],
+        labels[held_out:],
+        validation_data=(rgb[:held_out], labels[:held_out]),
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        verbose=2,
+    )
+    with replacing_file(Path(config.path)) as aside:
+        backbone.save_weights(aside)
+    print(f"{config.path} sha256 {file_sha256(Path(config.path))}")
+    return {"val_accuracy": float(history.history["val_accuracy"][-1])}
+
+
+def letter(char: str, rng: np.random.Generator, fonts: list[ImageFont.FreeTypeFont]) -> Pixels:
+    """Render one letter, bright on black, distorted.
+
+    Returns:
+        (8, 8) uint8.
+    """
+    font = fonts[rng.integers(len(fonts))]
+    canvas = Image.new("L", (_CANVAS_PX, _CANVAS_PX))
+    centre = (_CANVAS_PX / 2, _CANVAS_PX / 2)
+    ImageDraw.Draw(canvas).text(
+        centre, char, fill=255, font=font, anchor="mm", stroke_width=int(rng.integers(4))
+    )
+    box = canvas.getbbox()
+    if box:
+        canvas = canvas.crop(box)
+        # Written letters fill their box as the digits do, in height if not in width.
+        width = max(1, round(canvas.width * 52 / canvas.height * rng.uniform(0.8, 1.1)))
+        tall = canvas.resize((min(width, 60), 52), Image.Resampling.BILINEAR)
+        canvas = Image.new("L", (_CANVAS_PX, _CANVAS_PX))
+        canvas.paste(tall, ((_CANVAS_PX - tall.width) // 2, (_CANVAS_PX - tall.height) // 2))
+    canvas = canvas.transform(
+        canvas.size, Image.Transform.AFFINE, _affine(rng), Image.Resampling.BILINEAR
+    )
+    small = canvas.resize((SIZE_PX, SIZE_PX), Image.Resampling.BOX)
+    ink = np.asarray(small, dtype=np.float64) * rng.uniform(0.8, 1.4)
+    return np.clip(np.round(ink), 0, 255).astype(np.uint8)
+
+
+def _affine(rng: np.random.Generator) -> tuple[float, ...]:
+    """Output -> input coordinates: rotation, shear, scale and shift about the centre."""
+    angle, shear = rng.normal(0, 0.15), rng.normal(0, 0.2)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix: NDArray[np.float64] = turn @ np.array([[1, shear], [0, 1]]) / rng.uniform(0.85, 1.1, 2)
+    centre = np.full(2, _CANVAS_PX / 2)
+    shift = centre - matrix @ (centre + rng.normal(0, 2, 2))
+    return (*matrix[0], shift[0], *matrix[1], shift[1])
+
+
+def _fonts() -> list[ImageFont.FreeTypeFont]:
+    """matplotlib's fonts that have letters where ASCII has them, sorted by name."""
+    return [ImageFont.truetype(str(path), _FONT_PX) for path in sorted(_font_files())]
+
+
+def _font_files() -> Iterator[Path]:
+    import matplotlib as mpl
+
+    for path in (Path(mpl.get_data_path()) / "fonts" / "ttf").glob("*.ttf"):
+        # The maths and display fonts hold other signs, or nothing, where letters should be.
+        others = ("cmex", "cmsy", "STIXSiz", "STIXNonUni", "LastResort")
+        if not path.stem.startswith(others) and not path.stem.endswith("Display"):
+            yield path

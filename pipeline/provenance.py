@@ -1,0 +1,64 @@
+"""Which code, which versions, which state: from a run back to exactly what it ran.
+
+git, if there is one, and the files themselves -> tags and digests.
+"""
+
+import hashlib
+import json
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = Path(__file__).parent
+_TRACKED = ("pipeline", "conf", "dvc.yaml", "params.yaml", "requirements.txt")
+
+
+def state(essentials: dict[str, Any], data_md5: str) -> str:
+    """Digest of a state of the pipeline: config, code and data."""
+    parts = {"config": essentials, "code": code_sha256(), "data": data_md5}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@cache
+def code_sha256() -> str:
+    """Digest of the package's source, which also tells versions apart where there is no git."""
+    digest = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        digest.update(path.relative_to(_PACKAGE).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def git_tags() -> dict[str, str]:
+    """Commit and whether the code or params differ from it; the code's digest in any case."""
+    tags = {"code.sha256": code_sha256()}
+    commit = _git("rev-parse", "HEAD")
+    if commit:
+        dirty = bool(_git("status", "--porcelain", "--", *_TRACKED))
+        tags |= {
+            "git.commit": commit,
+            "git.dirty": str(dirty).lower(),
+            "mlflow.source.git.commit": commit,
+        }
+    return tags
+
+
+def patch() -> str:
+    """What differs from the commit, as a patch; empty if nothing does or there is no git."""
+    return _git("diff", "HEAD", "--", *_TRACKED)
+
+
+def versions(*packages: str) -> list[str]:
+    """Pinned requirements: the installed versions."""
+    return [f"{package}=={metadata.version(package)}" for package in packages]
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # git is not installed
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,167 @@
+"""A local or remote .zip, .tar or .tar.gz with a known sha256, then treated as a folder.
+
+url or path -> downloaded (resumed where the server can) -> verified -> extracted -> pictures.
+"""
+
+import stat
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import requests
+from filelock import FileLock
+from tqdm import tqdm
+
+from pipeline.errors import InputError
+from pipeline.outputs import file_sha256, replacing
+from pipeline.sources import Picture
+from pipeline.sources.folder import folders, walk
+
+_TIMEOUT_S = 30
+
+
+@dataclass
+class Config:
+    """Where the archive is.
+
+    Attributes:
+        url: http(s) address or a local path.
+        sha256: Of the archive, in hex.
+        splits: Renames given splits, as for a folder.
+        max_gb: What the extracted files may take together.
+        cache_dir: Where archives are kept and extracted.
+    """
+
+    kind: str = "archive"
+    url: str = "???"
+    sha256: str = "???"
+    splits: dict[str, str] = field(default_factory=dict)
+    max_gb: float = 50.0
+    cache_dir: str = ".work/archives"
+
+
+def pictures(config: Config) -> Iterator[Picture]:
+    """Yield the pictures of an archive.
+
+    Raises:
+        InputError: It cannot be had, is not the one meant, or holds what no
+            archive of pictures should.
+    """
+    folder = Path(config.cache_dir) / config.sha256[:16]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            archive = _fetch(config.url, config.sha256, Path(f"{folder}.download"))
+            with replacing(folder) as aside:
+                _extract(archive, aside, int(config.max_gb * 1e9))
+            Path(f"{folder}.download").unlink(missing_ok=True)
+    yield from walk(_unwrapped(folder), config.splits)
+
+
+def _unwrapped(folder: Path) -> Path:
+    """The folder of classes: many archives wrap it in a folder of their own name."""
+    inside = folders(folder)
+    while len(inside) == 1 and folders(inside[0]):
+        folder, inside = inside[0], folders(inside[0])
+    return folder
+
+
+def _fetch(url: str, sha256: str, target: Path) -> Path:
+    remote = url.startswith(("http://", "https://"))
+    archive = target if remote else Path(url)
+    if remote:
+        _download(url, target)
+    elif not archive.is_file():
+        raise InputError(f"data.url must be an archive or its address, got {url}: no such file")
+    found = file_sha256(archive)
+    if found != sha256.lower():
+        if remote:
+            target.unlink()
+        raise InputError(
+            f"{url} must have the sha256 {sha256}, got {found}: it changed or is not the "
+            "archive meant; check it, then set data.sha256"
+        )
+    return archive
+
+
+def _download(url: str, target: Path) -> None:
+    """Download, going on where an earlier try stopped if the server can."""
+    have = target.stat().st_size if target.exists() else 0
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    try:
+        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as answer:
+            if answer.status_code == requests.codes.requested_range_not_satisfiable:
+                return  # all of it is here already; the digest will tell
+            answer.raise_for_status()
+            resumed = answer.status_code == requests.codes.partial_content
+            left = answer.headers.get("Content-Length")
+            with (
+                target.open("ab" if resumed else "wb") as file,
+                tqdm(
+                    desc=f"download {PurePosixPath(url).name}",
+                    total=int(left) + have * resumed if left else None,
+                    initial=have * resumed,
+                    unit="B",
+                    unit_scale=True,
+                    disable=None,
+                ) as bar,
+            ):
+                for block in answer.iter_content(1 << 20):
+                    file.write(block)
+                    bar.update(len(block))
+    except requests.RequestException as error:
+        raise InputError(
+            f"cannot download {url}: {error}; what has arrived is kept, run again to go on"
+        ) from error
+
+
+def _extract(archive: Path, target: Path, max_bytes: int) -> None:
+    try:
+        if zipfile.is_zipfile(archive):
+            _unzip(archive, target, max_bytes)
+        elif tarfile.is_tarfile(archive):
+            _untar(archive, target, max_bytes)
+        else:
+            raise InputError(f"{archive} must be a .zip, .tar or .tar.gz, and is none of them")
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(f"{archive} cannot be extracted: {error}; get it again") from error
+
+
+def _untar(archive: Path, target: Path, max_bytes: int) -> None:
+    with tarfile.open(archive) as tar:
+        budget = max_bytes
+        for member in tqdm(tar, desc="extract", unit="file", disable=None):
+            budget = _charge(archive, budget, member.size, max_bytes)
+            # The filter refuses absolute paths, `..`, links out of the target and devices.
+            tar.extract(member, target, filter="data")
+
+
+def _unzip(archive: Path, target: Path, max_bytes: int) -> None:
+    with zipfile.ZipFile(archive) as pack:
+        budget = max_bytes
+        for member in tqdm(pack.infolist(), desc="extract", unit="file", disable=None):
+            name = PurePosixPath(member.filename.replace("\\", "/"))
+            if name.is_absolute() or ".." in name.parts:
+                raise InputError(f"{archive} must stay in its folder, holds {member.filename!r}")
+            if stat.S_ISLNK(member.external_attr >> 16):
+                raise InputError(f"{archive} must hold no links, holds {member.filename!r}")
+            if member.is_dir():
+                continue
+            path = target / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with pack.open(member) as source, path.open("wb") as file:
+                # Counted while reading: a zip's own sizes can lie.
+                while block := source.read(1 << 20):
+                    budget = _charge(archive, budget, len(block), max_bytes)
+                    file.write(block)
+
+
+def _charge(archive: Path, budget: int, size: int, max_bytes: int) -> int:
+    if size > budget:
+        raise InputError(
+            f"{archive} must extract to at most {max_bytes / 1e9:g} GB: raise data.max_gb if it is "
+            "meant to be larger"
+        )
+    return budget - size

@@ -1,0 +1,65 @@
+"""A csv file with the columns path, label and, if it likes, split.
+
+csv -> pictures. Paths are relative to the csv file's folder.
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.errors import InputError
+from pipeline.sources import Picture
+from pipeline.sources.folder import SPLIT_NAMES
+
+
+@dataclass
+class Config:
+    """Where the csv file is.
+
+    Attributes:
+        path: The csv file.
+        splits: Renames given splits, as for a folder.
+    """
+
+    kind: str = "csv"
+    path: str = "???"
+    splits: dict[str, str] = field(default_factory=dict)
+
+
+def pictures(config: Config) -> Iterator[Picture]:
+    """Yield the pictures that a csv file lists.
+
+    Raises:
+        InputError: The file or a column is missing, or a split has another name.
+    """
+    path = Path(config.path)
+    if not path.is_file():
+        raise InputError(f"data path must be a csv file, got {path}: set inputs.data to the file")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        table = csv.DictReader(file)
+        missing = {"path", "label"} - set(table.fieldnames or ())
+        if missing:
+            raise InputError(
+                f"{path} needs a header with the columns path and label, got "
+                f"{table.fieldnames or 'an empty file'}: add {', '.join(sorted(missing))}"
+            )
+        seen: set[str] = set()
+        for number, row in enumerate(table, start=2):
+            if not row["path"] or not row["label"]:
+                raise InputError(f"{path} line {number} needs a path and a label, got {row}")
+            if row["path"] in seen:
+                raise InputError(f"{path} line {number} lists {row['path']} again: remove it")
+            seen.add(row["path"])
+            split = _split(row.get("split") or "", config.splits, f"{path} line {number}")
+            yield Picture(row["path"], row["label"], split, path.parent / row["path"])
+
+
+def _split(name: str, renames: dict[str, str], where: str) -> str | None:
+    if not name:
+        return None
+    split = SPLIT_NAMES.get(name.lower())
+    split = renames.get(split, split) if split else None
+    if split not in ("train", "val", "test"):
+        raise InputError(f"{where}: split must be train, val, test or empty, got {name!r}")
+    return split

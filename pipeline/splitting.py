@@ -1,0 +1,168 @@
+"""Duplicates and splits: which picture is used, and for what.
+
+rows + given splits -> rows with split and verdict. A function of the pictures'
+bytes and the seed: the order of the files plays no part.
+"""
+
+import hashlib
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.errors import InputError
+from pipeline.manifest import SPLITS, Row
+
+# A picture found in several given splits stays where it must not be lost: a
+# test split keeps its size, and training never sees what is tested.
+_PRECEDENCE = ("test", "val", "train")
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How much of a class goes to train and to val; the rest goes to test.
+
+    A count, where it is given, wins over the fraction.
+    """
+
+    train_per_class: int | None
+    val_per_class: int | None
+    train_fraction: float
+    val_fraction: float
+
+    @classmethod
+    def of(cls, config: Any) -> "Shares":
+        """Read and check the shares of a `prepare` section.
+
+        Raises:
+            InputError: A count below 1, one count without the other, or fractions that
+                leave nothing for test.
+        """
+        counts = (config.train_per_class, config.val_per_class)
+        if any(count is not None and count < 1 for count in counts):
+            raise InputError(
+                f"prepare.train_per_class and val_per_class must be at least 1, got {counts}: "
+                "raise them, or null to use the fractions"
+            )
+        if None in counts and counts != (None, None):
+            raise InputError(
+                "prepare.train_per_class and val_per_class go together, got "
+                f"{counts}: set both, or null both"
+            )
+        train, val = config.train_fraction, config.val_fraction
+        if not (0 < train < 1 and 0 < val < 1 and train + val < 1):
+            raise InputError(
+                "prepare.train_fraction and val_fraction must be between 0 and 1 and leave some "
+                f"for test, got {train} and {val}: lower one"
+            )
+        return cls(config.train_per_class, config.val_per_class, train, val)
+
+
+def assign(
+    rows: list[Row], reasons: dict[str, str], shares: Shares, seed: int
+) -> tuple[list[Row], dict[str, str]]:
+    """Give every good row a split, note duplicates, quarantine contradictions.
+
+    By fractions, a picture's place depends on its own bytes and the seed alone:
+    adding files moves no other. By counts, a new picture can only push out the
+    last of the chosen.
+
+    Args:
+        rows: All pictures; `split` is the given one or empty.
+        reasons: Path -> why it is bad. Not changed.
+        shares: How much goes where.
+        seed: Chooses which.
+
+    Returns:
+        The rows, with split and verdict, and the reasons with new ones added.
+    """
+    reasons = dict(reasons)
+    copies: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.path not in reasons:
+            copies[row.sha256].append(row)
+    _contradictions(copies, reasons)
+    given = {row.split for row in rows if row.split}
+    splits = _given(copies, reasons) if given else {}
+    splits |= _drawn(copies, splits, given, shares, seed)
+    first = {
+        sha256: next(row.path for row in rows if row.path not in reasons)
+        for sha256, rows in copies.items()
+    }
+    done = []
+    for row in rows:
+        if row.path in reasons:
+            done.append(replace(row, verdict="quarantined"))
+        else:
+            verdict = "ok" if first[row.sha256] == row.path else "duplicate"
+            done.append(replace(row, split=splits[row.sha256], verdict=verdict))
+    return done, reasons
+
+
+def _contradictions(copies: dict[str, list[Row]], reasons: dict[str, str]) -> None:
+    for sha256 in list(copies):
+        labels = sorted({row.label for row in copies[sha256]})
+        if len(labels) > 1:
+            for row in copies.pop(sha256):
+                reasons[row.path] = f"the same picture is labelled {' and '.join(labels)}"
+
+
+def _given(copies: dict[str, list[Row]], reasons: dict[str, str]) -> dict[str, str]:
+    """The given split of each picture; copies in lesser splits are quarantined."""
+    splits = {}
+    for sha256, rows in copies.items():
+        found = [split for split in _PRECEDENCE if any(row.split == split for row in rows)]
+        if not found:
+            continue
+        splits[sha256] = found[0]
+        kept = next(row for row in rows if row.split == found[0])
+        for row in rows:
+            if row.split != found[0]:
+                reasons[row.path] = f"duplicate of {kept.path}, which is in {found[0]}"
+    return splits
+
+
+def _drawn(
+    copies: dict[str, list[Row]],
+    given: dict[str, str],
+    names: set[str],
+    shares: Shares,
+    seed: int,
+) -> dict[str, str]:
+    """Draw the splits that the source does not give, from what it leaves open.
+
+    Where it gives some splits only, the missing ones are drawn from its train.
+    """
+    wanted = [split for split in SPLITS if split not in names or split == "train"]
+    pools: dict[str, list[str]] = defaultdict(list)
+    for sha256, rows in copies.items():
+        if given.get(sha256, "train") == "train" and len(wanted) > 1:
+            pools[rows[0].label].append(sha256)
+    drawn = {}
+    for pool in pools.values():
+        ranked = sorted((_uniform(seed, sha256), sha256) for sha256 in pool)
+        for place, (chance, sha256) in enumerate(ranked):
+            drawn[sha256] = _choose(place, chance, wanted, shares)
+    return drawn
+
+
+def _uniform(seed: int, sha256: str) -> float:
+    """A number in [0, 1) that depends on the seed and the picture's bytes."""
+    digest = hashlib.sha256(f"{seed}:{sha256}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _choose(place: int, chance: float, wanted: list[str], shares: Shares) -> str:
+    if shares.train_per_class is not None and shares.val_per_class is not None:
+        counts = {"train": shares.train_per_class, "val": shares.val_per_class}
+        value, sizes = float(place), {split: float(counts.get(split, 0)) for split in SPLITS}
+    else:
+        test = 1 - shares.train_fraction - shares.val_fraction
+        value, sizes = chance, {"train": shares.train_fraction, "val": shares.val_fraction}
+        sizes["test"] = test
+    # Only the missing splits are drawn when the source gives others: train has the rest.
+    *drawn, rest = wanted if wanted == list(SPLITS) else [*wanted[1:], "train"]
+    for split in drawn:
+        if value < sizes[split]:
+            return split
+        value -= sizes[split]
+    return rest

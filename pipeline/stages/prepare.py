@@ -1,0 +1,218 @@
+"""Read, judge, decode and split the pictures.
+
+source -> manifest.csv, quarantine.csv, classes.txt, images.npy, summary.json. Imports no TensorFlow.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+from pipeline import images, manifest, sources
+from pipeline.errors import InputError
+from pipeline.images import BadPicture, Fit, Pixels
+from pipeline.manifest import SPLITS, Row
+from pipeline.outputs import file_sha256, write_json
+from pipeline.sources import Picture
+from pipeline.splitting import Shares, assign
+
+
+class OnBadImage(StrEnum):
+    """What to do with a file that cannot be a picture."""
+
+    quarantine = "quarantine"
+    error = "error"
+
+
+@dataclass
+class Config:
+    """Section `prepare`.
+
+    Attributes:
+        image_size: Side in px that every picture is brought to.
+        fit: `crop` the centre, `squash` the aspect, or `pad` with white.
+        train_per_class: Pictures a class in train; null for `train_fraction`.
+        val_per_class: Pictures a class in val; null for `val_fraction`.
+        train_fraction: Share of train where the source gives no split.
+        val_fraction: Share of val; test has the rest.
+        on_bad_image: `quarantine` lists it in quarantine.csv, `error` stops.
+        max_bad_fraction: More bad files than this share is an error.
+    """
+
+    image_size: int = 224
+    fit: Fit = Fit.crop
+    train_per_class: int | None = None
+    val_per_class: int | None = None
+    train_fraction: float = 0.7
+    val_fraction: float = 0.15
+    on_bad_image: OnBadImage = OnBadImage.quarantine
+    max_bad_fraction: float = 0.1
+
+
+def run(config: Config, *, seed: int, data: Any, out: Path) -> dict[str, float]:
+    """Prepare a data set.
+
+    Args:
+        config: Section `prepare`.
+        seed: Chooses the splits.
+        data: `Config` of one of `pipeline.sources`.
+        out: Folder to write to; exists and is empty.
+
+    Returns:
+        Counts of pictures: kept a split, quarantined, duplicates.
+
+    Raises:
+        InputError: Too many bad files, or a class or split with too few pictures.
+    """
+    shares = Shares.of(config)
+    judged, bad = _decode_all(sources.pictures(data), config, out / "images.npy")
+    _check_bad(judged, bad, config)
+    rows, reasons = assign(judged, bad, shares, seed)
+    kept = [row.verdict in manifest.KEPT for row in rows]
+    _drop_rows(out / "images.npy", [row.path not in bad for row in rows], kept)
+    classes = _check_classes([row for row, keep in zip(rows, kept, strict=True) if keep])
+
+    manifest.write_rows(out / "manifest.csv", rows)
+    quarantine = [(r.path, r.label, r.sha256, reasons[r.path]) for r in rows if r.path in reasons]
+    manifest.write_table(out / "quarantine.csv", ("path", "label", "sha256", "reason"), quarantine)
+    (out / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
+    digest = file_sha256(out / "images.npy")
+    write_json(out / "summary.json", {"fit": config.fit.value, "images_sha256": digest})
+    counts = Counter(row.split for row, keep in zip(rows, kept, strict=True) if keep)
+    duplicates = sum(row.verdict == "duplicate" for row in rows)
+    print(
+        f"{sum(kept)} pictures of {len(classes)} classes: "
+        + ", ".join(f"{counts[split]} {split}" for split in SPLITS)
+        + f"; {len(reasons)} quarantined, {duplicates} duplicates"
+    )
+    return {
+        **{f"pictures_{split}": counts[split] for split in SPLITS},
+        "quarantined": len(reasons),
+        "duplicates": duplicates,
+        "classes": len(classes),
+    }
+
+
+def _decode_all(
+    pictures: Iterable[Picture], config: Config, target: Path
+) -> tuple[list[Row], dict[str, str]]:
+    """Judge every picture on all cores; the good ones' pixels go to `target` in order.
+
+    Returns:
+        A row a picture, and path -> reason for the bad ones.
+    """
+    # Threads: decoding happens outside Python's lock, and nothing is copied between processes.
+    workers = Parallel(n_jobs=-1, prefer="threads", return_as="generator", pre_dispatch="8*n_jobs")
+    results = workers(delayed(_judge)(picture, config) for picture in pictures)
+    rows, bad = [], {}
+    with _Rows(target, config.image_size) as pixel_rows:
+        for row, verdict in tqdm(results, desc="prepare", unit="picture", disable=None):
+            rows.append(row)
+            if isinstance(verdict, str):
+                bad[row.path] = verdict
+            else:
+                pixel_rows.append(verdict)
+    return rows, bad
+
+
+def _judge(picture: Picture, config: Config) -> tuple[Row, Pixels | str]:
+    """The picture's pixels, or the reason why it has none."""
+    row = Row(picture.path, picture.label, picture.split or "", "", 0, 0, "ok")
+    try:
+        content = picture.read()
+    except OSError as error:
+        return row, f"unreadable: {error.strerror}"
+    row = replace(row, sha256=hashlib.sha256(content).hexdigest())
+    try:
+        pixels, width, height = images.decode(content, config.image_size, config.fit)
+    except BadPicture as error:
+        return row, str(error)
+    return replace(row, width=width, height=height), pixels
+
+
+class _Rows:
+    """Appends pictures to a .npy file whose length is known only at the end."""
+
+    def __init__(self, path: Path, size_px: int) -> None:
+        self._file = path.open("wb")
+        self._shape = (size_px, size_px, 3)
+        self._count = 0
+
+    def __enter__(self) -> "_Rows":
+        self._header()
+        return self
+
+    def append(self, pixels: Pixels) -> None:
+        self._file.write(np.ascontiguousarray(pixels).data)
+        self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        # NumPy leaves room for the first axis to grow: the header's length stays.
+        self._file.seek(0)
+        self._header()
+        self._file.close()
+
+    def _header(self) -> None:
+        shape = (self._count, *self._shape)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+def _drop_rows(path: Path, present: list[bool], kept: list[bool]) -> None:
+    """Take the rows of pictures out of `path` that were decoded but are not kept."""
+    keep = [keep for was, keep in zip(present, kept, strict=True) if was]
+    if all(keep):
+        return
+    before = np.load(path, mmap_mode="r")
+    aside = path.with_suffix(".kept")
+    with _Rows(aside, before.shape[1]) as rows:
+        for index in np.flatnonzero(keep):
+            rows.append(before[index])
+    aside.replace(path)
+
+
+def _check_bad(rows: list[Row], bad: dict[str, str], config: Config) -> None:
+    if not rows:
+        raise InputError(
+            "the data must hold pictures in class folders, got none: check inputs.data"
+        )
+    if not bad:
+        return
+    path, reason = next(iter(bad.items()))
+    first = f"the first is {path} ({reason})"
+    if config.on_bad_image == OnBadImage.error:
+        raise InputError(
+            f"prepare.on_bad_image=error allows no bad file, got {len(bad)}: {first}; "
+            "mend or remove them, or set prepare.on_bad_image=quarantine"
+        )
+    if len(bad) > config.max_bad_fraction * len(rows):
+        raise InputError(
+            f"at most {config.max_bad_fraction:.0%} of the files may be bad, got {len(bad)} of "
+            f"{len(rows)}: {first}; mend them or raise prepare.max_bad_fraction"
+        )
+
+
+def _check_classes(kept: list[Row]) -> list[str]:
+    classes = sorted({row.label for row in kept})
+    if len(classes) < 2:
+        raise InputError(
+            f"a classifier needs at least 2 classes with good pictures, got {classes or 'none'}: "
+            "give each class a folder of its own"
+        )
+    counts = Counter((row.label, row.split) for row in kept)
+    for split in SPLITS:
+        short = [name for name in classes if not counts[name, split]]
+        if short:
+            raise InputError(
+                f"each class needs at least 1 picture in {split}, class {short[0]!r} has none"
+                + (f" ({len(short)} classes in all)" if len(short) > 1 else "")
+                + ": add pictures, or change the counts or fractions of section prepare"
+            )
+    return classes

@@ -1,0 +1,361 @@
+"""MLflow runs: one parent a state of the pipeline, one child a stage that really executed.
+
+stage + config + outputs -> runs, tags, metrics, artifacts. The only file that knows
+MLflow runs. A state is the resolved config, the code and the data; its parent is
+found by a tag. No run id is ever written into a DVC output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import psutil
+from filelock import FileLock
+from omegaconf import OmegaConf
+
+from pipeline import provenance, workspace
+from pipeline.errors import InputError
+from pipeline.outputs import ROOT, digest
+from pipeline.stages import STAGES
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_LOGGED = (".csv", ".json", ".png", ".txt")
+_LOGGED_MAX_BYTES = 20_000_000
+
+
+@dataclass
+class Config:
+    """Section `tracking`.
+
+    Attributes:
+        enabled: Whether runs are logged at all.
+        uri: Tracking store; null is $MLFLOW_TRACKING_URI, or else mlflow.db beside dvc.yaml.
+        experiment: Name of the MLflow experiment.
+        log_model: Whether fine-tuning logs its model.
+        port: Of the UI.
+    """
+
+    enabled: bool = True
+    uri: str | None = None
+    experiment: str = "pipeline"
+    log_model: bool = True
+    port: int = 5000
+
+
+class StageRun(Protocol):
+    """What a stage's runner tells the tracker."""
+
+    def log(self, metrics: dict[str, float], epoch: int) -> None:
+        """Log the metrics of an epoch."""
+
+    def finish(self, metrics: dict[str, float], out: Path) -> None:
+        """Log the final metrics and the output, which is in its place by now."""
+
+
+@contextmanager
+def stage_run(stage: str, config: Any) -> Iterator[StageRun]:
+    """Track the execution of a stage; the run is FAILED if the block raises.
+
+    Args:
+        stage: One of `STAGES`.
+        config: The whole `pipeline.config.Config`.
+
+    Raises:
+        InputError: The tracking store cannot be reached.
+    """
+    if not config.tracking.enabled:
+        yield _Untracked()
+        return
+    client = connect(config.tracking)
+    experiment = _experiment(client, config.tracking)
+    _bury(client, experiment)
+    run = _Tracked(client, experiment, stage, config)
+    try:
+        yield run
+        run.end("FINISHED")
+    except (KeyboardInterrupt, SystemExit):
+        run.end("KILLED")
+        raise
+    except BaseException as error:
+        run.end("FAILED", f"{type(error).__name__}: {error}")
+        raise
+
+
+class _Untracked:
+    def log(self, metrics: dict[str, float], epoch: int) -> None:
+        pass
+
+    def finish(self, metrics: dict[str, float], out: Path) -> None:
+        pass
+
+
+class _Tracked:
+    """The child run of an executing stage, and its parent as soon as the data are known."""
+
+    def __init__(self, client: MlflowClient, experiment: str, stage: str, config: Any) -> None:
+        self._client, self._experiment, self._stage = client, experiment, stage
+        self._config = config
+        self._parent: str | None = None
+        tags = {"dvc.stage": stage, "mlflow.runName": stage, **_common_tags(config), **_process()}
+        self._run = client.create_run(experiment, run_name=stage, tags=tags).info.run_id
+        if stage != STAGES[0]:
+            self._attach()
+
+    def log(self, metrics: dict[str, float], epoch: int) -> None:
+        self._client.log_batch(self._run, metrics=_metrics(metrics, epoch))
+
+    def finish(self, metrics: dict[str, float], out: Path) -> None:
+        if self._parent is None:
+            self._attach()
+        assert self._parent is not None
+        self._client.set_tag(self._run, "dvc.out.md5", digest(out))
+        self._client.log_batch(self._run, metrics=_metrics(metrics, 0))
+        if self._stage != "evaluate":
+            metrics = {f"{self._stage}.{name}": value for name, value in metrics.items()}
+        self._client.log_batch(self._parent, metrics=_metrics(metrics, 0))
+        self._log_files(out)
+        if self._stage == "finetune" and self._config.tracking.log_model:
+            self._log_model(out / "model.keras")
+        self._link_skipped()
+
+    def end(self, status: str, error: str = "") -> None:
+        for run in filter(None, (self._run, self._parent)):
+            if error:
+                self._client.set_tag(run, "error", error[:5000])
+            self._client.set_terminated(run, status)
+
+    def _attach(self) -> None:
+        """Find or make the parent of this state of the pipeline."""
+        from mlflow.entities import RunStatus
+
+        data_md5 = digest(ROOT / STAGES[0])
+        state = provenance.state(_essentials(self._config), data_md5)
+        with FileLock(_lock_path()):
+            found = self._search(f"tags.`pipeline.state` = '{state}'")
+            parent = found[0] if found else self._make_parent(state, data_md5)
+        self._parent = parent.info.run_id
+        self._client.update_run(self._parent, status=RunStatus.to_string(RunStatus.RUNNING))
+        for name, value in {**_process(), **_experiment_tags()}.items():
+            self._client.set_tag(self._parent, name, value)
+        self._client.set_tag(self._parent, f"run.{self._stage}", self._run)
+        for name, value in {"mlflow.parentRunId": self._parent, "data.md5": data_md5}.items():
+            self._client.set_tag(self._run, name, value)
+        self._client.log_inputs(self._run, [_dataset(self._config, data_md5)])
+
+    def _make_parent(self, state: str, data_md5: str) -> Run:
+        from mlflow.entities import Param
+
+        config = self._config
+        name = f"{config.use.data} {config.use.backbone} {config.finetune.cut}"
+        tags = {"pipeline.state": state, "data.md5": data_md5, **_common_tags(config)}
+        parent = self._client.create_run(
+            self._experiment, run_name=os.environ.get("DVC_EXP_NAME", name), tags=tags
+        )
+        run_id = parent.info.run_id
+        params = [Param(key, str(value)[:6000]) for key, value in _flat(_essentials(config))]
+        for start in range(0, len(params), 100):
+            self._client.log_batch(run_id, params=params[start : start + 100])
+        self._client.log_inputs(run_id, [_dataset(config, data_md5)])
+        self._client.log_text(
+            run_id, OmegaConf.to_yaml(OmegaConf.structured(config)), "config.yaml"
+        )
+        self._client.log_artifact(run_id, "params.yaml")
+        if patch := provenance.patch():
+            self._client.log_text(run_id, patch, "changes.patch")
+        return parent
+
+    def _log_files(self, out: Path) -> None:
+        for path in sorted(out.rglob("*")):
+            if path.suffix in _LOGGED and path.stat().st_size <= _LOGGED_MAX_BYTES:
+                folder = path.parent.relative_to(out).as_posix()
+                self._client.log_artifact(self._run, str(path), None if folder == "." else folder)
+                if path.suffix == ".png":
+                    self._client.log_artifact(self._parent, str(path), "plots")
+
+    def _log_model(self, path: Path) -> None:
+        """Log the classifier with its signature and the versions it needs."""
+        import keras
+        import mlflow
+        import numpy as np
+        from mlflow.models import ModelSignature
+        from mlflow.types import Schema, TensorSpec
+
+        model = keras.saving.load_model(path, compile=False)
+        signature = ModelSignature(
+            Schema([TensorSpec(np.dtype("float32"), (-1, *model.input_shape[1:]), "pictures")]),
+            Schema([TensorSpec(np.dtype("float32"), (-1, *model.output_shape[1:]))]),
+        )
+        with mlflow.start_run(run_id=self._run):
+            mlflow.tensorflow.log_model(
+                model,
+                name="model",
+                signature=signature,
+                pip_requirements=provenance.versions("tensorflow", "keras", "numpy", "mlflow"),
+                metadata={"classes": (path.parent / "classes.txt").read_text().split("\n")[:-1]},
+            )
+
+    def _link_skipped(self) -> None:
+        """Point the parent to the runs that made the outputs of stages that DVC skipped."""
+        assert self._parent is not None
+        tags = self._client.get_run(self._parent).data.tags
+        for stage in STAGES[: STAGES.index(self._stage)]:
+            if f"run.{stage}" in tags or not (ROOT / stage).exists():
+                continue
+            md5 = digest(ROOT / stage)
+            found = self._search(f"tags.`dvc.out.md5` = '{md5}' and tags.`dvc.stage` = '{stage}'")
+            if found:
+                self._client.set_tag(self._parent, f"run.{stage}", found[0].info.run_id)
+                made = {f"{stage}.{k}": v for k, v in found[0].data.metrics.items()}
+                self._client.log_batch(self._parent, metrics=_metrics(made, 0))
+
+    def _search(self, query: str) -> list[Run]:
+        return list(self._client.search_runs([self._experiment], query, max_results=1))
+
+
+def connect(config: Config) -> MlflowClient:
+    """A client of the tracking store, which is made if it is the project's own database.
+
+    Raises:
+        InputError: The store cannot be reached.
+    """
+    # A store that is down should be told in seconds, not after MLflow's seven tries.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    uri = store(config)
+    mlflow.set_tracking_uri(uri)
+    client = mlflow.MlflowClient(uri)
+    try:
+        # Two processes that create the database at once would break it for good.
+        with FileLock(_lock_path()):
+            client.search_experiments(max_results=1)
+    except MlflowException as error:
+        raise InputError(
+            f"tracking.uri must be a store that answers, got {uri}: {str(error).splitlines()[0][:300]}; "
+            "mend it, or set use.tracking=none"
+        ) from error
+    return client
+
+
+def store(config: Config) -> str:
+    """Address of the tracking store."""
+    default = f"sqlite:///{workspace.root() / 'mlflow.db'}"
+    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or default
+
+
+def serve_ui(config: Config) -> None:
+    """Replace this process by the MLflow UI on the store, on this machine only."""
+    connect(config)
+    port = config.port
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    print(f"MLflow UI: http://127.0.0.1:{port} (about 15 s to start; stop with Ctrl-C)", flush=True)
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store(config)]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    os.execve(sys.executable, [*command, *options], environment)
+
+
+def _lock_path() -> Path:
+    folder = workspace.root() / ".work"
+    folder.mkdir(exist_ok=True)
+    return folder / "tracking.lock"
+
+
+def _experiment(client: MlflowClient, config: Config) -> str:
+    with FileLock(_lock_path()):
+        found = client.get_experiment_by_name(config.experiment)
+        if found is not None:
+            return str(found.experiment_id)
+        local = store(config).startswith("sqlite:")
+        artifacts = (workspace.root() / "mlartifacts").as_uri() if local else None
+        return str(client.create_experiment(config.experiment, artifact_location=artifacts))
+
+
+def _bury(client: MlflowClient, experiment: str) -> None:
+    """Mark runs FAILED whose process on this machine was killed before it could say so."""
+    host = socket.gethostname()
+    query = f"attributes.status = 'RUNNING' and tags.`process.host` = '{host}'"
+    for run in client.search_runs([experiment], query):
+        pid, started = run.data.tags["process.pid"], run.data.tags["process.started"]
+        if not _alive(int(pid), float(started)):
+            client.set_tag(run.info.run_id, "error", "the process was killed")
+            client.set_terminated(run.info.run_id, "FAILED")
+
+
+def _process() -> dict[str, str]:
+    started = psutil.Process().create_time()
+    return {
+        "process.host": socket.gethostname(),
+        "process.pid": str(os.getpid()),
+        "process.started": str(started),
+    }
+
+
+def _alive(pid: int, started: float) -> bool:
+    try:
+        return abs(psutil.Process(pid).create_time() - started) < 1
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _experiment_tags() -> dict[str, str]:
+    return {"dvc.exp_name": name} if (name := os.environ.get("DVC_EXP_NAME")) else {}
+
+
+def _common_tags(config: Any) -> dict[str, str]:
+    return {
+        "backbone": config.use.backbone,
+        "cut": str(config.finetune.cut),
+        **provenance.git_tags(),
+        **_experiment_tags(),
+    }
+
+
+def _essentials(config: Any) -> dict[str, Any]:
+    """The part of the config that results depend on."""
+    essentials = asdict(config)
+    for section in ("tracking", "pretrain"):
+        del essentials[section]
+    del essentials["use"]["tracking"]
+    return essentials
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, inner in value.items():
+        if isinstance(inner, dict) and inner:
+            yield from _flat(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", inner
+
+
+def _metrics(metrics: dict[str, float], step: int) -> list[Any]:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    return [
+        Metric(key, float(value), now, step) for key, value in metrics.items() if key != "epoch"
+    ]
+
+
+def _dataset(config: Any, data_md5: str) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(
+        name=config.use.data,
+        digest=data_md5.removesuffix(".dir"),
+        source_type="pipeline",
+        source=json.dumps(asdict(config.data)),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
