@@ -27,15 +27,15 @@ _OTHERS = {
 
 def main(arguments: list[str]) -> int:
     """Run a command; returns the exit code."""
-    # Before anything imports TensorFlow, which reports its start on stderr; its errors
-    # still come as exceptions.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # So that a stage that is asked to stop can say so to the tracker.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         return _command(arguments)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+    except BrokenPipeError:  # whoever read our output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno not in _TOLD:
             raise

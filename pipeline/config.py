@@ -107,11 +107,15 @@ def application(
     sys.argv = [f"python -m pipeline {name}", *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"
 
-    def entry(composed: DictConfig) -> None:
-        task(_checked(composed))
+    composed: list[DictConfig] = []
+
+    def entry(config: DictConfig) -> None:
+        composed.append(config)
 
     with _explained():
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(entry)()
+    if composed:  # not with --help or --cfg
+        task(_checked(composed[0]))
 
 
 def compose(overrides: Sequence[str] = ()) -> Config:

@@ -4,18 +4,21 @@ Keras model + class names + how to decode <-> model.keras. Keras' own files diff
 between two saves (dates, zip times, ids that are memory addresses); these do not.
 """
 
+from __future__ import annotations
+
 import json
 import tempfile
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError
 from pipeline.images import Fit
 from pipeline.outputs import replacing_file
+
+if TYPE_CHECKING:
+    import keras
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -66,6 +69,8 @@ def load(path: Path) -> tuple[keras.Model, Card]:
     Raises:
         InputError: The file is missing, or holds no card.
     """
+    import keras
+
     card = read_card(path)
     return keras.saving.load_model(path, compile=False), card
 

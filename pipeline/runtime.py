@@ -3,6 +3,11 @@
 Call before any TensorFlow operation: threads cannot change afterwards.
 """
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 def configure(seed: int, threads: int) -> None:
     """Fix everything that results depend on beside the inputs.
@@ -11,10 +16,30 @@ def configure(seed: int, threads: int) -> None:
         seed: For Python, NumPy and TensorFlow.
         threads: Threads inside an operation; the last bits of sums depend on it.
     """
-    import keras
-    import tensorflow as tf
+    with _quiet():
+        import keras
+        import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what TensorFlow's C++ writes to stderr while it is imported to itself.
+
+    It reports its build and the absence of a GPU there, before it reads the variable
+    that would silence it; what goes wrong still comes as an exception.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -74,6 +74,11 @@ def run(
     data = Manifest(prepared)
     body = backbones.build(backbone, data.image_size, seed)
     top = keras.saving.load_model(head / "head.keras", compile=False)
+    if body.model.output_shape != top.input_shape:
+        raise InputError(
+            f"the head in {head} takes {top.input_shape[1]} features and {body.name} gives "
+            f"{body.model.output_shape[1]}: dvc repro brings the outputs up to date"
+        )
     classifier = heads.join(body.model, top, "classifier")
     key = {
         "config": asdict(config),

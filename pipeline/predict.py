@@ -1,0 +1,156 @@
+"""Classify pictures with a trained model, through the code that training decoded them with.
+
+files and folders -> label and probabilities, on standard output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from tqdm import tqdm
+
+from pipeline import images, model_file, outputs, runtime
+from pipeline.errors import InputError
+from pipeline.images import BadPicture
+
+MODEL = outputs.ROOT / "finetune" / "model.keras"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of a file, or why it says nothing.
+
+    Attributes:
+        path: As given.
+        probabilities: Class -> probability; empty for a file that is no picture.
+        error: Empty for a picture.
+    """
+
+    path: str
+    probabilities: dict[str, np.float32]
+    error: str = ""
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return max(self.probabilities, key=lambda name: self.probabilities[name], default="")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; returns 1 if any file could not be classified."""
+    options = _parser().parse_args(arguments)
+    files = list(_files(options.paths))
+    if not files:
+        raise InputError(f"predict needs pictures, found none in {', '.join(options.paths)}")
+    found = predict(options.model, files)
+    write = _write_json if options.json else _write_csv if options.csv else _write_lines
+    return write(found, model_file.read_card(options.model).classes, sys.stdout)
+
+
+def predict(model_path: Path, files: Sequence[Path]) -> Iterator[Prediction]:
+    """Classify files, batch by batch, in order.
+
+    Batches and threads are those of the evaluation, so are the probabilities.
+
+    Args:
+        model_path: A .keras file of this pipeline.
+        files: Any number; only a batch of them is in memory.
+
+    Raises:
+        InputError: The model cannot be read.
+    """
+    card = model_file.read_card(model_path)
+    runtime.configure(0, card.threads)
+    from pipeline.inference import Forward
+
+    model, card = model_file.load(model_path)
+    forward = Forward(model, card.batch_size)
+    with tqdm(total=len(files), desc="predict", unit="picture", disable=None) as bar:
+        for start in range(0, len(files), card.batch_size):
+            batch = files[start : start + card.batch_size]
+            decoded = [_decode(file, card) for file in batch]
+            good = [pixels for pixels in decoded if not isinstance(pixels, str)]
+            rows = iter(forward(np.stack(good)) if good else ())
+            for file, pixels in zip(batch, decoded, strict=True):
+                if isinstance(pixels, str):
+                    yield Prediction(str(file), {}, pixels)
+                else:
+                    yield Prediction(str(file), dict(zip(card.classes, next(rows), strict=True)))
+            bar.update(len(batch))
+
+
+def _decode(file: Path, card: model_file.Card) -> images.Pixels | str:
+    try:
+        return images.decode(file.read_bytes(), card.image_size, card.fit)[0]
+    except BadPicture as error:
+        return str(error)
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+
+
+def _files(paths: Sequence[str]) -> Iterator[Path]:
+    """The files named, and those in the folders named that are not hidden."""
+    for path in map(Path, paths):
+        if not path.is_dir():
+            yield path
+            continue
+        for file in sorted(path.rglob("*")):
+            inside = file.relative_to(path).parts
+            if file.is_file() and not any(part.startswith(".") for part in inside):
+                yield file
+
+
+def _write_lines(found: Iterator[Prediction], classes: list[str], target: TextIO) -> int:
+    failed = 0
+    for one in found:
+        failed += bool(one.error)
+        ranked = sorted(one.probabilities.items(), key=lambda item: -item[1])[:3]
+        told = "  ".join(f"{name} {value:.4f}" for name, value in ranked)
+        print(f"{one.path}\t{told or 'error: ' + one.error}", file=target)
+    return int(failed > 0)
+
+
+def _write_json(found: Iterator[Prediction], classes: list[str], target: TextIO) -> int:
+    """One JSON object a line."""
+    failed = 0
+    for one in found:
+        failed += bool(one.error)
+        values = {name: float(value) for name, value in one.probabilities.items()}
+        line: dict[str, object] = {"path": one.path}
+        line |= {"error": one.error} if one.error else {"label": one.label, "probabilities": values}
+        print(json.dumps(line), file=target)
+    return int(failed > 0)
+
+
+def _write_csv(found: Iterator[Prediction], classes: list[str], target: TextIO) -> int:
+    """The columns of evaluate's predictions.csv, and the error."""
+    writer = csv.writer(target, lineterminator="\n")
+    writer.writerow(["path", "predicted", *classes, "error"])
+    failed = 0
+    for one in found:
+        failed += bool(one.error)
+        values = [str(one.probabilities[name]) if not one.error else "" for name in classes]
+        writer.writerow([one.path, one.label, *values, one.error])
+    return int(failed > 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline predict",
+        description="Classify pictures: label and probabilities, as evaluate computes them. "
+        "Files that are no pictures are reported; the exit code is then 1.",
+    )
+    parser.add_argument("paths", nargs="+", metavar="FILE_OR_FOLDER")
+    parser.add_argument("--model", type=Path, default=MODEL, help=f"a .keras file (default {MODEL})")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line")
+    form.add_argument("--csv", action="store_true", help="a table with every probability in full")
+    return parser
