@@ -20,6 +20,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 SIZE_PX = 8
 _CANVAS_PX = 64
 _FONT_PX = 44
+_CELLS = 4
 
 
 @dataclass
@@ -34,8 +35,8 @@ class Config:
         path: Where the weights go.
     """
 
-    letters: int = 24000
-    epochs: int = 8
+    letters: int = 36000
+    epochs: int = 10
     batch_size: int = 64
     learning_rate: float = 2e-3
     path: str = str(glyph_cnn.WEIGHTS.relative_to(Path(__file__).parents[1]))
@@ -79,7 +80,7 @@ def run(config: Config, *, seed: int) -> dict[str, float]:
 
 
 def letter(char: str, rng: np.random.Generator, fonts: list[ImageFont.FreeTypeFont]) -> Pixels:
-    """Render one letter, bright on black, distorted.
+    """Render one letter, bright on black, as tall as written digits are, distorted.
 
     Returns:
         (8, 8) uint8.
@@ -87,23 +88,27 @@ def letter(char: str, rng: np.random.Generator, fonts: list[ImageFont.FreeTypeFo
     font = fonts[rng.integers(len(fonts))]
     canvas = Image.new("L", (_CANVAS_PX, _CANVAS_PX))
     centre = (_CANVAS_PX / 2, _CANVAS_PX / 2)
-    ImageDraw.Draw(canvas).text(
-        centre, char, fill=255, font=font, anchor="mm", stroke_width=int(rng.integers(4))
-    )
-    box = canvas.getbbox()
-    if box:
-        canvas = canvas.crop(box)
-        # Written letters fill their box as the digits do, in height if not in width.
-        width = max(1, round(canvas.width * 52 / canvas.height * rng.uniform(0.8, 1.1)))
-        tall = canvas.resize((min(width, 60), 52), Image.Resampling.BILINEAR)
-        canvas = Image.new("L", (_CANVAS_PX, _CANVAS_PX))
-        canvas.paste(tall, ((_CANVAS_PX - tall.width) // 2, (_CANVAS_PX - tall.height) // 2))
-    canvas = canvas.transform(
-        canvas.size, Image.Transform.AFFINE, _affine(rng), Image.Resampling.BILINEAR
-    )
+    stroke = int(rng.integers(4))
+    ImageDraw.Draw(canvas).text(centre, char, 255, font, anchor="mm", stroke_width=stroke)
+    canvas = _stretched(canvas.crop(canvas.getbbox()), rng)
+    for transform, data in (
+        (Image.Transform.AFFINE, _affine(rng)),
+        (Image.Transform.MESH, _warp(rng)),
+    ):
+        canvas = canvas.transform(canvas.size, transform, data, Image.Resampling.BILINEAR)
     small = canvas.resize((SIZE_PX, SIZE_PX), Image.Resampling.BOX)
     ink = np.asarray(small, dtype=np.float64) * rng.uniform(0.8, 1.4)
     return np.clip(np.round(ink), 0, 255).astype(np.uint8)
+
+
+def _stretched(glyph: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """The glyph in the middle of the canvas, at the height of a written digit."""
+    height = int(rng.integers(50, 60))
+    width = round(glyph.width * height / glyph.height * rng.uniform(0.7, 1.1))
+    glyph = glyph.resize((max(1, min(width, 60)), height), Image.Resampling.BILINEAR)
+    canvas = Image.new("L", (_CANVAS_PX, _CANVAS_PX))
+    canvas.paste(glyph, ((_CANVAS_PX - glyph.width) // 2, (_CANVAS_PX - height) // 2))
+    return canvas
 
 
 def _affine(rng: np.random.Generator) -> tuple[float, ...]:
@@ -114,6 +119,25 @@ def _affine(rng: np.random.Generator) -> tuple[float, ...]:
     centre = np.full(2, _CANVAS_PX / 2)
     shift = centre - matrix @ (centre + rng.normal(0, 2, 2))
     return (*matrix[0], shift[0], *matrix[1], shift[1])
+
+
+def _warp(rng: np.random.Generator) -> list[tuple[tuple[int, ...], list[float]]]:
+    """A mesh of cells whose corners are shifted at random, as handwriting wavers."""
+    cell = _CANVAS_PX // _CELLS
+    shift = rng.normal(0, 3, (_CELLS + 1, _CELLS + 1, 2))
+
+    def corner(column: int, row: int) -> list[float]:
+        dx, dy = shift[row, column]
+        return [column * cell + dx, row * cell + dy]
+
+    mesh = []
+    for row, column in np.ndindex(_CELLS, _CELLS):
+        box = (column * cell, row * cell, (column + 1) * cell, (row + 1) * cell)
+        left, right = (column, row), (column + 1, row)
+        below_left, below_right = (column, row + 1), (column + 1, row + 1)
+        corners = [corner(*place) for place in (left, below_left, below_right, right)]
+        mesh.append((box, [number for pair in corners for number in pair]))
+    return mesh
 
 
 def _fonts() -> list[ImageFont.FreeTypeFont]:

@@ -108,7 +108,7 @@ def _download(url: str, target: Path) -> None:
                     disable=None,
                 ) as bar,
             ):
-                for block in answer.iter_content(1 << 20):
+                for block in answer.iter_content(1 << 14):
                     file.write(block)
                     bar.update(len(block))
     except requests.RequestException as error:

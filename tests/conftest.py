@@ -1,0 +1,141 @@
+"""Shared by all tests: no network, a small real data set, a finished pipeline to look at."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PROJECT = Path(__file__).parents[1]
+SHARED = PROJECT.parent / "shared"
+
+# Children of the tests refuse the network too: see tests/offline/sitecustomize.py.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(PROJECT / "tests" / "offline"), str(PROJECT)])
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+for name in ("DVC_ROOT", "DVC_EXP_NAME"):
+    os.environ.pop(name, None)
+sys.path.insert(0, str(PROJECT / "tests" / "offline"))
+
+import offline  # noqa: E402
+
+offline.refuse_network()
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tensorflow() -> None:
+    from pipeline import runtime
+
+    runtime.configure(0, 2)
+
+
+@pytest.fixture
+def shared() -> Path:
+    """Real weights and pictures that lie beside the project on some machines."""
+    if not SHARED.is_dir():
+        pytest.skip("needs real weights and pictures in ../shared, which is absent")
+    return SHARED
+
+
+def run_in(folder: Path, *command: str, env: dict[str, str] | None = None, timeout: int = 600):
+    """Run a command of the virtual environment in a folder."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PATH": path, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@pytest.fixture
+def run() -> Run:
+    return run_in
+
+
+def copy_project(folder: Path) -> Path:
+    """What a clone has, as it is in the working tree."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.split("\n")
+    for name in filter(None, listed):
+        if (PROJECT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(PROJECT / name, folder / name)
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A fresh copy of the project, no git checkout."""
+    return copy_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs: making one takes several seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """A git clone of the project in which `dvc repro` has run. Read only."""
+    folder = copy_project(tmp_path_factory.mktemp("repository") / "project")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    for command in (
+        ["git", "init", "-q"],
+        ["git", "config", "user.email", "a@example.org"],
+        ["git", "config", "user.name", "a"],
+        ["git", "add", "-A"],
+        ["git", "commit", "-qm", "start"],
+        ["dvc", "repro"],
+    ):
+        done = run_in(folder, *command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture
+def clone(repository: Path, tmp_path: Path) -> Path:
+    """A copy of `repository` to change at will, its outputs up to date."""
+    folder = tmp_path / "clone"
+    shutil.copytree(repository, folder, symlinks=True)
+    return folder
+
+
+@pytest.fixture
+def picture_folder(tmp_path: Path) -> Path:
+    """Two classes of 12 real PNG files each: dark and bright noise."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "pictures"
+    for label, level in (("bright", 200), ("dark", 40)):
+        (folder / label).mkdir(parents=True)
+        for index in range(12):
+            noise = rng.integers(level - 40, level + 40, (20, 30, 3)).astype(np.uint8)
+            Image.fromarray(noise).save(folder / label / f"{index}.png")
+    return folder
+
+
+@pytest.fixture
+def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path

@@ -1,0 +1,5 @@
+"""Imported by every Python that the tests start."""
+
+import offline
+
+offline.refuse_network()

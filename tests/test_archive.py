@@ -1,0 +1,180 @@
+"""Archives: from disk and from a real HTTP server, resumed, verified, and never outside their folder."""
+
+import http.server
+import io
+import os
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.outputs import file_sha256
+from pipeline.sources import archive
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves one file; can break off after some bytes, can ignore ranges."""
+
+    content = b""
+    break_after: int | None = None
+    ranges = True
+    requested: list[str | None]
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        self.server.requested.append(wanted)
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.ranges else 0
+        if start >= len(self.server.content):
+            self.send_error(416)
+            return
+        body = self.server.content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.server.break_after is not None:
+            body, self.server.break_after = body[: self.server.break_after], None
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as running:
+        running.requested = []
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+@pytest.fixture
+def tar(picture_folder: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "pictures.tar.gz"
+    with tarfile.open(path, "w:gz") as file:
+        file.add(picture_folder, "wrapped/pictures")
+    return path
+
+
+def found(config: archive.Config) -> list[str]:
+    return [f"{p.label}:{Path(p.path).name}" for p in archive.pictures(config)]
+
+
+EXPECTED = sorted(f"{label}:{n}.png" for label in ("bright", "dark") for n in range(12))
+
+
+def config(url: object, tmp_path: Path, sha256: str = "", **settings: object) -> archive.Config:
+    sha256 = sha256 or file_sha256(Path(str(url)))
+    return archive.Config(url=str(url), sha256=sha256, cache_dir=str(tmp_path / "c"), **settings)
+
+
+def test_a_local_tar_and_zip(tar: Path, picture_folder: Path, tmp_path: Path) -> None:
+    assert sorted(found(config(tar, tmp_path))) == EXPECTED
+    path = tmp_path / "pictures.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for picture in picture_folder.rglob("*.png"):
+            file.write(picture, picture.relative_to(picture_folder))
+    assert sorted(found(config(path, tmp_path))) == EXPECTED
+
+
+def test_a_download_that_breaks_off_is_resumed(tar: Path, server: Server, tmp_path: Path) -> None:
+    server.content, server.break_after = tar.read_bytes(), 20_000
+    wanted = config(
+        f"http://127.0.0.1:{server.server_port}/pictures.tar.gz", tmp_path, file_sha256(tar)
+    )
+    with pytest.raises(InputError, match=r"cannot download .* run again to go on"):
+        found(wanted)
+    assert sorted(found(wanted)) == EXPECTED
+    assert server.requested == [None, "bytes=16384-"]  # whole blocks are kept
+    assert sorted(found(wanted)) == EXPECTED
+    assert len(server.requested) == 2  # the extracted folder is there
+
+
+def test_a_server_without_ranges_starts_again(tar: Path, server: Server, tmp_path: Path) -> None:
+    server.content, server.break_after, server.ranges = tar.read_bytes(), 1000, False
+    url = f"http://127.0.0.1:{server.server_port}/pictures.tar.gz"
+    wanted = config(url, tmp_path, file_sha256(tar))
+    with pytest.raises(InputError):
+        found(wanted)
+    assert sorted(found(wanted)) == EXPECTED
+
+
+def test_another_file_than_the_one_meant(tar: Path, server: Server, tmp_path: Path) -> None:
+    server.content = tar.read_bytes()
+    url = f"http://127.0.0.1:{server.server_port}/pictures.tar.gz"
+    with pytest.raises(InputError, match="must have the sha256 0000"):
+        found(config(url, tmp_path, "0" * 64))
+    with pytest.raises(InputError, match="must have the sha256 0000"):
+        found(config(tar, tmp_path, "0" * 64))
+    with pytest.raises(InputError, match="no such file"):
+        found(config("nowhere.tar", tmp_path, "0" * 64))
+
+
+def test_no_server(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot download"):
+        found(config("http://127.0.0.1:9/x.tar", tmp_path, "0" * 64))
+
+
+def evil_tar(path: Path, member: tarfile.TarInfo, content: bytes = b"x") -> Path:
+    with tarfile.open(path, "w") as file:
+        member.size = len(content) if member.isreg() else 0
+        file.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("name", ["../out.png", "/tmp/out.png", "a/../../out.png"])
+def test_no_path_leaves_the_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    tar = evil_tar(tmp_path / "work" / "evil.tar", tarfile.TarInfo(name))
+    packed = tmp_path / "work" / "evil.zip"
+    with zipfile.ZipFile(packed, "w") as file:
+        file.writestr(name, b"x")
+    before = set(tmp_path.rglob("out.png"))
+    for path in (tar, packed):
+        try:
+            found(config(path, tmp_path / "work"))
+        except InputError as error:
+            assert "evil" in str(error)
+    outside = [p for p in tmp_path.rglob("out.png") if "work/c" not in str(p)]
+    assert not before
+    assert not outside
+    assert not Path("/tmp/out.png").exists()
+
+
+def test_no_links_out(tmp_path: Path) -> None:
+    link = tarfile.TarInfo("a/link.png")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    with pytest.raises(InputError, match="cannot be extracted"):
+        found(config(evil_tar(tmp_path / "link.tar", link), tmp_path))
+    packed = tmp_path / "link.zip"
+    with zipfile.ZipFile(packed, "w") as file:
+        info = zipfile.ZipInfo("a/link.png")
+        info.external_attr = 0o120777 << 16
+        file.writestr(info, "/etc/passwd")
+    with pytest.raises(InputError, match="must hold no links"):
+        found(config(packed, tmp_path))
+
+
+def test_a_size_limit_holds_against_bombs(tmp_path: Path) -> None:
+    packed = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a/zeros.png", bytes(20_000_000))
+    assert packed.stat().st_size < 50_000
+    with pytest.raises(InputError, match=r"at most 0\.001 GB: raise data\.max_gb"):
+        found(config(packed, tmp_path, max_gb=0.001))
+    assert not [p for p in (tmp_path / "c").rglob("*") if p.is_file() and p.stat().st_size > 1e6]
+
+
+def test_neither_zip_nor_tar(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(os.urandom(1000))
+    with pytest.raises(InputError, match="and is none of them"):
+        found(config(path, tmp_path))

@@ -1,0 +1,163 @@
+"""The prepare stage on real files."""
+
+import csv
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.errors import InputError
+from pipeline.manifest import Manifest, read_rows
+from pipeline.sources import csv as csv_source
+from pipeline.sources import digits, folder
+from pipeline.stages import prepare
+
+HALF = {"train_fraction": 0.5, "val_fraction": 0.25}
+
+
+def prepared(source: object, out: Path, **settings: object) -> dict[str, float]:
+    out.mkdir()
+    config = prepare.Config(**{"image_size": 16, **HALF, **settings})
+    return prepare.run(config, seed=0, data=source, out=out)
+
+
+def quarantine(out: Path) -> dict[str, str]:
+    with (out / "quarantine.csv").open(newline="") as file:
+        return {row["path"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def test_a_folder_becomes_a_manifest_and_pixels(picture_folder: Path, tmp_path: Path) -> None:
+    (picture_folder / "bright" / ".hidden.png").write_bytes(b"x")
+    (picture_folder / "bright" / "nested").mkdir()
+    (picture_folder / "bright" / "0.png").rename(picture_folder / "bright" / "nested" / "0.png")
+    metrics = prepared(folder.Config(path=str(picture_folder)), tmp_path / "out")
+    data = Manifest(tmp_path / "out")
+    assert data.classes == ["bright", "dark"]
+    assert data.images.shape == (24, 16, 16, 3)
+    assert isinstance(data.images, np.memmap)
+    assert sum(metrics[f"pictures_{split}"] for split in ("train", "val", "test")) == 24
+    bright = data.images[data.labels == 0].mean()
+    assert bright > 150 > 60 > data.images[data.labels == 1].mean()
+    assert {row.path for row in data.rows} >= {"bright/nested/0.png"}
+    assert {(row.width, row.height) for row in data.rows} == {(30, 20)}
+
+
+def test_the_same_folder_gives_the_same_bytes(picture_folder: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        prepared(folder.Config(path=str(picture_folder)), tmp_path / name)
+    for file in (tmp_path / "one").iterdir():
+        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name
+
+
+def test_bad_files_are_quarantined_and_left_where_they_are(
+    picture_folder: Path, tmp_path: Path
+) -> None:
+    good = (picture_folder / "dark" / "1.png").read_bytes()
+    bad = {
+        "dark/text.png": b"not a picture",
+        "dark/cut.png": good[: len(good) // 2],
+        "dark/pointer.jpg": b"version https://git-lfs.github.com/spec/v1\n",
+    }
+    for name, content in bad.items():
+        (picture_folder / name).write_bytes(content)
+    # The same picture under two labels: both go.
+    shutil.copy(picture_folder / "dark" / "2.png", picture_folder / "bright" / "copy.png")
+    metrics = prepared(
+        folder.Config(path=str(picture_folder)),
+        tmp_path / "out",
+        max_bad_fraction=0.2,
+        train_per_class=5,
+        val_per_class=2,
+    )
+    reasons = quarantine(tmp_path / "out")
+    assert reasons.keys() == {*bad, "dark/2.png", "bright/copy.png"}
+    assert reasons["dark/text.png"].startswith("not a picture")
+    assert reasons["dark/cut.png"].startswith("truncated")
+    assert reasons["dark/pointer.jpg"].startswith("git-lfs pointer")
+    assert metrics["quarantined"] == 5
+    assert all((picture_folder / name).exists() for name in bad)
+    data = Manifest(tmp_path / "out")
+    assert len(data.images) == len(data.rows) == 23
+    verdicts = {row.path: row.verdict for row in read_rows(tmp_path / "out" / "manifest.csv")}
+    assert verdicts["dark/text.png"] == "quarantined"
+    assert verdicts["dark/1.png"] == "ok"
+    # The contradiction was decoded, then dropped: the other rows still match their pictures.
+    for place, row in enumerate(data.rows):
+        assert (data.images[place].mean() > 120) == (row.label == "bright"), row.path
+
+
+def test_given_splits_are_kept(picture_folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "split"
+    for split, part in (("train", range(8)), ("valid", range(8, 10)), ("test", range(10, 12))):
+        for label in ("bright", "dark"):
+            (root / split / label).mkdir(parents=True)
+            for index in part:
+                shutil.copy(picture_folder / label / f"{index}.png", root / split / label)
+    metrics = prepared(folder.Config(path=str(root)), tmp_path / "out")
+    assert [metrics[f"pictures_{s}"] for s in ("train", "val", "test")] == [16, 4, 4]
+    renamed = folder.Config(path=str(root), splits={"val": "dev"})
+    with pytest.raises(InputError, match="maps to train, val or test, got val: dev"):
+        prepared(renamed, tmp_path / "other")
+
+
+def test_a_csv_lists_pictures_labels_and_splits(picture_folder: Path, tmp_path: Path) -> None:
+    names = [f"{label}/{n}.png" for label in ("bright", "dark") for n in range(12)]
+    table = picture_folder / "list.csv"
+    lines = [f"{name},{name.split('/')[0]}" for name in names]
+    table.write_text("path,label\n" + "\n".join([*lines, "dark/missing.png,dark"]) + "\n")
+    metrics = prepared(csv_source.Config(path=str(table)), tmp_path / "out")
+    assert metrics["quarantined"] == 1
+    assert quarantine(tmp_path / "out")["dark/missing.png"] == "unreadable: No such file or directory"
+    for content, told in (
+        ("file,label\na,b\n", "columns path and label"),
+        ("path,label\na.png,\n", "line 2 needs a path and a label"),
+        ("path,label,split\na.png,a,dev\n", "split must be train, val, test or empty, got 'dev'"),
+        ("path,label\na.png,a\na.png,a\n", "line 3 lists a.png again"),
+    ):
+        table.write_text(content)
+        with pytest.raises(InputError, match=told):
+            list(csv_source.pictures(csv_source.Config(path=str(table))))
+
+
+def test_too_little_or_too_bad_data_stops(picture_folder: Path, tmp_path: Path) -> None:
+    source = folder.Config(path=str(picture_folder))
+    (picture_folder / "dark" / "bad.png").write_bytes(b"bad")
+    with pytest.raises(InputError, match=r"allows no bad file, got 1: the first is dark/bad.png"):
+        prepared(source, tmp_path / "a", on_bad_image="error")
+    with pytest.raises(InputError, match="at most 1% of the files may be bad, got 1 of 25"):
+        prepared(source, tmp_path / "b", max_bad_fraction=0.01)
+    (picture_folder / "dark" / "bad.png").unlink()
+    with pytest.raises(InputError, match="at least 1 picture in test, class 'bright' has none"):
+        prepared(source, tmp_path / "c", train_per_class=11, val_per_class=1)
+    shutil.rmtree(picture_folder / "dark")
+    with pytest.raises(InputError, match=r"at least 2 classes with good pictures, got \['bright'\]"):
+        prepared(source, tmp_path / "d")
+    shutil.rmtree(picture_folder / "bright")
+    with pytest.raises(InputError, match="pictures in class folders, got none"):
+        prepared(source, tmp_path / "e")
+    with pytest.raises(InputError, match=r"nowhere, which does not exist: set inputs\.data"):
+        prepared(folder.Config(path="nowhere"), tmp_path / "f")
+
+
+def test_the_digits_are_a_few_shot_task(tmp_path: Path) -> None:
+    metrics = prepared(
+        digits.Config(), tmp_path / "out", image_size=8, train_per_class=20, val_per_class=20
+    )
+    assert [metrics[f"pictures_{s}"] for s in ("train", "val", "test")] == [200, 200, 1397]
+    data = Manifest(tmp_path / "out")
+    assert (np.bincount(data.labels[data.indices("train")]) == 20).all()
+    first = Image.fromarray(data.images[0])
+    assert first.size == (8, 8)
+
+
+def test_prepare_imports_no_tensorflow() -> None:
+    code = (
+        "import sys; from pipeline import config; from pipeline.stages import prepare; "
+        "print(sorted({'tensorflow', 'keras', 'mlflow'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,98 @@
+"""Splits are stratified, deterministic, stable; duplicates never leak."""
+
+from collections import Counter
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.manifest import Row
+from pipeline.splitting import Shares, assign
+from pipeline.stages.prepare import Config
+
+FRACTIONS = Shares(None, None, 0.6, 0.2)
+
+
+def rows(count: int, label: str = "a", split: str = "") -> list[Row]:
+    return [Row(f"{label}/{n}", label, split, f"{label}{n}", 1, 1, "ok") for n in range(count)]
+
+
+def splits(done: list[Row]) -> dict[str, str]:
+    return {row.path: row.split for row in done}
+
+
+def test_fractions_hold_in_every_class() -> None:
+    done, _ = assign(rows(500) + rows(300, "b"), {}, FRACTIONS, seed=0)
+    counts = Counter((row.label, row.split) for row in done)
+    for label, total in (("a", 500), ("b", 300)):
+        assert abs(counts[label, "train"] / total - 0.6) < 0.06
+        assert abs(counts[label, "val"] / total - 0.2) < 0.06
+
+
+def test_adding_files_moves_no_other() -> None:
+    before, _ = assign(rows(100), {}, FRACTIONS, seed=0)
+    after, _ = assign(rows(150)[::-1], {}, FRACTIONS, seed=0)
+    assert splits(before).items() <= splits(after).items()
+
+
+def test_the_seed_chooses() -> None:
+    one, _ = assign(rows(100), {}, FRACTIONS, seed=0)
+    other, _ = assign(rows(100), {}, FRACTIONS, seed=1)
+    assert splits(one) != splits(other)
+
+
+def test_counts_are_exact_in_every_class() -> None:
+    done, _ = assign(rows(50) + rows(30, "b"), {}, Shares(20, 5, 0.7, 0.1), seed=3)
+    counts = Counter((row.label, row.split) for row in done)
+    assert counts == {
+        ("a", "train"): 20,
+        ("a", "val"): 5,
+        ("a", "test"): 25,
+        ("b", "train"): 20,
+        ("b", "val"): 5,
+        ("b", "test"): 5,
+    }
+
+
+def test_a_given_split_is_kept_and_the_missing_one_drawn_from_train() -> None:
+    given = rows(100, split="train") + rows(40, "b", split="test")
+    done, _ = assign(given, {}, FRACTIONS, seed=0)
+    found = Counter((row.label, row.split) for row in done)
+    assert found["b", "test"] == 40
+    assert set(found) == {("a", "train"), ("a", "val"), ("b", "test")}
+    assert 5 < found["a", "val"] < 40
+
+
+def test_duplicates_within_a_split_are_noted_and_kept() -> None:
+    copy = Row("a/copy", "a", "", "a0", 1, 1, "ok")
+    done, reasons = assign([*rows(10), copy], {}, FRACTIONS, seed=0)
+    assert not reasons
+    assert done[-1].verdict == "duplicate"
+    assert done[-1].split == done[0].split
+
+
+def test_duplicates_across_splits_stay_in_test_only() -> None:
+    train = Row("train/x", "a", "train", "same", 1, 1, "ok")
+    test = Row("test/x", "a", "test", "same", 1, 1, "ok")
+    done, reasons = assign([train, test], {}, FRACTIONS, seed=0)
+    assert [row.verdict for row in done] == ["quarantined", "ok"]
+    assert reasons == {"train/x": "duplicate of test/x, which is in test"}
+
+
+def test_contradicting_labels_quarantine_both() -> None:
+    pair = [Row(f"{name}/x", name, "", "same", 1, 1, "ok") for name in "ab"]
+    done, reasons = assign([*rows(5), *pair], {}, FRACTIONS, seed=0)
+    assert reasons == dict.fromkeys(["a/x", "b/x"], "the same picture is labelled a and b")
+    assert [row.verdict for row in done[-2:]] == ["quarantined"] * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"train_per_class": 0, "val_per_class": 1}, "must be at least 1, got"),
+        ({"train_per_class": 5}, "go together"),
+        ({"train_fraction": 0.9, "val_fraction": 0.1}, "leave some for test, got 0.9 and 0.1"),
+    ],
+)
+def test_shares_that_make_no_sense(settings: dict[str, float], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        Shares.of(Config(**settings))
