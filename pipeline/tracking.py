@@ -8,6 +8,7 @@ found by a tag. No run id is ever written into a DVC output.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import sys
@@ -235,6 +236,7 @@ def connect(config: Config) -> MlflowClient:
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = store(config)
     mlflow.set_tracking_uri(uri)
     client = mlflow.MlflowClient(uri)

@@ -1,0 +1,95 @@
+"""One config from params.yaml, conf/ and the command line; every mistake is one clear line."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import config
+from pipeline.errors import InputError
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def params(cwd: Path) -> Path:
+    path = cwd / "params.yaml"
+    path.write_text((PROJECT / "params.yaml").read_text())
+    return path
+
+
+def edited(path: Path, before: str, after: str) -> None:
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+def test_later_layers_win(params: Path) -> None:
+    assert config.compose(["use.head=mlp"]).head.units == [128]
+    assert config.compose(["use.head=linear"]).head.units == []
+    assert config.compose(["head=linear"]).use.head == "linear"
+    edited(params, "head: {}", "head: {units: [7]}")
+    assert config.compose(["use.head=linear"]).head.units == [7]
+    assert config.compose(["use.head=linear", "head.units=[9]"]).head.units == [9]
+
+
+def test_numbers_are_read_as_dvc_reads_them(params: Path) -> None:
+    edited(params, "learning_rate: 3e-4", "learning_rate: 3e-5")
+    assert config.compose().finetune.learning_rate == 3e-5
+    assert config.compose(["finetune.cut=100"]).finetune.cut == 100
+
+
+MISTAKES = [
+    ("prepare.image_siz=3", "prepare.image_siz is no setting", "did you mean prepare.image_size?"),
+    ("prepare.image_size=big", "prepare.image_size: Value 'big'", "could not be converted to Integer"),
+    ("prepare.on_bad_image=x", "prepare.on_bad_image", "expected one of [quarantine, error]"),
+    ("prepare=3", "prepare is a section", "got 3"),
+    ("foo=1", "foo is no setting", "the config has seed, threads"),
+    ("data.foo=1", "data.foo is no setting", ""),
+    ("use.data=digit", "use.data must be one of", "got 'digit': did you mean digits?"),
+    ("backbone=zzz", "use.backbone must be one of", "add conf/backbone/zzz.yaml"),
+    ("use.backbone=keras_application", "backbone.name has no value ('???')", "backbone.name=..."),
+    ("finetune.cut=???", "finetune.cut has no value ('???')", "set it in params.yaml"),
+    ("nonsense", "Error parsing override 'nonsense'", ""),
+]
+
+
+@pytest.mark.usefixtures("params")
+@pytest.mark.parametrize(("word", "rule", "remedy"), MISTAKES)
+def test_a_mistake_on_the_command_line(word: str, rule: str, remedy: str) -> None:
+    with pytest.raises(InputError) as caught:
+        config.compose([word])
+    told = str(caught.value)
+    assert rule in told
+    assert remedy in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("image_size: 8", "image_siz: 8", "prepare.image_siz is no setting"),
+        ("image_size: 8", "image_size: big", "prepare.image_size: Value 'big'"),
+        ("seed: 0", "sed: 0", "sed is no setting: the config has seed"),
+        ("seed: 0", "seed: [", "params.yaml must be YAML"),
+        ("data: digits", "data: nope", "use.data must be one of archive"),
+        ("head: {}", "head: {unit: 3}", "head.unit is no setting"),
+        ("cut: block", "cut: ??? # block", "finetune.cut has no value ('???')"),
+    ],
+)
+def test_a_mistake_in_params_yaml(params: Path, before: str, after: str, told: str) -> None:
+    edited(params, before, after)
+    with pytest.raises(InputError) as caught:
+        config.compose()
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_params_yaml(cwd: Path) -> None:
+    with pytest.raises(InputError, match="has none: change to the project's folder"):
+        config.compose()
+
+
+@pytest.mark.usefixtures("params")
+def test_several_runs_at_once_are_refused() -> None:
+    with pytest.raises(InputError, match="dvc exp run --queue"):
+        config.application("prepare", ["--multirun", "seed=1,2"], print, "")

@@ -1,0 +1,110 @@
+"""Cut points, splits and what trains above them, on real networks."""
+
+import keras
+import numpy as np
+import pytest
+
+from pipeline import backbones, cuts, heads
+from pipeline.backbones import glyph_cnn, keras_application
+from pipeline.errors import InputError
+
+
+def network(name: str, size: int = 64) -> keras.Model:
+    if name == "glyph_cnn":
+        return backbones.build(glyph_cnn.Config(), 8, 0).model
+    if name == "mlp":
+        layers = [keras.layers.Dense(32, activation="relu", name=f"dense{n}") for n in (1, 2, 3)]
+        return keras.Sequential([keras.Input((784,)), *layers, keras.layers.Dense(10, name="dense4")])
+    return backbones.build(keras_application.Config(name=name, weights=None), size, 0).model
+
+
+@pytest.mark.parametrize(
+    "name", ["glyph_cnn", "mlp", "MobileNetV2", "VGG16", "ResNet50", "EfficientNetV2B0"]
+)
+def test_upper_of_lower_is_the_model(name: str) -> None:
+    model = network(name)
+    shape = tuple(model.inputs[0].shape[1:])
+    x = np.random.default_rng(0).uniform(0, 255, (2, *shape)).astype(np.float32)
+    points = cuts.cut_points(model)
+    assert len(points) > 3
+    expected = model.predict(x, verbose=0)
+    for at in points[:: max(1, len(points) // 3)]:
+        lower, upper = cuts.split(model, at)
+        middle = lower.predict(x, verbose=0)
+        np.testing.assert_array_equal(upper.predict(middle, verbose=0), expected)
+        weights = [id(w) for w in (*lower.weights, *upper.weights)]
+        assert sorted(weights) == sorted(map(id, model.weights)), at
+
+
+def test_no_cut_point_lies_inside_a_residual_block() -> None:
+    points = cuts.cut_points(network("ResNet50"))
+    assert "conv3_block1_out" in points
+    assert "conv3_block2_1_relu" not in points
+    with pytest.raises(InputError, match="must be at a cut point, got 'conv3_block2_1_relu'"):
+        cuts.split(network("ResNet50"), "conv3_block2_1_relu")
+
+
+def parameters(variables: list[keras.Variable]) -> int:
+    return sum(int(np.prod(v.shape)) for v in variables if "seed" not in v.path)
+
+
+def test_vgg16_with_a_frozen_base_trains_66954_parameters() -> None:
+    body = network("VGG16")
+    body.trainable = False
+    head = heads.build(heads.Config(units=[128], dropout=0.2), 512, 10)
+    assert parameters(heads.join(body, head, "c").trainable_variables) == 66_954
+
+
+def test_an_mlp_with_all_but_its_last_layer_frozen_trains_330() -> None:
+    model = network("mlp")
+    cuts.freeze(model, cuts.resolve(model, "dense4").trainable, batch_norm=False)
+    assert parameters(model.trainable_variables) == 330
+
+
+def test_mobilenet_v2_cut_at_index_100() -> None:
+    model = network("MobileNetV2")
+    cut = cuts.resolve(model, 100)
+    assert len(cut.trainable) == 55  # 54 and the pooling
+    assert cut.trainable[0] == keras.applications.MobileNetV2(
+        weights=None, include_top=False, input_shape=(64, 64, 3)
+    ).layers[100].name
+    cuts.freeze(model, cut.trainable, batch_norm=False)
+    lower, _ = cuts.split(model, cut.at)
+    assert not lower.trainable_variables
+    assert cut.at == "block_10_project_BN"
+
+
+@pytest.mark.parametrize(
+    ("name", "cut", "told"),
+    [
+        ("VGG16", 100, "got index 100: it has the layers 0 to 19, the last is"),
+        ("VGG16", 18, r"leaves nothing to train.*the last is 'block5_conv3' \(index 17\)"),
+        ("VGG16", "block5", "the nearest are 'block5_conv1', 'block5_conv2', 'block5_conv3'"),
+        ("VGG16", "blok5_conv1", "the nearest are 'block5_conv1'"),
+        ("MobileNetV2", "out_relu", "leaves nothing to train"),
+        ("MobileNetV2", "Conv_1_bn", "none from there on has weights that train"),
+    ],
+)
+def test_a_cut_that_cannot_be_names_the_nearest(name: str, cut: str | int, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        cuts.resolve(network(name), cut)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_only_what_is_above_the_cut_changes(batch_norm: bool) -> None:
+    model = network("MobileNetV2")
+    cut = cuts.resolve(model, "block_16_expand", batch_norm)
+    cuts.freeze(model, cut.trainable, batch_norm)
+    before = {w.path: w.numpy() for w in model.weights}
+    head = heads.build(heads.Config(), 1280, 2)
+    _, upper = cuts.split(model, cut.at)
+    trained = heads.join(upper, head, "t")
+    trained.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8, *upper.input_shape[1:])).astype(np.float32)
+    trained.fit(x, rng.integers(2, size=8), epochs=2, verbose=0)
+    named = set(cut.trainable)
+    moved = {path for w in model.weights for path in [w.path] if (w.numpy() != before[path]).any()}
+    assert moved
+    assert {path.split("/")[0] for path in moved} <= named
+    assert any("moving_mean" in path for path in moved) == batch_norm
