@@ -36,9 +36,7 @@ def accuracies(seed: int, folder: Path) -> dict[str, float]:
     found["untrained backbone"] = linear(np.load(out["untrained"] / "features.npy"), data)
     extract_features.run(c.extract_features, backbone=c.backbone, out=out["features"], **shared)
     shared |= {"threads": c.threads, "log": lambda *_: None}
-    train_head.run(
-        c.train_head, head=c.head, features=out["features"], out=out["head"], **shared
-    )
+    train_head.run(c.train_head, head=c.head, features=out["features"], out=out["head"], **shared)
     finetune.run(
         c.finetune,
         backbone=c.backbone,

@@ -46,8 +46,8 @@ def main(arguments: list[str]) -> int:
 
 
 _TOLD = {
-    errno.ENOSPC: "no space left on the disk; what was there before is kept; free some and run again",
-    errno.EDQUOT: "the disk quota is used up; what was there before is kept; free some and run again",
+    errno.ENOSPC: "no space left on the disk; what was there is kept; free some and run again",
+    errno.EDQUOT: "the disk quota is used up; what was there is kept; free some and run again",
     errno.EROFS: "cannot write, the file system is read-only; make it writable or run elsewhere",
     errno.EACCES: "not permitted; change the permissions or run as another user",
     errno.EPERM: "not permitted; change the permissions or run as another user",

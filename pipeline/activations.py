@@ -12,6 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pipeline import workspace
+from pipeline.arrays import RowWriter
 from pipeline.inference import Floats, Forward
 from pipeline.outputs import replacing_file
 
@@ -45,11 +46,6 @@ def write(
     path: Path, forward: Forward, images: Any, rows: NDArray[np.int64] | None, desc: str
 ) -> None:
     """Write the outputs for some pictures to a .npy file, never holding more than a batch."""
-    count = len(images) if rows is None else len(rows)
-    shape = (count, *forward.output_shape)
-    target = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    place = 0
-    for batch in forward.batches(images, rows, desc):
-        target[place : place + len(batch)] = batch
-        place += len(batch)
-    target.flush()
+    with RowWriter(path, forward.output_shape, np.float32) as rows_written:
+        for batch in forward.batches(images, rows, desc):
+            rows_written.append(batch)

@@ -130,7 +130,7 @@ def compose(overrides: Sequence[str] = ()) -> Config:
         return _checked(hydra.compose("config", arguments))
 
 
-class _explained:  # noqa: N801 - reads as the verb it is
+class _explained:
     """Turn Hydra's and OmegaConf's errors into one line."""
 
     def __enter__(self) -> None:
@@ -220,8 +220,10 @@ def _without_value(key: str) -> InputError:
 def _one_line(error: BaseException) -> str:
     """What is wrong, with the full key: Hydra wraps OmegaConf's errors, which have it."""
     told = [str(error)]
-    while (error := error.__cause__ or error.__context__) is not None:  # type: ignore[assignment]
-        told.append(str(error))
+    cause = error.__cause__ or error.__context__
+    while cause is not None:
+        told.append(str(cause))
+        cause = cause.__cause__ or cause.__context__
     text = next((one for one in reversed(told) if "full_key:" in one), told[0])
     found = re.search(r"full_key: (\S+)", text)
     key = found.group(1) if found else ""
@@ -246,4 +248,4 @@ def _settings(section: str) -> list[str]:
     node = OmegaConf.select(schema, section) if section else schema
     if not isinstance(node, DictConfig):
         return [f"those of {section}.kind"]
-    return [f"{section}.{name}" if section else str(name) for name in node]
+    return [f"{section}.{name}" if section else f"{name}" for name in map(str, node)]

@@ -88,9 +88,9 @@ def resolve(model: keras.Model, cut: str | int, batch_norm: bool = False) -> Cut
     if not trained:
         last = max(index for index, layer in enumerate(layers) if _learns(layer, batch_norm))
         raise InputError(
-            f"finetune.cut={cut} leaves nothing to train: {model.name} has {len(layers)} layers and "
-            f"none from there on has weights that train; the last is {names[last]!r} (index {last}); "
-            "name it or an earlier one, or set finetune.cut=none"
+            f"finetune.cut={cut} leaves nothing to train: {model.name} has {len(layers)} layers "
+            "and none from there on has weights that train; the last is "
+            f"{names[last]!r} (index {last}); name it or an earlier one, or set finetune.cut=none"
         )
     at = None
     for node in _cut_nodes(model):

@@ -229,7 +229,7 @@ class _Checkpoint:
             for place, variable in enumerate(self._weights):
                 variable.assign(saved[f"v{place}"])
 
-    def _write(self, name: str, **values: NDArray[Any]) -> None:
+    def _write(self, name: str, **values: Any) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         with replacing_file(self._folder / name) as aside:
             np.savez(aside, **values)

@@ -86,7 +86,10 @@ def read_rows(path: Path) -> list[Row]:
         table = csv.DictReader(file)
         return [
             Row(
-                *(line[name] for name in ("path", "label", "split", "sha256")),
+                line["path"],
+                line["label"],
+                line["split"],
+                line["sha256"],
                 int(line["width"]),
                 int(line["height"]),
                 line["verdict"],

@@ -149,7 +149,9 @@ def _parser() -> argparse.ArgumentParser:
         "Files that are no pictures are reported; the exit code is then 1.",
     )
     parser.add_argument("paths", nargs="+", metavar="FILE_OR_FOLDER")
-    parser.add_argument("--model", type=Path, default=MODEL, help=f"a .keras file (default {MODEL})")
+    parser.add_argument(
+        "--model", type=Path, default=MODEL, help=f"a .keras file (default {MODEL})"
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line")
     form.add_argument("--csv", action="store_true", help="a table with every probability in full")

@@ -130,7 +130,7 @@ def _warp(rng: np.random.Generator) -> list[tuple[tuple[int, ...], list[float]]]
         dx, dy = shift[row, column]
         return [column * cell + dx, row * cell + dy]
 
-    mesh = []
+    mesh: list[tuple[tuple[int, ...], list[float]]] = []
     for row, column in np.ndindex(_CELLS, _CELLS):
         box = (column * cell, row * cell, (column + 1) * cell, (row + 1) * cell)
         left, right = (column, row), (column + 1, row)
@@ -141,7 +141,7 @@ def _warp(rng: np.random.Generator) -> list[tuple[tuple[int, ...], list[float]]]
 
 
 def _fonts() -> list[ImageFont.FreeTypeFont]:
-    """matplotlib's fonts that have letters where ASCII has them, sorted by name."""
+    """Matplotlib's fonts that have letters where ASCII has them, sorted by name."""
     return [ImageFont.truetype(str(path), _FONT_PX) for path in sorted(_font_files())]
 
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pipeline.errors import InputError
+
 
 def configure(seed: int, threads: int) -> None:
     """Fix everything that results depend on beside the inputs.
@@ -15,7 +17,12 @@ def configure(seed: int, threads: int) -> None:
     Args:
         seed: For Python, NumPy and TensorFlow.
         threads: Threads inside an operation; the last bits of sums depend on it.
+
+    Raises:
+        InputError: `threads` is below 1.
     """
+    if threads < 1:
+        raise InputError(f"threads must be at least 1, got {threads}")
     with _quiet():
         import keras
         import tensorflow as tf

@@ -245,9 +245,10 @@ def connect(config: Config) -> MlflowClient:
         with FileLock(_lock_path()):
             client.search_experiments(max_results=1)
     except MlflowException as error:
+        reason = str(error).splitlines()[0][:300]
         raise InputError(
-            f"tracking.uri must be a store that answers, got {uri}: {str(error).splitlines()[0][:300]}; "
-            "mend it, or set use.tracking=none"
+            f"tracking.uri must be a store that answers, got {uri}: {reason}; mend it, or set "
+            "use.tracking=none"
         ) from error
     return client
 

@@ -38,12 +38,12 @@ class Training:
         for name, low in least.items():
             value = getattr(self, name)
             if value < low or not value:
-                raise InputError(
-                    f"{section}.{name} must be {f'at least {low}' if low else 'above 0'}, got {value}"
-                )
-        if not 0 <= self.label_smoothing < 1:
+                rule = f"at least {low}" if low else "above 0"
+                raise InputError(f"{section}.{name} must be {rule}, got {value}")
+        smoothing = self.label_smoothing
+        if not 0 <= smoothing < 1:
             raise InputError(
-                f"{section}.label_smoothing must be at least 0 and below 1, got {self.label_smoothing}"
+                f"{section}.label_smoothing must be at least 0 and below 1, got {smoothing}"
             )
         if self.weight_decay < 0:
             raise InputError(f"{section}.weight_decay must be at least 0, got {self.weight_decay}")

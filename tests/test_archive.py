@@ -1,4 +1,4 @@
-"""Archives: from disk and from a real HTTP server, resumed, verified, and never outside their folder."""
+"""Archives: from disk and from a real HTTP server, resumed, verified, never out of their folder."""
 
 import http.server
 import io
@@ -31,7 +31,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
         self.server.requested.append(wanted)
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.ranges else 0
+        start = (
+            int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.ranges else 0
+        )
         if start >= len(self.server.content):
             self.send_error(416)
             return
@@ -137,14 +139,11 @@ def test_no_path_leaves_the_folder(name: str, tmp_path: Path) -> None:
     packed = tmp_path / "work" / "evil.zip"
     with zipfile.ZipFile(packed, "w") as file:
         file.writestr(name, b"x")
-    before = set(tmp_path.rglob("out.png"))
-    for path in (tar, packed):
-        try:
-            found(config(path, tmp_path / "work"))
-        except InputError as error:
-            assert "evil" in str(error)
+    with pytest.raises(InputError, match="cannot be extracted"):
+        found(config(tar, tmp_path / "work"))
+    with pytest.raises(InputError, match="must stay in its folder"):
+        found(config(packed, tmp_path / "work"))
     outside = [p for p in tmp_path.rglob("out.png") if "work/c" not in str(p)]
-    assert not before
     assert not outside
     assert not Path("/tmp/out.png").exists()
 

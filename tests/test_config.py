@@ -40,7 +40,11 @@ def test_numbers_are_read_as_dvc_reads_them(params: Path) -> None:
 
 MISTAKES = [
     ("prepare.image_siz=3", "prepare.image_siz is no setting", "did you mean prepare.image_size?"),
-    ("prepare.image_size=big", "prepare.image_size: Value 'big'", "could not be converted to Integer"),
+    (
+        "prepare.image_size=big",
+        "prepare.image_size: Value 'big'",
+        "could not be converted to Integer",
+    ),
     ("prepare.on_bad_image=x", "prepare.on_bad_image", "expected one of [quarantine, error]"),
     ("prepare=3", "prepare is a section", "got 3"),
     ("foo=1", "foo is no setting", "the config has seed, threads"),

@@ -14,7 +14,9 @@ def network(name: str, size: int = 64) -> keras.Model:
         return backbones.build(glyph_cnn.Config(), 8, 0).model
     if name == "mlp":
         layers = [keras.layers.Dense(32, activation="relu", name=f"dense{n}") for n in (1, 2, 3)]
-        return keras.Sequential([keras.Input((784,)), *layers, keras.layers.Dense(10, name="dense4")])
+        return keras.Sequential(
+            [keras.Input((784,)), *layers, keras.layers.Dense(10, name="dense4")]
+        )
     return backbones.build(keras_application.Config(name=name, weights=None), size, 0).model
 
 
@@ -65,9 +67,12 @@ def test_mobilenet_v2_cut_at_index_100() -> None:
     model = network("MobileNetV2")
     cut = cuts.resolve(model, 100)
     assert len(cut.trainable) == 55  # 54 and the pooling
-    assert cut.trainable[0] == keras.applications.MobileNetV2(
-        weights=None, include_top=False, input_shape=(64, 64, 3)
-    ).layers[100].name
+    assert (
+        cut.trainable[0]
+        == keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(64, 64, 3))
+        .layers[100]
+        .name
+    )
     cuts.freeze(model, cut.trainable, batch_norm=False)
     lower, _ = cuts.split(model, cut.at)
     assert not lower.trainable_variables

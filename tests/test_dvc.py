@@ -170,7 +170,9 @@ def test_experiments_and_queues_are_separate_parents(clone: Path, run: Run) -> N
     new = {name: params for name, params in after.items() if name not in before}
     assert len(new) == 3
     assert new["another-head"]["use.head"] == "mlp"
-    rates = sorted(float(p["train_head.learning_rate"]) for n, p in new.items() if p["finetune.cut"] == "none")
+    rates = sorted(
+        float(p["train_head.learning_rate"]) for n, p in new.items() if p["finetune.cut"] == "none"
+    )
     assert rates == [0.001, 0.01]
     table = run(clone, "dvc", "exp", "show", "--csv").stdout
     assert "another-head" in table

@@ -111,7 +111,9 @@ def test_a_csv_lists_pictures_labels_and_splits(picture_folder: Path, tmp_path: 
     table.write_text("path,label\n" + "\n".join([*lines, "dark/missing.png,dark"]) + "\n")
     metrics = prepared(csv_source.Config(path=str(table)), tmp_path / "out")
     assert metrics["quarantined"] == 1
-    assert quarantine(tmp_path / "out")["dark/missing.png"] == "unreadable: No such file or directory"
+    assert (
+        quarantine(tmp_path / "out")["dark/missing.png"] == "unreadable: No such file or directory"
+    )
     for content, told in (
         ("file,label\na,b\n", "columns path and label"),
         ("path,label\na.png,\n", "line 2 needs a path and a label"),
@@ -134,7 +136,9 @@ def test_too_little_or_too_bad_data_stops(picture_folder: Path, tmp_path: Path) 
     with pytest.raises(InputError, match="at least 1 picture in test, class 'bright' has none"):
         prepared(source, tmp_path / "c", train_per_class=11, val_per_class=1)
     shutil.rmtree(picture_folder / "dark")
-    with pytest.raises(InputError, match=r"at least 2 classes with good pictures, got \['bright'\]"):
+    with pytest.raises(
+        InputError, match=r"at least 2 classes with good pictures, got \['bright'\]"
+    ):
         prepared(source, tmp_path / "d")
     shutil.rmtree(picture_folder / "bright")
     with pytest.raises(InputError, match="pictures in class folders, got none"):

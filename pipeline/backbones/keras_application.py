@@ -91,14 +91,13 @@ def _explained(error: Exception, config: Config, image_size: int) -> Exception:
     if "URL fetch failure" in text:
         url = next(word for word in text.split() if word.startswith("http")).rstrip(":")
         return InputError(
-            f"backbone.weights=imagenet needs {PurePosixPath(url).name}, which cannot be downloaded "
-            "and is not in ~/.keras/models (or $KERAS_HOME/models): put it there, or set "
+            f"backbone.weights=imagenet needs {PurePosixPath(url).name}, which cannot be "
+            "downloaded and is not in ~/.keras/models (or $KERAS_HOME/models): put it there, or set "
             "backbone.weights to the path of a weights file"
         )
     if "nput size must be at least" in text or "negative dimension" in text.lower():
-        return InputError(
-            f"prepare.image_size={image_size} is too small for {config.name}: {text.splitlines()[0]}"
-        )
+        name, first = config.name, text.splitlines()[0]
+        return InputError(f"prepare.image_size={image_size} is too small for {name}: {first}")
     if isinstance(error, (ValueError, TypeError, OSError, KeyError)):
         return InputError(
             f"keras.applications.{config.name} does not take weights={config.weights} with "

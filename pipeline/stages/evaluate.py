@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import manifest
+from pipeline.errors import InputError
 from pipeline.manifest import Manifest
 from pipeline.outputs import write_json
 
@@ -46,6 +47,8 @@ def run(
     from pipeline import metrics, model_file
     from pipeline.inference import Forward
 
+    if config.split not in manifest.SPLITS:
+        raise InputError(f"evaluate.split must be train, val or test, got {config.split!r}")
     data = Manifest(prepared)
     rows = data.indices(config.split)
     labels = data.labels[rows]

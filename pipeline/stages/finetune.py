@@ -123,14 +123,16 @@ def _fit_above(
     forward = Forward(lower, key["batch_size"])
     parts = ("backbone", "images", "batch_size", "threads")
     store_key = {**{part: key[part] for part in parts}, "cut": cut.at}
-    examples = []
-    for split in ("train", "val"):
+
+    def examples(split: str) -> fitting.Examples:
         rows = data.indices(split)
         inputs = activations.activations(forward, data.images, rows, store_key)
-        examples.append(fitting.Examples(inputs, fitting.every(inputs), data.labels[rows]))
+        return fitting.Examples(inputs, fitting.every(inputs), data.labels[rows])
+
     return fitting.fit(
         heads.join(upper, top, "above_the_cut"),
-        *examples,
+        examples("train"),
+        examples("val"),
         config,
         seed=key["seed"],
         work=workspace.work("finetune", key),

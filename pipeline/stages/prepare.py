@@ -1,6 +1,7 @@
 """Read, judge, decode and split the pictures.
 
-source -> manifest.csv, quarantine.csv, classes.txt, images.npy, summary.json. Imports no TensorFlow.
+source -> manifest.csv, quarantine.csv, classes.txt, images.npy, summary.json.
+Imports no TensorFlow.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from pipeline import images, manifest, sources
+from pipeline.arrays import RowWriter
 from pipeline.errors import InputError
 from pipeline.images import BadPicture, Fit, Pixels
 from pipeline.manifest import SPLITS, Row
@@ -71,6 +73,8 @@ def run(config: Config, *, seed: int, data: Any, out: Path) -> dict[str, float]:
     Raises:
         InputError: Too many bad files, or a class or split with too few pictures.
     """
+    if config.image_size < 1:
+        raise InputError(f"prepare.image_size must be at least 1, got {config.image_size}")
     shares = Shares.of(config)
     judged, bad = _decode_all(sources.pictures(data), config, out / "images.npy")
     _check_bad(judged, bad, config)
@@ -112,13 +116,14 @@ def _decode_all(
     workers = Parallel(n_jobs=-1, prefer="threads", return_as="generator", pre_dispatch="8*n_jobs")
     results = workers(delayed(_judge)(picture, config) for picture in pictures)
     rows, bad = [], {}
-    with _Rows(target, config.image_size) as pixel_rows:
+    shape = (config.image_size, config.image_size, 3)
+    with RowWriter(target, shape, np.uint8) as pixel_rows:
         for row, verdict in tqdm(results, desc="prepare", unit="picture", disable=None):
             rows.append(row)
             if isinstance(verdict, str):
                 bad[row.path] = verdict
             else:
-                pixel_rows.append(verdict)
+                pixel_rows.append(verdict[None])
     return rows, bad
 
 
@@ -137,34 +142,6 @@ def _judge(picture: Picture, config: Config) -> tuple[Row, Pixels | str]:
     return replace(row, width=width, height=height), pixels
 
 
-class _Rows:
-    """Appends pictures to a .npy file whose length is known only at the end."""
-
-    def __init__(self, path: Path, size_px: int) -> None:
-        self._file = path.open("wb")
-        self._shape = (size_px, size_px, 3)
-        self._count = 0
-
-    def __enter__(self) -> "_Rows":
-        self._header()
-        return self
-
-    def append(self, pixels: Pixels) -> None:
-        self._file.write(np.ascontiguousarray(pixels).data)
-        self._count += 1
-
-    def __exit__(self, *_: object) -> None:
-        # NumPy leaves room for the first axis to grow: the header's length stays.
-        self._file.seek(0)
-        self._header()
-        self._file.close()
-
-    def _header(self) -> None:
-        shape = (self._count, *self._shape)
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._file, header)
-
-
 def _drop_rows(path: Path, present: list[bool], kept: list[bool]) -> None:
     """Take the rows of pictures out of `path` that were decoded but are not kept."""
     keep = [keep for was, keep in zip(present, kept, strict=True) if was]
@@ -172,9 +149,9 @@ def _drop_rows(path: Path, present: list[bool], kept: list[bool]) -> None:
         return
     before = np.load(path, mmap_mode="r")
     aside = path.with_suffix(".kept")
-    with _Rows(aside, before.shape[1]) as rows:
+    with RowWriter(aside, before.shape[1:], np.uint8) as rows:
         for index in np.flatnonzero(keep):
-            rows.append(before[index])
+            rows.append(before[index][None])
     aside.replace(path)
 
 

@@ -1,0 +1,56 @@
+"""Arrays on disk that are larger than memory: written row by row, read memory-mapped.
+
+rows -> .npy. Written with plain writes: a memory map on a full disk kills the process.
+"""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+
+class RowWriter:
+    """Appends rows to a .npy file whose length is known only at the end.
+
+    Args:
+        path: File to write.
+        row_shape: Of one row.
+        dtype: Of the values.
+    """
+
+    def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        self._file = path.open("wb")
+        self._row_shape = row_shape
+        self._dtype = np.dtype(dtype)
+        self._count = 0
+
+    def __enter__(self) -> "RowWriter":
+        self._write_header()
+        return self
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Append rows: (n, *row_shape)."""
+        self._file.write(np.ascontiguousarray(rows, dtype=self._dtype).data)
+        self._count += len(rows)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if kind is None:
+            # NumPy leaves room for the first axis to grow: the header's length stays.
+            self._file.seek(0)
+            self._write_header()
+            self._file.close()
+        else:
+            self._file.raw.close()  # what is buffered is of no use, and may not fit the disk
+
+    def _write_header(self) -> None:
+        shape = (self._count, *self._row_shape)
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": shape,
+        }
+        np.lib.format.write_array_header_1_0(self._file, header)

@@ -1,0 +1,73 @@
+"""`predict` gives exactly what evaluate computed, for files one by one and all together."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Run
+
+from pipeline.sources import digits
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits")
+    for picture in list(digits.pictures(digits.Config()))[:100]:
+        (folder / picture.path).parent.mkdir(exist_ok=True)
+        (folder / picture.path).write_bytes(picture.content)
+    return folder
+
+
+def predict(run: Run, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return run(folder, sys.executable, "-m", "pipeline", "predict", *words)
+
+
+def table(text: str, root: Path) -> dict[str, dict[str, str]]:
+    rows = csv.DictReader(io.StringIO(text))
+    return {str(Path(row["path"]).relative_to(root)): row for row in rows}
+
+
+def test_a_folder_gives_what_evaluate_computed(repository: Path, run: Run, pictures: Path) -> None:
+    done = predict(run, repository, str(pictures), "--csv")
+    assert done.returncode == 0, done.stderr
+    found = table(done.stdout, pictures)
+    with (repository / "outputs/evaluate/predictions.csv").open() as file:
+        expected = {row["path"]: row for row in csv.DictReader(file)}
+    both = found.keys() & expected.keys()
+    assert len(found) == 100
+    assert len(both) > 60
+    columns = ["predicted", *(str(digit) for digit in range(10))]
+    for name in both:
+        assert [found[name][c] for c in columns] == [expected[name][c] for c in columns], name
+    one = sorted(both)[5]
+    alone = table(predict(run, repository, str(pictures / one), "--csv").stdout, pictures)
+    assert alone[one] == found[one]
+
+
+def test_bad_files_are_told_and_do_not_stop_the_rest(
+    repository: Path, run: Run, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    good = next(pictures.rglob("*.png"))
+    done = predict(run, repository, str(tmp_path / "bad.png"), "missing.png", str(good), "--json")
+    assert done.returncode == 1
+    bad, missing, fine = map(json.loads, done.stdout.splitlines())
+    assert bad["error"].startswith("not a picture")
+    assert missing["error"] == "unreadable: No such file or directory"
+    assert fine["label"] == good.parent.name
+    assert abs(sum(fine["probabilities"].values()) - 1) < 1e-5
+    plain = predict(run, repository, str(good))
+    assert plain.stdout.startswith(f"{good}\t{good.parent.name} ")
+    assert plain.stderr == ""
+
+
+def test_no_model_and_no_pictures(repository: Path, run: Run, tmp_path: Path) -> None:
+    done = predict(run, repository, str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: predict needs pictures, found none in")
+    done = predict(run, repository, "x.png", "--model", "nowhere.keras")
+    assert done.stderr.startswith("error: the model must be a .keras file, got nowhere.keras")

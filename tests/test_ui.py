@@ -1,0 +1,105 @@
+"""Two experiments compared in the MLflow UI, in a real browser."""
+
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Run
+from mlflow import MlflowClient
+from PIL import Image
+
+CHROMIUM = shutil.which("chromium")
+DRIVER = shutil.which("chromedriver")
+OPTIONS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--window-size=1500,1200",
+)
+
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver: apt install chromium-driver"
+)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[object]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for option in (*OPTIONS, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(option)
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def text_of(browser: object, url: str, *awaited: str) -> str:
+    """The page's text, once it shows what is awaited."""
+    browser.get("about:blank")
+    browser.get(url)
+    text = ""
+    for _ in range(60):
+        text = browser.find_element("tag name", "body").text
+        if all(part in text for part in awaited):
+            return text
+        time.sleep(1)
+    pytest.fail(f"{url} does not show {awaited}, but: {text}")
+
+
+def test_two_experiments_are_compared(clone: Path, run: Run, browser: object) -> None:
+    path = clone / "params.yaml"
+    path.write_text(path.read_text().replace("cut: block2_conv1", "cut: none"))
+    assert run(clone, "dvc", "repro").returncode == 0
+    port = free_port()
+    command = [sys.executable, "-m", "pipeline", "ui", f"tracking.port={port}"]
+    server = subprocess.Popen(
+        command, cwd=clone, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert f"http://127.0.0.1:{port}" in server.stdout.readline()
+        for _ in range(90):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
+                break
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(1)
+        client = MlflowClient(f"sqlite:///{clone / 'mlflow.db'}")
+        (experiment,) = [e for e in client.search_experiments() if e.name == "pipeline"]
+        base, number = f"http://127.0.0.1:{port}/#", experiment.experiment_id
+        parents = client.search_runs([number], "tags.`pipeline.state` != ''")
+        assert len(parents) == 2
+        table = text_of(browser, f"{base}/experiments/{number}/runs", "digits glyph_cnn none")
+        assert "digits glyph_cnn block2_conv1" in table
+        quoted = ",".join(f"%22{parent.info.run_id}%22" for parent in parents)
+        url = f"{base}/compare-runs?runs=%5B{quoted}%5D&experiments=%5B%22{number}%22%5D"
+        page = text_of(browser, url, "Comparing 2 Runs", "test_accuracy_fine_tuned")
+        assert "finetune.cut" in page
+        for parent in parents:
+            assert f"{parent.data.metrics['test_accuracy_fine_tuned']:.3f}"[:5] in page
+        picture = browser.get_screenshot_as_png()
+        pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("L"))
+        assert pixels.shape[0] > 800
+        assert pixels.std() > 20, "the page is not blank"
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
