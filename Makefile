@@ -35,9 +35,9 @@ pretrain: $(VENV)/.installed  ## regenerate the weights of glyph_cnn, bit for bi
 
 lock: $(VENV)/.installed-dev  ## resolve pyproject.toml into requirements*.txt
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-header --no-annotate --quiet -o requirements.txt
+	  --no-emit-index-url --no-header --no-annotate --fork-strategy fewest --quiet -o requirements.txt
 	uv pip compile pyproject.toml --extra dev --constraint requirements.txt --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements-dev.txt
+	  --generate-hashes --no-emit-index-url --no-header --no-annotate --fork-strategy fewest --quiet -o requirements-dev.txt
 
 clean:  ## remove outputs, keep the DVC cache and the runs
 	rm -rf outputs dvc_plots .mypy_cache .ruff_cache .pytest_cache

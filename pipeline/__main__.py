@@ -51,6 +51,7 @@ _TOLD = {
     errno.EROFS: "cannot write, the file system is read-only; make it writable or run elsewhere",
     errno.EACCES: "not permitted; change the permissions or run as another user",
     errno.EPERM: "not permitted; change the permissions or run as another user",
+    errno.EEXIST: "a file is where a folder should be; move it away",
     errno.ENOTDIR: "a file is where a folder should be; move it away",
     errno.EADDRINUSE: "the port is taken; choose another with tracking.port=",
 }

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 _LOGGED = (".csv", ".json", ".png", ".txt")
 _LOGGED_MAX_BYTES = 20_000_000
+_HEADLINES = {
+    "train_head": ("val_accuracy", "val_loss"),
+    "finetune": ("val_accuracy", "val_loss", "trainable_parameters"),
+}
 
 
 @dataclass
@@ -123,9 +127,7 @@ class _Tracked:
         assert self._parent is not None
         self._client.set_tag(self._run, "dvc.out.md5", digest(out))
         self._client.log_batch(self._run, metrics=_metrics(metrics, 0))
-        if self._stage != "evaluate":
-            metrics = {f"{self._stage}.{name}": value for name, value in metrics.items()}
-        self._client.log_batch(self._parent, metrics=_metrics(metrics, 0))
+        self._client.log_batch(self._parent, metrics=_headlines(self._stage, metrics))
         self._log_files(out)
         if self._stage == "finetune" and self._config.tracking.log_model:
             self._log_model(out / "model.keras")
@@ -218,8 +220,8 @@ class _Tracked:
             found = self._search(f"tags.`dvc.out.md5` = '{md5}' and tags.`dvc.stage` = '{stage}'")
             if found:
                 self._client.set_tag(self._parent, f"run.{stage}", found[0].info.run_id)
-                made = {f"{stage}.{k}": v for k, v in found[0].data.metrics.items()}
-                self._client.log_batch(self._parent, metrics=_metrics(made, 0))
+                made = _headlines(stage, found[0].data.metrics)
+                self._client.log_batch(self._parent, metrics=made)
 
     def _search(self, query: str) -> list[Run]:
         return list(self._client.search_runs([self._experiment], query, max_results=1))
@@ -239,10 +241,10 @@ def connect(config: Config) -> MlflowClient:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = store(config)
     mlflow.set_tracking_uri(uri)
-    client = mlflow.MlflowClient(uri)
     try:
         # Two processes that create the database at once would break it for good.
         with FileLock(_lock_path()):
+            client = mlflow.MlflowClient(uri)
             client.search_experiments(max_results=1)
     except MlflowException as error:
         reason = str(error).splitlines()[0][:300]
@@ -350,6 +352,14 @@ def _metrics(metrics: dict[str, float], step: int) -> list[Any]:
     return [
         Metric(key, float(value), now, step) for key, value in metrics.items() if key != "epoch"
     ]
+
+
+def _headlines(stage: str, metrics: dict[str, float]) -> list[Any]:
+    """The metrics of a stage by which experiments are compared: few enough to read."""
+    if stage == "evaluate":
+        return _metrics(metrics, 0)
+    names = _HEADLINES.get(stage, ())
+    return _metrics({f"{stage}.{name}": metrics[name] for name in names if name in metrics}, 0)
 
 
 def _dataset(config: Any, data_md5: str) -> Any:

@@ -16,7 +16,7 @@ CARD = Card(["a", "b"], 8, Fit.crop, 32, 2)
 
 def network() -> keras.Model:
     keras.utils.set_random_seed(0)
-    entry = keras.Input((8, 8, 3))
+    entry = keras.Input((8, 8, 3), name="in")
     x = keras.layers.Conv2D(4, 3, name="conv")(entry)
     shared = keras.layers.Dropout(0.5, name="drop")
     x = keras.layers.Flatten(name="flat")(shared(x))

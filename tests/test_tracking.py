@@ -40,7 +40,9 @@ def test_one_parent_with_a_child_for_each_stage(repository: Path) -> None:
     assert params["finetune.cut"] == "block2_conv1"
     assert params["use.backbone"] == "glyph_cnn"
     assert metrics["test_accuracy_fine_tuned"] > 0.95
-    assert metrics["prepare.pictures_train"] == 200
+    assert metrics["finetune.val_accuracy"] > 0.9
+    prepare = children[0].data.metrics
+    assert prepare["pictures_train"] == 200
     for run in [parent, *children]:
         tags = run.data.tags
         assert len(tags["git.commit"]) == 40

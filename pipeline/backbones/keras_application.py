@@ -6,6 +6,7 @@ name + weights -> Backbone. The network's own preprocessing becomes its first la
 from __future__ import annotations
 
 import sys
+import warnings
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -50,13 +51,16 @@ def build(config: Config, image_size: int) -> Backbone:
         weights = str(weights_file(str(weights), "backbone.weights"))
     pictures = keras.Input((image_size, image_size, 3), name="pictures")
     try:
-        model = network(
-            include_top=False,
-            weights=weights,
-            input_tensor=_preprocessed(pictures, sys.modules[network.__module__]),
-            pooling="avg",
-            **config.options,
-        )
+        with warnings.catch_warnings():
+            # MobileNets warn that weights of 224 px are used at another size, as is meant.
+            warnings.filterwarnings("ignore", message="`input_shape` is undefined")
+            model = network(
+                include_top=False,
+                weights=weights,
+                input_tensor=_preprocessed(pictures, sys.modules[network.__module__]),
+                pooling="avg",
+                **config.options,
+            )
     except Exception as error:
         raise _explained(error, config, image_size) from error
     return Backbone(model, config.name)
@@ -90,12 +94,13 @@ def _explained(error: Exception, config: Config, image_size: int) -> Exception:
     text = str(error)
     if "URL fetch failure" in text:
         url = next(word for word in text.split() if word.startswith("http")).rstrip(":")
+        file = PurePosixPath(url).name
         return InputError(
-            f"backbone.weights=imagenet needs {PurePosixPath(url).name}, which cannot be "
-            "downloaded and is not in ~/.keras/models (or $KERAS_HOME/models): put it there, or set "
-            "backbone.weights to the path of a weights file"
+            f"backbone.weights=imagenet needs {file}, which cannot be downloaded and is not in "
+            "~/.keras/models (or $KERAS_HOME/models): put it there, or set backbone.weights to "
+            "the path of a weights file"
         )
-    if "nput size must be at least" in text or "negative dimension" in text.lower():
+    if "nput size must be at least" in text or "zero or negative" in text:
         name, first = config.name, text.splitlines()[0]
         return InputError(f"prepare.image_size={image_size} is too small for {name}: {first}")
     if isinstance(error, (ValueError, TypeError, OSError, KeyError)):

@@ -108,8 +108,8 @@ def _adapted(pictures: KerasTensor, shape: tuple[int | None, ...], config: Confi
         x = keras.ops.image.rgb_to_grayscale(x)
     if (config.scale, config.offset) != (1.0, 0.0):
         x = keras.layers.Rescaling(config.scale, config.offset, name="preprocessing")(x)
-    if len(shape) < 3:
-        x = keras.layers.Reshape(shape, name="flat")(x) if None not in shape else x
+    if len(shape) < 3 and math.prod(x.shape[1:]) == math.prod(side or 0 for side in shape):
+        x = keras.layers.Reshape(shape, name="flat")(x)
     sizes = [
         have for have, want in zip(x.shape[1:], shape, strict=False) if want not in (None, have)
     ]

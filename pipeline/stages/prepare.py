@@ -5,6 +5,7 @@ Imports no TensorFlow.
 """
 
 import hashlib
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -31,6 +32,10 @@ class OnBadImage(StrEnum):
 
     quarantine = "quarantine"
     error = "error"
+
+
+# joblib warns of pictures that were decoded in vain when a stage fails; its error says enough.
+warnings.filterwarnings("ignore", module=r"joblib\.")
 
 
 @dataclass
