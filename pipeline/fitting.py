@@ -50,7 +50,7 @@ class _State:
 
     epoch: int = 0
     best_epoch: int = 0
-    best_loss: float = float("inf")
+    best: dict[str, float] = field(default_factory=dict)
     curve: Curve = field(default_factory=list)
 
 
@@ -61,10 +61,12 @@ class Fitted:
     Attributes:
         curve: One entry an epoch: epoch, loss, accuracy, val_loss, val_accuracy.
         best_epoch: Counted from 1; 0 if no epoch was better than the start.
+        best: Validation metrics of the model at `best_epoch`.
     """
 
     curve: Curve
     best_epoch: int
+    best: dict[str, float]
 
 
 def fit(
@@ -102,7 +104,7 @@ def fit(
     checkpoint = _Checkpoint(model, work)
     state = checkpoint.load()
     if state is None:
-        state = _State(best_loss=_evaluate(model, held_out)["val_loss"])
+        state = _State(best=_evaluate(model, held_out))
         checkpoint.save_best()
     for entry in state.curve:
         log(entry, int(entry["epoch"]))
@@ -115,12 +117,12 @@ def fit(
             order = np.random.default_rng([seed, number]).permutation(len(train.rows))
             batches = _dataset(train, order, classes, settings.batch_size, weights)
             history = model.fit(batches, shuffle=False, verbose=0).history
-            metrics = {name: float(values[-1]) for name, values in history.items()}
-            metrics |= _evaluate(model, held_out)
+            validation = _evaluate(model, held_out)
+            metrics = {name: float(values[-1]) for name, values in history.items()} | validation
             state.epoch += 1
             state.curve.append({"epoch": first_epoch + state.epoch, **metrics})
-            if metrics["val_loss"] < state.best_loss:
-                state.best_loss, state.best_epoch = metrics["val_loss"], state.epoch
+            if validation["val_loss"] < state.best["val_loss"]:
+                state.best, state.best_epoch = validation, state.epoch
                 checkpoint.save_best()
             checkpoint.save(state)
             log(state.curve[-1], first_epoch + state.epoch)
@@ -128,7 +130,7 @@ def fit(
             bar.set_postfix({name: f"{value:.4f}" for name, value in metrics.items()})
     checkpoint.load_best()
     shutil.rmtree(work)
-    return Fitted(state.curve, state.best_epoch)
+    return Fitted(state.curve, state.best_epoch, state.best)
 
 
 def _compile(model: keras.Model, settings: Training) -> None:
@@ -249,7 +251,7 @@ def report(fitted: Fitted, model: keras.Model, out: Path) -> dict[str, float]:
         out: Gets history.csv and summary.json.
 
     Returns:
-        Trainable and total parameters, epochs, and the metrics of the best epoch.
+        Trainable and total parameters, epochs, and the validation metrics of the best.
     """
     names = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
     lines = [[entry[name] for name in names] for entry in fitted.curve]
@@ -259,10 +261,8 @@ def report(fitted: Fitted, model: keras.Model, out: Path) -> dict[str, float]:
         "total_parameters": _count(model.variables),
         "epochs": len(fitted.curve),
         "best_epoch": fitted.best_epoch,
+        **fitted.best,
     }
-    if fitted.best_epoch:
-        best = fitted.curve[fitted.best_epoch - 1]
-        summary |= {name: best[name] for name in names[1:]}
     write_json(out / "summary.json", summary)
     return summary
 

@@ -149,9 +149,10 @@ class _Tracked:
             found = self._search(f"tags.`pipeline.state` = '{state}'")
             parent = found[0] if found else self._make_parent(state, data_md5)
         self._parent = parent.info.run_id
-        self._client.update_run(self._parent, status=RunStatus.to_string(RunStatus.RUNNING))
+        # The process first: a run that is RUNNING must tell whose death ends it.
         for name, value in {**_process(), **_experiment_tags()}.items():
             self._client.set_tag(self._parent, name, value)
+        self._client.update_run(self._parent, status=RunStatus.to_string(RunStatus.RUNNING))
         self._client.set_tag(self._parent, f"run.{self._stage}", self._run)
         for name, value in {"mlflow.parentRunId": self._parent, "data.md5": data_md5}.items():
             self._client.set_tag(self._run, name, value)
@@ -162,7 +163,7 @@ class _Tracked:
 
         config = self._config
         name = f"{config.use.data} {config.use.backbone} {config.finetune.cut}"
-        tags = {"pipeline.state": state, "data.md5": data_md5, **_common_tags(config)}
+        tags = {"pipeline.state": state, "data.md5": data_md5, **_common_tags(config), **_process()}
         parent = self._client.create_run(
             self._experiment, run_name=os.environ.get("DVC_EXP_NAME", name), tags=tags
         )

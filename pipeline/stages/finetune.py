@@ -3,6 +3,7 @@
 images.npy + backbone + head.keras -> model.keras, classes.txt, history.csv, summary.json.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -93,7 +94,8 @@ def run(
     epochs = len(fitting.read_curve(head))
     if config.cut in (None, "none"):
         body.model.trainable = False
-        fitted = fitting.Fitted([], 0)
+        kept = json.loads((head / "summary.json").read_text(encoding="utf-8"))
+        fitted = fitting.Fitted([], 0, {name: kept[name] for name in ("val_loss", "val_accuracy")})
     else:
         fitted = _fit_above(config, body, top, data, key, epochs, log)
     card = model_file.Card(data.classes, data.image_size, data.fit, batch_size, threads)
