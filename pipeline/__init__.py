@@ -8,5 +8,6 @@ Reading order: `__main__` (the only runner), `config` (params.yaml and conf/ to
 one checked config), the stages, then the rooms they use: `sources`, `images`,
 `splitting`, `manifest`, `outputs` for the data; `backbones`, `cuts`, `heads`,
 `fitting`, `model_file` for the network; `metrics`, `figures` for the verdict;
-`tracking` for MLflow. Imports point from the first to the last, never back.
+`tracking` and
+`tracking_store` for MLflow. Imports point from the first to the last, never back.
 """

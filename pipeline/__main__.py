@@ -146,9 +146,9 @@ def _pretrain(config: Any) -> None:
 
 
 def _ui(config: Any) -> None:
-    from pipeline import tracking
+    from pipeline import tracking_store
 
-    tracking.serve_ui(config.tracking)
+    tracking_store.serve_ui(config.tracking)
 
 
 def _usage() -> str:

@@ -32,7 +32,7 @@ from pipeline.stages.extract_features import Config as ExtractFeatures
 from pipeline.stages.finetune import Config as Finetune
 from pipeline.stages.prepare import Config as Prepare
 from pipeline.stages.train_head import Config as TrainHead
-from pipeline.tracking import Config as Tracking
+from pipeline.tracking_store import Config as Tracking
 
 CONF = Path(__file__).parents[1] / "conf"
 PARAMS = Path("params.yaml")

@@ -8,14 +8,12 @@ found by a tag. No run id is ever written into a DVC output.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,8 +21,7 @@ import psutil
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from pipeline import provenance, workspace
-from pipeline.errors import InputError
+from pipeline import provenance, tracking_store
 from pipeline.outputs import ROOT, digest
 from pipeline.stages import STAGES
 
@@ -38,25 +35,6 @@ _HEADLINES = {
     "train_head": ("val_accuracy", "val_loss"),
     "finetune": ("val_accuracy", "val_loss", "trainable_parameters"),
 }
-
-
-@dataclass
-class Config:
-    """Section `tracking`.
-
-    Attributes:
-        enabled: Whether runs are logged at all.
-        uri: Tracking store; null is $MLFLOW_TRACKING_URI, or else mlflow.db beside dvc.yaml.
-        experiment: Name of the MLflow experiment.
-        log_model: Whether fine-tuning logs its model.
-        port: Of the UI.
-    """
-
-    enabled: bool = True
-    uri: str | None = None
-    experiment: str = "pipeline"
-    log_model: bool = True
-    port: int = 5000
 
 
 class StageRun(Protocol):
@@ -83,8 +61,8 @@ def stage_run(stage: str, config: Any) -> Iterator[StageRun]:
     if not config.tracking.enabled:
         yield _Untracked()
         return
-    client = connect(config.tracking)
-    experiment = _experiment(client, config.tracking)
+    client = tracking_store.connect(config.tracking)
+    experiment = tracking_store.experiment(client, config.tracking)
     _bury(client, experiment)
     run = _Tracked(client, experiment, stage, config)
     try:
@@ -145,7 +123,7 @@ class _Tracked:
 
         data_md5 = digest(ROOT / STAGES[0])
         state = provenance.state(_essentials(self._config), data_md5)
-        with FileLock(_lock_path()):
+        with FileLock(tracking_store.lock_path()):
             found = self._search(f"tags.`pipeline.state` = '{state}'")
             parent = found[0] if found else self._make_parent(state, data_md5)
         self._parent = parent.info.run_id
@@ -226,67 +204,6 @@ class _Tracked:
 
     def _search(self, query: str) -> list[Run]:
         return list(self._client.search_runs([self._experiment], query, max_results=1))
-
-
-def connect(config: Config) -> MlflowClient:
-    """A client of the tracking store, which is made if it is the project's own database.
-
-    Raises:
-        InputError: The store cannot be reached.
-    """
-    # A store that is down should be told in seconds, not after MLflow's seven tries.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    uri = store(config)
-    mlflow.set_tracking_uri(uri)
-    try:
-        # Two processes that create the database at once would break it for good.
-        with FileLock(_lock_path()):
-            client = mlflow.MlflowClient(uri)
-            client.search_experiments(max_results=1)
-    except MlflowException as error:
-        reason = str(error).splitlines()[0][:300]
-        raise InputError(
-            f"tracking.uri must be a store that answers, got {uri}: {reason}; mend it, or set "
-            "use.tracking=none"
-        ) from error
-    return client
-
-
-def store(config: Config) -> str:
-    """Address of the tracking store."""
-    default = f"sqlite:///{workspace.root() / 'mlflow.db'}"
-    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or default
-
-
-def serve_ui(config: Config) -> None:
-    """Replace this process by the MLflow UI on the store, on this machine only."""
-    connect(config)
-    port = config.port
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    print(f"MLflow UI: http://127.0.0.1:{port} (about 15 s to start; stop with Ctrl-C)", flush=True)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store(config)]
-    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    os.execve(sys.executable, [*command, *options], environment)
-
-
-def _lock_path() -> Path:
-    folder = workspace.root() / ".work"
-    folder.mkdir(exist_ok=True)
-    return folder / "tracking.lock"
-
-
-def _experiment(client: MlflowClient, config: Config) -> str:
-    with FileLock(_lock_path()):
-        found = client.get_experiment_by_name(config.experiment)
-        if found is not None:
-            return str(found.experiment_id)
-        local = store(config).startswith("sqlite:")
-        artifacts = (workspace.root() / "mlartifacts").as_uri() if local else None
-        return str(client.create_experiment(config.experiment, artifact_location=artifacts))
 
 
 def _bury(client: MlflowClient, experiment: str) -> None:

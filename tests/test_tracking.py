@@ -149,7 +149,7 @@ def test_another_store_and_none(clone: Path, run: Run, empty_store: Path, tmp_pa
 
 @pytest.mark.usefixtures("cwd")
 def test_the_store_is_made_once_by_many(tmp_path: Path) -> None:
-    code = "from pipeline import tracking; tracking.connect(tracking.Config())"
+    code = "from pipeline import tracking_store as s; s.connect(s.Config())"
     children = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) for _ in range(3)]
     assert [child.wait() for child in children] == [0, 0, 0]
     assert client_of(tmp_path).search_experiments()

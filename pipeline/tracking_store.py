@@ -1,0 +1,100 @@
+"""Where runs are kept: the MLflow store, made once, and the UI on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from pipeline import workspace
+from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@dataclass
+class Config:
+    """Section `tracking`.
+
+    Attributes:
+        enabled: Whether runs are logged at all.
+        uri: Tracking store; null is $MLFLOW_TRACKING_URI, or else mlflow.db beside dvc.yaml.
+        experiment: Name of the MLflow experiment.
+        log_model: Whether fine-tuning logs its model.
+        port: Of the UI.
+    """
+
+    enabled: bool = True
+    uri: str | None = None
+    experiment: str = "pipeline"
+    log_model: bool = True
+    port: int = 5000
+
+
+def connect(config: Config) -> MlflowClient:
+    """A client of the tracking store, which is made if it is the project's own database.
+
+    Raises:
+        InputError: The store cannot be reached.
+    """
+    # A store that is down should be told in seconds, not after MLflow's seven tries.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    uri = store(config)
+    mlflow.set_tracking_uri(uri)
+    try:
+        # Two processes that create the database at once would break it for good.
+        with FileLock(lock_path()):
+            client = mlflow.MlflowClient(uri)
+            client.search_experiments(max_results=1)
+    except MlflowException as error:
+        reason = str(error).splitlines()[0][:300]
+        raise InputError(
+            f"tracking.uri must be a store that answers, got {uri}: {reason}; mend it, or set "
+            "use.tracking=none"
+        ) from error
+    return client
+
+
+def store(config: Config) -> str:
+    """Address of the tracking store."""
+    default = f"sqlite:///{workspace.root() / 'mlflow.db'}"
+    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or default
+
+
+def serve_ui(config: Config) -> None:
+    """Replace this process by the MLflow UI on the store, on this machine only."""
+    connect(config)
+    port = config.port
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    print(f"MLflow UI: http://127.0.0.1:{port} (about 15 s to start; stop with Ctrl-C)", flush=True)
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store(config)]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    os.execve(sys.executable, [*command, *options], environment)
+
+
+def experiment(client: MlflowClient, config: Config) -> str:
+    """Id of the experiment, which is made if it is not there."""
+    with FileLock(lock_path()):
+        found = client.get_experiment_by_name(config.experiment)
+        if found is not None:
+            return str(found.experiment_id)
+        local = store(config).startswith("sqlite:")
+        artifacts = (workspace.root() / "mlartifacts").as_uri() if local else None
+        return str(client.create_experiment(config.experiment, artifact_location=artifacts))
+
+
+def lock_path() -> Path:
+    """Held while the store, an experiment or a parent run is made."""
+    folder = workspace.root() / ".work"
+    folder.mkdir(exist_ok=True)
+    return folder / "tracking.lock"
