@@ -30,17 +30,22 @@ def accuracies(seed: int, folder: Path) -> dict[str, float]:
     prepare.run(c.prepare, seed=seed, data=c.data, out=out["data"])
     data = Manifest(out["data"])
     found = {"raw pixels": linear(data.images.reshape(len(data.images), -1), data)}
-    shared = {"seed": seed, "prepared": out["data"]}
+    shared = {"seed": seed, "threads": c.threads, "prepared": out["data"]}
     fresh = replace(c.backbone, weights=None)
-    extract_features.run(c.extract_features, backbone=fresh, out=out["untrained"], **shared)
+    extract_features.run(
+        c.extract_features, backbone=fresh, cache=c.activations, out=out["untrained"], **shared
+    )
     found["untrained backbone"] = linear(np.load(out["untrained"] / "features.npy"), data)
-    extract_features.run(c.extract_features, backbone=c.backbone, out=out["features"], **shared)
-    shared |= {"threads": c.threads, "log": lambda *_: None}
+    extract_features.run(
+        c.extract_features, backbone=c.backbone, cache=c.activations, out=out["features"], **shared
+    )
+    shared |= {"log": lambda *_: None}
     train_head.run(c.train_head, head=c.head, features=out["features"], out=out["head"], **shared)
     finetune.run(
         c.finetune,
         backbone=c.backbone,
         batch_size=c.extract_features.batch_size,
+        cache=c.activations,
         head=out["head"],
         out=out["tuned"],
         **shared,

@@ -8,6 +8,7 @@ import importlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from pipeline.stages import STAGES
 Log = Callable[[dict[str, float], int], None]
 
 _OTHERS = {
+    "cache": "list the stored activations, least recently used first; cache clear removes them",
+    "cuts": "list where a backbone can be cut, and at what cost (cuts use.backbone=resnet50)",
     "predict": "classify pictures: predict FILE_OR_FOLDER ... [--json | --csv] (predict --help)",
     "pretrain": "regenerate the weights of glyph_cnn, bit for bit",
     "ui": "compare runs in the MLflow UI (ui tracking.port=5000)",
@@ -66,13 +69,15 @@ def _command(arguments: list[str]) -> int:
         raise InputError(
             f"the command must be one of {', '.join((*STAGES, *_OTHERS))}, got {command!r}"
         )
+    if command == "cache":
+        return _cache(rest)
     if command == "predict":
         from pipeline import predict
 
         return predict.main(rest)
     from pipeline import config
 
-    tasks = {"pretrain": _pretrain, "ui": _ui}
+    tasks = {"cuts": _cuts, "pretrain": _pretrain, "ui": _ui}
     task = tasks.get(command, lambda composed: _run_stage(command, composed))
     summary = _OTHERS.get(command) or _summary(command)
     config.application(command, rest, task, f"{command}: {summary}")
@@ -101,7 +106,13 @@ def _call(stage: str, c: Any, out: Path, log: Log) -> dict[str, float]:
             metrics = run(c.prepare, seed=c.seed, data=c.data, out=out)
         case "extract_features":
             metrics = run(
-                c.extract_features, seed=c.seed, backbone=c.backbone, prepared=prepared, out=out
+                c.extract_features,
+                seed=c.seed,
+                threads=c.threads,
+                backbone=c.backbone,
+                cache=c.activations,
+                prepared=prepared,
+                out=out,
             )
         case "train_head":
             metrics = run(
@@ -121,6 +132,7 @@ def _call(stage: str, c: Any, out: Path, log: Log) -> dict[str, float]:
                 threads=c.threads,
                 backbone=c.backbone,
                 batch_size=c.extract_features.batch_size,
+                cache=c.activations,
                 prepared=prepared,
                 head=head,
                 out=out,
@@ -136,6 +148,32 @@ def _call(stage: str, c: Any, out: Path, log: Log) -> dict[str, float]:
                 out=out,
             )
     return dict(metrics)
+
+
+def _cache(rest: list[str]) -> int:
+    from pipeline.activations import Config, Store
+
+    if rest not in ([], ["clear"]):
+        raise InputError(f"cache takes nothing or the word clear, got {' '.join(rest)!r}")
+    store = Store(Config())
+    if rest:
+        store.clear()
+    entries = store.entries()
+    for entry in entries:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+        name = f"{entry.key['backbone']} at {entry.key['cut']}, {entry.key['image_size']} px"
+        print(f"{entry.size / 1e6:10.1f} MB  {used}  {name}")
+    print(f"{sum(entry.size for entry in entries) / 1e6:10.1f} MB  in {store.root}")
+    return 0
+
+
+def _cuts(config: Any) -> None:
+    from pipeline import runtime
+
+    runtime.configure(config.seed, config.threads)
+    from pipeline import cut_table
+
+    cut_table.show(config.backbone, config.prepare.image_size, config.seed)
 
 
 def _pretrain(config: Any) -> None:

@@ -24,6 +24,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from pipeline import backbones, sources
+from pipeline.activations import Config as Activations
 from pipeline.errors import InputError
 from pipeline.heads import Config as Head
 from pipeline.pretrain import Config as Pretrain
@@ -79,6 +80,7 @@ class Config:
     train_head: TrainHead = field(default_factory=TrainHead)
     finetune: Finetune = field(default_factory=Finetune)
     evaluate: Evaluate = field(default_factory=Evaluate)
+    activations: Activations = field(default_factory=Activations)
     pretrain: Pretrain = field(default_factory=Pretrain)
 
 

@@ -8,15 +8,20 @@ or training.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 import keras
-from keras import KerasTensor
 
+from pipeline import graph
 from pipeline.errors import InputError
+
+_BLOCK = re.compile(
+    r"(?:[a-z]+_)*?(?:conv\d+_|stage_\d+_)?(?:block|expanded_conv)_?\d+[a-z]?(?![a-z])"
+)
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,93 @@ class Cut:
     trainable: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class CutPoint:
+    """A layer at which a model can be cut.
+
+    Attributes:
+        name: Of the layer whose output crosses.
+        index: As Keras counts the network's layers; the preprocessing does not count.
+        block: What the network calls the part that the layer belongs to, or the layer's name.
+        shape: Of one picture's activations there.
+        bytes_a_picture: Of these, as float32.
+        flops_below: Share of the forward floating-point operations up to and with the layer.
+        parameters_below: Share of the parameters up to and with the layer.
+    """
+
+    name: str
+    index: int
+    block: str
+    shape: tuple[int, ...]
+    bytes_a_picture: int
+    flops_below: float
+    parameters_below: float
+
+
 def cut_points(model: keras.Model) -> list[str]:
     """Names of the layers at which a model can be cut, shallow to deep.
 
     The input is one, since everything can be above the cut; the output is not.
     """
-    return [node.operation.name for node in _cut_nodes(model)]
+    return [node.operation.name for node in graph.cut_nodes(model)]
+
+
+def describe(model: keras.Model) -> list[CutPoint]:
+    """What each cut point of a model costs and leaves to train, shallow to deep."""
+    names = [layer.name for layer in _layers(model)]
+    below, counted, flops, done = {}, set(), 0, 0
+    for node in graph.nodes(model):
+        flops += _flops(node)
+        if id(node.operation) not in counted:
+            counted.add(id(node.operation))
+            done += getattr(node.operation, "count_params", lambda: 0)()
+        below[id(node)] = (flops, done)
+    points = []
+    for node in graph.cut_nodes(model):
+        name, shape = node.operation.name, tuple(node.outputs[0].shape[1:])
+        flops_here, parameters_here = below[id(node)]
+        points.append(
+            CutPoint(
+                name=name,
+                index=names.index(name) if name in names else 0,
+                block=block_of(name),
+                shape=shape,
+                bytes_a_picture=4 * math.prod(shape),
+                flops_below=flops_here / max(flops, 1),
+                parameters_below=parameters_here / max(done, 1),
+            )
+        )
+    return points
+
+
+def block_of(name: str) -> str:
+    """The block that a layer's name tells, such as `block_13` or `conv5_block2`."""
+    found = _BLOCK.match(name)
+    return found.group() if found else name
+
+
+def _first_of_blocks(model: keras.Model, count: int, batch_norm: bool) -> int:
+    """Index of the first layer of the last `count` blocks that have something to train.
+
+    A block is a run of layers whose names tell the same one, or that lie between the
+    same cut points; a normalization without a name of its own belongs to the block before.
+    """
+    layers, between = _layers(model), graph.segments(model)
+    starts: list[int] = []
+    last: object = None
+    for index, layer in enumerate(layers):
+        named = block_of(layer.name)
+        block: object = named if named != layer.name else between[id(layer)]
+        norm = isinstance(layer, (keras.layers.BatchNormalization, keras.layers.LayerNormalization))
+        if _learns(layer, batch_norm) and block != last and not (norm and block != named and last):
+            starts.append(index)
+            last = block
+    if not 1 <= count <= len(starts):
+        raise InputError(
+            f"finetune.cut.blocks must be 1 to {len(starts)}, the blocks of this network, "
+            f"got {count}"
+        )
+    return starts[-count]
 
 
 def split(model: keras.Model, at: str) -> tuple[keras.Model, keras.Model]:
@@ -56,33 +142,41 @@ def split(model: keras.Model, at: str) -> tuple[keras.Model, keras.Model]:
     Raises:
         InputError: `at` is no cut point; the message lists those nearest to it.
     """
-    for node in _cut_nodes(model):
+    for node in graph.cut_nodes(model):
         if node.operation.name == at:
             tensor = node.outputs[0]
             lower = keras.Model(model.inputs[0], tensor, name="lower")
             entry = keras.Input(tensor.shape[1:], dtype=tensor.dtype, name="activations")
-            after = {id(other) for other in _nodes(lower)}
-            output = _run(model, {id(tensor): entry}, skip=after)
+            after = {id(other) for other in graph.nodes(lower)}
+            output = graph.run(model, {id(tensor): entry}, skip=after)
             return lower, keras.Model(entry, output, name="upper")
     near = get_close_matches(at, cut_points(model), n=3, cutoff=0)
     raise InputError(f"a split must be at a cut point, got {at!r}: the nearest are {_list(near)}")
 
 
-def resolve(model: keras.Model, cut: str | int, batch_norm: bool = False) -> Cut:
+def resolve(model: keras.Model, cut: str | int | dict[str, int], batch_norm: bool = False) -> Cut:
     """Find what a cut asks for: that layer and all layers after it train.
 
     Args:
         model: A backbone.
         cut: Name of a layer, or its index as Keras counts them in the network
-            (0 is the input; the layers of the preprocessing do not count).
+            (0 is the input; the layers of the preprocessing do not count), or
+            {blocks: N} for the last N blocks.
         batch_norm: Whether BatchNormalization trains too.
 
     Raises:
         InputError: The backbone has no such layer, or nothing would be left to train.
     """
-    layers = [layer for layer in model.layers if layer.name != "preprocessing"]
+    layers = _layers(model)
     names = [layer.name for layer in layers]
-    start = _start(model, names, cut)
+    if isinstance(cut, dict):
+        if set(cut) != {"blocks"} or not isinstance(cut["blocks"], int):
+            raise InputError(
+                f"finetune.cut must be a name, an index, none or {{blocks: N}}, got {cut}"
+            )
+        start = _first_of_blocks(model, cut["blocks"], batch_norm)
+    else:
+        start = _start(model, names, cut)
     trainable = layers[start:]
     trained = {id(layer) for layer in trainable if _learns(layer, batch_norm)}
     if not trained:
@@ -93,8 +187,8 @@ def resolve(model: keras.Model, cut: str | int, batch_norm: bool = False) -> Cut
             f"{names[last]!r} (index {last}); name it or an earlier one, or set finetune.cut=none"
         )
     at = None
-    for node in _cut_nodes(model):
-        below = _below(model, node)
+    for node in graph.cut_nodes(model):
+        below = graph.below(model, node)
         if any(id(operation) in trained for operation in below):
             break
         at = node.operation.name
@@ -145,54 +239,26 @@ def _learns(layer: keras.layers.Layer, batch_norm: bool) -> bool:
     )
 
 
-def replay(model: keras.Model, x: KerasTensor) -> KerasTensor:
-    """The model's layers, one by one, on another input: no model inside a model."""
-    return _run(model, {id(model.inputs[0]): x}, skip=set())
+def _layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The network's layers in Keras' order, without the preprocessing put before them."""
+    return [layer for layer in model.layers if layer.name != "preprocessing"]
 
 
-def _nodes(model: keras.Model) -> list[Any]:
-    """The model's calls of layers and operations, inputs first."""
-    functional = getattr(model, "_functional", None) or model  # a Sequential holds one
-    depths = functional._nodes_by_depth
-    return [node for depth in sorted(depths, reverse=True) for node in depths[depth]]
-
-
-def _cut_nodes(model: keras.Model) -> Iterator[Any]:
-    """The nodes after which exactly one tensor, their output, is still needed."""
-    nodes = _nodes(model)
-    last_use = {
-        id(tensor): place for place, node in enumerate(nodes) for tensor in node.input_tensors
-    }
-    open_until: dict[int, int] = {}
-    for place, node in enumerate(nodes[:-1]):
-        for tensor in node.outputs:
-            open_until[id(tensor)] = last_use.get(id(tensor), -1)
-        alive = [tensor for tensor, until in open_until.items() if until > place]
-        own = [id(tensor) for tensor in node.outputs]
-        if alive == own and isinstance(node.operation, keras.layers.Layer):
-            yield node
-
-
-def _below(model: keras.Model, cut: Any) -> list[Any]:
-    """The operations up to and including a cut node's."""
-    operations = []
-    for node in _nodes(model):
-        operations.append(node.operation)
-        if node is cut:
-            break
-    return operations
-
-
-def _run(model: keras.Model, tensors: dict[int, KerasTensor], skip: set[int]) -> KerasTensor:
-    """Call the nodes of a model on other tensors; returns what becomes of its output."""
-    for node in _nodes(model):
-        known = all(id(tensor) in tensors for tensor in node.outputs)
-        if node.is_input or known or id(node) in skip:
-            continue
-        args, kwargs = node.arguments.fill_in(tensors)
-        outputs = keras.tree.flatten(node.operation(*args, **kwargs))
-        tensors |= {id(old): new for old, new in zip(node.outputs, outputs, strict=True)}
-    return tensors[id(model.outputs[0])]
+def _flops(node: Any) -> int:
+    """Floating-point operations of a layer's call on one picture; a multiply-add is two."""
+    layer = node.operation
+    shape = tuple(node.outputs[0].shape[1:])
+    if isinstance(layer, keras.Model):
+        return sum(_flops(inner) for inner in graph.nodes(layer))
+    if isinstance(layer, keras.layers.SeparableConv2D):
+        kernels = [layer.depthwise_kernel, layer.pointwise_kernel]
+    else:
+        kernels = [layer.kernel] if getattr(layer, "kernel", None) is not None else []
+    if kernels:
+        # Each weight is used once at each place; a Dense layer has one place.
+        weights = sum(math.prod(kernel.shape) for kernel in kernels)
+        return int(2 * math.prod(shape[:-1]) * weights)
+    return int(math.prod(side or 1 for side in shape))
 
 
 def _list(names: list[str]) -> str:

@@ -237,11 +237,6 @@ class _Checkpoint:
             np.savez(aside, **values)
 
 
-def every(inputs: Any) -> NDArray[np.int64]:
-    """The rows of an array that is used whole."""
-    return np.arange(len(inputs))
-
-
 def report(fitted: Fitted, model: keras.Model, out: Path) -> dict[str, float]:
     """Write a training's curve and summary; returns its metrics.
 

@@ -68,6 +68,6 @@ def join(body: keras.Model, head: keras.Model, name: str) -> keras.Model:
     """
     import keras
 
-    from pipeline.cuts import replay
+    from pipeline.graph import replay
 
     return keras.Model(body.inputs[0], replay(head, body.outputs[0]), name=name)

@@ -249,7 +249,7 @@ def _common_tags(config: Any) -> dict[str, str]:
 def _essentials(config: Any) -> dict[str, Any]:
     """The part of the config that results depend on."""
     essentials = asdict(config)
-    for section in ("tracking", "pretrain"):
+    for section in ("tracking", "pretrain", "activations"):
         del essentials[section]
     del essentials["use"]["tracking"]
     return essentials

@@ -119,6 +119,7 @@ def sections(stage: str) -> set[str]:
     case = next(c for c in match.cases if ast.literal_eval(c.pattern.value) == stage)
     chains = {ast.unparse(n) for n in ast.walk(case) if isinstance(n, ast.Attribute)}
     own = {chain.removeprefix("c.") for chain in chains if chain.startswith("c.")}
+    own.discard("activations")  # where results are kept, not what they are
     return {one for one in own if not any(other.startswith(f"{one}.") for other in own)}
 
 

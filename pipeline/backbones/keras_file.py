@@ -45,7 +45,7 @@ def build(config: Config, image_size: int) -> Backbone:
     """Load the model and join it to pictures of `image_size` px."""
     import keras
 
-    from pipeline.cuts import replay
+    from pipeline.graph import replay
 
     path = weights_file(config.path, "backbone.path")
     model = _load(path, config)

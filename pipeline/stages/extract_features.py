@@ -8,6 +8,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
+from pipeline import activations
+from pipeline.activations import Source, Store
+from pipeline.arrays import RowWriter
 from pipeline.errors import InputError
 from pipeline.manifest import Manifest
 from pipeline.outputs import write_json
@@ -24,13 +29,24 @@ class Config:
     batch_size: int = 32
 
 
-def run(config: Config, *, seed: int, backbone: Any, prepared: Path, out: Path) -> dict[str, float]:
+def run(
+    config: Config,
+    *,
+    seed: int,
+    threads: int,
+    backbone: Any,
+    cache: activations.Config,
+    prepared: Path,
+    out: Path,
+) -> dict[str, float]:
     """Extract features.
 
     Args:
         config: Section `extract_features`.
         seed: Of random weights, where the backbone has no others.
+        threads: As TensorFlow was configured with.
         backbone: `Config` of one of `pipeline.backbones`.
+        cache: Section `activations`.
         prepared: Output of prepare.
         out: Folder to write to; exists and is empty.
 
@@ -40,17 +56,27 @@ def run(config: Config, *, seed: int, backbone: Any, prepared: Path, out: Path) 
     Raises:
         InputError: A batch size below 1, or a backbone that cannot be had.
     """
-    from pipeline import activations, backbones
-    from pipeline.inference import Forward
+    from pipeline import backbones
 
     if config.batch_size < 1:
         raise InputError(f"extract_features.batch_size must be at least 1, got {config.batch_size}")
     data = Manifest(prepared)
     built = backbones.build(backbone, data.image_size, seed)
+    source = Source(
+        model=built.model,
+        images=data.images,
+        batch_size=config.batch_size,
+        threads=threads,
+        backbone_sha256=built.weights_sha256,
+        images_sha256=data.images_sha256,
+    )
+    store, every, last = Store(cache), np.arange(len(data.rows)), built.model.layers[-1].name
+    computed = store.get(source.key(last, every)) is None
     started = perf_counter()
-    forward = Forward(built.model, config.batch_size)
-    activations.write(out / "features.npy", forward, data.images, None, "extract")
+    features = activations.below(store, source, last, every)
     rate = len(data.rows) / (perf_counter() - started)
+    with RowWriter(out / "features.npy", features.shape[1:], np.float32) as rows:
+        rows.append(features)
     parameters = int(built.model.count_params())
     write_json(
         out / "backbone.json",
@@ -58,13 +84,11 @@ def run(config: Config, *, seed: int, backbone: Any, prepared: Path, out: Path) 
             "name": built.name,
             "weights_sha256": built.weights_sha256,
             "parameters": parameters,
-            "features": forward.output_shape[0],
+            "features": features.shape[1],
             "config": asdict(backbone),
         },
     )
-    print(f"{len(data.rows)} pictures at {rate:.0f} a second, {forward.output_shape[0]} features")
-    return {
-        "pictures_per_second": rate,
-        "features": forward.output_shape[0],
-        "backbone_parameters": parameters,
-    }
+    how = f"at {rate:.0f} a second" if computed else "from the store"
+    print(f"{len(data.rows)} pictures {how}, {features.shape[1]} features")
+    metrics = {"features": features.shape[1], "backbone_parameters": parameters}
+    return {**metrics, "pictures_per_second": rate} if computed else metrics

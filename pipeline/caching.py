@@ -1,0 +1,70 @@
+"""Whether it pays to keep the activations below a cut, and why.
+
+sizes + costs -> a decision in words. Knows nothing of models.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pipeline.errors import InputError
+
+
+class Cache(StrEnum):
+    """Setting `finetune.cache`."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether to cache; `why` is a sentence for the user."""
+
+    cached: bool
+    why: str
+
+
+def decide(
+    mode: Cache,
+    *,
+    needed_bytes: int,
+    free_bytes: int,
+    max_bytes: int,
+    memory_bytes: int,
+    flops_below: float,
+    epochs: int,
+) -> Decision:
+    """Decide by disk, by memory and by the time that training would take.
+
+    Args:
+        mode: What the user asked for.
+        needed_bytes: Of the activations of all pictures in train and val.
+        free_bytes: Left on the disk.
+        max_bytes: What the store may take.
+        memory_bytes: Left in memory.
+        flops_below: Share of the forward operations below the cut.
+        epochs: Of the training, at most.
+
+    Raises:
+        InputError: `always`, and they do not fit.
+    """
+    above = 1 - flops_below
+    # In forward passes of the whole network; a backward pass counts as two.
+    cached, plain = flops_below + 3 * above * epochs, (1 + 2 * above) * epochs
+    size = f"{needed_bytes / 1e9:.2f} GB"
+    fits = needed_bytes <= min(max_bytes, int(0.9 * free_bytes))
+    room = f"{min(max_bytes, free_bytes) / 1e9:.2f} GB"
+    if mode == Cache.never:
+        return Decision(False, "finetune.cache=never")
+    if not fits and mode == Cache.always:
+        raise InputError(
+            f"finetune.cache=always needs {size} and {room} may be used: free some disk, raise "
+            "activations.max_gb, cut deeper, or set finetune.cache=auto"
+        )
+    if not fits:
+        return Decision(False, f"they need {size} and {room} may be used")
+    if mode == Cache.auto and cached >= plain:
+        return Decision(False, f"{flops_below:.0%} of the work is below the cut: nothing to save")
+    where = "" if needed_bytes < memory_bytes else ", read from disk: more than memory holds"
+    return Decision(True, f"{size}{where}; up to {plain / cached:.1f} times faster")

@@ -1,0 +1,73 @@
+"""A Keras model as a graph of calls. The only file that looks inside Keras' Functional.
+
+model -> its nodes in order, those at which it can be cut, the same calls on other
+tensors. A node has `operation`, `input_tensors`, `outputs`, `arguments`, `is_input`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from keras import KerasTensor
+
+
+def replay(model: keras.Model, x: KerasTensor) -> KerasTensor:
+    """The model's layers, one by one, on another input: no model inside a model."""
+    return run(model, {id(model.inputs[0]): x}, skip=set())
+
+
+def nodes(model: keras.Model) -> list[Any]:
+    """The model's calls of layers and operations, inputs first."""
+    functional = getattr(model, "_functional", None) or model  # a Sequential holds one
+    depths = functional._nodes_by_depth
+    return [node for depth in sorted(depths, reverse=True) for node in depths[depth]]
+
+
+def cut_nodes(model: keras.Model) -> Iterator[Any]:
+    """The nodes after which exactly one tensor, their output, is still needed."""
+    ordered = nodes(model)
+    last_use = {
+        id(tensor): place for place, node in enumerate(ordered) for tensor in node.input_tensors
+    }
+    open_until: dict[int, int] = {}
+    for place, node in enumerate(ordered[:-1]):
+        for tensor in node.outputs:
+            open_until[id(tensor)] = last_use.get(id(tensor), -1)
+        alive = [tensor for tensor, until in open_until.items() if until > place]
+        own = [id(tensor) for tensor in node.outputs]
+        if alive == own and isinstance(node.operation, keras.layers.Layer):
+            yield node
+
+
+def segments(model: keras.Model) -> dict[int, int]:
+    """Layer -> how many cut points come before it."""
+    cuts = {id(node) for node in cut_nodes(model)}
+    passed, segments = 0, {}
+    for node in nodes(model):
+        segments[id(node.operation)] = passed
+        passed += id(node) in cuts
+    return segments
+
+
+def below(model: keras.Model, cut: Any) -> list[Any]:
+    """The operations up to and including a cut node's."""
+    operations = []
+    for node in nodes(model):
+        operations.append(node.operation)
+        if node is cut:
+            break
+    return operations
+
+
+def run(model: keras.Model, tensors: dict[int, KerasTensor], skip: set[int]) -> KerasTensor:
+    """Call the nodes of a model on other tensors; returns what becomes of its output."""
+    for node in nodes(model):
+        known = all(id(tensor) in tensors for tensor in node.outputs)
+        if node.is_input or known or id(node) in skip:
+            continue
+        args, kwargs = node.arguments.fill_in(tensors)
+        outputs = keras.tree.flatten(node.operation(*args, **kwargs))
+        tensors |= {id(old): new for old, new in zip(node.outputs, outputs, strict=True)}
+    return tensors[id(model.outputs[0])]

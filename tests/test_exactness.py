@@ -1,0 +1,83 @@
+"""Training on cached activations gives the weights that training on pictures gives."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from pipeline import activations, backbones, cuts, fitting, heads
+from pipeline.backbones import keras_application
+from pipeline.frozen import FrozenBelow
+from pipeline.training import Training
+
+BATCH = 8
+PICTURES = 21  # the last batch is a partial one
+SETTINGS = Training(learning_rate=1e-3, epochs=3, patience=3, batch_size=BATCH)
+
+
+def fine_tuned(
+    name: str, cut: str, batch_norm: bool, cached: bool, root: Path
+) -> dict[str, np.ndarray]:
+    """The backbone's and the head's weights after 3 epochs, and before, by path."""
+    config = keras_application.Config(name=name, weights=None)
+    model = backbones.build(config, 64, 0).model
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (PICTURES, 64, 64, 3)).astype(np.uint8)
+    labels = rng.integers(3, size=PICTURES)
+    # Fresh networks squash everything to nothing: give BatchNorm the statistics it would have.
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_variance.assign(layer.moving_variance * 0.05)
+    keras.utils.set_random_seed(1)
+    head = heads.build(heads.Config(units=[16], dropout=0.3), model.output_shape[1], 3)
+    resolved = cuts.resolve(model, cut, batch_norm)
+    cuts.freeze(model, resolved.trainable, batch_norm)
+    lower, upper = cuts.split(model, resolved.at)
+    trained = heads.join(upper, head, "trained")
+    rows = np.arange(PICTURES)
+    inputs = images
+    if cached:
+        store = activations.Store(activations.Config(), root / "store")
+        source = activations.Source(model, images, BATCH, 2, "w", "i")
+        inputs = activations.below(store, source, resolved.at, rows)
+    examples = fitting.Examples(inputs, rows, labels)
+    before = {w.path: w.numpy() for w in (*model.weights, *head.weights)}
+    fitting.fit(
+        trained if cached else FrozenBelow(lower, trained),
+        examples,
+        examples,
+        SETTINGS,
+        seed=0,
+        work=root / "work",
+        log=lambda *_: None,
+    )
+    after = {w.path: w.numpy() for w in (*model.weights, *head.weights)}
+    assert any((after[path] != before[path]).any() for path in after if "head" not in path)
+    return {path: after[path] - before[path] for path in after} | {
+        f"{path} after": value for path, value in after.items() if "seed" not in path
+    }
+
+
+CASES = [
+    ("MobileNetV2", "block_13_expand"),
+    ("EfficientNetV2B0", "block6h_expand_conv"),
+    ("ResNet50", "conv5_block3_1_conv"),
+    ("VGG16", "block5_conv1"),
+]
+
+
+@pytest.mark.parametrize("batch_norm", [False, True], ids=["frozen", "train"])
+@pytest.mark.parametrize(("name", "cut"), CASES)
+def test_cached_and_plain_agree(name: str, cut: str, batch_norm: bool, tmp_path: Path) -> None:
+    plain = fine_tuned(name, cut, batch_norm, False, tmp_path)
+    cached = fine_tuned(name, cut, batch_norm, True, tmp_path)
+    again = fine_tuned(name, cut, batch_norm, True, tmp_path)
+    weights = [path for path in plain if path.endswith(" after")]
+    assert all((cached[path] == again[path]).all() for path in weights), "cached runs are the same"
+    differing = [path for path in weights if (plain[path] != cached[path]).any()]
+    updates = [path for path in plain if not path.endswith(" after")]
+    update = np.sqrt(sum(float((plain[path] ** 2).sum()) for path in updates))
+    apart = np.sqrt(sum(float(((plain[path] - cached[path]) ** 2).sum()) for path in updates))
+    print(f"{name} {cut} {len(differing)} of {len(weights)} differ, {apart / update:.1e}")
+    assert not differing
