@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,10 +193,14 @@ def _dataset(
 
 
 def _reseed(layers: list[Any], seed: int, epoch: int) -> None:
-    """Set the state of every random layer from (seed, epoch, its place in the model)."""
-    for place, layer in enumerate(layers):
+    """Set the state of every random layer from (seed, epoch, its name).
+
+    By name, so that a layer draws the same whichever part of a network it is trained in.
+    """
+    for layer in layers:
         variable = layer.seed_generator.state
-        values = np.random.SeedSequence([seed, epoch, place]).generate_state(2)
+        words = [seed, epoch, zlib.crc32(layer.name.encode())]
+        values = np.random.SeedSequence(words).generate_state(2)
         variable.assign(values.astype(variable.dtype))
 
 

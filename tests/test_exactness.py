@@ -13,7 +13,7 @@ from pipeline.training import Training
 
 BATCH = 8
 PICTURES = 21  # the last batch is a partial one
-SETTINGS = Training(learning_rate=1e-3, epochs=3, patience=3, batch_size=BATCH)
+SETTINGS = Training(learning_rate=3e-4, epochs=3, patience=3, batch_size=BATCH)
 
 
 def fine_tuned(
@@ -25,10 +25,13 @@ def fine_tuned(
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (PICTURES, 64, 64, 3)).astype(np.uint8)
     labels = rng.integers(3, size=PICTURES)
-    # Fresh networks squash everything to nothing: give BatchNorm the statistics it would have.
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.moving_variance.assign(layer.moving_variance * 0.05)
+    # Fresh networks squash everything to nothing: give BatchNorm the statistics of the pictures.
+    norms = [one for one in model.layers if isinstance(one, keras.layers.BatchNormalization)]
+    for layer in norms:
+        layer.momentum = 0.0
+    model(images.astype(np.float32), training=True)
+    for layer in norms:
+        layer.momentum = 0.99
     keras.utils.set_random_seed(1)
     head = heads.build(heads.Config(units=[16], dropout=0.3), model.output_shape[1], 3)
     resolved = cuts.resolve(model, cut, batch_norm)
