@@ -106,6 +106,10 @@ class _Tracked:
         self._client.set_tag(self._run, "dvc.out.md5", digest(out))
         self._client.log_batch(self._run, metrics=_metrics(metrics, 0))
         self._client.log_batch(self._parent, metrics=_headlines(self._stage, metrics))
+        if (out / "backbone.json").exists():
+            weights = json.loads((out / "backbone.json").read_text())["weights_sha256"]
+            for run in (self._run, self._parent):
+                self._client.set_tag(run, "backbone.weights_sha256", weights)
         self._log_files(out)
         if self._stage == "finetune" and self._config.tracking.log_model:
             self._log_model(out / "model.keras")

@@ -41,6 +41,7 @@ def test_one_parent_with_a_child_for_each_stage(repository: Path) -> None:
     assert params["use.backbone"] == "glyph_cnn"
     assert metrics["test_accuracy_fine_tuned"] > 0.95
     assert metrics["finetune.val_accuracy"] > 0.9
+    assert len(parent.data.tags["backbone.weights_sha256"]) == 64
     prepare = children[0].data.metrics
     assert prepare["pictures_train"] == 200
     for run in [parent, *children]:
