@@ -8,9 +8,9 @@ import pytest
 
 
 def test_this_process_refuses() -> None:
-    with pytest.raises(OSError, match="the tests refuse the network: 192.0.2.1"):
+    with pytest.raises(OSError, match="the tests refuse the network"):
         socket.create_connection(("192.0.2.1", 80), timeout=1)
-    with pytest.raises(OSError, match="the tests refuse the network: example.org"):
+    with pytest.raises(OSError, match="the tests refuse the network"):
         socket.getaddrinfo("example.org", 80)
 
 
