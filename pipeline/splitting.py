@@ -63,8 +63,8 @@ def assign(
     """Give every good row a split, note duplicates, quarantine contradictions.
 
     By fractions, a picture's place depends on its own bytes and the seed alone:
-    adding files moves no other. By counts, a new picture can only push out the
-    last of the chosen.
+    adding files moves no other (but one that filled an otherwise empty split). By
+    counts, a new picture can only push out the last of the chosen.
 
     Args:
         rows: All pictures; `split` is the given one or empty.
@@ -140,9 +140,29 @@ def _drawn(
     drawn = {}
     for pool in pools.values():
         ranked = sorted((_uniform(seed, sha256), sha256) for sha256 in pool)
-        for place, (chance, sha256) in enumerate(ranked):
-            drawn[sha256] = _choose(place, chance, wanted, shares)
+        chosen = {
+            sha256: _choose(place, chance, wanted, shares)
+            for place, (chance, sha256) in enumerate(ranked)
+        }
+        if shares.train_per_class is None:
+            _lend(chosen, wanted)
+        drawn |= chosen
     return drawn
+
+
+def _lend(chosen: dict[str, str], wanted: list[str]) -> None:
+    """In a class so small that chance leaves a split empty, give it a picture of the largest.
+
+    Args:
+        chosen: Picture -> split, in order of chance. Changed.
+        wanted: The splits.
+    """
+    for split in wanted:
+        counts = {name: list(chosen.values()).count(name) for name in wanted}
+        largest = max(wanted, key=lambda name: counts[name])
+        if not counts[split] and counts[largest] > 1:
+            lent = [sha256 for sha256, name in chosen.items() if name == largest]
+            chosen[lent[-1]] = split
 
 
 def _uniform(seed: int, sha256: str) -> float:

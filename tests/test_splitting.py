@@ -96,3 +96,11 @@ def test_contradicting_labels_quarantine_both() -> None:
 def test_shares_that_make_no_sense(settings: dict[str, float], told: str) -> None:
     with pytest.raises(InputError, match=told):
         Shares.of(Config(**settings))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_small_class_leaves_no_split_empty(seed: int) -> None:
+    done, _ = assign(rows(3), {}, FRACTIONS, seed)
+    assert {row.split for row in done} == {"train", "val", "test"}
+    few, _ = assign(rows(1), {}, FRACTIONS, seed)
+    assert len(few) == 1
