@@ -137,7 +137,7 @@ def _drawn(
     for sha256, rows in copies.items():
         if given.get(sha256, "train") == "train" and len(wanted) > 1:
             pools[rows[0].label].append(sha256)
-    drawn = {}
+    drawn: dict[str, str] = {}
     for pool in pools.values():
         ranked = sorted((_uniform(seed, sha256), sha256) for sha256 in pool)
         chosen = {
