@@ -101,7 +101,12 @@ def fit(
     _compile(model, settings)
     generators = [layer for layer in model._flatten_layers() if hasattr(layer, "seed_generator")]
     weights = _class_weights(train.labels, classes, settings)
-    held_out = _dataset(val, np.arange(len(val.rows)), classes, settings.batch_size, None)
+    # One pipeline for all epochs, which reads the order anew each time: making it costs as
+    # much as an epoch on cached features.
+    order = np.arange(len(train.rows))
+    batches = _dataset(train, order, classes, settings.batch_size, weights)
+    in_order = np.arange(len(val.rows))
+    held_out = _dataset(val, in_order, classes, settings.batch_size, None)
     checkpoint = _Checkpoint(model, work)
     state = checkpoint.load()
     if state is None:
@@ -115,8 +120,7 @@ def fit(
         while state.epoch < settings.epochs and _improving(state, settings):
             number = first_epoch + state.epoch
             _reseed(generators, seed, number)
-            order = np.random.default_rng([seed, number]).permutation(len(train.rows))
-            batches = _dataset(train, order, classes, settings.batch_size, weights)
+            order[:] = np.random.default_rng([seed, number]).permutation(len(order))
             history = model.fit(batches, shuffle=False, verbose=0).history
             validation = _evaluate(model, held_out)
             metrics = {name: float(values[-1]) for name, values in history.items()} | validation
@@ -170,7 +174,7 @@ def _dataset(
     batch_size: int,
     weights: NDArray[np.float32] | None,
 ) -> tf.data.Dataset:
-    """Batches of (inputs, one-hot labels[, weights]) in the given order, read ahead."""
+    """Batches of (inputs, one-hot labels[, weights]) in what `order` is when iterated."""
     one_hot = np.eye(classes, dtype=np.float32)
 
     def batches() -> Any:
