@@ -9,6 +9,8 @@ import json
 import os
 from pathlib import Path
 
+from pipeline.provenance import code_sha256
+
 
 def root() -> Path:
     """The repository that was cloned, also from inside a DVC experiment's copy of it."""
@@ -16,6 +18,6 @@ def root() -> Path:
 
 
 def work(kind: str, key: dict[str, object]) -> Path:
-    """A folder for work in progress, named after everything its content depends on."""
-    text = json.dumps(key, sort_keys=True, default=str)
+    """A folder for work in progress, named after everything it depends on, the code included."""
+    text = json.dumps({**key, "code": code_sha256()}, sort_keys=True, default=str)
     return root() / ".work" / kind / hashlib.sha256(text.encode()).hexdigest()[:32]
