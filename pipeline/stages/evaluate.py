@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import manifest
+from pipeline import curves, manifest
 from pipeline.errors import InputError
 from pipeline.manifest import Manifest
 from pipeline.outputs import write_json
@@ -87,20 +87,17 @@ def _write_predictions(path: Path, data: Manifest, rows: Any, probabilities: Any
 def _write_plots(
     folder: Path, data: Manifest, labels: Any, probabilities: Any, head: Path, finetuned: Path
 ) -> None:
-    from pipeline import figures, fitting, metrics
+    from pipeline import figures, metrics
 
     folder.mkdir()
-    head_curve, finetune_curve = fitting.read_curve(head), fitting.read_curve(finetuned)
-    curves = [*head_curve, *finetune_curve]
-    names = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
-    manifest.write_table(
-        folder / "learning_curves.csv", names, [[entry[name] for name in names] for entry in curves]
-    )
+    head_curve = curves.read(head)
+    curve = [*head_curve, *curves.read(finetuned)]
+    curves.write(folder / "learning_curves.csv", curve)
     predicted = [data.classes[index] for index in probabilities.argmax(axis=1)]
     actual = [data.classes[index] for index in labels]
     manifest.write_table(
         folder / "confusion.csv", ("actual", "predicted"), zip(actual, predicted, strict=True)
     )
-    figures.learning_curves(folder / "learning_curves.png", curves, len(head_curve))
+    figures.learning_curves(folder / "learning_curves.png", curve, len(head_curve))
     counts = metrics.confusion(labels, probabilities)
     figures.confusion_matrix(folder / "confusion.png", counts, data.classes)

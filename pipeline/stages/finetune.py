@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from pipeline import activations, workspace
+from pipeline import activations, curves, workspace
 from pipeline.activations import Source, Store
 from pipeline.caching import Cache, Decision, decide
 from pipeline.errors import InputError
@@ -102,7 +102,7 @@ def run(
         "manifest": file_sha256(prepared / "manifest.csv"),
         "head": file_sha256(head / "head.keras"),
     }
-    epochs = len(fitting.read_curve(head))
+    epochs = len(curves.read(head))
     if config.cut in (None, "none"):
         body.model.trainable = False
         kept = json.loads((head / "summary.json").read_text(encoding="utf-8"))
