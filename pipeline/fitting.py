@@ -98,58 +98,47 @@ def fit(
     """
     # Two experiments may need the same training at the same time: one waits for the other.
     with locked(work):
-        return _fit(model, train, val, settings, seed, work, log, first_epoch)
-
-
-def _fit(
-    model: keras.Model,
-    train: Examples,
-    val: Examples,
-    settings: Training,
-    seed: int,
-    work: Path,
-    log: Log,
-    first_epoch: int,
-) -> Fitted:
-    classes = int(model.output_shape[-1])
-    _compile(model, settings)
-    generators = [layer for layer in model._flatten_layers() if hasattr(layer, "seed_generator")]
-    weights = _class_weights(train.labels, classes, settings)
-    # One pipeline for all epochs, which reads the order anew each time: making it takes a
-    # sixth of the time of an epoch on cached features.
-    order = np.arange(len(train.rows))
-    batches = _dataset(train, order, classes, settings.batch_size, weights)
-    in_order = np.arange(len(val.rows))
-    held_out = _dataset(val, in_order, classes, settings.batch_size, None)
-    checkpoint = _Checkpoint(model, work)
-    state = checkpoint.load()
-    if state is None:
-        state = _State(best=_evaluate(model, held_out))
-        checkpoint.save_best()
-    for entry in state.curve:
-        log(entry, int(entry["epoch"]))
-    with tqdm(
-        desc="train", initial=state.epoch, total=settings.epochs, unit="epoch", disable=None
-    ) as bar:
-        while state.epoch < settings.epochs and _improving(state, settings):
-            number = first_epoch + state.epoch
-            _reseed(generators, seed, number)
-            order[:] = np.random.default_rng([seed, number]).permutation(len(order))
-            history = model.fit(batches, shuffle=False, verbose=0).history
-            validation = _evaluate(model, held_out)
-            metrics = {name: float(values[-1]) for name, values in history.items()} | validation
-            state.epoch += 1
-            state.curve.append({"epoch": first_epoch + state.epoch, **metrics})
-            if validation["val_loss"] < state.best["val_loss"]:
-                state.best, state.best_epoch = validation, state.epoch
-                checkpoint.save_best()
-            checkpoint.save(state)
-            log(state.curve[-1], first_epoch + state.epoch)
-            bar.update()
-            bar.set_postfix({name: f"{value:.4f}" for name, value in metrics.items()})
-    checkpoint.load_best()
-    shutil.rmtree(work)
-    return Fitted(state.curve, state.best_epoch, state.best)
+        classes = int(model.output_shape[-1])
+        _compile(model, settings)
+        generators = [
+            layer for layer in model._flatten_layers() if hasattr(layer, "seed_generator")
+        ]
+        weights = _class_weights(train.labels, classes, settings)
+        # One pipeline for all epochs, which reads the order anew each time: making it takes a
+        # sixth of the time of an epoch on cached features.
+        order = np.arange(len(train.rows))
+        batches = _dataset(train, order, classes, settings.batch_size, weights)
+        in_order = np.arange(len(val.rows))
+        held_out = _dataset(val, in_order, classes, settings.batch_size, None)
+        checkpoint = _Checkpoint(model, work)
+        state = checkpoint.load()
+        if state is None:
+            state = _State(best=_evaluate(model, held_out))
+            checkpoint.save_best()
+        for entry in state.curve:
+            log(entry, int(entry["epoch"]))
+        with tqdm(
+            desc="train", initial=state.epoch, total=settings.epochs, unit="epoch", disable=None
+        ) as bar:
+            while state.epoch < settings.epochs and _improving(state, settings):
+                number = first_epoch + state.epoch
+                _reseed(generators, seed, number)
+                order[:] = np.random.default_rng([seed, number]).permutation(len(order))
+                history = model.fit(batches, shuffle=False, verbose=0).history
+                validation = _evaluate(model, held_out)
+                metrics = {name: float(values[-1]) for name, values in history.items()} | validation
+                state.epoch += 1
+                state.curve.append({"epoch": first_epoch + state.epoch, **metrics})
+                if validation["val_loss"] < state.best["val_loss"]:
+                    state.best, state.best_epoch = validation, state.epoch
+                    checkpoint.save_best()
+                checkpoint.save(state)
+                log(state.curve[-1], first_epoch + state.epoch)
+                bar.update()
+                bar.set_postfix({name: f"{value:.4f}" for name, value in metrics.items()})
+        checkpoint.load_best()
+        shutil.rmtree(work)
+        return Fitted(state.curve, state.best_epoch, state.best)
 
 
 def _compile(model: keras.Model, settings: Training) -> None:
