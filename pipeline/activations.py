@@ -11,14 +11,14 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import outputs, workspace
+from pipeline import augmentation, outputs, workspace
 from pipeline.arrays import RowWriter
 
 Key = dict[str, Any]
@@ -68,19 +68,24 @@ class Store:
         self.root = root or workspace.root() / ".work" / "activations"
         self.max_bytes = int(config.max_gb * 1e9)
 
-    def get(self, key: Key) -> NDArray[np.float32] | None:
+    def get(self, key: Key) -> NDArray[Any] | None:
         """The stored array, memory-mapped, or None."""
         path = self._folder(key) / "activations.npy"
         try:
-            array: NDArray[np.float32] = np.load(path, mmap_mode="r")
+            array: NDArray[Any] = np.load(path, mmap_mode="r")
             os.utime(path)
         except FileNotFoundError:
             return None
         return array
 
     def put(
-        self, key: Key, row_shape: tuple[int, ...], count: int, batches: Iterator[NDArray[Any]]
-    ) -> NDArray[np.float32]:
+        self,
+        key: Key,
+        row_shape: tuple[int, ...],
+        count: int,
+        batches: Iterator[NDArray[Any]],
+        dtype: str = "float32",
+    ) -> NDArray[Any]:
         """Store an array, unless another process has done so by now.
 
         Args:
@@ -88,17 +93,18 @@ class Store:
             row_shape: Of one row.
             count: How many rows will come: what must go is removed before.
             batches: The rows; not touched if the array is there.
+            dtype: What the rows are stored as.
 
         Returns:
-            (count, *row_shape) float32, memory-mapped.
+            (count, *row_shape), memory-mapped.
         """
         folder = self._folder(key)
         with outputs.locked(folder):
             stored = self.get(key)
             if stored is None:
-                self._make_room(4 * count * int(np.prod(row_shape)))
+                self._make_room(np.dtype(dtype).itemsize * count * int(np.prod(row_shape)))
                 with outputs.replacing(folder) as aside:
-                    with RowWriter(aside / "activations.npy", row_shape, np.float32) as rows:
+                    with RowWriter(aside / "activations.npy", row_shape, np.dtype(dtype)) as rows:
                         for batch in batches:
                             rows.append(batch)
                     outputs.write_json(aside / "key.json", key)
@@ -161,7 +167,7 @@ class Source:
     backbone_sha256: str
     images_sha256: str
 
-    def key(self, cut: str, rows: NDArray[np.int64]) -> Key:
+    def key(self, cut: str, rows: NDArray[np.int64], precision: str = "float32") -> Key:
         """Everything that the activations of some pictures at a cut depend on."""
         import keras
         import tensorflow as tf
@@ -174,14 +180,16 @@ class Source:
             "images_sha256": self.images_sha256,
             "image_size": int(self.images.shape[1]),
             "keras": keras.version(),
-            "precision": "float32",
-            "rows": hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest(),
+            "precision": precision,
+            "rows": _digest(rows),
             "tensorflow": tf.version.VERSION,
             "threads": self.threads,
         }
 
 
-def below(store: Store, source: Source, cut: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def below(
+    store: Store, source: Source, cut: str, rows: NDArray[np.int64], precision: str = "float32"
+) -> NDArray[Any]:
     """The activations of some pictures at a cut, computed only if the store has them not.
 
     Args:
@@ -189,18 +197,20 @@ def below(store: Store, source: Source, cut: str, rows: NDArray[np.int64]) -> ND
         source: What they are computed from.
         cut: A cut point of the backbone.
         rows: (M,) which pictures.
+        precision: What they are kept as: float32 or float16.
 
     Returns:
-        (M, h, w, C) float32, memory-mapped.
+        (M, h, w, C), memory-mapped.
     """
     from pipeline import cuts
     from pipeline.inference import Forward
 
-    stored = store.get(source.key(cut, rows))
+    stored = store.get(source.key(cut, rows, precision))
     if stored is not None:
         return stored
     part, start, indices = source.model, source.images, rows
     points = cuts.cut_points(source.model)
+    # From float32 alone: what is computed must not depend on what happens to be stored.
     for shallower in reversed(points[: points.index(cut)] if cut in points else points):
         found = store.get(source.key(shallower, rows))
         if found is not None:
@@ -211,4 +221,58 @@ def below(store: Store, source: Source, cut: str, rows: NDArray[np.int64]) -> ND
         part, _ = cuts.split(part, cut)
     forward = Forward(part, source.batch_size)
     batches = forward.batches(start, indices, f"activations at {cut}")
-    return store.put(source.key(cut, rows), forward.output_shape, len(rows), batches)
+    key = source.key(cut, rows, precision)
+    return store.put(key, forward.output_shape, len(rows), batches, precision)
+
+
+def views(
+    store: Store,
+    source: Source,
+    rows: NDArray[np.int64],
+    augment: augmentation.Config,
+    seed: int,
+) -> list[Source]:
+    """Sources of the augmented views of some pictures; view 0, the picture itself, is not one.
+
+    Args:
+        store: Where the views are kept, too.
+        source: Of the pictures themselves.
+        rows: (M,) which of them.
+        augment: Section `augment`.
+        seed: Of the views.
+
+    Returns:
+        A source of M pictures for each view from 1 on.
+    """
+    import keras
+    import tensorflow as tf
+
+    made = []
+    for number in range(1, augment.count):
+        depends = f"{source.images_sha256} {_digest(rows)} {augment.digest(seed, number)}"
+        name = hashlib.sha256(depends.encode()).hexdigest()
+        key = {
+            "backbone": "pictures",
+            "cut": f"view {number}",
+            "images_sha256": name,
+            "image_size": int(source.images.shape[1]),
+            "keras": keras.version(),
+            "precision": "uint8",
+            "tensorflow": tf.version.VERSION,
+        }
+        shape = tuple(source.images.shape[1:])
+        drawn = _drawn(source.images, rows, augment, seed, number)
+        pictures = store.put(key, shape, len(rows), drawn, "uint8")
+        made.append(replace(source, images=pictures, images_sha256=name))
+    return made
+
+
+def _drawn(
+    images: Any, rows: NDArray[np.int64], augment: augmentation.Config, seed: int, number: int
+) -> Iterator[NDArray[Any]]:
+    """A view's batches; nothing is built before the first is asked for."""
+    yield from augmentation.Augmenter(augment).view(images, rows, seed, number)
+
+
+def _digest(rows: NDArray[np.int64]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()

@@ -25,6 +25,7 @@ from yaml import YAMLError
 
 from pipeline import backbones, sources
 from pipeline.activations import Config as Activations
+from pipeline.augmentation import Config as Augment
 from pipeline.errors import InputError
 from pipeline.heads import Config as Head
 from pipeline.pretrain import Config as Pretrain
@@ -37,7 +38,7 @@ from pipeline.tracking_store import Config as Tracking
 
 CONF = Path(__file__).parents[1] / "conf"
 PARAMS = Path("params.yaml")
-GROUPS = ("data", "backbone", "head", "tracking")
+GROUPS = ("data", "backbone", "head", "augment", "tracking")
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Use:
     data: str = "???"
     backbone: str = "???"
     head: str = "???"
+    augment: str = "none"
     tracking: str = "mlflow"
 
 
@@ -74,6 +76,7 @@ class Config:
     data: Any = None
     backbone: Any = None
     head: Head = field(default_factory=Head)
+    augment: Augment = field(default_factory=Augment)
     tracking: Tracking = field(default_factory=Tracking)
     prepare: Prepare = field(default_factory=Prepare)
     extract_features: ExtractFeatures = field(default_factory=ExtractFeatures)

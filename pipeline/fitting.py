@@ -34,7 +34,8 @@ class Examples:
     """What a model is fitted to or judged on.
 
     Attributes:
-        inputs: (M, ...) array, memory-mapped or not.
+        inputs: (M, ...) array, memory-mapped or not, or another object with a shape that
+            is indexed by rows. What has a `begin` is told the number of each epoch.
         rows: (N,) which of the inputs.
         labels: (N,) class indices.
     """
@@ -42,6 +43,11 @@ class Examples:
     inputs: Any
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
+
+    def begin(self, epoch: int) -> None:
+        """Let the inputs choose what they are in an epoch, counted from 0."""
+        if hasattr(self.inputs, "begin"):
+            self.inputs.begin(epoch)
 
 
 @dataclass
@@ -81,6 +87,9 @@ def fit(
     first_epoch: int = 0,
 ) -> Fitted:
     """Train until the validation loss stops falling.
+
+    A model that was fitted before keeps what TensorFlow has traced of it; its optimizer
+    starts anew. The result is that of a model that was built for the purpose.
 
     Args:
         model: (B, ...) -> (B, K) probabilities, its trainable layers chosen.
@@ -123,6 +132,7 @@ def fit(
             while state.epoch < settings.epochs and _improving(state, settings):
                 number = first_epoch + state.epoch
                 _reseed(generators, seed, number)
+                train.begin(number)
                 order[:] = np.random.default_rng([seed, number]).permutation(len(order))
                 history = model.fit(batches, shuffle=False, verbose=0).history
                 validation = _evaluate(model, held_out)
@@ -142,14 +152,36 @@ def fit(
 
 
 def _compile(model: keras.Model, settings: Training) -> None:
-    decay = settings.weight_decay
-    rate = settings.learning_rate
-    model.compile(
-        optimizer=keras.optimizers.AdamW(rate, decay) if decay else keras.optimizers.Adam(rate),
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),
-        metrics=["accuracy"],
+    """Give the model a fresh optimizer and loss, or make those it has as good as fresh."""
+    if not _compiled_alike(model, settings):
+        kind = keras.optimizers.AdamW if settings.weight_decay else keras.optimizers.Adam
+        optimizer = kind(settings.learning_rate)
+        if settings.weight_decay:
+            # A variable, so that another value needs no other trace.
+            optimizer.weight_decay = keras.Variable(0.0, trainable=False, name="weight_decay")
+        model.compile(
+            optimizer=optimizer,
+            loss=keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),
+            metrics=["accuracy"],
+        )
+        optimizer.build(model.trainable_variables)
+    # Both optimizers start from zeros.
+    for variable in model.optimizer.variables:
+        variable.assign(np.zeros(variable.shape, variable.dtype))
+    model.optimizer.learning_rate.assign(settings.learning_rate)
+    if settings.weight_decay:
+        model.optimizer.weight_decay.assign(settings.weight_decay)
+
+
+def _compiled_alike(model: keras.Model, settings: Training) -> bool:
+    if getattr(model, "optimizer", None) is None:
+        return False
+    trained = [id(variable) for variable in model.optimizer._trainable_variables]
+    return (
+        trained == [id(variable) for variable in model.trainable_variables]
+        and isinstance(model.optimizer, keras.optimizers.AdamW) == bool(settings.weight_decay)
+        and model.loss.label_smoothing == settings.label_smoothing
     )
-    model.optimizer.build(model.trainable_variables)
 
 
 def _evaluate(model: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:

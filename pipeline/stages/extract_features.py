@@ -1,6 +1,7 @@
 """Push every picture once through the frozen backbone.
 
-images.npy -> features.npy (N, D), backbone.json.
+images.npy -> features.npy (N, D), backbone.json; where training pictures are augmented,
+also augmented.npy (K - 1, M, D): the features of the M training pictures' further views.
 """
 
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import activations
+from pipeline import activations, augmentation
 from pipeline.activations import Source, Store
 from pipeline.arrays import RowWriter
 from pipeline.errors import InputError
@@ -35,6 +36,7 @@ def run(
     seed: int,
     threads: int,
     backbone: Any,
+    augment: augmentation.Config,
     cache: activations.Config,
     prepared: Path,
     out: Path,
@@ -46,6 +48,7 @@ def run(
         seed: Of random weights, where the backbone has no others.
         threads: As TensorFlow was configured with.
         backbone: `Config` of one of `pipeline.backbones`.
+        augment: Section `augment`.
         cache: Section `activations`.
         prepared: Output of prepare.
         out: Folder to write to; exists and is empty.
@@ -60,6 +63,7 @@ def run(
 
     if config.batch_size < 1:
         raise InputError(f"extract_features.batch_size must be at least 1, got {config.batch_size}")
+    augment.check()
     data = Manifest(prepared)
     built = backbones.build(backbone, data.image_size, seed)
     source = Source(
@@ -77,6 +81,12 @@ def run(
     rate = len(data.rows) / (perf_counter() - started)
     with RowWriter(out / "features.npy", features.shape[1:], np.float32) as rows:
         rows.append(features)
+    train = data.indices("train")
+    views = activations.views(store, source, train, augment, seed)
+    if views:
+        with RowWriter(out / "augmented.npy", (len(train), features.shape[1]), np.float32) as rows:
+            for view in views:
+                rows.append(activations.below(store, view, last, np.arange(len(train)))[None])
     parameters = int(built.model.count_params())
     write_json(
         out / "backbone.json",

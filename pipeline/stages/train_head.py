@@ -1,6 +1,6 @@
 """Train a new head on the extracted features.
 
-features.npy + labels -> head.keras, history.csv, summary.json.
+features.npy, augmented.npy + labels -> head.keras, history.csv, summary.json.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import heads, workspace
+from pipeline import augmentation, heads, workspace
 from pipeline.manifest import Manifest
 from pipeline.outputs import file_sha256
 from pipeline.training import Training
@@ -35,7 +35,7 @@ def run(
 
     Args:
         config: Section `train_head`.
-        seed: Of the head's first weights, the order and dropout.
+        seed: Of the head's first weights, the order, dropout and views.
         threads: As TensorFlow was configured with; part of what a checkpoint belongs to.
         head: Section `head`.
         prepared: Output of prepare.
@@ -53,11 +53,11 @@ def run(
     config.check("train_head")
     data = Manifest(prepared)
     inputs = np.load(features / "features.npy", mmap_mode="r")
-    examples = {
-        split: fitting.Examples(inputs, rows, data.labels[rows])
-        for split in ("train", "val")
-        for rows in [data.indices(split)]
-    }
+    train, val = data.indices("train"), data.indices("val")
+    shown, rows, views = inputs, train, features / "augmented.npy"
+    if views.exists():
+        arrays = [augmentation.Rows(inputs, train), *np.load(views, mmap_mode="r")]
+        shown, rows = augmentation.Views(arrays, seed), np.arange(len(train))
     keras.utils.set_random_seed(seed)
     model = heads.build(head, inputs.shape[1], len(data.classes))
     key = {
@@ -67,10 +67,17 @@ def run(
         "threads": threads,
         "manifest": file_sha256(prepared / "manifest.csv"),
         "features": file_sha256(features / "features.npy"),
+        "augmented": file_sha256(views) if views.exists() else None,
     }
     work = workspace.work("train_head", key)
     fitted = fitting.fit(
-        model, examples["train"], examples["val"], config, seed=seed, work=work, log=log
+        model,
+        fitting.Examples(shown, rows, data.labels[train]),
+        fitting.Examples(inputs, val, data.labels[val]),
+        config,
+        seed=seed,
+        work=work,
+        log=log,
     )
     model_file.save(model, out / "head.keras")
     return fitting.report(fitted, model, out)

@@ -1,0 +1,280 @@
+"""Fine-tune a backbone above a cut, once or many times, on activations kept below it.
+
+backbone + trained head + settings -> the head, and in place the backbone, as they are after
+the best epoch. Whatever was fine-tuned before, the result is that of a first time: weights,
+optimizer and seeds start anew, and only what TensorFlow has traced is reused.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from pipeline import activations, augmentation, curves, workspace
+from pipeline.activations import Source, Store
+from pipeline.augmentation import Rows
+from pipeline.caching import Cache, Decision, decide
+from pipeline.errors import InputError
+from pipeline.manifest import Manifest
+from pipeline.outputs import file_sha256
+from pipeline.training import Training
+
+if TYPE_CHECKING:
+    import keras
+
+    from pipeline.backbones import Backbone
+    from pipeline.cuts import Cut
+    from pipeline.fitting import Examples, Fitted
+
+_KEPT_TRACES = 12
+
+
+class Precision(StrEnum):
+    """Setting `finetune.precision`."""
+
+    float32 = "float32"
+    float16 = "float16"
+
+
+@dataclass
+class Config(Training):
+    """Section `finetune`: see also `Training`.
+
+    Attributes:
+        cut: Layer from which on the backbone trains: a name, an index as Keras
+            counts, {blocks: N} for the last N blocks, or `none` to keep the head-only model.
+        batch_norm: `frozen`, or `train` to let BatchNormalization above the cut learn
+            and move its statistics.
+        cache: Whether the activations below the cut are computed once and kept: `auto`
+            decides by disk and time, `always`, or `never`.
+        precision: What kept activations are stored as: float16 takes half the disk, and
+            training then differs from training without a cache.
+    """
+
+    learning_rate: float = 1e-4
+    epochs: int = 20
+    patience: int = 5
+    cut: Any = "none"
+    batch_norm: str = "frozen"
+    cache: Cache = Cache.auto
+    precision: Precision = Precision.float32
+
+    def check(self, section: str) -> None:
+        """Check what types cannot say.
+
+        Raises:
+            InputError: A value out of its range.
+        """
+        super().check(section)
+        if self.batch_norm not in ("frozen", "train"):
+            raise InputError(
+                f"{section}.batch_norm must be frozen or train, got {self.batch_norm!r}"
+            )
+
+    @property
+    def head_only(self) -> bool:
+        """Whether nothing is fine-tuned."""
+        return self.cut in (None, "none")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A fine-tuning's outcome.
+
+    Attributes:
+        head: (B, D) -> (B, K), trained together with the backbone.
+        fitted: Curve, best epoch and its metrics.
+        cached: Whether the activations below the cut were kept.
+    """
+
+    head: keras.Model
+    fitted: Fitted
+    cached: bool
+
+
+class Finetuner:
+    """Fine-tunes one backbone on one data set, as often as asked.
+
+    Args:
+        body: The backbone with its pre-trained weights.
+        prepared: Output of prepare.
+        store: Keeps activations.
+        augment: Section `augment`.
+        batch_size: Pictures of a forward pass: `extract_features.batch_size`.
+        seed: Of order, dropout and views.
+        threads: As TensorFlow was configured with.
+    """
+
+    def __init__(
+        self,
+        body: Backbone,
+        prepared: Path,
+        store: Store,
+        augment: augmentation.Config,
+        *,
+        batch_size: int,
+        seed: int,
+        threads: int,
+    ) -> None:
+        augment.check()
+        self.data = Manifest(prepared)
+        self._body, self._store, self._augment, self._seed = body, store, augment, seed
+        self._start = [variable.numpy() for variable in body.model.variables]
+        self._traced: OrderedDict[str, tuple[keras.Model, keras.Model]] = OrderedDict()
+        self._key = {
+            "augment": asdict(augment) if augment.layers else None,
+            "backbone": body.weights_sha256,
+            "batch_size": batch_size,
+            "seed": seed,
+            "threads": threads,
+            "images": self.data.images_sha256,
+            "manifest": file_sha256(prepared / "manifest.csv"),
+        }
+        self._source = Source(
+            model=body.model,
+            images=self.data.images,
+            batch_size=batch_size,
+            threads=threads,
+            backbone_sha256=body.weights_sha256,
+            images_sha256=self.data.images_sha256,
+        )
+        self._rows = {split: self.data.indices(split) for split in ("train", "val")}
+
+    def fit(
+        self, config: Config, head: Path, log: Callable[[dict[str, float], int], None]
+    ) -> Tuned:
+        """Fine-tune from the pre-trained backbone and a trained head.
+
+        Args:
+            config: Section `finetune`.
+            head: Output of train_head.
+            log: Called with the metrics and the number of every epoch.
+
+        Raises:
+            InputError: The backbone has no such cut, nothing would be left to train, or
+                the head is of another backbone.
+        """
+        import keras
+
+        from pipeline import cuts, fitting
+
+        config.check("finetune")
+        model = self._body.model
+        top = keras.saving.load_model(head / "head.keras", compile=False)
+        if model.output_shape != top.input_shape:
+            raise InputError(
+                f"the head in {head} takes {top.input_shape[1]} features and {self._body.name} "
+                f"gives {model.output_shape[1]}: dvc repro brings the outputs up to date"
+            )
+        for variable, value in zip(model.variables, self._start, strict=True):
+            variable.assign(value)
+        if config.head_only:
+            model.trainable = False
+            kept = json.loads((head / "summary.json").read_text(encoding="utf-8"))
+            best = {name: kept[name] for name in ("val_loss", "val_accuracy")}
+            return Tuned(top, fitting.Fitted([], 0, best), False)
+        batch_norm = config.batch_norm == "train"
+        cut = cuts.resolve(model, config.cut, batch_norm)
+        cuts.freeze(model, cut.trainable, batch_norm)
+        cached = self._decide(config, cut)
+        trained, top = self._trainable(cut, batch_norm, cached, top)
+        train, val = self._examples(config, cut, cached)
+        key = {
+            **self._key,
+            "config": asdict(config),
+            "head": file_sha256(head / "head.keras"),
+            "cached": cached,
+        }
+        fitted = fitting.fit(
+            trained,
+            train,
+            val,
+            config,
+            seed=self._seed,
+            work=workspace.work("finetune", key),
+            log=log,
+            first_epoch=len(curves.read(head)),
+        )
+        return Tuned(top, fitted, cached)
+
+    def _trainable(
+        self, cut: Cut, batch_norm: bool, cached: bool, top: keras.Model
+    ) -> tuple[keras.Model, keras.Model]:
+        """What trains above a cut, and the head in it with the weights of `top`."""
+        from pipeline import cuts, heads
+        from pipeline.frozen import FrozenBelow
+
+        name = json.dumps([cut.at, cut.trainable, batch_norm, cached, top.get_config()])
+        if name not in self._traced:
+            lower, upper = cuts.split(self._body.model, cut.at)
+            above = heads.join(upper, top, "above_the_cut")
+            self._traced[name] = above if cached else FrozenBelow(lower, above), top
+            if len(self._traced) > _KEPT_TRACES:
+                self._traced.popitem(last=False)
+                gc.collect()
+        self._traced.move_to_end(name)
+        trained, own = self._traced[name]
+        own.set_weights(top.get_weights())
+        return trained, own
+
+    def _examples(self, config: Config, cut: Cut, cached: bool) -> tuple[Examples, Examples]:
+        """What is trained on and what is judged on: pictures, or activations at the cut."""
+        from pipeline.fitting import Examples
+
+        data, train, val = self.data, self._rows["train"], self._rows["val"]
+        labels, every = (data.labels[train], data.labels[val]), np.arange(len(train))
+        if self._augment.fresh:
+            augmenter = augmentation.Augmenter(self._augment)
+            fresh = augmentation.Fresh(Rows(data.images, train), augmenter, self._seed)
+            return Examples(fresh, every, labels[0]), Examples(data.images, val, labels[1])
+        views = activations.views(self._store, self._source, train, self._augment, self._seed)
+
+        def inputs(source: Source, rows: NDArray[np.int64]) -> Any:
+            if not cached:
+                return Rows(source.images, rows)
+            return activations.below(self._store, source, cut.at, rows, config.precision.value)
+
+        shown = [inputs(self._source, train), *(inputs(view, every) for view in views)]
+        one = augmentation.Views(shown, self._seed) if views else shown[0]
+        return (
+            Examples(one, every, labels[0]),
+            Examples(inputs(self._source, val), np.arange(len(val)), labels[1]),
+        )
+
+    def _decide(self, config: Config, cut: Cut) -> bool:
+        """Whether activations are kept; tells why."""
+        from pipeline import cuts
+
+        name = self._body.model.name
+        print(f"cut at {cut.at}: {len(cut.trainable)} layers of {name} train", flush=True)
+        (point,) = [p for p in cuts.describe(self._body.model) if p.name == cut.at]
+        pictures = len(self._rows["train"]) * self._augment.count + len(self._rows["val"])
+        half = config.precision == Precision.float16
+        self._store.root.mkdir(parents=True, exist_ok=True)
+        decision = decide(
+            config.cache,
+            needed_bytes=pictures * point.bytes_a_picture // (2 if half else 1),
+            free_bytes=shutil.disk_usage(self._store.root).free,
+            max_bytes=self._store.max_bytes,
+            memory_bytes=psutil.virtual_memory().available,
+            flops_below=point.flops_below,
+            epochs=config.epochs,
+            views=self._augment.count,
+            fresh=self._augment.fresh,
+        )
+        if decision.cached and half:
+            decision = Decision(True, f"{decision.why}; rounded to float16, which training feels")
+        what = f"activations below it are {'' if decision.cached else 'not '}cached"
+        print(f"{what}: {decision.why}", flush=True)
+        return decision.cached
