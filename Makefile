@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --compil
 export PATH := $(BIN):$(PATH)
 PORT ?= 5000
 
-.PHONY: help .dvc/.scm repro test lint format ui pretrain lock clean
+.PHONY: help .dvc/.scm repro sweep test lint format ui pretrain lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -14,6 +14,9 @@ help:  ## list the targets
 
 repro: $(VENV)/.installed .dvc/.scm  ## install, then run the whole pipeline as params.yaml says
 	dvc repro
+
+sweep: $(VENV)/.installed .dvc/.scm  ## install, then search the cut and the learning rate
+	python -m pipeline sweep
 
 test: $(VENV)/.installed-dev .dvc/.scm  ## install, then run the test suite
 	python -m pytest -n 2

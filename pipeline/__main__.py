@@ -24,6 +24,7 @@ _OTHERS = {
     "cuts": "list where a backbone can be cut, and at what cost (cuts use.backbone=resnet50)",
     "predict": "classify pictures: predict FILE_OR_FOLDER ... [--json | --csv] (predict --help)",
     "pretrain": "regenerate the weights of glyph_cnn, bit for bit",
+    "sweep": "search the cut and the learning rate (sweep sweep.n_trials=20)",
     "ui": "compare runs in the MLflow UI (ui tracking.port=5000)",
 }
 
@@ -77,7 +78,12 @@ def _command(arguments: list[str]) -> int:
         return predict.main(rest)
     from pipeline import config
 
-    tasks = {"cuts": _cuts, "pretrain": _pretrain, "ui": _ui}
+    def sweep(composed: Any) -> None:
+        from pipeline.sweep import supervisor
+
+        supervisor.run(composed, rest, config.compose)
+
+    tasks = {"cuts": _cuts, "pretrain": _pretrain, "sweep": sweep, "ui": _ui}
     task = tasks.get(command, lambda composed: _run_stage(command, composed))
     summary = _OTHERS.get(command) or _summary(command)
     config.application(command, rest, task, f"{command}: {summary}")

@@ -62,11 +62,16 @@ class Store:
     Args:
         config: Section `activations`.
         root: The folder; in the project's work folder if None.
+
+    Attributes:
+        hits: How many activations were asked for and there.
+        misses: How many were asked for and had to be computed.
     """
 
     def __init__(self, config: Config, root: Path | None = None) -> None:
         self.root = root or workspace.root() / ".work" / "activations"
         self.max_bytes = int(config.max_gb * 1e9)
+        self.hits = self.misses = 0
 
     def get(self, key: Key) -> NDArray[Any] | None:
         """The stored array, memory-mapped, or None."""
@@ -207,7 +212,9 @@ def below(
 
     stored = store.get(source.key(cut, rows, precision))
     if stored is not None:
+        store.hits += 1
         return stored
+    store.misses += 1
     part, start, indices = source.model, source.images, rows
     points = cuts.cut_points(source.model)
     # From float32 alone: what is computed must not depend on what happens to be stored.

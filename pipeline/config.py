@@ -34,11 +34,13 @@ from pipeline.stages.extract_features import Config as ExtractFeatures
 from pipeline.stages.finetune import Config as Finetune
 from pipeline.stages.prepare import Config as Prepare
 from pipeline.stages.train_head import Config as TrainHead
+from pipeline.sweep.settings import Config as Sweep
+from pipeline.sweep.settings import Pruner, Sampler
 from pipeline.tracking_store import Config as Tracking
 
 CONF = Path(__file__).parents[1] / "conf"
 PARAMS = Path("params.yaml")
-GROUPS = ("data", "backbone", "head", "augment", "tracking")
+GROUPS = ("data", "backbone", "head", "augment", "tracking", "sampler", "pruner")
 
 
 @dataclass
@@ -50,6 +52,8 @@ class Use:
     head: str = "???"
     augment: str = "none"
     tracking: str = "mlflow"
+    sampler: str = "tpe"
+    pruner: str = "median"
 
 
 @dataclass
@@ -84,6 +88,9 @@ class Config:
     finetune: Finetune = field(default_factory=Finetune)
     evaluate: Evaluate = field(default_factory=Evaluate)
     activations: Activations = field(default_factory=Activations)
+    sweep: Sweep = field(default_factory=Sweep)
+    sampler: Sampler = field(default_factory=Sampler)
+    pruner: Pruner = field(default_factory=Pruner)
     pretrain: Pretrain = field(default_factory=Pretrain)
 
 

@@ -102,8 +102,13 @@ def block_of(name: str) -> str:
     return found.group() if found else name
 
 
-def _first_of_blocks(model: keras.Model, count: int, batch_norm: bool) -> int:
-    """Index of the first layer of the last `count` blocks that have something to train.
+def blocks(model: keras.Model, batch_norm: bool) -> int:
+    """How many blocks of a model have something to train."""
+    return len(_block_starts(model, batch_norm))
+
+
+def _block_starts(model: keras.Model, batch_norm: bool) -> list[int]:
+    """Index of the first layer of each block that has something to train.
 
     A block is a run of layers whose names tell the same one, or that lie between the
     same cut points; a normalization without a name of its own belongs to the block before.
@@ -118,12 +123,7 @@ def _first_of_blocks(model: keras.Model, count: int, batch_norm: bool) -> int:
         if _learns(layer, batch_norm) and block != last and not (norm and block != named and last):
             starts.append(index)
             last = block
-    if not 1 <= count <= len(starts):
-        raise InputError(
-            f"finetune.cut.blocks must be 1 to {len(starts)}, the blocks of this network, "
-            f"got {count}"
-        )
-    return starts[-count]
+    return starts
 
 
 def split(model: keras.Model, at: str) -> tuple[keras.Model, keras.Model]:
@@ -174,7 +174,13 @@ def resolve(model: keras.Model, cut: str | int | dict[str, int], batch_norm: boo
             raise InputError(
                 f"finetune.cut must be a name, an index, none or {{blocks: N}}, got {cut}"
             )
-        start = _first_of_blocks(model, cut["blocks"], batch_norm)
+        starts, count = _block_starts(model, batch_norm), cut["blocks"]
+        if not 1 <= count <= len(starts):
+            raise InputError(
+                f"finetune.cut.blocks must be 1 to {len(starts)}, the blocks of this network, "
+                f"got {count}"
+            )
+        start = starts[-count]
     else:
         start = _start(model, names, cut)
     trainable = layers[start:]
@@ -194,6 +200,22 @@ def resolve(model: keras.Model, cut: str | int | dict[str, int], batch_norm: boo
         at = node.operation.name
     assert at is not None, "the input is a cut point and has no weights"
     return Cut(at, tuple(layer.name for layer in trainable))
+
+
+def trainable_points(model: keras.Model, batch_norm: bool) -> list[str]:
+    """The cut points of the network itself from which on there is something to train."""
+    layers = _layers(model)
+    last = max(index for index, layer in enumerate(layers) if _learns(layer, batch_norm))
+    names = {layer.name for layer in layers[: last + 1]}
+    return [name for name in cut_points(model) if name in names]
+
+
+def learning(model: keras.Model, cut: Cut, batch_norm: bool) -> tuple[str, ...]:
+    """Names of the layers above a cut that have something to train."""
+    named = set(cut.trainable)
+    return tuple(
+        layer.name for layer in _layers(model) if layer.name in named and _learns(layer, batch_norm)
+    )
 
 
 def _start(model: keras.Model, names: list[str], cut: str | int) -> int:

@@ -7,3 +7,7 @@ class InputError(ValueError):
     The message is one line: the rule, the value received, the remedy. The
     runner prints it without a traceback and exits with 1.
     """
+
+
+class Stopped(Exception):
+    """A training that was ended for good while it ran, such as a pruned trial's."""

@@ -243,7 +243,7 @@ class Finetuner:
         def inputs(source: Source, rows: NDArray[np.int64]) -> Any:
             if not cached:
                 return Rows(source.images, rows)
-            return activations.below(self._store, source, cut.at, rows, config.precision.value)
+            return activations.below(self._store, source, cut.at, rows, str(config.precision))
 
         shown = [inputs(self._source, train), *(inputs(view, every) for view in views)]
         one = augmentation.Views(shown, self._seed) if views else shown[0]

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tqdm import tqdm
 
 from pipeline import curves
 from pipeline.curves import Curve
+from pipeline.errors import Stopped
 from pipeline.outputs import locked, replacing_file, write_json
 from pipeline.training import Training
 
@@ -99,14 +101,15 @@ def fit(
         seed: Of order and dropout.
         work: Folder for the checkpoint, named after everything the result depends on;
             removed at the end.
-        log: Called with the metrics and the number of every epoch.
+        log: Called with the metrics and the number of every epoch; may raise
+            `Stopped`, which removes the checkpoint.
         first_epoch: Epochs that an earlier phase trained; counting goes on from it.
 
     Returns:
         The curve and the best epoch.
     """
     # Two experiments may need the same training at the same time: one waits for the other.
-    with locked(work):
+    with locked(work), _removed_if_stopped(work):
         classes = int(model.output_shape[-1])
         _compile(model, settings)
         generators = [
@@ -149,6 +152,15 @@ def fit(
         checkpoint.load_best()
         shutil.rmtree(work)
         return Fitted(state.curve, state.best_epoch, state.best)
+
+
+@contextmanager
+def _removed_if_stopped(work: Path) -> Iterator[None]:
+    try:
+        yield
+    except Stopped:
+        shutil.rmtree(work)
+        raise
 
 
 def _compile(model: keras.Model, settings: Training) -> None:

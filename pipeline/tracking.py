@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import psutil
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from pipeline import provenance, tracking_store
+from pipeline import processes, provenance, tracking_store
+from pipeline import run_records as records
 from pipeline.outputs import ROOT, digest
 from pipeline.stages import STAGES
 
@@ -63,7 +60,7 @@ def stage_run(stage: str, config: Any) -> Iterator[StageRun]:
         return
     client = tracking_store.connect(config.tracking)
     experiment = tracking_store.experiment(client, config.tracking)
-    _bury(client, experiment)
+    records.bury(client, experiment)
     run = _Tracked(client, experiment, stage, config)
     try:
         yield run
@@ -91,20 +88,24 @@ class _Tracked:
         self._client, self._experiment, self._stage = client, experiment, stage
         self._config = config
         self._parent: str | None = None
-        tags = {"dvc.stage": stage, "mlflow.runName": stage, **_common_tags(config), **_process()}
+        tags = {
+            "dvc.stage": stage,
+            "mlflow.runName": stage,
+            **records.common_tags(config),
+        }
         self._run = client.create_run(experiment, run_name=stage, tags=tags).info.run_id
         if stage != STAGES[0]:
             self._attach()
 
     def log(self, metrics: dict[str, float], epoch: int) -> None:
-        self._client.log_batch(self._run, metrics=_metrics(metrics, epoch))
+        self._client.log_batch(self._run, metrics=records.metrics(metrics, epoch))
 
     def finish(self, metrics: dict[str, float], out: Path) -> None:
         if self._parent is None:
             self._attach()
         assert self._parent is not None
         self._client.set_tag(self._run, "dvc.out.md5", digest(out))
-        self._client.log_batch(self._run, metrics=_metrics(metrics, 0))
+        self._client.log_batch(self._run, metrics=records.metrics(metrics, 0))
         self._client.log_batch(self._parent, metrics=_headlines(self._stage, metrics))
         if (out / "backbone.json").exists():
             weights = json.loads((out / "backbone.json").read_text())["weights_sha256"]
@@ -126,34 +127,36 @@ class _Tracked:
         from mlflow.entities import RunStatus
 
         data_md5 = digest(ROOT / STAGES[0])
-        state = provenance.state(_essentials(self._config), data_md5)
+        state = provenance.state(records.essentials(self._config), data_md5)
         with FileLock(tracking_store.lock_path()):
             found = self._search(f"tags.`pipeline.state` = '{state}'")
             parent = found[0] if found else self._make_parent(state, data_md5)
         self._parent = parent.info.run_id
         # The process first: a run that is RUNNING must tell whose death ends it.
-        for name, value in {**_process(), **_experiment_tags()}.items():
+        for name, value in {**processes.identity(), **records.experiment_tags()}.items():
             self._client.set_tag(self._parent, name, value)
         self._client.update_run(self._parent, status=RunStatus.to_string(RunStatus.RUNNING))
         self._client.set_tag(self._parent, f"run.{self._stage}", self._run)
         for name, value in {"mlflow.parentRunId": self._parent, "data.md5": data_md5}.items():
             self._client.set_tag(self._run, name, value)
-        self._client.log_inputs(self._run, [_dataset(self._config, data_md5)])
+        self._client.log_inputs(self._run, [records.dataset(self._config, data_md5)])
 
     def _make_parent(self, state: str, data_md5: str) -> Run:
-        from mlflow.entities import Param
-
         config = self._config
         name = f"{config.use.data} {config.use.backbone} {config.finetune.cut}"
-        tags = {"pipeline.state": state, "data.md5": data_md5, **_common_tags(config), **_process()}
+        tags = {
+            "pipeline.state": state,
+            "data.md5": data_md5,
+            **records.common_tags(config),
+        }
         parent = self._client.create_run(
             self._experiment, run_name=os.environ.get("DVC_EXP_NAME", name), tags=tags
         )
         run_id = parent.info.run_id
-        params = [Param(key, str(value)[:6000]) for key, value in _flat(_essentials(config))]
+        params = records.params(config)
         for start in range(0, len(params), 100):
             self._client.log_batch(run_id, params=params[start : start + 100])
-        self._client.log_inputs(run_id, [_dataset(config, data_md5)])
+        self._client.log_inputs(run_id, [records.dataset(config, data_md5)])
         self._client.log_text(
             run_id, OmegaConf.to_yaml(OmegaConf.structured(config)), "config.yaml"
         )
@@ -210,87 +213,11 @@ class _Tracked:
         return list(self._client.search_runs([self._experiment], query, max_results=1))
 
 
-def _bury(client: MlflowClient, experiment: str) -> None:
-    """Mark runs FAILED whose process on this machine was killed before it could say so."""
-    host = socket.gethostname()
-    query = f"attributes.status = 'RUNNING' and tags.`process.host` = '{host}'"
-    for run in client.search_runs([experiment], query):
-        pid, started = run.data.tags["process.pid"], run.data.tags["process.started"]
-        if not _alive(int(pid), float(started)):
-            client.set_tag(run.info.run_id, "error", "the process was killed")
-            client.set_terminated(run.info.run_id, "FAILED")
-
-
-def _process() -> dict[str, str]:
-    started = psutil.Process().create_time()
-    return {
-        "process.host": socket.gethostname(),
-        "process.pid": str(os.getpid()),
-        "process.started": str(started),
-    }
-
-
-def _alive(pid: int, started: float) -> bool:
-    try:
-        return abs(psutil.Process(pid).create_time() - started) < 1
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _experiment_tags() -> dict[str, str]:
-    return {"dvc.exp_name": name} if (name := os.environ.get("DVC_EXP_NAME")) else {}
-
-
-def _common_tags(config: Any) -> dict[str, str]:
-    return {
-        "backbone": config.use.backbone,
-        "cut": str(config.finetune.cut),
-        **provenance.git_tags(),
-        **_experiment_tags(),
-    }
-
-
-def _essentials(config: Any) -> dict[str, Any]:
-    """The part of the config that results depend on."""
-    essentials = asdict(config)
-    for section in ("tracking", "pretrain", "activations"):
-        del essentials[section]
-    del essentials["use"]["tracking"]
-    return essentials
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, inner in value.items():
-        if isinstance(inner, dict) and inner:
-            yield from _flat(inner, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", inner
-
-
-def _metrics(metrics: dict[str, float], step: int) -> list[Any]:
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    return [
-        Metric(key, float(value), now, step) for key, value in metrics.items() if key != "epoch"
-    ]
-
-
 def _headlines(stage: str, metrics: dict[str, float]) -> list[Any]:
     """The metrics of a stage by which experiments are compared: few enough to read."""
     if stage == "evaluate":
-        return _metrics(metrics, 0)
+        return records.metrics(metrics, 0)
     names = _HEADLINES.get(stage, ())
-    return _metrics({f"{stage}.{name}": metrics[name] for name in names if name in metrics}, 0)
-
-
-def _dataset(config: Any, data_md5: str) -> Any:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    dataset = Dataset(
-        name=config.use.data,
-        digest=data_md5.removesuffix(".dir"),
-        source_type="pipeline",
-        source=json.dumps(asdict(config.data)),
+    return records.metrics(
+        {f"{stage}.{name}": metrics[name] for name in names if name in metrics}, 0
     )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])

@@ -133,7 +133,7 @@ def test_a_stage_lists_what_it_imports_and_reads(stage: str) -> None:
         next((f for f in folders if file.startswith(f"{f}/")), file) for file in closure(stage)
     }
     assert code == needed | folders
-    groups = {group for group in ("data", "backbone", "head", "augment") if group in sections(stage)}
+    groups = {"data", "backbone", "head", "augment"} & sections(stage)
     assert {f"conf/{group}/${{use.{group}}}.yaml" for group in groups} <= deps
     inputs = {f"inputs.{group}" for group in groups & {"data", "backbone"}}
     assert {f"${{{name}}}" for name in inputs} <= deps

@@ -1,0 +1,29 @@
+"""Whose work it is, and whether that process is still there."""
+
+import os
+import socket
+from collections.abc import Mapping
+
+import psutil
+
+Identity = dict[str, str]
+
+
+def identity() -> Identity:
+    """This process: its host, its number, and when it was started (numbers come again)."""
+    return {
+        "process.host": socket.gethostname(),
+        "process.pid": str(os.getpid()),
+        "process.started": str(psutil.Process().create_time()),
+    }
+
+
+def dead(owner: Mapping[str, str]) -> bool:
+    """Whether a process of this machine is gone; False for those of other machines."""
+    if owner["process.host"] != socket.gethostname():
+        return False
+    try:
+        started = psutil.Process(int(owner["process.pid"])).create_time()
+    except psutil.NoSuchProcess:
+        return True
+    return abs(started - float(owner["process.started"])) >= 1

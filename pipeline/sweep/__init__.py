@@ -1,0 +1,5 @@
+"""Search the cut point and the learning rate. The only package that knows Optuna.
+
+settings -> space (what is varied) -> study (which trials there are, on disk or in a database)
+-> worker (runs trials) ; supervisor (starts workers, shows progress) -> report (what was found).
+"""

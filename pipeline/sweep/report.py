@@ -1,0 +1,206 @@
+"""What a sweep found: a table, a verdict, plots, and the winner as a params.yaml.
+
+study -> best.yaml, trials.csv, report.html (works offline), four PNG.
+"""
+
+from __future__ import annotations
+
+import html
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna import Study
+from optuna.trial import FrozenTrial, TrialState
+from ruamel.yaml import YAML
+
+from pipeline import manifest, outputs, provenance
+from pipeline.config import PARAMS
+from pipeline.manifest import Manifest
+from pipeline.sweep import plots, space, study
+
+_COLUMNS = ("trial", "state", "val_loss", "val_accuracy", "best_epoch", "seconds", "cache_hits")
+
+_HEADER = "# Found by a sweep:"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a sweep found.
+
+    Attributes:
+        text: For people: the verdict, and what to do next.
+        metrics: For the tracker.
+    """
+
+    text: str
+    metrics: dict[str, float]
+
+
+def named(trial: FrozenTrial) -> str:
+    """A trial by what it tried."""
+    return space.named(trial.user_attrs.get("settings", {})) or "not begun"
+
+
+def write(opened: Study, config: Any, words: list[str], folder: Path) -> Found:
+    """Write everything down; what there was before is replaced.
+
+    Args:
+        opened: The study.
+        config: The whole config.
+        words: The command line.
+        folder: Gets the files.
+    """
+    trials = study.finished(opened.get_trials(deepcopy=False))
+    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    counts = {
+        "trials": len(trials),
+        "trials_pruned": sum(trial.state == TrialState.PRUNED for trial in trials),
+        "trials_failed": sum(trial.state == TrialState.FAIL for trial in trials),
+    }
+    _write_table(trials, folder / "trials.csv")
+    if not done:
+        return Found(f"no trial has come to its end; {_counted(counts)}", dict(counts))
+    best = min(done, key=lambda trial: (trial.value or 0.0, trial.number))
+    verdict, metrics = _verdict(done, best)
+    _write_best(best, config, words, folder / "best.yaml")
+    cuts = opened.user_attrs["cuts"]
+    pages = plots.write(opened, done, cuts, folder)
+    rows = "".join(f"<tr>{''.join(f'<td>{c}</td>' for c in row)}</tr>" for row in _rows(trials))
+    head = "".join(f"<th>{name}</th>" for name in ("tried", *_COLUMNS))
+    document = _PAGE.format(
+        title=html.escape(f"Sweep {opened.study_name}"),
+        verdict=html.escape(verdict),
+        counts=html.escape(_counted(counts)),
+        table=f"<table><tr>{head}</tr>{rows}</table>",
+        plots="".join(pages),
+    )
+    with outputs.replacing_file(folder / "report.html") as aside:
+        aside.write_text(document, encoding="utf-8")
+    near = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    adopt = f"to adopt the best: cp {near}/best.yaml params.yaml && dvc repro"
+    text = f"{_counted(counts)}\n{verdict}\nplots: {near}/report.html\n{adopt}"
+    return Found(text, {**counts, **metrics})
+
+
+def _verdict(done: list[FrozenTrial], best: FrozenTrial) -> tuple[str, dict[str, float]]:
+    """Whether fine-tuning was worth it, in words and numbers."""
+    pictures = len(Manifest(outputs.ROOT / "prepare").indices("val"))
+    metrics = {"best_val_loss": best.value or 0.0, "best_val_accuracy": _accuracy(best)}
+    head = [trial for trial in done if trial.user_attrs["settings"]["finetune.cut"] == space.NONE]
+    if not head:
+        return f"best: {named(best)}, val_loss {best.value:.4f}; head only has not run", metrics
+    # Where the head varies, the best of them is what fine-tuning must beat.
+    alone = min(head, key=lambda trial: trial.value or 0.0)
+    metrics["head_only_val_loss"] = alone.value or 0.0
+    metrics["head_only_val_accuracy"] = _accuracy(alone)
+    scores = (
+        f"head only: val_loss {alone.value:.4f}, val_accuracy {_accuracy(alone):.4f}; "
+        f"best: {named(best)} (trial {best.number}): val_loss {best.value:.4f}, "
+        f"val_accuracy {_accuracy(best):.4f}"
+    )
+    if best.value == alone.value:
+        return f"{scores}\nfine-tuning was not worth it: no trial has a lower loss", metrics
+    assert best.value is not None
+    assert alone.value is not None
+    lower = 1 - best.value / alone.value
+    more = round((_accuracy(best) - _accuracy(alone)) * pictures)
+    words = f"{abs(more)} {'more' if more >= 0 else 'fewer'} of {pictures} validation pictures"
+    told = f"fine-tuning lowered the validation loss by {lower:.0%} and got {words} right"
+    doubt = "; a difference that small may be chance" if more < 3 else ""
+    return f"{scores}\n{told}{doubt}", metrics
+
+
+def _accuracy(trial: FrozenTrial) -> float:
+    return float(trial.user_attrs["val_accuracy"])
+
+
+def _counted(counts: dict[str, int]) -> str:
+    pruned, failed = counts["trials_pruned"], counts["trials_failed"]
+    return f"{counts['trials']} trials, {pruned} of them pruned, {failed} failed"
+
+
+def _rows(trials: list[FrozenTrial]) -> list[list[str]]:
+    ordered = sorted(trials, key=lambda t: (t.value is None, t.value or 0.0, t.number))
+    rows = []
+    for trial in ordered:
+        values = {"trial": trial.number, "state": trial.state.name.lower(), **trial.user_attrs}
+        cells = [values.get(name, "") for name in _COLUMNS]
+        shown = [f"{cell:.5g}" if isinstance(cell, float) else str(cell) for cell in cells]
+        rows.append([html.escape(cell) for cell in (named(trial), *shown)])
+    return rows
+
+
+def _write_table(trials: list[FrozenTrial], path: Path) -> None:
+    keys = sorted({key for trial in trials for key in trial.user_attrs.get("settings", {})})
+    table = []
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        values = {"trial": trial.number, "state": trial.state.name.lower(), **trial.user_attrs}
+        settings = trial.user_attrs.get("settings", {})
+        cells = [values.get(name, "") for name in _COLUMNS]
+        table.append([*cells, *(settings.get(key, "") for key in keys)])
+    with outputs.replacing_file(path) as aside:
+        manifest.write_table(aside, (*_COLUMNS, *keys), table)
+
+
+def _write_best(best: FrozenTrial, config: Any, words: list[str], path: Path) -> None:
+    """params.yaml with the winner's settings, its comments kept."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    text = PARAMS.read_text(encoding="utf-8")
+    if text.startswith(_HEADER):  # an adopted winner
+        text = text.partition("\n#\n")[2]
+    params = yaml.load(text)
+    changed = {_full_name(word): None for word in words}
+    settings = {key: space.setting(config, key) for key in changed if key}
+    for key, value in {**settings, **best.user_attrs["settings"]}.items():
+        section = params
+        *sections, name = key.split(".")
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = value
+    code = best.user_attrs["code"] == provenance.code_sha256()
+    stale = "" if code else "# An earlier version of the code scored it: dvc repro may differ.\n"
+    command = shlex.join(["python", "-m", "pipeline", "sweep", *map(_without_password, words)])
+    header = (
+        f"{_HEADER} {named(best)}: val_loss {best.value!r}, val_accuracy {_accuracy(best)!r}\n"
+        f"# trial {best.number} of {path.parent.name}\n"
+        f"#   {command}\n{stale}"
+        f"# To adopt it: cp {path.parent.parent.name}/{path.parent.name}/best.yaml params.yaml "
+        "&& dvc repro\n#\n"
+    )
+    with outputs.replacing_file(path) as aside, aside.open("w", encoding="utf-8") as file:
+        file.write(header)
+        yaml.dump(params, file)
+
+
+def _full_name(word: str) -> str:
+    """The setting that a word of the command line changes, if results depend on it."""
+    key = word.lstrip("+~").partition("=")[0]
+    if key in ("head", "use.head"):
+        return "use.head"
+    return key if key.startswith(("finetune.", "train_head.", "head.")) else ""
+
+
+def _without_password(word: str) -> str:
+    if word.startswith("sweep.storage=") and "@" in word:
+        return "sweep.storage=..."
+    return word
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1100px; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+td, th {{ padding: .2rem .7rem; text-align: left; border-bottom: 1px solid #ddd; }}
+.verdict {{ white-space: pre-line; font-size: 1.1rem; }}
+</style>
+<h1>{title}</h1>
+<p class="verdict">{verdict}</p><p>{counts}</p>
+{plots}
+<h2>Trials, best first</h2>
+{table}
+</html>
+"""

@@ -1,0 +1,221 @@
+"""What a sweep varies: the cut, and settings of the head and of both trainings.
+
+settings + backbone -> parameters of a trial -> overrides of the config.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+    from optuna import Trial
+
+_SECTIONS = ("finetune", "head", "train_head")
+_REFUSED = {
+    "finetune.cut": "it is varied already: limit it with sweep.cuts",
+    "finetune.label_smoothing": "it changes the validation loss, by which trials are compared",
+    "finetune.cache": "it changes no result",
+}
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is varied.
+
+    Attributes:
+        cuts: Names of layers from which on the backbone may train, shallow to deep, and
+            `none` for head only: a trial's parameter `cut` is an index of it.
+        knobs: Full name of each further setting, and where it is drawn from.
+    """
+
+    cuts: tuple[str, ...]
+    knobs: dict[str, BaseDistribution]
+
+    @property
+    def head_only(self) -> int:
+        """The index of `none`."""
+        return len(self.cuts) - 1
+
+    @property
+    def combinations(self) -> int | None:
+        """How many different trials there are, head only being one; None for infinitely many."""
+        total = self.head_only
+        for knob in self.knobs.values():
+            if isinstance(knob, CategoricalDistribution):
+                total *= len(knob.choices)
+            elif isinstance(knob, (IntDistribution, FloatDistribution)) and knob.step:
+                total *= 1 + round((knob.high - knob.low) / knob.step)
+            else:
+                return None
+        return total + 1
+
+    def suggest(self, trial: Trial) -> dict[str, Any]:
+        """Draw a trial's settings: full name -> value."""
+        index = trial.suggest_int("cut", 0, self.head_only)
+        drawn = {key: _draw(trial, key, knob) for key, knob in self.knobs.items()}
+        settings = {key: _decoded(value) for key, value in drawn.items()}
+        return {"finetune.cut": self.cuts[index], **settings}
+
+    def params(self, config: Any, cut: str) -> dict[str, Any]:
+        """The parameters of a trial that does what a config says, at a cut."""
+        current = {key: _encoded(setting(config, key)) for key in self.knobs}
+        return {"cut": self.cuts.index(cut), **current}
+
+    def current(self, config: Any, model: keras.Model) -> str:
+        """The name here of the cut that a config asks for."""
+        from pipeline import cuts
+
+        if config.finetune.head_only:
+            return NONE
+        batch_norm = config.finetune.batch_norm == "train"
+        asked = cuts.resolve(model, config.finetune.cut, batch_norm)
+        wanted = cuts.learning(model, asked, batch_norm)
+        for name in self.cuts[:-1]:
+            if cuts.learning(model, cuts.resolve(model, name, batch_norm), batch_norm) == wanted:
+                return name
+        raise AssertionError("the present cut is always among them")
+
+
+def overrides(settings: dict[str, Any]) -> list[str]:
+    """Settings as words of the command line."""
+    return [
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in settings.items()
+    ]
+
+
+def named(settings: dict[str, Any]) -> str:
+    """A trial's settings for people: `block_13_expand, 3.1e-04`."""
+    shown = [f"{v:.2g}" if isinstance(v, float) else str(v) for v in settings.values()]
+    return "head only" if shown[:1] == [NONE] else ", ".join(shown)
+
+
+def setting(config: Any, key: str) -> Any:
+    """The value of a setting with this full name."""
+    return reduce(getattr, key.split("."), config)
+
+
+def knobs(config: Any) -> dict[str, BaseDistribution]:
+    """Read `sweep.space`; the present value of each setting always belongs to it.
+
+    Raises:
+        InputError: A setting that cannot be varied, or a range that is none.
+    """
+    found = {}
+    for key, drawn_from in _leaves(config.sweep.space):
+        section = key.partition(".")[0]
+        if key in _REFUSED:
+            raise InputError(f"sweep.space cannot hold {key}: {_REFUSED[key]}")
+        if section not in _SECTIONS and key != "use.head":
+            raise InputError(
+                f"sweep.space may hold use.head and settings of {', '.join(_SECTIONS)}, got {key}: "
+                "for others, edit params.yaml and sweep again"
+            )
+        try:
+            current = setting(config, key)
+        except AttributeError as error:
+            raise InputError(f"sweep.space holds {key}, which is no setting") from error
+        found[key] = _distribution(key, drawn_from, current)
+    return found
+
+
+def cut_choices(model: keras.Model, config: Any) -> tuple[str, ...]:
+    """The cuts that `sweep.cuts` allows and the present one, shallow to deep, then `none`.
+
+    Cuts from which on the same layers learn are one.
+
+    Raises:
+        InputError: No such cut.
+    """
+    from pipeline import cuts
+
+    batch_norm = config.finetune.batch_norm == "train"
+    asked = config.sweep.cuts
+    if asked == "blocks":
+        wanted: list[Any] = [{"blocks": n + 1} for n in range(cuts.blocks(model, batch_norm))]
+    elif asked == "all":
+        wanted = cuts.trainable_points(model, batch_norm)
+    elif isinstance(asked, list) and asked:
+        wanted = [cut for cut in asked if cut not in (None, NONE)]
+    else:
+        raise InputError(f"sweep.cuts must be blocks, all, or a list of cuts, got {asked!r}")
+    if not config.finetune.head_only:
+        wanted = [config.finetune.cut, *wanted]
+    found: dict[tuple[str, ...], str] = {}
+    for cut in wanted:
+        resolved = cuts.resolve(model, cut, batch_norm)
+        learning = cuts.learning(model, resolved, batch_norm)
+        found.setdefault(learning, resolved.trainable[0])
+    ordered = sorted(found.items(), key=lambda item: -len(item[0]))
+    return (*(name for _, name in ordered), NONE)
+
+
+def _leaves(space: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Full names and what they are drawn from; {low, high} is a leaf."""
+    found = []
+    for section, inner in space.items():
+        if not isinstance(inner, dict):
+            raise InputError(
+                "sweep.space is nested like params.yaml, a section and below it its settings, "
+                f"got {section}: {inner}"
+            )
+        found += [(f"{section}.{name}", value) for name, value in inner.items()]
+    return found
+
+
+def _distribution(key: str, drawn_from: Any, current: Any) -> BaseDistribution:
+    if isinstance(drawn_from, list) and drawn_from:
+        choices = [_encoded(choice) for choice in drawn_from]
+        kinds = {type(choice) for choice in choices}
+        if float in kinds and kinds <= {int, float}:
+            choices = [float(choice) for choice in choices]
+        own = _encoded(current)
+        return CategoricalDistribution([*choices, *([] if own in choices else [own])])
+    rule = (
+        f"sweep.space of {key} must be a list of choices, or {{low, high}} with `log: true` "
+        f"or a `step`, got {drawn_from}"
+    )
+    if not isinstance(drawn_from, dict) or not {"low", "high"} <= set(drawn_from):
+        raise InputError(rule)
+    if set(drawn_from) - {"low", "high", "log", "step"} or not isinstance(current, (int, float)):
+        raise InputError(rule)
+    low, high = min(drawn_from["low"], current), max(drawn_from["high"], current)
+    options = {name: drawn_from[name] for name in ("log", "step") if name in drawn_from}
+    try:
+        if isinstance(current, int):
+            return IntDistribution(low, high, **options)
+        return FloatDistribution(float(low), float(high), **options)
+    except ValueError as error:
+        raise InputError(f"{rule}: {error}") from error
+
+
+def _draw(trial: Trial, key: str, knob: BaseDistribution) -> Any:
+    if isinstance(knob, CategoricalDistribution):
+        return trial.suggest_categorical(key, knob.choices)
+    if isinstance(knob, IntDistribution):
+        return trial.suggest_int(key, knob.low, knob.high, step=knob.step, log=knob.log)
+    assert isinstance(knob, FloatDistribution)
+    return trial.suggest_float(key, knob.low, knob.high, step=knob.step, log=knob.log)
+
+
+def _encoded(value: Any) -> Any:
+    """What Optuna can store: lists become text."""
+    return json.dumps(list(value)) if isinstance(value, (list, tuple)) else value
+
+
+def _decoded(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) and value.startswith("[") else value

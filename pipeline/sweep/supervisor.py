@@ -1,0 +1,193 @@
+"""Start the workers of a sweep, show how far it is, and write down what it found.
+
+Imports no TensorFlow: should a trial take all of the memory, this process lives on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from optuna import Study
+from optuna.trial import FrozenTrial, TrialState
+from tqdm import tqdm
+
+from pipeline import outputs
+from pipeline.errors import InputError
+from pipeline.sweep import report, space, study
+from pipeline.tracking_sweep import Tracker
+
+_WORKER = "PIPELINE_SWEEP_STUDY"
+# What the command line may set: prepare and extract_features read none of it.
+_FREE = {"finetune", "train_head", "head", "sweep", "sampler", "pruner", "tracking", "activations"}
+_RESTARTS = 10
+
+
+def run(config: Any, words: list[str], compose: Callable[[list[str]], Any]) -> None:
+    """Sweep, or be one of the workers of a sweep.
+
+    Args:
+        config: The whole config.
+        words: The command line that it was composed with.
+        compose: Command line -> whole config.
+
+    Raises:
+        InputError: Settings that no sweep can have, or a pipeline that cannot run.
+    """
+    name = os.environ.get(_WORKER)
+    if name:
+        from pipeline.sweep import worker
+
+        worker.run(config, words, compose, name)
+        return
+    _check(config, words)
+    _bring_up_to_date()
+    prepared, features = outputs.ROOT / "prepare", outputs.ROOT / "extract_features"
+    varied = list(space.knobs(config))
+    name = study.name_of(config, varied, prepared, features)
+    opened = study.open_study(config, name)
+    tracker = Tracker(config, name)
+    tracker.start({f"sweep.{k}": v for k, v in study.describe(config.sweep).items()})
+    folder = study.folder() / name
+    folder.mkdir(exist_ok=True)
+    print(f"study {name}; what its workers say is in {folder}", flush=True)
+    status = "KILLED"
+    try:
+        _Workers(config, words, name, folder).watch(opened)
+        status = "FINISHED"
+    finally:
+        found = report.write(opened, config, words, folder)
+        tracker.finish(folder, found.metrics, status)
+    print(found.text)
+
+
+def _check(config: Any, words: list[str]) -> None:
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0].removeprefix("use.")
+        if key.partition(".")[0] not in _FREE:
+            raise InputError(
+                f"a sweep runs on what dvc repro makes from params.yaml, got {word}: edit "
+                "params.yaml; the command line may set sweep, finetune, train_head and head"
+            )
+    for name, least in {"n_trials": 1, "workers": 1, "heartbeat_s": 1}.items():
+        if getattr(config.sweep, name) < least:
+            raise InputError(
+                f"sweep.{name} must be at least {least}, got {getattr(config.sweep, name)}"
+            )
+
+
+def _bring_up_to_date() -> None:
+    study.folder().mkdir(parents=True, exist_ok=True)
+    with FileLock(study.folder() / ".repro.lock"):
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", "repro", "--quiet", "extract_features"], check=False
+        )
+    if done.returncode:
+        raise InputError(
+            "a sweep needs the outputs of prepare and extract_features, and they cannot be made: "
+            "run `dvc repro extract_features` to see why"
+        )
+
+
+class _Workers:
+    """The processes that run the trials; one that is killed is replaced."""
+
+    def __init__(self, config: Any, words: list[str], name: str, folder: Path) -> None:
+        self._command = [sys.executable, "-m", "pipeline", "sweep", *words]
+        self._environment = {**os.environ, _WORKER: name}
+        self._folder, self._config = folder, config
+        self._restarts = 0
+
+    def watch(self, opened: Study) -> None:
+        """Wait until the workers have run all trials.
+
+        Raises:
+            InputError: A worker stopped with an error that is no trial's.
+        """
+        running = {number: self._start(number) for number in range(self._config.sweep.workers)}
+        progress = _Progress(opened, self._config.sweep.n_trials)
+        try:
+            while running:
+                time.sleep(0.2)
+                progress.update()
+                for number, child in list(running.items()):
+                    if child.poll() is None:
+                        continue
+                    del running[number]
+                    if child.returncode:
+                        self._check(number, child.returncode)
+                        running[number] = self._start(number)
+        finally:
+            for child in running.values():
+                child.terminate()
+            for child in running.values():
+                child.wait()
+            progress.close()
+
+    def _start(self, number: int) -> subprocess.Popen[bytes]:
+        with self._log(number).open("ab") as log:
+            return subprocess.Popen(
+                self._command, env=self._environment, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def _check(self, number: int, code: int) -> None:
+        """A worker that was killed is replaced; one that gave up tells why."""
+        log = self._log(number)
+        self._restarts += 1
+        if code < 0 and self._restarts <= _RESTARTS:
+            told = signal.Signals(-code).name
+            tqdm.write(f"worker {number} was killed ({told}): another one takes up its trial")
+            return
+        lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+        raise InputError(f"{lines[-1].removeprefix('error: ')} (worker {number}, {log})")
+
+    def _log(self, number: int) -> Path:
+        return self._folder / f"worker-{number}.log"
+
+
+class _Progress:
+    """A line a trial that has ended, and a bar: how many, pruned, best, time left."""
+
+    def __init__(self, opened: Study, total: int) -> None:
+        self._study = opened
+        self._told = {trial.number for trial in study.finished(opened.get_trials(deepcopy=False))}
+        self._bar = tqdm(total=total, initial=len(self._told), unit="trial", disable=None)
+
+    def update(self) -> None:
+        trials = study.finished(self._study.get_trials(deepcopy=False))
+        for trial in trials:
+            if trial.number not in self._told:
+                self._told.add(trial.number)
+                tqdm.write(_line(trial))
+        done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
+        self._bar.n = len(trials)
+        if done:
+            best = min(done, key=lambda trial: trial.value or 0.0)
+            told = f"{pruned} pruned, best {best.value:.4f} ({report.named(best)})"
+            self._bar.set_postfix_str(told, refresh=False)
+        self._bar.refresh()
+
+    def close(self) -> None:
+        self.update()
+        self._bar.close()
+
+
+def _line(trial: FrozenTrial) -> str:
+    told = f"trial {trial.number}: {report.named(trial)}: "
+    if trial.state == TrialState.COMPLETE:
+        attrs = trial.user_attrs
+        return told + (
+            f"val_loss {trial.value:.4f}, val_accuracy {attrs['val_accuracy']:.3f}, "
+            f"{attrs['seconds']:.1f} s"
+        )
+    if trial.state == TrialState.PRUNED:
+        return told + f"pruned after epoch {max(trial.intermediate_values)}"
+    return told + f"FAILED: {trial.user_attrs['error'].strip().splitlines()[-1]}"

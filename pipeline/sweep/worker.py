@@ -1,0 +1,161 @@
+"""A process that runs trials: draw settings, train the head, fine-tune, judge on validation.
+
+One backbone, one store and one traced model a cut serve all trials of the process.
+The test split is never read.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from optuna import Study, Trial
+
+from pipeline import activations, backbones, curves, outputs, provenance, runtime, workspace
+from pipeline.errors import InputError, Stopped
+from pipeline.finetuning import Finetuner
+from pipeline.manifest import Manifest
+from pipeline.outputs import file_sha256
+from pipeline.stages import train_head
+from pipeline.sweep import space, study
+from pipeline.sweep.space import NONE, Space
+from pipeline.tracking_sweep import Tracker
+
+Compose = Callable[[list[str]], Any]
+REFERENCES = ("current", "head only")
+"""Kinds of the first trials; both always run to their end."""
+
+
+def run(config: Any, words: list[str], compose: Compose, name: str) -> None:
+    """Run trials until the study has as many as asked for.
+
+    Args:
+        config: The whole config.
+        words: The command line that it was composed with.
+        compose: Command line -> whole config.
+        name: Of the study.
+    """
+    # A worker that is asked to stop leaves its trial to others; Optuna would fail it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(128 + signal.SIGTERM))
+    runtime.configure(config.seed, config.threads)
+    worker = _Worker(config, words, compose, name)
+    study.run_trials(worker.study, worker.objective, worker.total)
+
+
+def total_of(config: Any, searched: Space) -> int:
+    """How many trials there are in the end: no more than there are different ones on a grid."""
+    asked: int = config.sweep.n_trials
+    grid = config.sampler.name == "BruteForceSampler"
+    if not grid:
+        return asked
+    if searched.combinations is None:
+        raise InputError(
+            "sampler grid needs lists of choices, and sweep.space has a range: give a list or a "
+            "step, or set use.sampler=tpe"
+        )
+    return min(asked, searched.combinations)
+
+
+class _Worker:
+    def __init__(self, config: Any, words: list[str], compose: Compose, name: str) -> None:
+        self._config, self._words, self._compose = config, words, compose
+        self._prepared, self._features = outputs.ROOT / "prepare", outputs.ROOT / "extract_features"
+        data = Manifest(self._prepared)
+        self._body = backbones.build(config.backbone, data.image_size, config.seed)
+        self._space = Space(space.cut_choices(self._body.model, config), space.knobs(config))
+        self.total = total_of(config, self._space)
+        self.study = _opened(config, name, self._space, self._body.model)
+        self._store = activations.Store(config.activations)
+        self._finetuner = Finetuner(
+            self._body,
+            self._prepared,
+            self._store,
+            config.augment,
+            batch_size=config.extract_features.batch_size,
+            seed=config.seed,
+            threads=config.threads,
+        )
+        self._tracker = Tracker(config, name)
+        self._parent = os.getppid()
+
+    def objective(self, trial: Trial) -> float:
+        """The validation loss of a trial's best epoch."""
+        started = perf_counter()
+        settings = self._space.suggest(trial)
+        trial.set_user_attr("settings", settings)
+        trial.set_user_attr("code", provenance.code_sha256())
+        config = self._compose([*self._words, *space.overrides(settings)])
+        hits, misses = self._store.hits, self._store.misses
+        with self._tracker.trial(trial.number, space.named(settings), config) as run:
+            head = self._head(config)
+            first = len(curves.read(head))
+
+            def log(metrics: dict[str, float], epoch: int) -> None:
+                run.log(metrics, epoch)
+                self._report(trial, metrics["val_loss"], epoch - first)
+
+            tuned = self._finetuner.fit(config.finetune, head, log)
+            found = {
+                **tuned.fitted.best,
+                "best_epoch": tuned.fitted.best_epoch,
+                "seconds": perf_counter() - started,
+                "cache_hits": self._store.hits - hits,
+                "cache_misses": self._store.misses - misses,
+            }
+            run.finish(found)
+        for name, value in found.items():
+            trial.set_user_attr(name, value)
+        return float(found["val_loss"])
+
+    def _report(self, trial: Trial, loss: float, epoch: int) -> None:
+        if os.getppid() != self._parent:
+            sys.exit("the sweep that started this worker is gone")
+        known = self.study._storage.get_trial(trial._trial_id).intermediate_values
+        if epoch not in known:  # a trial that was taken up again reports its first epochs twice
+            trial.report(loss, epoch)
+        if trial.user_attrs.get("kind") not in REFERENCES and trial.should_prune():
+            raise Stopped(f"pruned after epoch {epoch}")
+
+    def _head(self, config: Any) -> Path:
+        """The trained head of a trial: trials whose head has the same settings share it."""
+        key = {
+            "config": asdict(config.train_head),
+            "head": asdict(config.head),
+            "seed": config.seed,
+            "threads": config.threads,
+            "manifest": file_sha256(self._prepared / "manifest.csv"),
+            "features": outputs.digest(self._features),
+        }
+        folder = workspace.work("heads", key)
+        with outputs.locked(folder):
+            if not folder.exists():
+                with outputs.replacing(folder) as aside:
+                    train_head.run(
+                        config.train_head,
+                        seed=config.seed,
+                        threads=config.threads,
+                        head=config.head,
+                        prepared=self._prepared,
+                        features=self._features,
+                        out=aside,
+                        log=lambda *_: None,
+                    )
+        return folder
+
+
+def _opened(config: Any, name: str, searched: Space, model: Any) -> Study:
+    """The study, with the trials that it begins with."""
+    opened = study.open_study(config, name, avoid=searched.head_only)
+    with study.lock_of(name):
+        opened.set_user_attr("cuts", searched.cuts)
+        current = searched.current(config, model)
+        study.add_once(opened, searched.params(config, current), REFERENCES[0])
+        study.add_once(opened, searched.params(config, NONE), REFERENCES[1])
+    return opened

@@ -1,0 +1,144 @@
+"""MLflow runs of a sweep: one a study, below it one a trial.
+
+Runs are found by tags, so that a sweep that goes on goes on in the same runs.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from filelock import FileLock
+
+from pipeline import processes, tracking_store
+from pipeline import run_records as records
+from pipeline.errors import Stopped
+from pipeline.outputs import ROOT, digest
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+class TrialRun(Protocol):
+    """What a worker tells of a trial."""
+
+    def log(self, metrics: dict[str, float], epoch: int) -> None:
+        """Log the metrics of an epoch."""
+
+    def finish(self, metrics: dict[str, float]) -> None:
+        """Log the final metrics."""
+
+
+class Untracked:
+    """Logs nothing, anywhere."""
+
+    def log(self, metrics: dict[str, float], epoch: int) -> None:
+        """Log nothing."""
+
+    def finish(self, metrics: dict[str, float]) -> None:
+        """Log nothing."""
+
+
+class Tracker:
+    """The run of a study, and those of its trials.
+
+    Args:
+        config: The whole config.
+        study: The study's name.
+
+    Raises:
+        InputError: The tracking store cannot be reached.
+    """
+
+    def __init__(self, config: Any, study: str) -> None:
+        self._study, self._config = study, config
+        self._client: MlflowClient | None = None
+        if not config.tracking.enabled:
+            return
+        self._client = tracking_store.connect(config.tracking)
+        self._experiment = tracking_store.experiment(self._client, config.tracking)
+        self._data_md5 = digest(ROOT / "prepare")
+        tags = {"sweep.study": study, "sweep.role": "study"}
+        with FileLock(tracking_store.lock_path()):
+            self._run = self._found_or_made(f"sweep {study}", tags, config)
+
+    def start(self, settings: dict[str, Any]) -> None:
+        """The study's run is RUNNING, this process's, with the sweep's settings."""
+        if self._client is None:
+            return
+        records.bury(self._client, self._experiment)
+        for name, value in {**processes.identity(), **settings}.items():
+            self._client.set_tag(self._run, name, str(value))
+        self._client.update_run(self._run, status="RUNNING")
+
+    @contextmanager
+    def trial(self, number: int, name: str, config: Any) -> Iterator[TrialRun]:
+        """Track a trial: FINISHED, KILLED if it is pruned or interrupted, FAILED if it raises.
+
+        Args:
+            number: Of the trial.
+            name: What it tries, for people.
+            config: Its whole config.
+        """
+        if self._client is None:
+            yield Untracked()
+            return
+        tags = {
+            "sweep.study": self._study,
+            "sweep.role": "trial",
+            "sweep.trial": str(number),
+            "mlflow.parentRunId": self._run,
+        }
+        run = self._found_or_made(f"trial {number}: {name}", tags, config)
+        try:
+            yield _Tracked(self._client, run)
+        except (Stopped, SystemExit, KeyboardInterrupt) as reason:
+            self._client.set_tag(run, "pruned", str(reason) if isinstance(reason, Stopped) else "")
+            self._client.set_terminated(run, "KILLED")
+            raise
+        except BaseException as error:
+            self._client.log_text(run, traceback.format_exc(), "traceback.txt")
+            self._client.set_tag(run, "error", f"{type(error).__name__}: {error}"[:5000])
+            self._client.set_terminated(run, "FAILED")
+            raise
+        self._client.set_terminated(run, "FINISHED")
+
+    def finish(self, folder: Path, metrics: dict[str, float], status: str) -> None:
+        """Log what the sweep found and end its run."""
+        if self._client is None:
+            return
+        self._client.log_batch(self._run, metrics=records.metrics(metrics, 0))
+        for path in sorted(folder.iterdir()):
+            if path.suffix in (".yaml", ".csv", ".html", ".png"):
+                self._client.log_artifact(self._run, str(path))
+        self._client.set_terminated(self._run, status)
+
+    def _found_or_made(self, name: str, tags: dict[str, str], config: Any) -> str:
+        assert self._client is not None
+        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        found = self._client.search_runs([self._experiment], query, max_results=1)
+        if found:
+            run_id = str(found[0].info.run_id)
+            for key, value in processes.identity().items():
+                self._client.set_tag(run_id, key, value)
+            self._client.update_run(run_id, status="RUNNING")
+            return run_id
+        everything = {**tags, **records.common_tags(config), "data.md5": self._data_md5}
+        run = self._client.create_run(self._experiment, run_name=name, tags=everything)
+        self._client.log_batch(run.info.run_id, params=records.params(config)[:100])
+        self._client.log_inputs(run.info.run_id, [records.dataset(config, self._data_md5)])
+        return str(run.info.run_id)
+
+
+class _Tracked:
+    def __init__(self, client: MlflowClient, run: str) -> None:
+        self._client, self._run = client, run
+
+    def log(self, metrics: dict[str, float], epoch: int) -> None:
+        self._client.log_batch(self._run, metrics=records.metrics(metrics, epoch))
+
+    def finish(self, metrics: dict[str, float]) -> None:
+        self._client.log_batch(self._run, metrics=records.metrics(metrics, 0))

@@ -1,0 +1,155 @@
+"""Fine-tuning again and again: each time the bytes of a first time, with every kind of input."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from pipeline import activations, augmentation, backbones, finetuning, fitting, heads, model_file
+from pipeline.backbones import glyph_cnn
+from pipeline.errors import InputError
+from pipeline.finetuning import Config, Finetuner, Tuned
+
+MOVED = [{"RandomTranslation": {"height_factor": 0.2, "width_factor": 0.2}}]
+
+
+@pytest.fixture
+def make(repository: Path, cwd: Path) -> Any:
+    """A fine-tuner on the digits of the default, its store and checkpoints of its own."""
+
+    def made(**augment: Any) -> Finetuner:
+        body = backbones.build(glyph_cnn.Config(), 8, 0)
+        return Finetuner(
+            body,
+            repository / "outputs" / "prepare",
+            activations.Store(activations.Config()),
+            augmentation.Config(**augment),
+            batch_size=32,
+            seed=0,
+            threads=2,
+        )
+
+    return made
+
+
+@pytest.fixture
+def head(cwd: Path) -> Path:
+    """A head that knows nothing yet, so that every fine-tuning betters it."""
+    folder = cwd / "head"
+    folder.mkdir()
+    keras.utils.set_random_seed(0)
+    fresh = heads.build(heads.Config(units=[16], dropout=0.2), 2048, 10)
+    model_file.save(fresh, folder / "head.keras")
+    fitting.report(fitting.Fitted([], 0, {"val_loss": 2.3, "val_accuracy": 0.1}), fresh, folder)
+    return folder
+
+
+def fit(finetuner: Finetuner, head: Path, **settings: Any) -> tuple[Tuned, list[Any]]:
+    """The outcome, and every weight of backbone and head after it."""
+    config = Config(**{"epochs": 2, "learning_rate": 1e-3, "cache": "always", **settings})
+    tuned = finetuner.fit(config, head, lambda *_: None)
+    assert tuned.fitted.best_epoch or config.head_only
+    return tuned, [*finetuner._body.model.get_weights(), *tuned.head.get_weights()]
+
+
+def same(one: list[Any], other: list[Any]) -> bool:
+    return all((a == b).all() for a, b in zip(one, other, strict=True))
+
+
+def test_each_time_is_as_good_as_the_first(make: Any, head: Path) -> None:
+    trials = [
+        {"cut": "block2_conv1", "batch_norm": "train"},
+        {"cut": "block3_conv1"},
+        {"cut": "none"},
+        {"cut": "block2_conv1", "batch_norm": "train", "learning_rate": 1e-4},
+        {"cut": "block3_conv1", "weight_decay": 0.1},
+        {"cut": "block3_conv1", "weight_decay": 0.01},
+        {"cut": "block3_conv1", "label_smoothing": 0.1},
+        {"cut": "block3_conv1", "cache": "never"},
+        {"cut": "block2_conv1", "batch_norm": "train"},
+        {"cut": "block3_conv1", "weight_decay": 0.1},
+    ]
+    again = make()
+    results = []
+    for settings in trials:
+        tuned, weights = fit(again, head, **settings)
+        first, fresh = fit(make(), head, **settings)
+        assert same(weights, fresh), settings
+        assert tuned.fitted == first.fitted, settings
+        results.append(weights)
+    assert same(results[0], results[8])
+    assert same(results[4], results[9])
+    assert not same(results[0], results[3])
+    assert not same(results[4], results[5])
+
+
+def test_a_trace_is_reused_and_only_some_are_kept(
+    make: Any, head: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetuning, "_KEPT_TRACES", 2)
+    finetuner = make()
+    fit(finetuner, head, cut="block3_conv1", epochs=1)
+    ((model, _),) = finetuner._traced.values()
+    traced = model.train_function
+    fit(finetuner, head, cut="block3_conv1", epochs=1, learning_rate=1e-5)
+    assert model.train_function is traced
+    for cut in ("block2_conv1", "block1_conv1"):
+        fit(finetuner, head, cut=cut, epochs=1)
+    assert len(finetuner._traced) == 2
+    assert all(kept is not model for kept, _ in finetuner._traced.values())
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_views_give_the_same_with_and_without_the_cache(make: Any, head: Path, views: int) -> None:
+    settings = {"cut": "block3_conv1", "epochs": 4, "patience": 4}
+    kept, cached = fit(make(views=views, layers=MOVED), head, **settings)
+    plain, uncached = fit(make(views=views, layers=MOVED), head, cache="never", **settings)
+    assert (kept.cached, plain.cached) == (True, False)
+    assert same(cached, uncached)
+    without = fit(make(), head, **settings)[1]
+    assert same(cached, without) == (views == 1), "one view is the picture itself"
+
+
+def test_fresh_pictures_are_the_same_in_every_run_and_never_kept(
+    make: Any, head: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"cut": "block3_conv1", "cache": "auto"}
+    tuned, one = fit(make(views=0, layers=MOVED), head, **settings)
+    assert not tuned.cached
+    assert "augment.views=0 makes new pictures in every epoch" in capsys.readouterr().out
+    assert same(one, fit(make(views=0, layers=MOVED), head, **settings)[1])
+    assert not same(one, fit(make(), head, **settings)[1])
+    with pytest.raises(InputError, match=r"finetune\.cache=always needs pictures that come again"):
+        fit(make(views=0, layers=MOVED), head, cut="block3_conv1")
+
+
+def test_float16_takes_half_and_says_so(
+    make: Any, head: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finetuner = make()
+    _, exact = fit(finetuner, head, cut="block3_conv1")
+    whole = sum(entry.size for entry in finetuner._store.entries())
+    _, rounded = fit(finetuner, head, cut="block3_conv1", precision="float16")
+    half = sum(entry.size for entry in finetuner._store.entries()) - whole
+    assert abs(half / whole - 0.5) < 0.01
+    assert "rounded to float16" in capsys.readouterr().out
+    start = [*make()._body.model.get_weights()]
+    update = np.concatenate([(e - s).ravel() for e, s in zip(exact, start, strict=False)])
+    error = np.concatenate([(e - r).ravel() for e, r in zip(exact, rounded, strict=False)])
+    share = np.linalg.norm(error[: len(update)]) / np.linalg.norm(update)
+    assert 0 < share < 0.3
+    # What is computed must not depend on what happens to be stored.
+    other = make()
+    fit(other, head, cut="block2_conv1", precision="float16")
+    deeper = fit(other, head, cut="block3_conv1", precision="float16")[1]
+    assert same(rounded, deeper)
+
+
+def test_a_head_of_another_network_is_told(make: Any, tmp_path: Path) -> None:
+    head = tmp_path / "other"
+    head.mkdir()
+    keras.Sequential([keras.Input((7,)), keras.layers.Dense(2)]).save(head / "head.keras")
+    with pytest.raises(InputError, match="takes 7 features and glyph_cnn gives 2048"):
+        make().fit(Config(cut="none"), head, lambda *_: None)
