@@ -240,7 +240,12 @@ def _dataset(
         signature = (*signature, tf.TensorSpec((None,), tf.float32))
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     steps = -(-len(order) // batch_size)
-    return dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
+    # There is nothing to tune, and the end of an epoch would wait for the tuner's next turn:
+    # it sleeps twice as long each time, so up to the epoch's length again.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
+    return dataset.with_options(options)
 
 
 def _reseed(layers: list[Any], seed: int, epoch: int) -> None:

@@ -14,8 +14,28 @@ from keras import KerasTensor
 
 
 def replay(model: keras.Model, x: KerasTensor) -> KerasTensor:
-    """The model's layers, one by one, on another input: no model inside a model."""
-    return run(model, {id(model.inputs[0]): x}, skip=set())
+    """The model's layers, one by one, on another input.
+
+    A model inside the model becomes its layers, too, unless a name of theirs is taken.
+    """
+    taken = [node.operation.name for node in nodes(model) if not node.is_input]
+    return run(model, {id(model.inputs[0]): x}, skip=set(), open_up=_openable(model, taken))
+
+
+def _openable(model: keras.Model, taken: list[str]) -> set[int]:
+    """The models inside a model whose layers can take their place."""
+    found: set[int] = set()
+    names = set(taken)
+    for inner in {id(node.operation): node.operation for node in nodes(model)}.values():
+        graph = getattr(inner, "_functional", None) or inner
+        one_input = len(getattr(inner, "inputs", None) or ()) == 1
+        if not (isinstance(inner, keras.Model) and one_input and hasattr(graph, "_nodes_by_depth")):
+            continue
+        own = {node.operation.name for node in nodes(inner) if not node.is_input}
+        if not own & names:
+            names |= own
+            found |= {id(inner)} | _openable(inner, sorted(names - own))
+    return found
 
 
 def nodes(model: keras.Model) -> list[Any]:
@@ -61,13 +81,29 @@ def below(model: keras.Model, cut: Any) -> list[Any]:
     return operations
 
 
-def run(model: keras.Model, tensors: dict[int, KerasTensor], skip: set[int]) -> KerasTensor:
-    """Call the nodes of a model on other tensors; returns what becomes of its output."""
+def run(
+    model: keras.Model,
+    tensors: dict[int, KerasTensor],
+    skip: set[int],
+    open_up: set[int] | None = None,
+) -> KerasTensor:
+    """Call the nodes of a model on other tensors; returns what becomes of its output.
+
+    Args:
+        model: The model.
+        tensors: By the ids of the model's own tensors, what takes their place.
+        skip: Ids of nodes that are not called.
+        open_up: Ids of models inside, the layers of which are called instead.
+    """
     for node in nodes(model):
         known = all(id(tensor) in tensors for tensor in node.outputs)
         if node.is_input or known or id(node) in skip:
             continue
         args, kwargs = node.arguments.fill_in(tensors)
-        outputs = keras.tree.flatten(node.operation(*args, **kwargs))
+        if open_up and id(node.operation) in open_up:
+            entry = {id(node.operation.inputs[0]): args[0]}
+            outputs = [run(node.operation, entry, set(), open_up)]
+        else:
+            outputs = keras.tree.flatten(node.operation(*args, **kwargs))
         tensors |= {id(old): new for old, new in zip(node.outputs, outputs, strict=True)}
     return tensors[id(model.outputs[0])]

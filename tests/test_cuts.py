@@ -1,11 +1,13 @@
 """Cut points, splits and what trains above them, on real networks."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 
 from pipeline import backbones, cuts, heads
-from pipeline.backbones import glyph_cnn, keras_application
+from pipeline.backbones import glyph_cnn, keras_application, keras_file
 from pipeline.errors import InputError
 
 
@@ -173,3 +175,33 @@ def test_only_what_is_above_the_cut_changes(batch_norm: bool) -> None:
     assert moved
     assert {path.split("/")[0] for path in moved} <= named
     assert any("moving_mean" in path for path in moved) == batch_norm
+
+
+def test_a_model_inside_a_model_is_cut_inside(tmp_path: Path) -> None:
+    entry = keras.Input((64, 64, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv_a")(entry)
+    inner = keras.Model(entry, keras.layers.Conv2D(4, 3, name="conv_b")(x), name="inner")
+    network = keras.applications.MobileNetV2(
+        weights=None, include_top=False, input_shape=(64, 64, 3)
+    )
+    stem = keras.Sequential([keras.Input((64, 64, 3)), keras.layers.Rescaling(1 / 255.0), inner])
+    clash = keras.Sequential([keras.layers.Conv2D(3, 5, padding="valid", name="conv_a")])
+    wide = keras.layers.Conv2DTranspose(3, 9, name="wide")
+    outer = keras.Sequential(
+        [stem, clash, wide, network, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)]
+    )
+    outer.build((None, 64, 64, 3))
+    outer.save(tmp_path / "nested.keras")
+    model = backbones.build(keras_file.Config(path=str(tmp_path / "nested.keras")), 64, 0).model
+    points = cuts.cut_points(model)
+    assert {"conv_a", "conv_b", "wide", "block_13_expand_relu"} <= set(points)
+    assert clash.name in points, "a model whose layers' names are taken stays closed"
+    x = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
+    features = keras.Model(outer.inputs, outer.layers[-2].output)
+    expected = features.predict(x, verbose=0)
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-7)
+    for at in ("conv_a", "block_13_expand_relu"):
+        lower, upper = cuts.split(model, at)
+        again = upper.predict(lower.predict(x, verbose=0), verbose=0)
+        np.testing.assert_allclose(again, expected, rtol=1e-4, atol=1e-7)
+    assert cuts.resolve(model, {"blocks": 1}).trainable[0].startswith(("block_16", "Conv_1"))

@@ -1,5 +1,6 @@
 """Fine-tuning again and again: each time the bytes of a first time, with every kind of input."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from pipeline import activations, augmentation, backbones, finetuning, fitting, 
 from pipeline.backbones import glyph_cnn
 from pipeline.errors import InputError
 from pipeline.finetuning import Config, Finetuner, Tuned
+from pipeline.manifest import Manifest
+from pipeline.stages import train_head
 
 MOVED = [{"RandomTranslation": {"height_factor": 0.2, "width_factor": 0.2}}]
 
@@ -153,3 +156,43 @@ def test_a_head_of_another_network_is_told(make: Any, tmp_path: Path) -> None:
     keras.Sequential([keras.Input((7,)), keras.layers.Dense(2)]).save(head / "head.keras")
     with pytest.raises(InputError, match="takes 7 features and glyph_cnn gives 2048"):
         make().fit(Config(cut="none"), head, lambda *_: None)
+
+
+def test_the_test_split_is_never_looked_at(repository: Path, cwd: Path) -> None:
+    prepared, features = cwd / "prepare", cwd / "extract_features"
+    for folder in (prepared, features):
+        shutil.copytree(repository / "outputs" / folder.name, folder)
+    losses = []
+    for spoiled in (False, True):
+        if spoiled:
+            test = Manifest(prepared).indices("test")
+            for path in (prepared / "images.npy", features / "features.npy"):
+                array = np.load(path)
+                array[test] = 255 - array[test]
+                np.save(path, array)
+        body = backbones.build(glyph_cnn.Config(), 8, 0)
+        out = cwd / f"head{spoiled}"
+        out.mkdir()
+        settings = train_head.Config(epochs=5)
+        train_head.run(
+            settings,
+            seed=0,
+            threads=2,
+            head=heads.Config(),
+            prepared=prepared,
+            features=features,
+            out=out,
+            log=lambda *_: None,
+        )
+        finetuner = Finetuner(
+            body,
+            prepared,
+            activations.Store(activations.Config(), cwd / f"store{spoiled}"),
+            augmentation.Config(),
+            batch_size=32,
+            seed=0,
+            threads=2,
+        )
+        tuned, _ = fit(finetuner, out, cut="block3_conv1")
+        losses.append([entry["val_loss"] for entry in tuned.fitted.curve])
+    assert losses[0] == losses[1]

@@ -1,0 +1,203 @@
+"""Fine-tuning from a cut: the Keras guide's recipe beside this project's.
+
+python -m benchmarks.finetune [ROUNDS]
+
+160 px pictures, batches of 32, 2 threads, BatchNorm frozen, head of one layer. The plain
+recipe has the whole backbone in the graph with the layers below the cut frozen, and calls
+`fit`, as keras.io/guides/transfer_learning does. Ours trains on activations of the cut. An
+epoch is timed from the second on: the first one traces. The theory: with T the share of the
+forward operations above the cut, an epoch costs 1 + 2 T plain and 3 T on activations.
+One case is run as the guide has it, too, with tf.data's tuner on.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from benchmarks import side_by_side
+from pipeline import runtime
+
+SIZE_PX, EPOCHS, BATCH, CLASSES, THREADS = 160, 4, 32, 5, 2
+CASES = {
+    "MobileNetV2 block_3": ("MobileNetV2", "block_3_expand", 512),
+    "MobileNetV2 block_6": ("MobileNetV2", "block_6_expand", 512),
+    "MobileNetV2 block_10": ("MobileNetV2", "block_10_expand", 512),
+    "MobileNetV2 block_13": ("MobileNetV2", "block_13_expand", 512),
+    "MobileNetV2 block_16": ("MobileNetV2", "block_16_expand", 512),
+    "ResNet50 conv5_block2": ("ResNet50", "conv5_block2_1_conv", 128),
+    "VGG16 block5": ("VGG16", "block5_conv1", 96),
+    "EfficientNetV2B0 block6h": ("EfficientNetV2B0", "block6h_expand_conv", 256),
+}
+TUNED = "MobileNetV2 block_13"
+SCALES = {"MobileNetV2": (1 / 127.5, -1.0)}
+
+
+def pictures(count: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
+    return images, rng.integers(CLASSES, size=count)
+
+
+def calibrate(network: Any, images: np.ndarray) -> None:
+    """Give BatchNorm the statistics of pictures: fresh ones squash everything to denormals."""
+    import keras
+
+    norms = [one for one in network.layers if isinstance(one, keras.layers.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    network(images.astype(np.float32), training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def plain(name: str, cut: str, count: int, tuned: bool = False) -> float:
+    """Seconds an epoch of the guide's recipe.
+
+    At the end of each epoch `fit` waits for the next turn of tf.data's tuner, which sleeps
+    twice as long each time: up to the epoch's length again. Off for a fair comparison.
+    """
+    import keras
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+    images, labels = pictures(count)
+    base = getattr(keras.applications, name)(
+        weights=None, include_top=False, input_shape=(SIZE_PX, SIZE_PX, 3)
+    )
+    scaled = keras.layers.Rescaling(*SCALES.get(name, (1.0, 0.0)))
+    calibrate(base, np.asarray(scaled(images[:BATCH])))
+    names = [layer.name for layer in base.layers]
+    for layer in base.layers[: names.index(cut)]:
+        layer.trainable = False
+    for layer in base.layers:  # or `fit` moves their statistics: keras-team/keras 20285
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+    entry = keras.Input((SIZE_PX, SIZE_PX, 3))
+    x = keras.layers.GlobalAveragePooling2D()(base(scaled(entry), training=False))
+    model = keras.Model(entry, keras.layers.Dense(CLASSES, activation="softmax")(x))
+    model.compile(
+        keras.optimizers.Adam(1e-5), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    ends = [time.perf_counter()]
+    tick = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: ends.append(time.perf_counter()))
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(count, seed=0)
+    options = tf.data.Options()
+    options.autotune.enabled = tuned
+    dataset = dataset.batch(BATCH).prefetch(2).with_options(options)
+    model.fit(dataset, epochs=EPOCHS, verbose=0, callbacks=[tick])
+    return float(median(np.diff(ends)[1:]))
+
+
+def ours(name: str, cut: str, count: int) -> float:
+    """Seconds an epoch on the activations of the cut."""
+    runtime.configure(0, THREADS)
+    from pipeline import activations, backbones, cuts, fitting, heads
+    from pipeline.backbones import keras_application
+    from pipeline.training import Training
+
+    images, labels = pictures(count)
+    body = backbones.build(keras_application.Config(name=name, weights=None), SIZE_PX, 0)
+    calibrate(body.model, images[:BATCH])
+    head = heads.build(heads.Config(), body.model.output_shape[1], CLASSES)
+    chosen = cuts.resolve(body.model, cut)
+    cuts.freeze(body.model, chosen.trainable, False)
+    _, upper = cuts.split(body.model, chosen.at)
+    starts: list[float] = []
+    ends: list[float] = []
+
+    class Timed:
+        """Inputs that note when an epoch begins: what comes after it is not training."""
+
+        def __init__(self, array: np.ndarray) -> None:
+            self._array, self.shape = array, array.shape
+
+        def begin(self, epoch: int) -> None:
+            starts.append(time.perf_counter())
+
+        def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+            return self._array[rows]
+
+    class Held(Timed):
+        """The one picture of validation: when it is asked for, the epoch is over."""
+
+        def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+            ends.append(time.perf_counter())
+            return self._array[rows]
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = activations.Store(activations.Config(), Path(folder))
+        source = activations.Source(body.model, images, BATCH, THREADS, "", "")
+        kept = activations.below(store, source, chosen.at, np.arange(count))
+        one = np.arange(1)
+        fitting.fit(
+            heads.join(upper, head, "above"),
+            fitting.Examples(Timed(kept), np.arange(count), labels),
+            fitting.Examples(Held(kept), one, labels[:1]),
+            Training(learning_rate=1e-5, epochs=EPOCHS, patience=EPOCHS, batch_size=BATCH),
+            seed=0,
+            work=Path(folder) / "work",
+            log=lambda *_: None,
+        )
+    # The first is the judgement before the first epoch.
+    lasted = [end - start for start, end in zip(starts, ends[1:], strict=True)]
+    return float(median(lasted[1:]))
+
+
+def measure(name: str) -> side_by_side.Figures:
+    recipe, _, case = name.partition(" ")
+    if recipe == "tuned":
+        return {"epoch_s": plain(*CASES[case], tuned=True)}
+    return {"epoch_s": {"plain": plain, "ours": ours}[recipe](*CASES[case])}
+
+
+def theory(case: str) -> float:
+    """(1 + 2 T) / 3 T."""
+    from pipeline import backbones, cuts
+    from pipeline.backbones import keras_application
+
+    name, cut, _ = CASES[case]
+    model = backbones.build(keras_application.Config(name=name, weights=None), SIZE_PX, 0).model
+    at = cuts.resolve(model, cut).at
+    (point,) = [point for point in cuts.describe(model) if point.name == at]
+    above = 1 - point.flops_below
+    return (1 + 2 * above) / (3 * above)
+
+
+def main(rounds: int) -> None:
+    names = [f"{recipe} {case}" for case in CASES for recipe in ("plain", "ours")]
+    names.append(f"tuned {TUNED}")
+    found = side_by_side.in_turn("benchmarks.finetune", names, rounds)
+    lines = [
+        f"`python -m benchmarks.finetune {rounds}`: seconds an epoch, medians of {rounds} rounds.",
+        "",
+        "| network, from | plain | ours | ratio, median (range) | theory | share of it |",
+        "|---|---|---|---|---|---|",
+    ]
+    runtime.configure(0, THREADS)
+    for case in CASES:
+        times = {
+            recipe: median(figures["epoch_s"] for figures in found[f"{recipe} {case}"])
+            for recipe in ("plain", "ours")
+        }
+        gains = side_by_side.ratios(found, f"plain {case}", f"ours {case}", "epoch_s")
+        best = theory(case)
+        lines.append(
+            f"| {case} | {times['plain']:.2f} | {times['ours']:.2f} "
+            f"| {side_by_side.middle(gains)} | {best:.2f} | {median(gains) / best:.0%} |"
+        )
+    waited = [figures["epoch_s"] for figures in found[f"tuned {TUNED}"]]
+    lines += [
+        "",
+        "The plain recipe is run without tf.data's tuner, for whose next turn `fit` waits at the",
+        f"end of every epoch; with it, {TUNED} takes {side_by_side.middle(waited)} s.",
+    ]
+    side_by_side.write("Fine-tuning", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    side_by_side.start("benchmarks.finetune", measure, main)

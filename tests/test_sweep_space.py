@@ -1,0 +1,93 @@
+"""What a sweep varies: cuts in order, ranges, choices, and mistakes in them."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from pipeline import backbones, config
+from pipeline.backbones import glyph_cnn, keras_application
+from pipeline.errors import InputError
+from pipeline.sweep import space
+from pipeline.sweep.space import Space
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def composed(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Composes the default's config with words of the command line."""
+    monkeypatch.chdir(PROJECT)
+    return lambda *words: config.compose(list(words))
+
+
+def test_cuts_are_ordered_and_told_apart_by_what_learns(composed: Any) -> None:
+    model = backbones.build(glyph_cnn.Config(), 8, 0).model
+    blocks = space.cut_choices(model, composed())
+    assert blocks == ("block1_conv1", "block2_conv1", "block3_conv1", "none")
+    every = space.cut_choices(model, composed("sweep.cuts=all"))
+    assert set(blocks) <= set(every)
+    assert len(every) > len(blocks)
+    listed = space.cut_choices(model, composed("sweep.cuts=[block3_conv2,{blocks: 1},none]"))
+    assert listed == ("block2_conv1", "block3_conv1", "block3_conv2", "none"), "the present, too"
+    again = space.cut_choices(model, composed("sweep.cuts=[block3_conv1,{blocks: 1}]"))
+    assert again == ("block2_conv1", "block3_conv1", "none"), "two names for one cut"
+    with pytest.raises(InputError, match=r"finetune\.cut must name a layer"):
+        space.cut_choices(model, composed("sweep.cuts=[blok]"))
+    with pytest.raises(InputError, match=r"sweep\.cuts must be blocks, all, or a list of cuts"):
+        space.cut_choices(model, composed("sweep.cuts=some"))
+
+
+def test_the_blocks_of_a_real_network(composed: Any) -> None:
+    network = keras_application.Config(name="MobileNetV2", weights=None)
+    model = backbones.build(network, 96, 0).model
+    found = space.cut_choices(model, composed("finetune.cut=block_13_expand"))
+    assert 15 < len(found) < 22
+    assert found.index("block_3_expand") < found.index("block_13_expand") < found.index("none")
+
+
+def test_the_present_settings_always_belong_to_the_space(composed: Any) -> None:
+    wide = composed("finetune.learning_rate=0.5", "+sweep.space.head={dropout: [0.1, 0.2]}")
+    knobs = space.knobs(wide)
+    rate = knobs["finetune.learning_rate"]
+    assert isinstance(rate, optuna.distributions.FloatDistribution)
+    assert (rate.low, rate.high, rate.log) == (1e-5, 0.5, True)
+    assert knobs["head.dropout"] == optuna.distributions.CategoricalDistribution([0.1, 0.2, 0.0])
+    searched = Space(("a", "b", "none"), knobs)
+    params = {"cut": 1, "finetune.learning_rate": 0.5, "head.dropout": 0.0}
+    assert searched.params(wide, "b") == params
+    settings = searched.suggest(optuna.trial.FixedTrial(params))
+    expected = {"finetune.cut": "b", "finetune.learning_rate": 0.5, "head.dropout": 0.0}
+    assert settings == expected
+    words = space.overrides({**settings, "head.units": [64, 32], "use.head": "mlp"})
+    again = composed(*words)
+    assert again.finetune.cut == "b"
+    assert list(again.head.units) == [64, 32]
+
+
+def test_how_many_different_trials(composed: Any) -> None:
+    cuts = ("a", "b", "none")
+    grid = "sweep.space={finetune: {learning_rate: [1e-4, 3e-4], epochs: {low: 10, high: 30}}}"
+    assert Space(cuts, space.knobs(composed(grid))).combinations == 2 * 2 * 21 + 1
+    assert Space(cuts, space.knobs(composed())).combinations is None
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("+sweep.space.finetune.cut=[a]", "cannot hold finetune.cut: it is varied already"),
+        ("+sweep.space.finetune.label_smoothing=[0.1]", "changes the validation loss"),
+        ("+sweep.space.prepare={image_size: [8]}", "got prepare.image_size: for others, edit"),
+        ("+sweep.space.finetune.rate=[1]", "holds finetune.rate, which is no setting"),
+        ("+sweep.space.seed=3", "nested like params.yaml.* got seed: 3"),
+        ("sweep.space.finetune.learning_rate=3", "must be a list of choices, or {low, high}"),
+        ("+sweep.space.finetune.epochs={low: 5}", "must be a list of choices, or {low, high}"),
+        ("+sweep.space.finetune.epochs={low: 40, high: 35}", "must be a list of choices"),
+        ("+sweep.space.head={units: {low: 1, high: 2}}", "must be a list of choices"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(composed: Any, word: str, told: str) -> None:
+    with pytest.raises(InputError, match=told) as caught:
+        space.knobs(composed(word))
+    assert "\n" not in str(caught.value)

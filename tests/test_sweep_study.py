@@ -1,0 +1,199 @@
+"""Trials that several processes share: none lost, none counted twice, whoever is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from pipeline.errors import InputError, Stopped
+from pipeline.sweep import study
+from pipeline.sweep.settings import Config, Pruner, Sampler
+
+WORKER = """
+import sys
+sys.path.insert(0, {tests!r})
+import test_sweep_study as t
+t.work(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))
+"""
+
+
+def config_of(**sweep: Any) -> Any:
+    return SimpleNamespace(sweep=Config(**sweep), sampler=Sampler(), pruner=Pruner(), seed=0)
+
+
+def slow(trial: optuna.Trial, seconds: float) -> float:
+    x = trial.suggest_float("x", 0, 1)
+    time.sleep(seconds)
+    return x
+
+
+def work(storage: str, total: int, seconds: float) -> None:
+    opened = study.open_study(config_of(storage=storage, heartbeat_s=1), "s")
+    study.run_trials(opened, lambda trial: slow(trial, seconds), total)
+
+
+def start(storage: str, total: int, seconds: float) -> subprocess.Popen[bytes]:
+    code = WORKER.format(tests=str(Path(__file__).parent))
+    return subprocess.Popen([sys.executable, "-c", code, storage, str(total), str(seconds)])
+
+
+def trials(storage: str) -> list[optuna.trial.FrozenTrial]:
+    return study.open_study(config_of(storage=storage), "s").get_trials()
+
+
+@pytest.mark.parametrize("storage", ["sqlite", "journal"])
+def test_four_workers_and_one_is_killed(cwd: Path, storage: str) -> None:
+    workers = [start(storage, 12, 0.3) for _ in range(4)]
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        time.sleep(0.05)
+        mine = [
+            trial
+            for trial in (trials(storage) if (cwd / "sweeps").exists() else [])
+            if trial.state == TrialState.RUNNING
+            and trial.user_attrs.get("process", {}).get("process.pid") == str(workers[0].pid)
+        ]
+        if mine:
+            break
+    workers[0].kill()
+    assert [worker.wait(120) for worker in workers[1:]] == [0, 0, 0]
+    found = trials(storage)
+    assert [trial.number for trial in found] == list(range(12))
+    assert {trial.state for trial in found} == {TrialState.COMPLETE}
+    (killed,) = [trial for trial in found if trial.number == mine[0].number]
+    assert killed.user_attrs["deaths"] == 1
+    assert killed.user_attrs["process"]["process.pid"] != str(workers[0].pid)
+    if mine[0].params:
+        assert killed.params == mine[0].params, "as it was"
+
+
+def distance(trial: optuna.Trial) -> float:
+    return (trial.suggest_float("x", 0, 1) - 0.3) ** 2
+
+
+def test_a_resumed_study_goes_on_as_a_whole_one(cwd: Path, monkeypatch: Any) -> None:
+    def swept(name: str, *totals: int) -> list[dict[str, float]]:
+        for total in totals:
+            opened = study.open_study(config_of(), name)
+            study.run_trials(opened, distance, total)
+        return [trial.params for trial in opened.get_trials()]
+
+    whole = swept("whole", 25)
+    assert swept("parts", 3, 14, 25) == whole
+    assert len({params["x"] for params in whole}) == 25
+
+
+def test_states_are_counted_as_they_should(cwd: Path) -> None:
+    opened = study.open_study(config_of(), "s")
+
+    def objective(trial: optuna.Trial) -> float:
+        if trial.number == 1:
+            raise Stopped("pruned after epoch 1")
+        if trial.number == 2:
+            raise MemoryError("no room")
+        return 0.5
+
+    study.run_trials(opened, objective, 4)
+    found = opened.get_trials()
+    states = [trial.state.name for trial in found]
+    assert states == ["COMPLETE", "PRUNED", "FAIL", "COMPLETE"]
+    assert "MemoryError: no room" in found[2].user_attrs["error"]
+    assert "Traceback" in found[2].user_attrs["error"]
+    assert len(study.finished(found)) == 4
+    study.run_trials(opened, objective, 4)
+    assert len(opened.get_trials()) == 4, "all there already"
+
+
+def test_a_trial_that_kills_its_process_again_and_again_is_given_up(cwd: Path) -> None:
+    code = "import test_sweep_study as t; t.deadly()"
+    tests = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}"}
+    for _ in range(study.DEATHS):
+        done = subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, check=False)
+        assert done.returncode == -9
+    opened = study.open_study(config_of(), "s")
+    study.run_trials(opened, lambda trial: 1.0, 3)
+    states = Counter(trial.state.name for trial in opened.get_trials())
+    assert states == {"FAIL": 1, "COMPLETE": 2}
+    assert "killed 3 times: too little memory?" in opened.get_trials()[0].user_attrs["error"]
+
+
+def deadly() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 0.0
+
+    study.run_trials(study.open_study(config_of(), "s"), objective, 3)
+
+
+def test_a_worker_that_is_asked_to_stop_leaves_its_trial_to_others(cwd: Path) -> None:
+    opened = study.open_study(config_of(), "s")
+
+    def interrupted(trial: optuna.Trial) -> float:
+        trial.suggest_float("x", 0, 1)
+        sys.exit(143)
+
+    with pytest.raises(SystemExit):
+        study.run_trials(opened, interrupted, 2)
+    (left,) = opened.get_trials()
+    assert left.state == TrialState.WAITING
+    study.run_trials(opened, lambda trial: trial.suggest_float("x", 0, 1), 2)
+    first, _ = opened.get_trials()
+    assert first.params == left.params
+    assert "deaths" not in first.user_attrs
+
+
+def test_two_machines_do_not_start_one_too_many(cwd: Path) -> None:
+    opened = study.open_study(config_of(), "s")
+    lock = study.lock_of("s")
+    for _ in range(2):  # another machine takes the last two places in the same moment
+        opened.ask()
+    with lock:
+        objective = study._owned(lambda trial: 1.0, opened, lock, 2)
+        opened.optimize(objective, n_trials=1, catch=(Exception,))
+    surplus = opened.get_trials()[2]
+    assert surplus.state == TrialState.FAIL
+    assert study.finished([surplus]) == []
+
+
+def test_queued_once(cwd: Path) -> None:
+    opened = study.open_study(config_of(), "s")
+    for _ in range(2):
+        study.add_once(opened, {"x": 0.5}, "current")
+    study.run_trials(opened, lambda trial: trial.suggest_float("x", 0, 1), 1)
+    study.add_once(opened, {"x": 0.5}, "current")
+    (trial,) = opened.get_trials()
+    assert (trial.params, trial.user_attrs["kind"]) == ({"x": 0.5}, "current")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"storage": "mysql"}, "sweep.storage must be sqlite, journal, or a database's URL"),
+        ({"storage": "nodb://h/d"}, "sweep.storage"),
+        ({"storage": "postgresql+psycopg://127.0.0.1:1/d"}, "must be a database that answers"),
+    ],
+)
+def test_storages_that_do_not_answer(cwd: Path, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told) as caught:
+        study.open_study(config_of(**changes), "s")
+    assert "\n" not in str(caught.value)
+
+
+def test_samplers_and_pruners_that_do_not_exist(cwd: Path) -> None:
+    config = config_of()
+    config.sampler = Sampler(name="Guess")
+    with pytest.raises(InputError, match=r"sampler.name must be a class of optuna.samplers"):
+        study.open_study(config, "s")
+    config.sampler, config.pruner = Sampler(), Pruner(options={"n": 1})
+    with pytest.raises(InputError, match=r"pruner.options do not suit MedianPruner"):
+        study.open_study(config, "s")
