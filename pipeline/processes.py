@@ -23,7 +23,9 @@ def dead(owner: Mapping[str, str]) -> bool:
     if owner["process.host"] != socket.gethostname():
         return False
     try:
-        started = psutil.Process(int(owner["process.pid"])).create_time()
+        process = psutil.Process(int(owner["process.pid"]))
+        if process.status() == psutil.STATUS_ZOMBIE:  # killed, and nobody has asked how
+            return True
+        return abs(process.create_time() - float(owner["process.started"])) >= 1
     except psutil.NoSuchProcess:
         return True
-    return abs(started - float(owner["process.started"])) >= 1

@@ -199,8 +199,9 @@ def test_failed_and_pruned_trials_are_kept_and_tracked(clone: Path, run: Run) ->
 
 
 def test_two_workers_on_a_grid(clone: Path, run: Run) -> None:
-    grid = "sweep.space={finetune: {learning_rate: [1e-4, 3e-4]}}"
-    words = ["finetune.epochs=2", "use.sampler=grid", grid, "sweep.workers=2"]
+    rate = "sweep.space.finetune.learning_rate"
+    words = ["finetune.epochs=2", "use.sampler=grid", "sweep.workers=2"]
+    words += [f"~{rate}", f"+{rate}=[1e-4, 3e-4]"]
     sweep(clone, run, *words, "sweep.n_trials=50", "use.tracking=none")
     folder, trials = study_of(clone)
     tried = [tuple(sorted(t.user_attrs["settings"].items())) for t in finished(trials)]

@@ -68,8 +68,10 @@ def test_the_present_settings_always_belong_to_the_space(composed: Any) -> None:
 
 def test_how_many_different_trials(composed: Any) -> None:
     cuts = ("a", "b", "none")
-    grid = "sweep.space={finetune: {learning_rate: [1e-4, 3e-4], epochs: {low: 10, high: 30}}}"
-    assert Space(cuts, space.knobs(composed(grid))).combinations == 2 * 2 * 21 + 1
+    rate = "sweep.space.finetune.learning_rate"
+    grid = [f"~{rate}", f"+{rate}=[1e-4, 3e-4]"]
+    grid.append("+sweep.space.finetune.epochs={low: 10, high: 30}")
+    assert Space(cuts, space.knobs(composed(*grid))).combinations == 2 * 2 * 21 + 1
     assert Space(cuts, space.knobs(composed())).combinations is None
 
 

@@ -4,10 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-def _learning_rate() -> dict[str, Any]:
-    return {"finetune": {"learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}}}
-
-
 @dataclass
 class Config:
     """Section `sweep`.
@@ -18,7 +14,8 @@ class Config:
         cuts: Where to cut: `blocks` for the beginning of every block, `all` for every cut
             point, or a list of what `finetune.cut` takes. Head only is always tried.
         space: What else is varied, nested like params.yaml: a list of choices, or
-            {low, high} with `log: true` or a `step` where wanted.
+            {low, high} with `log: true` or a `step` where wanted. If empty, the learning
+            rate of fine-tuning, from 1e-5 to 1e-2.
         study: First part of the study's name; null for the data's and the backbone's.
         storage: `sqlite`, `journal`, or the URL of a database that several machines share.
         workers: Processes on this machine.
@@ -28,7 +25,7 @@ class Config:
 
     n_trials: int = 20
     cuts: Any = "blocks"
-    space: dict[str, Any] = field(default_factory=_learning_rate)
+    space: dict[str, Any] = field(default_factory=dict)
     study: str | None = None
     storage: str = "sqlite"
     workers: int = 1

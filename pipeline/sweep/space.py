@@ -29,6 +29,7 @@ _REFUSED = {
     "finetune.label_smoothing": "it changes the validation loss, by which trials are compared",
     "finetune.cache": "it changes no result",
 }
+_DEFAULT = {"finetune": {"learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}}}
 NONE = "none"
 
 
@@ -116,7 +117,7 @@ def knobs(config: Any) -> dict[str, BaseDistribution]:
         InputError: A setting that cannot be varied, or a range that is none.
     """
     found = {}
-    for key, drawn_from in _leaves(config.sweep.space):
+    for key, drawn_from in _leaves(config.sweep.space or _DEFAULT):
         section = key.partition(".")[0]
         if key in _REFUSED:
             raise InputError(f"sweep.space cannot hold {key}: {_REFUSED[key]}")
@@ -159,7 +160,7 @@ def cut_choices(model: keras.Model, config: Any) -> tuple[str, ...]:
     for cut in wanted:
         resolved = cuts.resolve(model, cut, batch_norm)
         learning = cuts.learning(model, resolved, batch_norm)
-        found.setdefault(learning, resolved.trainable[0])
+        found[learning] = learning[0]
     ordered = sorted(found.items(), key=lambda item: -len(item[0]))
     return (*(name for _, name in ordered), NONE)
 
@@ -192,6 +193,8 @@ def _distribution(key: str, drawn_from: Any, current: Any) -> BaseDistribution:
     if not isinstance(drawn_from, dict) or not {"low", "high"} <= set(drawn_from):
         raise InputError(rule)
     if set(drawn_from) - {"low", "high", "log", "step"} or not isinstance(current, (int, float)):
+        raise InputError(rule)
+    if drawn_from["low"] > drawn_from["high"]:
         raise InputError(rule)
     low, high = min(drawn_from["low"], current), max(drawn_from["high"], current)
     options = {name: drawn_from[name] for name in ("log", "step") if name in drawn_from}

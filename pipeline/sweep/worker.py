@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import psutil
 from optuna import Study, Trial
 
 from pipeline import activations, backbones, curves, outputs, provenance, runtime, workspace
@@ -44,9 +47,17 @@ def run(config: Any, words: list[str], compose: Compose, name: str) -> None:
     # A worker that is asked to stop leaves its trial to others; Optuna would fail it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(128 + signal.SIGTERM))
+    threading.Thread(target=_end_with_the_sweep, args=(os.getppid(),), daemon=True).start()
     runtime.configure(config.seed, config.threads)
     worker = _Worker(config, words, compose, name)
     study.run_trials(worker.study, worker.objective, worker.total)
+
+
+def _end_with_the_sweep(parent: int) -> None:
+    """Stop this worker when the process that started it is gone."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def total_of(config: Any, searched: Space) -> int:
@@ -83,7 +94,6 @@ class _Worker:
             threads=config.threads,
         )
         self._tracker = Tracker(config, name)
-        self._parent = os.getppid()
 
     def objective(self, trial: Trial) -> float:
         """The validation loss of a trial's best epoch."""
@@ -108,6 +118,7 @@ class _Worker:
                 "seconds": perf_counter() - started,
                 "cache_hits": self._store.hits - hits,
                 "cache_misses": self._store.misses - misses,
+                "memory_mb": psutil.Process().memory_info().rss / 1e6,
             }
             run.finish(found)
         for name, value in found.items():
@@ -115,8 +126,6 @@ class _Worker:
         return float(found["val_loss"])
 
     def _report(self, trial: Trial, loss: float, epoch: int) -> None:
-        if os.getppid() != self._parent:
-            sys.exit("the sweep that started this worker is gone")
         known = self.study._storage.get_trial(trial._trial_id).intermediate_values
         if epoch not in known:  # a trial that was taken up again reports its first epochs twice
             trial.report(loss, epoch)
