@@ -5,6 +5,7 @@ Runs are found by tags, so that a sweep that goes on goes on in the same runs.
 
 from __future__ import annotations
 
+import json
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,9 +71,8 @@ class Tracker:
         if self._client is None:
             return
         records.bury(self._client, self._experiment)
-        for name, value in {**processes.identity(), **settings}.items():
-            self._client.set_tag(self._run, name, str(value))
-        self._client.update_run(self._run, status="RUNNING")
+        self._client.set_tag(self._run, "sweep.settings", json.dumps(settings))
+        self._take(self._run)
 
     @contextmanager
     def trial(self, number: int, name: str, config: Any) -> Iterator[TrialRun]:
@@ -93,6 +93,7 @@ class Tracker:
             "mlflow.parentRunId": self._run,
         }
         run = self._found_or_made(f"trial {number}: {name}", tags, config)
+        self._take(run)
         try:
             yield _Tracked(self._client, run)
         except (Stopped, SystemExit, KeyboardInterrupt) as reason:
@@ -121,16 +122,19 @@ class Tracker:
         query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         found = self._client.search_runs([self._experiment], query, max_results=1)
         if found:
-            run_id = str(found[0].info.run_id)
-            for key, value in processes.identity().items():
-                self._client.set_tag(run_id, key, value)
-            self._client.update_run(run_id, status="RUNNING")
-            return run_id
+            return str(found[0].info.run_id)
         everything = {**tags, **records.common_tags(config), "data.md5": self._data_md5}
         run = self._client.create_run(self._experiment, run_name=name, tags=everything)
         self._client.log_batch(run.info.run_id, params=records.params(config)[:100])
         self._client.log_inputs(run.info.run_id, [records.dataset(config, self._data_md5)])
         return str(run.info.run_id)
+
+    def _take(self, run: str) -> None:
+        """Let a run be RUNNING, as this process's."""
+        assert self._client is not None
+        for key, value in processes.identity().items():
+            self._client.set_tag(run, key, value)
+        self._client.update_run(run, status="RUNNING")
 
 
 class _Tracked:
