@@ -145,4 +145,6 @@ class _Tracked:
         self._client.log_batch(self._run, metrics=records.metrics(metrics, epoch))
 
     def finish(self, metrics: dict[str, float]) -> None:
-        self._client.log_batch(self._run, metrics=records.metrics(metrics, 0))
+        # The curve has the plain names, and MLflow shows the last of it.
+        best = {f"best_{k}" if k.startswith("val_") else k: v for k, v in metrics.items()}
+        self._client.log_batch(self._run, metrics=records.metrics(best, 0))

@@ -72,7 +72,7 @@ def test_from_the_sweep_to_the_adopted_winner(
         child = by_number[trial.number]
         cut = trial.user_attrs["settings"]["finetune.cut"]
         assert child.data.params["finetune.cut"] == cut
-        assert child.data.metrics["val_loss"] == trial.value
+        assert child.data.metrics["best_val_loss"] == trial.value
         assert {"seconds", "cache_hits", "cache_misses"} <= set(child.data.metrics)
         epochs = client.get_metric_history(child.info.run_id, "loss")
         assert len(epochs) == (0 if cut == "none" else len(trial.intermediate_values))

@@ -1,6 +1,6 @@
 """Sections `sweep`, `sampler` and `pruner`. Imports nothing heavy."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -30,6 +30,10 @@ class Config:
     storage: str = "sqlite"
     workers: int = 1
     heartbeat_s: int = 60
+
+    def described(self) -> dict[str, Any]:
+        """The settings, without a database's user and password."""
+        return {**asdict(self), "storage": self.storage.rpartition("@")[2]}
 
 
 @dataclass

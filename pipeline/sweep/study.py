@@ -14,7 +14,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -182,10 +181,21 @@ class _Seeded(BaseSampler):
         self._inner.after_trial(study, trial, state, values)
 
 
-def add_once(study: Study, params: dict[str, Any], kind: str) -> None:
-    """Queue a trial with given parameters unless the study has it, in whatever state."""
+def add_once(
+    study: Study, params: dict[str, Any], kind: str, telling: tuple[str, ...] = ()
+) -> None:
+    """Queue a trial with given parameters unless the study has it, in whatever state.
+
+    Args:
+        study: Of the trial.
+        params: Its parameters.
+        kind: What it is for.
+        telling: The parameters that tell whether it is there; all of them if empty.
+    """
     for trial in study.get_trials(deepcopy=False):
-        if trial.system_attrs.get("fixed_params", trial.params) == params and not _died(trial):
+        there = trial.system_attrs.get("fixed_params", trial.params)
+        same = all(there.get(name) == params[name] for name in telling or params)
+        if same and not _died(trial):
             return
     study.enqueue_trial(params, user_attrs={"kind": kind})
 
@@ -291,9 +301,3 @@ def _reacquired(lock: FileLock) -> Iterator[None]:
         yield
     finally:
         lock.acquire()
-
-
-def describe(config: Config) -> dict[str, Any]:
-    """The settings of a sweep without a database's password."""
-    url = config.storage.split("@")[-1] if "@" in config.storage else config.storage
-    return {**asdict(config), "storage": url}

@@ -54,7 +54,7 @@ def run(config: Any, words: list[str], compose: Callable[[list[str]], Any]) -> N
     name = study.name_of(config, varied, prepared, features)
     opened = study.open_study(config, name)
     tracker = Tracker(config, name)
-    tracker.start(study.describe(config.sweep))
+    tracker.start(config.sweep.described())
     folder = study.folder() / name
     folder.mkdir(exist_ok=True)
     print(f"study {name}; what its workers say is in {folder}", flush=True)

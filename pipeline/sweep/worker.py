@@ -166,5 +166,5 @@ def _opened(config: Any, name: str, searched: Space, model: Any) -> Study:
         opened.set_user_attr("cuts", searched.cuts)
         current = searched.current(config, model)
         study.add_once(opened, searched.params(config, current), REFERENCES[0])
-        study.add_once(opened, searched.params(config, NONE), REFERENCES[1])
+        study.add_once(opened, searched.params(config, NONE), REFERENCES[1], telling=("cut",))
     return opened
