@@ -165,6 +165,16 @@ def test_two_machines_do_not_start_one_too_many(cwd: Path) -> None:
     assert study.finished([surplus]) == []
 
 
+def test_two_machines_that_queue_the_same_trial_run_it_once(cwd: Path) -> None:
+    opened = study.open_study(config_of(), "s")
+    for _ in range(2):  # neither sees the other's
+        opened.enqueue_trial({"x": 0.5}, user_attrs={"kind": "current"})
+    study.run_trials(opened, lambda trial: trial.suggest_float("x", 0, 1), 3)
+    counted = study.finished(opened.get_trials())
+    assert len(counted) == 3
+    assert [trial.params["x"] for trial in counted].count(0.5) == 1
+
+
 def test_queued_once(cwd: Path) -> None:
     opened = study.open_study(config_of(), "s")
     for _ in range(2):

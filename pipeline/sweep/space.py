@@ -5,9 +5,11 @@ settings + backbone -> parameters of a trial -> overrides of the config.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import reduce
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import (
@@ -17,6 +19,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from pipeline import run_records
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -132,6 +135,37 @@ def knobs(config: Any) -> dict[str, BaseDistribution]:
             raise InputError(f"sweep.space holds {key}, which is no setting") from error
         found[key] = _distribution(key, drawn_from, current)
     return found
+
+
+def study_name(config: Any, varied: list[str], prepared: Path, features: Path) -> str:
+    """A study's name: another search space, other fixed settings or data give another.
+
+    Args:
+        config: The whole config.
+        varied: Full names of the settings that are.
+        prepared: Output of prepare.
+        features: Output of extract_features.
+    """
+    # Of data and weights the content counts, wherever it lies.
+    varied = ["finetune.cut", *varied, "data", "inputs", "backbone.path", "backbone.weights"]
+    fixed = {
+        name: value
+        for name, value in run_records.flat(run_records.essentials(config))
+        if not any(f"{name}.".startswith(f"{key}.") for key in varied)
+    }
+    data = json.loads((prepared / "summary.json").read_text(encoding="utf-8"))
+    backbone = json.loads((features / "backbone.json").read_text(encoding="utf-8"))
+    key = {
+        "fixed": fixed,
+        "cuts": config.sweep.cuts,
+        "space": config.sweep.space,
+        "images": data["images_sha256"],
+        "manifest": hashlib.sha256((prepared / "manifest.csv").read_bytes()).hexdigest(),
+        "backbone": backbone["weights_sha256"],
+    }
+    text = json.dumps(key, sort_keys=True, default=str)
+    first = config.sweep.study or f"{config.use.data}-{config.use.backbone}"
+    return f"{first}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def cut_choices(model: keras.Model, config: Any) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ it was, at once; one of another machine starts it again when its heartbeats are 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 import traceback
@@ -26,7 +25,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from pipeline import processes, run_records, workspace
+from pipeline import processes, workspace
 from pipeline.errors import InputError, Stopped
 from pipeline.sweep.settings import Config, Pruner, Sampler
 
@@ -41,7 +40,7 @@ Objective = Callable[[Trial], float]
 
 
 class Surplus(Exception):
-    """A trial too many: two machines started one in the same moment."""
+    """A trial too many: two machines queued or started one in the same moment."""
 
 
 def folder() -> Path:
@@ -52,37 +51,6 @@ def folder() -> Path:
 def lock_of(name: str) -> FileLock:
     """Held by a worker of this machine while it takes a trial."""
     return FileLock(folder() / f".{name}.lock")
-
-
-def name_of(config: Any, varied: list[str], prepared: Path, features: Path) -> str:
-    """A study's name: another search space, other fixed settings or data give another.
-
-    Args:
-        config: The whole config.
-        varied: Full names of the settings that are.
-        prepared: Output of prepare.
-        features: Output of extract_features.
-    """
-    # Of data and weights the content counts, wherever it lies.
-    varied = ["finetune.cut", *varied, "data", "inputs", "backbone.path", "backbone.weights"]
-    fixed = {
-        name: value
-        for name, value in run_records.flat(run_records.essentials(config))
-        if not any(f"{name}.".startswith(f"{key}.") for key in varied)
-    }
-    data = json.loads((prepared / "summary.json").read_text(encoding="utf-8"))
-    backbone = json.loads((features / "backbone.json").read_text(encoding="utf-8"))
-    key = {
-        "fixed": fixed,
-        "cuts": config.sweep.cuts,
-        "space": config.sweep.space,
-        "images": data["images_sha256"],
-        "manifest": hashlib.sha256((prepared / "manifest.csv").read_bytes()).hexdigest(),
-        "backbone": backbone["weights_sha256"],
-    }
-    text = json.dumps(key, sort_keys=True, default=str)
-    first = config.sweep.study or f"{config.use.data}-{config.use.backbone}"
-    return f"{first}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def open_study(config: Any, name: str, avoid: int | None = None) -> Study:
@@ -193,7 +161,7 @@ def add_once(
         telling: The parameters that tell whether it is there; all of them if empty.
     """
     for trial in study.get_trials(deepcopy=False):
-        there = trial.system_attrs.get("fixed_params", trial.params)
+        there = _fixed(trial) or trial.params
         same = all(there.get(name) == params[name] for name in telling or params)
         if same and not _died(trial):
             return
@@ -265,6 +233,11 @@ def _is_local(study: Study) -> bool:
     return not isinstance(backend, RDBStorage) or backend.url.startswith("sqlite")
 
 
+def _fixed(trial: FrozenTrial) -> dict[str, Any]:
+    """The parameters that a trial was queued with."""
+    return dict(trial.system_attrs.get("fixed_params", {}))
+
+
 def _died(trial: FrozenTrial) -> bool:
     """Whether a trial ended with its process, or was one too many."""
     return trial.state == TrialState.FAIL and "error" not in trial.user_attrs
@@ -274,24 +247,34 @@ def _owned(objective: Objective, study: Study, lock: FileLock, total: int) -> Ob
     """The objective, told whose it is, with what went wrong kept."""
 
     def owned(trial: Trial) -> float:
-        trial.set_user_attr("process", processes.identity())
-        earlier = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number]
-        lock.release()
-        with _reacquired(lock):
-            if sum(t.state != TrialState.WAITING and not _died(t) for t in earlier) >= total:
-                raise Surplus
-            try:
+        try:
+            trial.set_user_attr("process", processes.identity())
+            every = study.get_trials(deepcopy=False)
+            lock.release()
+            with _reacquired(lock):
+                if _surplus(every, trial.number, total):
+                    raise Surplus
                 return objective(trial)
-            except Stopped as stopped:
-                raise optuna.TrialPruned(str(stopped)) from stopped
-            except Exception:
-                trial.set_user_attr("error", traceback.format_exc())
-                raise
-            except SystemExit:
-                requeue(study, trial._trial_id)
-                raise
+        except Stopped as stopped:
+            raise optuna.TrialPruned(str(stopped)) from stopped
+        except Surplus:
+            raise
+        except Exception:
+            trial.set_user_attr("error", traceback.format_exc())
+            raise
+        except SystemExit:
+            requeue(study, trial._trial_id)
+            raise
 
     return owned
+
+
+def _surplus(trials: list[FrozenTrial], number: int, total: int) -> bool:
+    """Whether enough trials, or one that was queued alike, began before this one."""
+    before = [t for t in trials if t.number < number and t.state != TrialState.WAITING]
+    before = [t for t in before if not _died(t)]
+    (own,) = [_fixed(t) for t in trials if t.number == number]
+    return len(before) >= total or any(own and _fixed(t) == own for t in before)
 
 
 @contextmanager

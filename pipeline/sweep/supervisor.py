@@ -51,7 +51,7 @@ def run(config: Any, words: list[str], compose: Callable[[list[str]], Any]) -> N
     _bring_up_to_date()
     prepared, features = outputs.ROOT / "prepare", outputs.ROOT / "extract_features"
     varied = list(space.knobs(config))
-    name = study.name_of(config, varied, prepared, features)
+    name = space.study_name(config, varied, prepared, features)
     opened = study.open_study(config, name)
     tracker = Tracker(config, name)
     tracker.start(config.sweep.described())
