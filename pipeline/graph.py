@@ -18,23 +18,22 @@ def replay(model: keras.Model, x: KerasTensor) -> KerasTensor:
 
     A model inside the model becomes its layers, too, unless a name of theirs is taken.
     """
-    taken = [node.operation.name for node in nodes(model) if not node.is_input]
+    taken = {node.operation.name for node in nodes(model) if not node.is_input}
     return run(model, {id(model.inputs[0]): x}, skip=set(), open_up=_openable(model, taken))
 
 
-def _openable(model: keras.Model, taken: list[str]) -> set[int]:
-    """The models inside a model whose layers can take their place."""
+def _openable(model: keras.Model, taken: set[str]) -> set[int]:
+    """The models inside a model whose layers can take their place; adds these to `taken`."""
     found: set[int] = set()
-    names = set(taken)
     for inner in {id(node.operation): node.operation for node in nodes(model)}.values():
         graph = getattr(inner, "_functional", None) or inner
         one_input = len(getattr(inner, "inputs", None) or ()) == 1
         if not (isinstance(inner, keras.Model) and one_input and hasattr(graph, "_nodes_by_depth")):
             continue
         own = {node.operation.name for node in nodes(inner) if not node.is_input}
-        if not own & names:
-            names |= own
-            found |= {id(inner)} | _openable(inner, sorted(names - own))
+        if not own & taken:
+            taken |= own
+            found |= {id(inner)} | _openable(inner, taken)
     return found
 
 
