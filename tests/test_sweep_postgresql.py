@@ -12,6 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from test_sweep import finished
 
@@ -55,11 +56,32 @@ def named(host: str) -> list[str]:
     return ["unshare", "--uts", "sh", "-c", f'hostname {host}; exec "$@"', "sh"]
 
 
-def trials(server: str) -> list[FrozenTrial]:
-    (summary,) = optuna.get_all_study_summaries(server) or [None]
-    if summary is None:
-        return []
-    return optuna.load_study(study_name=summary.study_name, storage=server).get_trials()
+def trials(storage: RDBStorage) -> list[FrozenTrial]:
+    (one,) = storage.get_all_studies() or [None]
+    return storage.get_all_trials(one._study_id) if one else []
+
+
+MACHINE = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_sweep_study as t
+Path("ready").touch()
+while len(list(Path("..").glob("*/ready"))) < {machines}:
+    pass
+t.trials(sys.argv[1])
+"""
+
+
+def test_machines_that_make_the_tables_in_the_same_moment(server: str, tmp_path: Path) -> None:
+    code = MACHINE.format(tests=str(Path(__file__).parent), machines=4)
+    started = []
+    for number in range(4):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        started.append(subprocess.Popen([sys.executable, "-c", code, server], cwd=folder))
+    assert [one.wait(120) for one in started] == [0, 0, 0, 0]
+    assert len(optuna.get_all_study_names(server)) == 1
 
 
 @pytest.mark.parametrize("machines", ["one", "two"])
@@ -88,13 +110,16 @@ def test_a_killed_worker_loses_no_trial(
 
     first, second = start(clone, hosts[0]), start(other, hosts[1])
     deadline = time.monotonic() + 200
+    while not list(clone.glob("sweeps/*/")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    storage = RDBStorage(server)
     mine: list[FrozenTrial] = []
     while not mine and time.monotonic() < deadline:
         time.sleep(0.1)
         # In mid-trial: it has reported an epoch, and is not at its end.
         mine = [
             trial
-            for trial in trials(server)
+            for trial in trials(storage)
             if trial.state == TrialState.RUNNING
             and 0 < len(trial.intermediate_values) < 6
             and _of(trial, first.pid)
@@ -103,7 +128,7 @@ def test_a_killed_worker_loses_no_trial(
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert second.wait(300) == 0, (other / "told.txt").read_text()
-    found = trials(server)
+    found = trials(storage)
     done = [trial for trial in found if trial.state == TrialState.COMPLETE]
     assert len(done) == 6
     assert len({str(trial.params) for trial in done}) == 6, "none counted twice"

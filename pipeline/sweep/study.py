@@ -24,6 +24,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from pipeline import processes, workspace
 from pipeline.errors import InputError, Stopped
@@ -86,12 +87,12 @@ def _storage(config: Config) -> BaseStorage:
         )
     url = f"sqlite:///{folder() / 'optuna.db'}" if local else config.storage
     try:
-        return RDBStorage(
-            url,
-            engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
-            heartbeat_interval=config.heartbeat_s,
-            heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
-        )
+        try:
+            return _database(url, config.heartbeat_s)
+        except (IntegrityError, ProgrammingError):
+            # A worker of another machine made the tables in the same moment: they are there.
+            time.sleep(1)
+            return _database(url, config.heartbeat_s)
     except ImportError as error:
         raise InputError(
             f"sweep.storage needs a driver that is not installed: {str(error).splitlines()[0]}; "
@@ -100,6 +101,15 @@ def _storage(config: Config) -> BaseStorage:
     except Exception as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise InputError(f"sweep.storage must be a database that answers: {reason}") from error
+
+
+def _database(url: str, heartbeat_s: int) -> RDBStorage:
+    return RDBStorage(
+        url,
+        engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
+        heartbeat_interval=heartbeat_s,
+        heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+    )
 
 
 def _made(module: Any, section: str, chosen: Sampler | Pruner, options: dict[str, Any]) -> Any:
