@@ -100,6 +100,7 @@ def ours(name: str, cut: str, count: int) -> float:
 
     from pipeline import activations, backbones, cuts, fitting, heads
     from pipeline.backbones import keras_application
+    from pipeline.examples import Examples
     from pipeline.training import Training
 
     images, labels = pictures(count)
@@ -127,8 +128,8 @@ def ours(name: str, cut: str, count: int) -> float:
         one = np.arange(1)
         fitting.fit(
             heads.join(upper, head, "above"),
-            fitting.Examples(kept, np.arange(count), labels),
-            fitting.Examples(kept, one, labels[:1]),
+            Examples(kept, np.arange(count), labels),
+            Examples(kept, one, labels[:1]),
             Training(learning_rate=1e-5, epochs=EPOCHS, patience=EPOCHS, batch_size=BATCH),
             seed=0,
             work=Path(folder) / "work",

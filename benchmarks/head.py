@@ -64,6 +64,7 @@ def ours() -> dict[str, float]:
     """Features once, then the head on them."""
     from pipeline import activations, backbones, fitting, heads
     from pipeline.backbones import keras_application
+    from pipeline.examples import Examples
     from pipeline.training import Training
 
     images, labels = pictures()
@@ -79,8 +80,8 @@ def ours() -> dict[str, float]:
         extracted = time.perf_counter()
         fitting.fit(
             head,
-            fitting.Examples(features, np.arange(TRAIN), labels[:TRAIN]),
-            fitting.Examples(features, np.arange(TRAIN, TRAIN + VAL), labels[TRAIN:]),
+            Examples(features, np.arange(TRAIN), labels[:TRAIN]),
+            Examples(features, np.arange(TRAIN, TRAIN + VAL), labels[TRAIN:]),
             Training(epochs=EPOCHS, patience=EPOCHS, batch_size=BATCH),
             seed=0,
             work=Path(folder) / "work",

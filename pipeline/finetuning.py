@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from pipeline.backbones import Backbone
     from pipeline.cuts import Cut
-    from pipeline.fitting import Examples, Fitted
+    from pipeline.examples import Examples
+    from pipeline.fitting import Fitted
 
 _KEPT_TRACES = 12
 
@@ -230,7 +231,7 @@ class Finetuner:
 
     def _examples(self, config: Config, cut: Cut, cached: bool) -> tuple[Examples, Examples]:
         """What is trained on and what is judged on: pictures, or activations at the cut."""
-        from pipeline.fitting import Examples
+        from pipeline.examples import Examples
 
         data, train, val = self.data, self._rows["train"], self._rows["val"]
         labels, every = (data.labels[train], data.labels[val]), np.arange(len(train))

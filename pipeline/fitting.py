@@ -25,31 +25,11 @@ from tqdm import tqdm
 from pipeline import curves
 from pipeline.curves import Curve
 from pipeline.errors import Stopped
+from pipeline.examples import Examples, batches
 from pipeline.outputs import locked, replacing_file, write_json
 from pipeline.training import Training
 
 Log = Callable[[dict[str, float], int], None]
-
-
-@dataclass(frozen=True)
-class Examples:
-    """What a model is fitted to or judged on.
-
-    Attributes:
-        inputs: (M, ...) array, memory-mapped or not, or another object with a shape that
-            is indexed by rows. What has a `begin` is told the number of each epoch.
-        rows: (N,) which of the inputs.
-        labels: (N,) class indices.
-    """
-
-    inputs: Any
-    rows: NDArray[np.int64]
-    labels: NDArray[np.int64]
-
-    def begin(self, epoch: int) -> None:
-        """Let the inputs choose what they are in an epoch, counted from 0."""
-        if hasattr(self.inputs, "begin"):
-            self.inputs.begin(epoch)
 
 
 @dataclass
@@ -109,19 +89,21 @@ def fit(
         The curve and the best epoch.
     """
     # Two experiments may need the same training at the same time: one waits for the other.
-    with locked(work), _removed_if_stopped(work):
-        classes = int(model.output_shape[-1])
+    classes = int(model.output_shape[-1])
+    weights = _class_weights(train.labels, classes, settings)
+    # One pipeline for all epochs, which reads the order anew each time: making it takes a
+    # sixth of the time of an epoch on cached features.
+    order, in_order = np.arange(len(train.rows)), np.arange(len(val.rows))
+    with (
+        locked(work),
+        _removed_if_stopped(work),
+        batches(train, order, classes, settings.batch_size, weights) as shown,
+        batches(val, in_order, classes, settings.batch_size, None) as held_out,
+    ):
         _compile(model, settings)
         generators = [
             layer for layer in model._flatten_layers() if hasattr(layer, "seed_generator")
         ]
-        weights = _class_weights(train.labels, classes, settings)
-        # One pipeline for all epochs, which reads the order anew each time: making it takes a
-        # sixth of the time of an epoch on cached features.
-        order = np.arange(len(train.rows))
-        batches = _dataset(train, order, classes, settings.batch_size, weights)
-        in_order = np.arange(len(val.rows))
-        held_out = _dataset(val, in_order, classes, settings.batch_size, None)
         checkpoint = _Checkpoint(model, work)
         state = checkpoint.load()
         if state is None:
@@ -137,7 +119,7 @@ def fit(
                 _reseed(generators, seed, number)
                 train.begin(number)
                 order[:] = np.random.default_rng([seed, number]).permutation(len(order))
-                history = model.fit(batches, shuffle=False, verbose=0).history
+                history = model.fit(shown, shuffle=False, verbose=0).history
                 validation = _evaluate(model, held_out)
                 metrics = {name: float(values[-1]) for name, values in history.items()} | validation
                 state.epoch += 1
@@ -212,40 +194,6 @@ def _class_weights(
         return None
     counts = np.bincount(labels, minlength=classes)
     return (len(labels) / (classes * np.maximum(counts, 1))).astype(np.float32)
-
-
-def _dataset(
-    examples: Examples,
-    order: NDArray[np.int64],
-    classes: int,
-    batch_size: int,
-    weights: NDArray[np.float32] | None,
-) -> tf.data.Dataset:
-    """Batches of (inputs, one-hot labels[, weights]) in what `order` is when iterated."""
-    one_hot = np.eye(classes, dtype=np.float32)
-
-    def batches() -> Any:
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            inputs = np.asarray(examples.inputs[examples.rows[chosen]], dtype=np.float32)
-            labels = examples.labels[chosen]
-            batch = (inputs, one_hot[labels])
-            yield batch if weights is None else (*batch, weights[labels])
-
-    signature: tuple[tf.TensorSpec, ...] = (
-        tf.TensorSpec((None, *examples.inputs.shape[1:]), tf.float32),
-        tf.TensorSpec((None, classes), tf.float32),
-    )
-    if weights is not None:
-        signature = (*signature, tf.TensorSpec((None,), tf.float32))
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    steps = -(-len(order) // batch_size)
-    # There is nothing to tune, and the end of an epoch would wait for the tuner's next turn:
-    # it sleeps twice as long each time, so up to the epoch's length again.
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
-    return dataset.with_options(options)
 
 
 def _reseed(layers: list[Any], seed: int, epoch: int) -> None:

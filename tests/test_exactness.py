@@ -8,6 +8,7 @@ import pytest
 
 from pipeline import activations, backbones, cuts, fitting, heads
 from pipeline.backbones import keras_application
+from pipeline.examples import Examples
 from pipeline.frozen import FrozenBelow
 from pipeline.training import Training
 
@@ -44,7 +45,7 @@ def fine_tuned(
         store = activations.Store(activations.Config(), root / "store")
         source = activations.Source(model, images, BATCH, 2, "w", "i")
         inputs = activations.below(store, source, resolved.at, rows)
-    examples = fitting.Examples(inputs, rows, labels)
+    examples = Examples(inputs, rows, labels)
     before = {w.path: w.numpy() for w in (*model.weights, *head.weights)}
     fitting.fit(
         trained if cached else FrozenBelow(lower, trained),

@@ -1,9 +1,11 @@
 """Training is a function of its inputs, also when it is killed half-way."""
 
+import gc
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import keras
@@ -12,14 +14,15 @@ import pytest
 
 from pipeline import fitting, heads
 from pipeline.errors import InputError
+from pipeline.examples import Examples
 from pipeline.training import Training
 
 
-def examples(seed: int = 0, count: int = 70) -> fitting.Examples:
+def examples(seed: int = 0, count: int = 70) -> Examples:
     rng = np.random.default_rng(seed)
     labels = rng.integers(3, size=count)
     inputs = rng.normal(size=(count, 8)).astype(np.float32) + np.eye(3, 8, dtype=np.float32)[labels]
-    return fitting.Examples(inputs, np.arange(count), labels)
+    return Examples(inputs, np.arange(count), labels)
 
 
 def trained(work: Path, seed: int = 0, **settings: object) -> tuple[keras.Model, fitting.Fitted]:
@@ -53,6 +56,17 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path: Path)
     assert curve == again
     assert not same(one, three)
     assert not list(tmp_path.glob("[a-z]*")), "the checkpoints are removed at the end"
+
+
+def test_a_training_lets_go_of_its_examples(tmp_path: Path) -> None:
+    lent = examples()
+    gone = weakref.ref(lent.inputs)
+    model = heads.build(heads.Config(), 8, 3)
+    config = Training(epochs=2)
+    fitting.fit(model, lent, lent, config, seed=0, work=tmp_path, log=lambda *_: None)
+    del lent
+    gc.collect()
+    assert gone() is None
 
 
 def test_the_best_epoch_is_kept_and_patience_stops(tmp_path: Path) -> None:

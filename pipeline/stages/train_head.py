@@ -49,6 +49,7 @@ def run(
     import keras
 
     from pipeline import fitting, model_file
+    from pipeline.examples import Examples
 
     config.check("train_head")
     data = Manifest(prepared)
@@ -72,8 +73,8 @@ def run(
     work = workspace.work("train_head", key)
     fitted = fitting.fit(
         model,
-        fitting.Examples(shown, rows, data.labels[train]),
-        fitting.Examples(inputs, val, data.labels[val]),
+        Examples(shown, rows, data.labels[train]),
+        Examples(inputs, val, data.labels[val]),
         config,
         seed=seed,
         work=work,
