@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks import side_by_side
 from benchmarks.finetune import SIZE_PX, THREADS, calibrate, pictures
 
-COUNTS = {"MobileNetV2": 768, "ResNet50": 192}
+COUNTS = {"MobileNetV2": 384, "ResNet50": 128}
 PREDICT = (16, 32, 64, 128)
 WAYS = ("ours 16", "ours 32", "ours 64", *(f"predict {size}" for size in PREDICT))
 OTHERS = ("one thread 32", "xla 32", "dataset 32")

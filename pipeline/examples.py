@@ -1,17 +1,16 @@
-"""What a model is fitted to or judged on, and its way into TensorFlow batch by batch.
+"""What a model is fitted to or judged on, read batch by batch.
 
-rows of arrays + labels -> tf.data batches. Knows nothing of models.
+rows of arrays + labels -> batches. Knows nothing of models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 
@@ -36,53 +35,38 @@ class Examples:
             self.inputs.begin(epoch)
 
 
-@contextmanager
 def batches(
     examples: Examples,
     order: NDArray[np.int64],
     classes: int,
     batch_size: int,
-    weights: NDArray[np.float32] | None,
-) -> Iterator[tf.data.Dataset]:
-    """Lend examples to an input pipeline.
+    weights: NDArray[np.float32] | None = None,
+) -> Iterator[tuple[NDArray[np.float32], ...]]:
+    """Read examples batch by batch; the next one is read while one is worked on.
 
     Args:
-        examples: Read from inside the block only.
-        order: (N,) places in `examples.rows`, read anew at each iteration.
+        examples: To read.
+        order: (N,) places in `examples.rows`.
         classes: K.
         batch_size: B; the last batch is smaller.
         weights: (K,) of the classes, or None.
 
     Yields:
-        Batches of (B, ...) inputs, (B, K) one-hot labels and, where there are weights, (B,).
+        (B, ...) inputs, (B, K) one-hot labels and, where there are weights, (B,) of them.
     """
     one_hot = np.eye(classes, dtype=np.float32)
-    # TensorFlow never lets go of a generator: what it reads from must not stay with it.
-    lent = [examples]
 
-    def generated() -> Any:
-        (source,) = lent
+    def read(start: int) -> tuple[NDArray[np.float32], ...]:
+        chosen = order[start : start + batch_size]
+        inputs = np.asarray(examples.inputs[examples.rows[chosen]], dtype=np.float32)
+        labels = examples.labels[chosen]
+        batch = (inputs, one_hot[labels])
+        return batch if weights is None else (*batch, weights[labels])
+
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(read, 0)
         for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            inputs = np.asarray(source.inputs[source.rows[chosen]], dtype=np.float32)
-            labels = source.labels[chosen]
-            batch = (inputs, one_hot[labels])
-            yield batch if weights is None else (*batch, weights[labels])
-
-    signature: tuple[tf.TensorSpec, ...] = (
-        tf.TensorSpec((None, *examples.inputs.shape[1:]), tf.float32),
-        tf.TensorSpec((None, classes), tf.float32),
-    )
-    if weights is not None:
-        signature = (*signature, tf.TensorSpec((None,), tf.float32))
-    dataset = tf.data.Dataset.from_generator(generated, output_signature=signature)
-    steps = -(-len(order) // batch_size)
-    # There is nothing to tune, and the end of an epoch would wait for the tuner's next turn:
-    # it sleeps twice as long each time, so up to the epoch's length again.
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
-    try:
-        yield dataset.with_options(options)
-    finally:
-        lent.clear()
+            batch = coming.result()
+            if start + batch_size < len(order):
+                coming = reader.submit(read, start + batch_size)
+            yield batch

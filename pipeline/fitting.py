@@ -18,11 +18,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline import curves
+from pipeline import curves, steps
 from pipeline.curves import Curve
 from pipeline.errors import Stopped
 from pipeline.examples import Examples, batches
@@ -91,15 +90,12 @@ def fit(
     # Two experiments may need the same training at the same time: one waits for the other.
     classes = int(model.output_shape[-1])
     weights = _class_weights(train.labels, classes, settings)
-    # One pipeline for all epochs, which reads the order anew each time: making it takes a
-    # sixth of the time of an epoch on cached features.
-    order, in_order = np.arange(len(train.rows)), np.arange(len(val.rows))
-    with (
-        locked(work),
-        _removed_if_stopped(work),
-        batches(train, order, classes, settings.batch_size, weights) as shown,
-        batches(val, in_order, classes, settings.batch_size, None) as held_out,
-    ):
+
+    def judged() -> dict[str, float]:
+        in_order = np.arange(len(val.rows))
+        return steps.evaluate(model, batches(val, in_order, classes, settings.batch_size))
+
+    with locked(work), _removed_if_stopped(work):
         _compile(model, settings)
         generators = [
             layer for layer in model._flatten_layers() if hasattr(layer, "seed_generator")
@@ -107,8 +103,10 @@ def fit(
         checkpoint = _Checkpoint(model, work)
         state = checkpoint.load()
         if state is None:
-            state = _State(best=_evaluate(model, held_out))
+            state = _State(best=judged())
             checkpoint.save_best()
+        else:
+            print(f"goes on after epoch {state.epoch}, where it was stopped", flush=True)
         for entry in state.curve:
             log(entry, int(entry["epoch"]))
         with tqdm(
@@ -118,10 +116,10 @@ def fit(
                 number = first_epoch + state.epoch
                 _reseed(generators, seed, number)
                 train.begin(number)
-                order[:] = np.random.default_rng([seed, number]).permutation(len(order))
-                history = model.fit(shown, shuffle=False, verbose=0).history
-                validation = _evaluate(model, held_out)
-                metrics = {name: float(values[-1]) for name, values in history.items()} | validation
+                order = np.random.default_rng([seed, number]).permutation(len(train.rows))
+                shown = batches(train, order, classes, settings.batch_size, weights)
+                trained, validation = steps.train(model, shown), judged()
+                metrics = trained | validation
                 state.epoch += 1
                 state.curve.append({"epoch": first_epoch + state.epoch, **metrics})
                 if validation["val_loss"] < state.best["val_loss"]:
@@ -159,6 +157,7 @@ def _compile(model: keras.Model, settings: Training) -> None:
             metrics=["accuracy"],
         )
         optimizer.build(model.trainable_variables)
+        _build_metrics(model)
     # Both optimizers start from zeros.
     for variable in model.optimizer.variables:
         variable.assign(np.zeros(variable.shape, variable.dtype))
@@ -178,9 +177,10 @@ def _compiled_alike(model: keras.Model, settings: Training) -> bool:
     )
 
 
-def _evaluate(model: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
-    found = model.evaluate(batches, verbose=0, return_dict=True)
-    return {f"val_{name}": float(value) for name, value in found.items()}
+def _build_metrics(model: keras.Model) -> None:
+    """Their variables must be there before a step is traced."""
+    some = np.full((1, model.output_shape[-1]), 0.5, dtype=np.float32)
+    model.compute_metrics(None, some, some)
 
 
 def _improving(state: _State, settings: Training) -> bool:

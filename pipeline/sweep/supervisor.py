@@ -52,19 +52,21 @@ def run(config: Any, words: list[str], compose: Callable[[list[str]], Any]) -> N
     prepared, features = outputs.ROOT / "prepare", outputs.ROOT / "extract_features"
     varied = list(space.knobs(config))
     name = space.study_name(config, varied, prepared, features)
-    opened = study.open_study(config, name)
-    tracker = Tracker(config, name)
-    tracker.start(config.sweep.described())
     folder = study.folder() / name
     folder.mkdir(exist_ok=True)
-    print(f"study {name}; what its workers say is in {folder}", flush=True)
-    status = "KILLED"
-    try:
-        _Workers(config, words, name, folder).watch(opened)
-        status = "FINISHED"
-    finally:
-        found = report.write(opened, config, words, folder)
-        tracker.finish(folder, found.metrics, status)
+    # They import TensorFlow while this process opens the study and MLflow.
+    with _Workers(config, words, name, folder) as workers:
+        opened = study.open_study(config, name)
+        tracker = Tracker(config, name)
+        tracker.start(config.sweep.described())
+        print(f"study {name}; what its workers say is in {folder}", flush=True)
+        status = "KILLED"
+        try:
+            workers.watch(opened)
+            status = "FINISHED"
+        finally:
+            found = report.write(opened, config, words, folder)
+            tracker.finish(folder, found.metrics, status)
     print(found.text)
 
 
@@ -104,6 +106,18 @@ class _Workers:
         self._environment = {**os.environ, _WORKER: name}
         self._folder, self._config = folder, config
         self._restarts = 0
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> _Workers:
+        for number in range(self._config.sweep.workers):
+            self._start(number)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in self._running.values():
+            child.terminate()
+        for child in self._running.values():
+            child.wait()
 
     def watch(self, opened: Study) -> None:
         """Wait until the workers have run all trials.
@@ -111,29 +125,24 @@ class _Workers:
         Raises:
             InputError: A worker stopped with an error that is no trial's.
         """
-        running = {number: self._start(number) for number in range(self._config.sweep.workers)}
         progress = _Progress(opened, self._config.sweep.n_trials)
         try:
-            while running:
+            while self._running:
                 time.sleep(0.2)
                 progress.update()
-                for number, child in list(running.items()):
+                for number, child in list(self._running.items()):
                     if child.poll() is None:
                         continue
-                    del running[number]
+                    del self._running[number]
                     if child.returncode:
                         self._check(number, child.returncode)
-                        running[number] = self._start(number)
+                        self._start(number)
         finally:
-            for child in running.values():
-                child.terminate()
-            for child in running.values():
-                child.wait()
             progress.close()
 
-    def _start(self, number: int) -> subprocess.Popen[bytes]:
+    def _start(self, number: int) -> None:
         with self._log(number).open("ab") as log:
-            return subprocess.Popen(
+            self._running[number] = subprocess.Popen(
                 self._command, env=self._environment, stdout=log, stderr=subprocess.STDOUT
             )
 
