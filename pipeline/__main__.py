@@ -24,6 +24,7 @@ _OTHERS = {
     "cuts": "list where a backbone can be cut, and at what cost (cuts use.backbone=resnet50)",
     "predict": "classify pictures: predict FILE_OR_FOLDER ... [--json | --csv] (predict --help)",
     "pretrain": "regenerate the weights of glyph_cnn, bit for bit",
+    "report": "write outputs/report.html of the present outputs, as evaluate does",
     "sweep": "search the cut and the learning rate (sweep sweep.n_trials=20)",
     "ui": "compare runs in the MLflow UI (ui tracking.port=5000)",
 }
@@ -83,7 +84,7 @@ def _command(arguments: list[str]) -> int:
 
         supervisor.run(composed, rest, config.compose)
 
-    tasks = {"cuts": _cuts, "pretrain": _pretrain, "sweep": sweep, "ui": _ui}
+    tasks = {"cuts": _cuts, "pretrain": _pretrain, "report": _report, "sweep": sweep, "ui": _ui}
     task = tasks.get(command, lambda composed: _run_stage(command, composed))
     summary = _OTHERS.get(command) or _summary(command)
     config.application(command, rest, task, f"{command}: {summary}")
@@ -101,6 +102,12 @@ def _run_stage(stage: str, config: Any) -> None:
         with outputs.replacing(out) as aside:
             metrics = _call(stage, config, aside, run.log)
         run.finish(metrics, out)
+        if stage == STAGES[-1]:
+            from pipeline import report
+
+            path = report.write(config, run.timings())
+            run.attach(path)
+            print(f"report: {path}")
 
 
 def _call(stage: str, c: Any, out: Path, log: Log) -> dict[str, float]:
@@ -149,6 +156,9 @@ def _call(stage: str, c: Any, out: Path, log: Log) -> dict[str, float]:
         case "evaluate":
             metrics = run(
                 c.evaluate,
+                seed=c.seed,
+                threads=c.threads,
+                backbone=c.backbone,
                 prepared=prepared,
                 features=features,
                 head=head,
@@ -189,6 +199,12 @@ def _pretrain(config: Any) -> None:
 
     runtime.configure(config.seed, config.threads)
     pretrain.run(config.pretrain, seed=config.seed)
+
+
+def _report(config: Any) -> None:
+    from pipeline import report, tracking
+
+    print(report.write(config, tracking.timings(config)))
 
 
 def _ui(config: Any) -> None:

@@ -1,6 +1,6 @@
 """Pictures of results, as PNG files of the same bytes for the same numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 mpl.use("agg")
 
-_BLUE, _ORANGE, _GREY = "#1f77b4", "#ff7f0e", "#888888"
+_BLUE, _ORANGE, _GREEN, _GREY = "#1f77b4", "#ff7f0e", "#2ca02c", "#888888"
+
+Reliability = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
 
 def learning_curves(path: Path, curves: Sequence[dict[str, float]], hand_over: int) -> None:
@@ -61,4 +64,71 @@ def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: list[str]) 
                 axis.text(
                     column, row, str(count), ha="center", va="center", color="w" if dark else "k"
                 )
+    figure.savefig(path, dpi=100)
+
+
+def per_class_bars(path: Path, scores: Mapping[str, Mapping[str, float]]) -> None:
+    """Precision and recall of each class, the class with the lowest F1 on top.
+
+    Args:
+        path: PNG to write.
+        scores: Class -> precision, recall, f1, support; at most 40 of them are shown.
+    """
+    ordered = sorted(scores, key=lambda name: scores[name]["f1"])[:40][::-1]
+    figure = Figure(figsize=(7, 1.2 + 0.3 * len(ordered)), layout="constrained")
+    axis = figure.subplots()
+    places = np.arange(len(ordered))
+    for shift, (name, color) in zip(
+        (0.2, -0.2), (("precision", _BLUE), ("recall", _ORANGE)), strict=True
+    ):
+        values = [scores[label][name] for label in ordered]
+        axis.barh(places + shift, values, height=0.38, color=color, label=name)
+    axis.set_yticks(places, [f"{label} ({scores[label]['support']:.0f})" for label in ordered])
+    axis.set(xlim=(0, 1), title="by class (pictures)")
+    axis.legend(loc="lower left")
+    figure.savefig(path, dpi=100)
+
+
+def reliability(path: Path, models: Mapping[str, Reliability]) -> None:
+    """Accuracy against confidence, a line a model; the diagonal is what calibrated means.
+
+    Args:
+        path: PNG to write.
+        models: Name -> pictures, sum of confidences and right ones of each bin.
+    """
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--")
+    for (name, (counts, confidences, hits)), color in zip(
+        models.items(), (_BLUE, _ORANGE, _GREEN), strict=False
+    ):
+        used = counts > 0
+        mean = confidences[used] / counts[used]
+        upper.plot(mean, hits[used] / counts[used], "o-", color=color, label=name)
+        edges = np.linspace(0, 1, len(counts) + 1)
+        lower.stairs(counts, edges, color=color)
+    upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="reliability")
+    upper.legend()
+    lower.set(xlabel="confidence", ylabel="pictures", yscale="symlog")
+    figure.savefig(path, dpi=100)
+
+
+def gallery(path: Path, pictures: Sequence[tuple[Pixels, str]], columns: int, title: str) -> None:
+    """Pictures in rows, each with a line or two below it.
+
+    Args:
+        path: PNG to write.
+        pictures: (size, size, 3) uint8 or float RGB, and what to write below.
+        columns: Pictures a row.
+        title: Above all.
+    """
+    rows = max(1, -(-len(pictures) // columns))
+    figure = Figure(figsize=(2.1 * columns, 0.5 + 2.5 * rows), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.axis("off")
+    for axis, (pixels, told) in zip(axes, pictures, strict=False):
+        axis.imshow(pixels)
+        axis.set_title(told, fontsize=8, y=-0.02, va="top")
     figure.savefig(path, dpi=100)

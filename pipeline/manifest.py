@@ -7,7 +7,7 @@ import csv
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,8 @@ class Row:
     """One picture of the data set.
 
     `verdict` is `ok`, `duplicate` (same bytes as an earlier picture of its split,
-    kept) or `quarantined` (not used; the reason is in quarantine.csv).
+    kept) or `quarantined` (not used; the reason is in quarantine.csv). `extra` has
+    what else the source says of it, by column.
     """
 
     path: str
@@ -37,9 +38,11 @@ class Row:
     width: int
     height: int
     verdict: str
+    extra: dict[str, str] = field(default_factory=dict)
 
 
-_COLUMNS = [field.name for field in dataclasses.fields(Row)]
+COLUMNS = [one.name for one in dataclasses.fields(Row) if one.name != "extra"]
+"""Those of every manifest.csv; what else the source says follows."""
 
 
 class Manifest:
@@ -51,6 +54,7 @@ class Manifest:
     Attributes:
         classes: Class names, sorted; a label's index is its place here.
         rows: The kept pictures, in the order of `images`.
+        columns: Names of what else is known of each, from a csv with further columns.
         images: (N, size, size, 3) uint8 RGB, memory-mapped.
         labels: (N,) int64 class indices.
         fit: How the pictures were brought to a square.
@@ -62,6 +66,7 @@ class Manifest:
             raise InputError(f"{folder} holds no manifest.csv: run the prepare stage first")
         self.classes = read_classes(folder / "classes.txt")
         self.rows = [row for row in read_rows(folder / "manifest.csv") if row.verdict in KEPT]
+        self.columns = list(self.rows[0].extra) if self.rows else []
         self.images: Pixels = np.load(folder / "images.npy", mmap_mode="r")
         index = {name: place for place, name in enumerate(self.classes)}
         self.labels = np.array([index[row.label] for row in self.rows], dtype=np.int64)
@@ -93,14 +98,18 @@ def read_rows(path: Path) -> list[Row]:
                 int(line["width"]),
                 int(line["height"]),
                 line["verdict"],
+                {name: value for name, value in line.items() if name not in COLUMNS},
             )
             for line in table
         ]
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write a manifest.csv."""
-    write_table(path, _COLUMNS, (dataclasses.astuple(row) for row in rows))
+    """Write a manifest.csv; all rows have the same further columns."""
+    rows = list(rows)
+    extra = list(rows[0].extra) if rows else []
+    lines = ([getattr(row, name) for name in COLUMNS] + list(row.extra.values()) for row in rows)
+    write_table(path, [*COLUMNS, *extra], lines)
 
 
 def write_table(path: Path, columns: Sequence[str], lines: Iterable[Sequence[object]]) -> None:

@@ -14,9 +14,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pipeline import processes, provenance
+from pipeline.stages import STAGES
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 
 def bury(client: MlflowClient, experiment: str) -> None:
@@ -70,6 +72,17 @@ def metrics(values: dict[str, float], step: int) -> list[Any]:
 
     now = int(time.time() * 1000)
     return [Metric(key, float(value), now, step) for key, value in values.items() if key != "epoch"]
+
+
+def timings(client: MlflowClient, parent: Run) -> dict[str, float]:
+    """Stage -> seconds of the run that a parent names for it, up to now if it still runs."""
+    found = {}
+    for stage in STAGES:
+        if run := parent.data.tags.get(f"run.{stage}"):
+            info = client.get_run(run).info
+            end = info.end_time or int(time.time() * 1000)
+            found[stage] = (end - info.start_time) / 1000
+    return found
 
 
 def dataset(config: Any, data_md5: str) -> Any:

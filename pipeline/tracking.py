@@ -43,6 +43,23 @@ class StageRun(Protocol):
     def finish(self, metrics: dict[str, float], out: Path) -> None:
         """Log the final metrics and the output, which is in its place by now."""
 
+    def timings(self) -> dict[str, float]:
+        """Stage -> seconds that its run took, of the runs that made the present outputs."""
+
+    def attach(self, path: Path) -> None:
+        """Log a file of the whole pipeline."""
+
+
+def timings(config: Any) -> dict[str, float]:
+    """`StageRun.timings` of the state that the outputs are in; empty if no run is known."""
+    if not config.tracking.enabled:
+        return {}
+    client = tracking_store.connect(config.tracking)
+    experiment = tracking_store.experiment(client, config.tracking)
+    state = provenance.state(records.essentials(config), digest(ROOT / STAGES[0]))
+    found = client.search_runs([experiment], f"tags.`pipeline.state` = '{state}'", max_results=1)
+    return records.timings(client, found[0]) if found else {}
+
 
 @contextmanager
 def stage_run(stage: str, config: Any) -> Iterator[StageRun]:
@@ -80,6 +97,12 @@ class _Untracked:
     def finish(self, metrics: dict[str, float], out: Path) -> None:
         pass
 
+    def timings(self) -> dict[str, float]:
+        return {}
+
+    def attach(self, path: Path) -> None:
+        pass
+
 
 class _Tracked:
     """The child run of an executing stage, and its parent as soon as the data are known."""
@@ -115,6 +138,14 @@ class _Tracked:
         if self._stage == "finetune" and self._config.tracking.log_model:
             self._log_model(out / "model.keras")
         self._link_skipped()
+
+    def timings(self) -> dict[str, float]:
+        assert self._parent is not None
+        return records.timings(self._client, self._client.get_run(self._parent))
+
+    def attach(self, path: Path) -> None:
+        assert self._parent is not None
+        self._client.log_artifact(self._parent, str(path))
 
     def end(self, status: str, error: str = "") -> None:
         for run in filter(None, (self._run, self._parent)):

@@ -7,7 +7,7 @@ one YAML in conf/data/; nothing else changes.
 
 import importlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ class Picture:
         split: `train`, `val` or `test` where the source gives it.
         file: Where its bytes are, or None when `content` has them.
         content: Its bytes.
+        extra: What else the source says of it, by column; the same columns for all.
     """
 
     path: str
@@ -29,6 +30,7 @@ class Picture:
     split: str | None = None
     file: Path | None = None
     content: bytes = b""
+    extra: dict[str, str] = field(default_factory=dict)
 
     def read(self) -> bytes:
         """The picture's bytes."""

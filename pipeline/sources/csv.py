@@ -1,6 +1,7 @@
-"""A csv file with the columns path, label and, if it likes, split.
+"""A csv file with the columns path, label and, if it likes, split and further ones.
 
-csv -> pictures. Paths are relative to the csv file's folder.
+csv -> pictures. Paths are relative to the csv file's folder. Metrics are told by each
+value of a further column, too.
 """
 
 import csv
@@ -9,8 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import InputError
+from pipeline.manifest import COLUMNS
 from pipeline.sources import Picture
 from pipeline.sources.folder import SPLIT_NAMES
+
+_COLUMNS = ("path", "label", "split")
 
 
 @dataclass
@@ -44,6 +48,12 @@ def pictures(config: Config) -> Iterator[Picture]:
                 f"{path} needs a header with the columns path and label, got "
                 f"{table.fieldnames or 'an empty file'}: add {', '.join(sorted(missing))}"
             )
+        further = [name for name in table.fieldnames or () if name not in _COLUMNS]
+        taken = sorted({"", *COLUMNS} & set(further))
+        if taken:
+            raise InputError(
+                f"{path} may have further columns, but not named {taken[0]!r}: rename it"
+            )
         seen: set[str] = set()
         for number, row in enumerate(table, start=2):
             if not row["path"] or not row["label"]:
@@ -52,7 +62,8 @@ def pictures(config: Config) -> Iterator[Picture]:
                 raise InputError(f"{path} line {number} lists {row['path']} again: remove it")
             seen.add(row["path"])
             split = _split(row.get("split") or "", config.splits, f"{path} line {number}")
-            yield Picture(row["path"], row["label"], split, path.parent / row["path"])
+            extra = {name: row[name] or "" for name in further}
+            yield Picture(row["path"], row["label"], split, path.parent / row["path"], extra=extra)
 
 
 def _split(name: str, renames: dict[str, str], where: str) -> str | None:

@@ -1,18 +1,24 @@
 """Judge the head-only and the fine-tuned model on the test split.
 
-features.npy + head.keras + model.keras -> metrics.json, predictions.csv, plots.
+features.npy + head.keras + model.keras -> metrics.json, intervals.json, comparison.json,
+per_class.json, slices.csv, predictions.csv, plots.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline import curves, manifest
+from pipeline import manifest, metrics, resampling
 from pipeline.errors import InputError
 from pipeline.manifest import Manifest
 from pipeline.outputs import write_json
+from pipeline.resampling import Comparison
+from pipeline.training import Training
+
+_SLICES_MAX = 50
 
 
 @dataclass
@@ -21,18 +27,49 @@ class Config:
 
     Attributes:
         split: Which pictures to judge on.
+        draws: Of the bootstrap: how often pictures are drawn with replacement.
+        baseline: Whether the same network is also trained from scratch, on the pictures as
+            they are, to say what the pre-trained weights are worth.
+        from_scratch: How, if so; each epoch is a pass through the whole network.
     """
 
     split: str = "test"
+    draws: int = 1000
+    baseline: bool = False
+    from_scratch: Training = field(default_factory=lambda: Training(epochs=30, patience=5))
+
+    def check(self) -> None:
+        """Check what types cannot say.
+
+        Raises:
+            InputError: A value out of its range.
+        """
+        if self.split not in manifest.SPLITS:
+            raise InputError(f"evaluate.split must be train, val or test, got {self.split!r}")
+        if self.draws < 1:
+            raise InputError(f"evaluate.draws must be at least 1, got {self.draws}")
+        self.from_scratch.check("evaluate.from_scratch")
 
 
 def run(
-    config: Config, *, prepared: Path, features: Path, head: Path, finetuned: Path, out: Path
+    config: Config,
+    *,
+    seed: int,
+    threads: int,
+    backbone: Any,
+    prepared: Path,
+    features: Path,
+    head: Path,
+    finetuned: Path,
+    out: Path,
 ) -> dict[str, float]:
     """Evaluate.
 
     Args:
         config: Section `evaluate`.
+        seed: Of the draws, and of the baseline.
+        threads: As TensorFlow was configured with.
+        backbone: `Config` of one of `pipeline.backbones`, for the baseline.
         prepared: Output of prepare.
         features: Output of extract_features.
         head: Output of train_head.
@@ -40,41 +77,123 @@ def run(
         out: Folder to write to; exists and is empty.
 
     Returns:
-        Accuracy, macro-F1 and log loss of both models.
+        The metrics of all models, and whether fine-tuning made a difference.
     """
     import keras
 
-    from pipeline import metrics, model_file
+    from pipeline import baseline, evaluation_plots, model_file
     from pipeline.inference import Forward
 
-    if config.split not in manifest.SPLITS:
-        raise InputError(f"evaluate.split must be train, val or test, got {config.split!r}")
+    config.check()
     data = Manifest(prepared)
     rows = data.indices(config.split)
     labels = data.labels[rows]
     model, card = model_file.load(finetuned / "model.keras")
     top = keras.saving.load_model(head / "head.keras", compile=False)
     known = np.load(features / "features.npy", mmap_mode="r")
-    probabilities = {
+    models = {
         "head_only": Forward(top, card.batch_size).all(known, rows),
         "fine_tuned": Forward(model, card.batch_size).all(data.images, rows, "evaluate"),
     }
-    found = {name: metrics.summary(labels, values) for name, values in probabilities.items()}
-    best = probabilities["fine_tuned"]
+    if config.baseline:
+        scratch = baseline.train(
+            config.from_scratch, backbone, top, prepared, seed=seed, threads=threads
+        )
+        models["from_scratch"] = Forward(scratch, card.batch_size).all(data.images, rows)
+    found = {name: metrics.summary(labels, values) for name, values in models.items()}
     write_json(out / "metrics.json", found)
+    spread = {
+        name: resampling.as_json(resampling.intervals(labels, values, config.draws, seed))
+        for name, values in models.items()
+    }
+    write_json(out / "intervals.json", spread)
+    comparisons = _compare(labels, models, config.draws, seed)
+    write_json(out / "comparison.json", {k: _as_json(c) for k, c in comparisons.items()})
+    best = models["fine_tuned"]
     write_json(out / "per_class.json", metrics.per_class(labels, best, data.classes))
+    _write_slices(out / "slices.csv", data, rows, best, config.draws, seed)
     _write_predictions(out / "predictions.csv", data, rows, best)
-    _write_plots(out / "plots", data, labels, best, head, finetuned)
-    for name, values in found.items():
-        print(f"{name:10} " + "  ".join(f"{key} {value:.4f}" for key, value in values.items()))
-    return {
+    evaluation_plots.write(out / "plots", data, rows, models, model, head, finetuned)
+    _tell(found, comparisons)
+    told = {
         f"{config.split}_{key}_{name}": value
         for name, values in found.items()
         for key, value in values.items()
     }
+    gain = comparisons["fine_tuned against head_only"]
+    return told | {
+        "fine_tuning_gain_accuracy": gain.differences["accuracy"].value,
+        "fine_tuning_p_value": gain.p_value,
+    }
 
 
-def _write_predictions(path: Path, data: Manifest, rows: Any, probabilities: Any) -> None:
+def _compare(
+    labels: metrics.Labels, models: dict[str, NDArray[np.float32]], draws: int, seed: int
+) -> dict[str, Comparison]:
+    """Fine-tuned against every other model."""
+    return {
+        f"fine_tuned against {name}": resampling.compare(
+            labels, values, models["fine_tuned"], draws, seed
+        )
+        for name, values in models.items()
+        if name != "fine_tuned"
+    }
+
+
+def _as_json(one: Comparison) -> dict[str, Any]:
+    return {
+        "differences": resampling.as_json(one.differences),
+        "mcnemar": {
+            "only_first_right": one.only_first,
+            "only_second_right": one.only_second,
+            "p_value": round(one.p_value, 12),
+        },
+        "verdict": one.verdict,
+    }
+
+
+def _tell(found: dict[str, dict[str, float]], comparisons: dict[str, Comparison]) -> None:
+    shown = ("accuracy", "macro_f1", "log_loss", "calibration_error")
+    for name, values in found.items():
+        print(f"{name:12} " + "  ".join(f"{key} {values[key]:.4f}" for key in shown))
+    for name, one in comparisons.items():
+        print(f"{name}: {one.verdict}")
+
+
+def _write_slices(
+    path: Path,
+    data: Manifest,
+    rows: metrics.Labels,
+    probabilities: NDArray[np.float32],
+    draws: int,
+    seed: int,
+) -> None:
+    """Metrics of the pictures that share a value of a further column of the manifest."""
+    lines: list[list[object]] = []
+    names = ("accuracy", "macro_f1", "log_loss")
+    for column in data.columns:
+        values = np.array([data.rows[row].extra[column] for row in rows])
+        if len(set(values)) > _SLICES_MAX:
+            print(f"column {column} has more than {_SLICES_MAX} values: no metrics by it")
+            continue
+        for value in sorted(set(values)):
+            chosen = values == value
+            found = resampling.intervals(
+                data.labels[rows][chosen], probabilities[chosen], draws, seed
+            )
+            numbers = [
+                round(number, 6)
+                for name in names
+                for number in (found[name].value, found[name].low, found[name].high)
+            ]
+            lines.append([column, value, int(chosen.sum()), *numbers])
+    header = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+    manifest.write_table(path, ["column", "value", "pictures", *header], lines)
+
+
+def _write_predictions(
+    path: Path, data: Manifest, rows: metrics.Labels, probabilities: NDArray[np.float32]
+) -> None:
     """One line a picture; probabilities in full, so that they can be compared exactly."""
     lines = []
     for row, values in zip(rows, probabilities, strict=True):
@@ -82,22 +201,3 @@ def _write_predictions(path: Path, data: Manifest, rows: Any, probabilities: Any
         predicted = data.classes[int(values.argmax())]
         lines.append([picture.path, picture.label, predicted, *map(str, values)])
     manifest.write_table(path, ["path", "label", "predicted", *data.classes], lines)
-
-
-def _write_plots(
-    folder: Path, data: Manifest, labels: Any, probabilities: Any, head: Path, finetuned: Path
-) -> None:
-    from pipeline import figures, metrics
-
-    folder.mkdir()
-    head_curve = curves.read(head)
-    curve = [*head_curve, *curves.read(finetuned)]
-    curves.write(folder / "learning_curves.csv", curve)
-    predicted = [data.classes[index] for index in probabilities.argmax(axis=1)]
-    actual = [data.classes[index] for index in labels]
-    manifest.write_table(
-        folder / "confusion.csv", ("actual", "predicted"), zip(actual, predicted, strict=True)
-    )
-    figures.learning_curves(folder / "learning_curves.png", curve, len(head_curve))
-    counts = metrics.confusion(labels, probabilities)
-    figures.confusion_matrix(folder / "confusion.png", counts, data.classes)

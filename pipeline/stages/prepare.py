@@ -134,7 +134,7 @@ def _decode_all(
 
 def _judge(picture: Picture, config: Config) -> tuple[Row, Pixels | str]:
     """The picture's pixels, or the reason why it has none."""
-    row = Row(picture.path, picture.label, picture.split or "", "", 0, 0, "ok")
+    row = Row(picture.path, picture.label, picture.split or "", "", 0, 0, "ok", picture.extra)
     try:
         content = picture.read()
     except OSError as error:

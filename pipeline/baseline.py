@@ -1,0 +1,71 @@
+"""The same network without its pre-trained weights: what transfer is compared with.
+
+backbone's architecture + head's + pictures -> a classifier trained from scratch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import backbones, workspace
+from pipeline.manifest import Manifest
+from pipeline.outputs import file_sha256
+from pipeline.training import Training
+
+if TYPE_CHECKING:
+    import keras
+
+
+def train(
+    settings: Training,
+    backbone: Any,
+    head: keras.Model,
+    prepared: Path,
+    *,
+    seed: int,
+    threads: int,
+) -> keras.Model:
+    """Train a network whose weights, all of them, start at random.
+
+    Args:
+        settings: Of the training.
+        backbone: `Config` of one of `pipeline.backbones`.
+        head: (B, D) -> (B, K), whose architecture is taken, too.
+        prepared: Output of prepare.
+        seed: Of the first weights, order and dropout.
+        threads: As TensorFlow was configured with.
+
+    Returns:
+        (B, H, W, 3) -> (B, K) probabilities, as after its best epoch.
+    """
+    import keras
+
+    from pipeline import fitting, heads
+    from pipeline.examples import Examples
+
+    data = Manifest(prepared)
+    known = backbones.build(backbone, data.image_size, seed).model
+    keras.utils.set_random_seed(seed)
+    body, top = keras.models.clone_model(known), keras.models.clone_model(head)
+    model = heads.join(body, top, "from_scratch")
+    key = {
+        "config": asdict(settings),
+        "model": model.to_json(),
+        "seed": seed,
+        "threads": threads,
+        "images": data.images_sha256,
+        "manifest": file_sha256(prepared / "manifest.csv"),
+    }
+    train, val = (data.indices(split) for split in ("train", "val"))
+    fitting.fit(
+        model,
+        Examples(data.images, train, data.labels[train]),
+        Examples(data.images, val, data.labels[val]),
+        settings,
+        seed=seed,
+        work=workspace.work("baseline", key),
+        log=lambda *_: None,
+    )
+    return model

@@ -1,0 +1,166 @@
+"""Pictures of an evaluation: curves, counts, calibration, mistakes and what led to them.
+
+labels + probabilities + pictures -> plots/*.png and the csv files that DVC plots.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import curves, figures, manifest, metrics
+from pipeline.manifest import Manifest
+from pipeline.metrics import Labels
+
+if TYPE_CHECKING:
+    import keras
+
+_MISTAKES, _PAIRS, _OF_A_PAIR, _HEATED = 12, 4, 5, 6
+
+
+def write(
+    folder: Path,
+    data: Manifest,
+    rows: Labels,
+    models: dict[str, NDArray[np.float32]],
+    model: keras.Model,
+    head: Path,
+    finetuned: Path,
+) -> None:
+    """Draw everything.
+
+    Args:
+        folder: To make and fill.
+        data: The prepared data set.
+        rows: (N,) the rows of `data.images` that were judged.
+        models: Name -> (N, K) probabilities; those of `fine_tuned` are looked at closely.
+        model: The fine-tuned classifier.
+        head: Output of train_head.
+        finetuned: Output of finetune.
+    """
+    folder.mkdir()
+    labels, probabilities = data.labels[rows], models["fine_tuned"]
+    _curves(folder, head, finetuned)
+    _confusion(folder, data, labels, probabilities)
+    scores = metrics.per_class(labels, probabilities, data.classes)
+    figures.per_class_bars(folder / "per_class.png", scores)
+    bins = {
+        name: metrics.reliability(labels, metrics.normalized(values))
+        for name, values in models.items()
+    }
+    figures.reliability(folder / "reliability.png", bins)
+    mistakes = most_confident_mistakes(labels, probabilities)
+    _mistakes(folder, data, rows, probabilities, mistakes[:_MISTAKES])
+    _confused_pairs(folder, data, rows, probabilities, mistakes)
+    _heat_maps(folder, data, rows, probabilities, mistakes, model)
+
+
+def most_confident_mistakes(labels: Labels, probabilities: NDArray[np.float32]) -> Labels:
+    """Places of the wrongly classified pictures, the surest first."""
+    confidence = probabilities.max(axis=1)
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    ordered: Labels = wrong[np.argsort(-confidence[wrong], kind="stable")]
+    return ordered
+
+
+def _curves(folder: Path, head: Path, finetuned: Path) -> None:
+    head_curve = curves.read(head)
+    curve = [*head_curve, *curves.read(finetuned)]
+    curves.write(folder / "learning_curves.csv", curve)
+    figures.learning_curves(folder / "learning_curves.png", curve, len(head_curve))
+
+
+def _confusion(
+    folder: Path, data: Manifest, labels: Labels, probabilities: NDArray[np.float32]
+) -> None:
+    predicted = [data.classes[index] for index in probabilities.argmax(axis=1)]
+    actual = [data.classes[index] for index in labels]
+    manifest.write_table(
+        folder / "confusion.csv", ("actual", "predicted"), zip(actual, predicted, strict=True)
+    )
+    counts = metrics.confusion(labels, probabilities)
+    figures.confusion_matrix(folder / "confusion.png", counts, data.classes)
+
+
+def _told(data: Manifest, row: int, values: NDArray[np.float32]) -> str:
+    """What a picture is, and what the classifier takes it for."""
+    predicted = int(values.argmax())
+    taken = f"{data.classes[predicted]} {values[predicted]:.2f}"
+    return f"{data.classes[data.labels[row]]}, taken for {taken}\n{_short(data.rows[row].path)}"
+
+
+def _short(path: str) -> str:
+    return path if len(path) <= 28 else f"...{path[-25:]}"
+
+
+def _mistakes(
+    folder: Path,
+    data: Manifest,
+    rows: Labels,
+    probabilities: NDArray[np.float32],
+    mistakes: Labels,
+) -> None:
+    shown = [
+        (data.images[rows[place]], _told(data, rows[place], probabilities[place]))
+        for place in mistakes
+    ]
+    title = "surest mistakes" if shown else "no mistakes"
+    figures.gallery(folder / "mistakes.png", shown, 6, title)
+
+
+def _confused_pairs(
+    folder: Path,
+    data: Manifest,
+    rows: Labels,
+    probabilities: NDArray[np.float32],
+    mistakes: Labels,
+) -> None:
+    """The pairs of classes most often confused, a row each, either way round."""
+    pairs = {}
+    for place in mistakes:
+        classes = (int(data.labels[rows[place]]), int(probabilities[place].argmax()))
+        pairs[int(place)] = (min(classes), max(classes))
+    often = sorted(Counter(pairs.values()).items(), key=lambda item: (-item[1], item[0]))
+    shown = []
+    for pair, _ in often[:_PAIRS]:
+        places = [place for place, of in pairs.items() if of == pair][:_OF_A_PAIR]
+        shown += [
+            (data.images[rows[place]], _told(data, rows[place], probabilities[place]))
+            for place in places
+        ]
+        blank = np.full_like(data.images[0], 255)
+        shown += [(blank, "")] * (_OF_A_PAIR - len(places))
+    title = "classes most often confused, a row a pair" if shown else "no confused classes"
+    figures.gallery(folder / "confused_pairs.png", shown, _OF_A_PAIR, title)
+
+
+def _heat_maps(
+    folder: Path,
+    data: Manifest,
+    rows: Labels,
+    probabilities: NDArray[np.float32],
+    mistakes: Labels,
+    model: keras.Model,
+) -> None:
+    """Grad-CAM of the surest mistakes, and beside it of right answers."""
+    from pipeline.gradcam import GradCam, overlay
+
+    cam = GradCam(model)
+    right = np.setdiff1d(np.arange(len(rows)), mistakes)
+    right = right[np.argsort(-probabilities[right].max(axis=1), kind="stable")]
+    half = min(_HEATED, len(mistakes))
+    chosen = np.concatenate([mistakes[:half], right[: 2 * _HEATED - half]])
+    if cam.layer is None:
+        figures.gallery(folder / "grad_cam.png", [], 6, "no layer keeps rows and columns")
+        return
+    pictures = data.images[rows[chosen]]
+    maps = cam.maps(pictures, probabilities[chosen].argmax(axis=1))
+    shown = []
+    for place, picture, heat in zip(chosen, pictures, maps, strict=True):
+        told = _told(data, rows[place], probabilities[place])
+        shown += [(picture, told), (overlay(picture, heat), "what speaks for it")]
+    figures.gallery(folder / "grad_cam.png", shown, 6, f"Grad-CAM at {cam.layer}")

@@ -1,0 +1,80 @@
+"""Where a classifier looks: Grad-CAM.
+
+classifier + pictures -> heat maps. Source: Selvaraju et al. 2017, Grad-CAM: Visual
+Explanations from Deep Networks via Gradient-based Localization.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.images import Pixels
+
+
+class GradCam:
+    """Heat maps of one classifier.
+
+    Args:
+        model: (B, H, W, 3) -> (B, K) probabilities, a softmax its last layer.
+
+    Attributes:
+        layer: Name of the last layer that keeps rows and columns; None if there is none,
+            as in networks that see a picture as a sequence.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        spatial = [layer for layer in model.layers if _is_spatial(layer)]
+        self.layer: str | None = spatial[-1].name if spatial else None
+        if spatial:
+            # A sure softmax has no gradient left: the logits have.
+            logits = model.layers[-1].input
+            self._inner = keras.Model(model.inputs, [spatial[-1].output, logits])
+
+    def maps(self, pictures: Pixels, classes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What speaks for a class, and where.
+
+        Args:
+            pictures: (B, H, W, 3) uint8 RGB.
+            classes: (B,) class indices.
+
+        Returns:
+            (B, h, w) in [0, 1]; all 0 where nothing speaks for the class.
+        """
+        shown = tf.constant(pictures, tf.float32)
+        with tf.GradientTape() as tape:
+            tape.watch(shown)  # and so everything that is computed from it
+            activations, logits = self._inner(shown, training=False)
+            score = tf.gather(logits, classes, axis=1, batch_dims=1)
+        gradients = tape.gradient(score, activations)
+        weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
+        heat = tf.nn.relu(tf.reduce_sum(weights * activations, axis=-1)).numpy()
+        top = heat.max(axis=(1, 2), keepdims=True)
+        found: NDArray[np.float32] = heat / np.where(top > 0, top, 1)
+        return found
+
+
+def overlay(picture: Pixels, heat: NDArray[np.float32]) -> Pixels:
+    """A picture with its heat map over it.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        heat: (h, w) in [0, 1].
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    size = (picture.shape[1], picture.shape[0])
+    full = np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BILINEAR))
+    colors = colormaps["jet"](np.clip(full, 0, 1))[..., :3] * 255
+    mixed: Pixels = (0.6 * picture + 0.4 * colors).astype(np.uint8)
+    return mixed
+
+
+def _is_spatial(layer: keras.Layer) -> bool:
+    shape: tuple[int | None, ...] = getattr(getattr(layer, "output", None), "shape", ())
+    return len(shape) == 4 and None not in shape[1:] and shape[1:3] != (1, 1)

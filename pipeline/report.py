@@ -1,0 +1,107 @@
+"""One page that tells of a pipeline run: works offline, everything is inside.
+
+outputs of all stages + config + timings -> report.html. It lies beside the outputs, not in
+one: commit and timings may change where no result does.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from omegaconf import OmegaConf
+
+from pipeline import manifest, provenance
+from pipeline.errors import InputError
+from pipeline.manifest import KEPT, SPLITS
+from pipeline.metrics import LOWER_IS_BETTER
+from pipeline.outputs import ROOT, digest, replacing_file
+from pipeline.run_records import essentials
+from pipeline.stages import STAGES
+
+PATH = ROOT / "report.html"
+
+_PLOTS = {
+    "learning_curves": "Learning curves",
+    "confusion": "Confusion matrix",
+    "per_class": "By class",
+    "reliability": "Calibration",
+    "mistakes": "Surest mistakes",
+    "confused_pairs": "Most confused classes",
+    "grad_cam": "Grad-CAM",
+}
+_VERSIONS = ("tensorflow", "keras", "numpy", "scikit-learn", "mlflow", "dvc", "optuna")
+
+
+def write(config: Any, timings: dict[str, float]) -> Path:
+    """Write the page of the outputs that are there; returns its path.
+
+    Args:
+        config: The whole config.
+        timings: Stage -> seconds, of those that are known.
+
+    Raises:
+        InputError: A stage has no output yet.
+    """
+    missing = [stage for stage in STAGES if not (ROOT / stage).is_dir()]
+    if missing:
+        raise InputError(
+            f"a report needs the outputs of all stages, {missing[0]} has none: run dvc repro"
+        )
+    evaluated, prepared = ROOT / "evaluate", ROOT / "prepare"
+    rows = manifest.read_rows(prepared / "manifest.csv")
+    kept = [row for row in rows if row.verdict in KEPT]
+    intervals = _json(evaluated / "intervals.json")
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
+    )
+    text = pages.get_template("report.html").render(
+        title=f"{config.use.data}, {config.use.backbone}, cut {config.finetune.cut}",
+        split=config.evaluate.split,
+        pictures=sum(row.split == config.evaluate.split for row in kept),
+        classes=manifest.read_classes(prepared / "classes.txt"),
+        comparisons=_json(evaluated / "comparison.json"),
+        intervals=intervals,
+        metrics=list(intervals["fine_tuned"]),
+        lower_is_better=LOWER_IS_BETTER,
+        draws=config.evaluate.draws,
+        slices=_table(evaluated / "slices.csv"),
+        plots=list(_PLOTS.items()),
+        images={name: _encoded(evaluated / "plots" / f"{name}.png") for name in _PLOTS},
+        splits=SPLITS,
+        counts=Counter((row.label, row.split) for row in kept),
+        duplicates=sum(row.verdict == "duplicate" for row in kept),
+        quarantine=_table(prepared / "quarantine.csv"),
+        lineage=_lineage(),
+        timings=timings,
+        config=OmegaConf.to_yaml(OmegaConf.create(essentials(config))),
+    )
+    with replacing_file(PATH) as aside:
+        aside.write_text(text, encoding="utf-8")
+    return PATH
+
+
+def _lineage() -> dict[str, str]:
+    """From the page to the exact code, outputs and versions."""
+    made = {f"outputs/{stage} (as in dvc.lock)": digest(ROOT / stage) for stage in STAGES}
+    names = [tag for tag in provenance.git_tags().items() if not tag[0].startswith("mlflow.")]
+    return {**dict(names), **made, "versions": ", ".join(provenance.versions(*_VERSIONS))}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _encoded(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()

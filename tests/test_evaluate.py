@@ -1,0 +1,227 @@
+"""What evaluate says is what scikit-learn says of its predictions, and what people read."""
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Run
+from PIL import Image
+from sklearn import metrics as sk
+
+from pipeline import metrics, resampling
+from pipeline.outputs import ROOT
+
+
+def some(classes: int, pictures: int, seed: int = 0) -> tuple[metrics.Labels, Any]:
+    """Labels, and probabilities that are right more often than not, with ties."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(classes, size=pictures)
+    logits = rng.normal(size=(pictures, classes))
+    logits[np.arange(pictures), labels] += 1.5
+    values = np.exp(logits)
+    rounded = np.round(values / values.sum(axis=1, keepdims=True), 2) + 0.001
+    return labels, (rounded / rounded.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def independent(folder: Path) -> dict[str, float]:
+    """The metrics of predictions.csv, by scikit-learn alone."""
+    with (folder / "predictions.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    classes = list(table[0])[3:]
+    truth = [row["label"] for row in table]
+    told = [row["predicted"] for row in table]
+    scores = np.array([[float(row[name]) for name in classes] for row in table])
+    scores /= scores.sum(axis=1, keepdims=True)
+    one_hot = np.array([[row["label"] == name for name in classes] for row in table])
+    places = np.minimum((scores.max(axis=1) * 15).astype(int), 14)
+    right = np.array(truth) == np.array(told)
+    gaps = [
+        abs(right[places == b].mean() - scores.max(axis=1)[places == b].mean())
+        * (places == b).mean()
+        for b in set(places)
+    ]
+    area = (
+        sk.roc_auc_score(truth, scores, multi_class="ovr", labels=classes)
+        if len(classes) > 2
+        else sk.roc_auc_score(one_hot[:, 1], scores[:, 1])
+    )
+    found = {
+        "accuracy": sk.accuracy_score(truth, told),
+        "macro_f1": sk.f1_score(truth, told, average="macro"),
+        "balanced_accuracy": sk.balanced_accuracy_score(truth, told),
+        "log_loss": sk.log_loss(truth, scores, labels=classes),
+        "brier": float(((scores - one_hot) ** 2).sum(axis=1).mean() / 2),
+        "calibration_error": float(sum(gaps)),
+        "roc_auc": area,
+    }
+    if len(classes) > 5:
+        found["top_5_accuracy"] = sk.top_k_accuracy_score(truth, scores, k=5, labels=classes)
+    return found
+
+
+def test_the_numbers_are_those_of_the_predictions(repository: Path) -> None:
+    folder = repository / ROOT / "evaluate"
+    found = json.loads((folder / "metrics.json").read_text())["fine_tuned"]
+    assert found == pytest.approx(independent(folder), abs=1e-9)
+    spread = json.loads((folder / "intervals.json").read_text())["fine_tuned"]
+    for name, value in found.items():
+        assert spread[name]["low"] <= value + 1e-6, name
+        assert spread[name]["high"] >= value - 1e-6 or name == "calibration_error", name
+
+
+@pytest.mark.parametrize(("classes", "pictures"), [(2, 40), (3, 60), (10, 200)])
+def test_a_draw_counts_as_its_pictures_repeated(classes: int, pictures: int) -> None:
+    labels, probabilities = some(classes, pictures)
+    rng = np.random.default_rng(1)
+    drawn = [rng.integers(pictures, size=pictures) for _ in range(5)]
+    counts = np.stack([np.bincount(one, minlength=pictures) for one in drawn]).astype(float)
+    found = resampling.weighted(labels, probabilities, counts)
+    for place, chosen in enumerate(drawn):
+        expected = metrics.summary(labels[chosen], probabilities[chosen])
+        assert {n: v[place] for n, v in found.items()} == pytest.approx(expected, abs=1e-12)
+
+
+def test_intervals_hold_what_they_promise() -> None:
+    """Of 95 % intervals around samples, about 95 % hold the value of the whole."""
+    labels, probabilities = some(3, 20_000)
+    whole = metrics.summary(labels, probabilities)["accuracy"]
+    held = 0
+    for start in range(0, 20_000, 200):
+        part = slice(start, start + 200)
+        found = resampling.intervals(labels[part], probabilities[part], 300, start)["accuracy"]
+        held += found.low <= whole <= found.high
+    assert 88 <= held <= 100
+
+
+def test_verdicts() -> None:
+    labels, good = some(3, 400)
+    bad = good.copy()
+    wrong = np.flatnonzero(good.argmax(axis=1) == labels)[:30]
+    bad[wrong] = np.roll(good[wrong], 1, axis=1)
+
+    def verdict(first: Any, second: Any) -> resampling.Comparison:
+        return resampling.compare(labels, first, second, 500, 0)
+
+    better = verdict(bad, good)
+    assert better.verdict.startswith("better: accuracy")
+    assert (better.only_first, better.only_second) == (0, 30)
+    assert better.p_value == pytest.approx(2 * 0.5**30)
+    assert better.differences["accuracy"].value == pytest.approx(30 / 400)
+    assert verdict(good, bad).verdict.startswith("worse: accuracy")
+    assert verdict(good, good).verdict.startswith("no difference: accuracy")
+    bad[wrong[2:]] = good[wrong[2:]]
+    assert "no difference that 400 pictures can tell" in verdict(bad, good).verdict
+
+
+def test_the_report_works_offline(repository: Path, browser: Any) -> None:
+    page = repository / ROOT / "report.html"
+    browser.get(f"file://{page}")
+    pictures = browser.find_elements("css selector", "img")
+    assert len(pictures) == 7
+    assert all(int(picture.get_property("naturalWidth")) > 300 for picture in pictures)
+    told = browser.find_element("tag name", "body").text
+    found = json.loads((repository / ROOT / "evaluate" / "metrics.json").read_text())
+    assert f"{found['fine_tuned']['accuracy']:.4f}" in told
+    assert f"{found['head_only']['log_loss']:.4f}" in told
+    assert "fine tuned against head only:" in told
+    for heading in ("Metrics", "Calibration", "Grad-CAM", "Data", "Lineage", "Timings", "Config"):
+        assert heading in [h.text for h in browser.find_elements("tag name", "h2")]
+    times = browser.find_elements("css selector", "#timings + table tr")
+    assert len(times) == 5
+    assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+    assert "http" not in page.read_text().replace("http-equiv", "")
+
+
+def test_slices_and_a_baseline(clone: Path, run: Run, picture_folder: Path) -> None:
+    lines = ["path,label,camera"]
+    for number, path in enumerate(sorted(picture_folder.rglob("*.png"))):
+        name = path.relative_to(picture_folder).as_posix()
+        lines.append(f"{name},{path.parent.name},{'old' if number % 2 else 'new'}")
+    (picture_folder / "list.csv").write_text("\n".join(lines) + "\n")
+    text = (clone / "params.yaml").read_text()
+    for before, after in (
+        ("data: digits ", "data: csv "),
+        ("conf/data/digits.yaml", str(picture_folder / "list.csv")),
+        ("data: {}", "data: {path: '${inputs.data}'}"),
+        ("image_size: 8 ", "image_size: 16 "),
+        ("train_per_class: 20", "train_per_class: 6"),
+        ("val_per_class: 20", "val_per_class: 2"),
+        ("split: test", "split: test\n  baseline: true\n  from_scratch: {epochs: 2}"),
+    ):
+        assert before in text, before
+        text = text.replace(before, after)
+    (clone / "params.yaml").write_text(text)
+    done = run(clone, "dvc", "repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = clone / ROOT / "evaluate"
+    with (folder / "slices.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["value"] for row in table] == ["new", "old"]
+    with (folder / "predictions.csv").open(newline="") as file:
+        predictions = list(csv.DictReader(file))
+    cameras = dict(line.split(",")[::2] for line in lines[1:])
+    for row in table:
+        mine = [p for p in predictions if cameras[p["path"]] == row["value"]]
+        assert int(row["pictures"]) == len(mine)
+        right = np.mean([p["label"] == p["predicted"] for p in mine])
+        assert float(row["accuracy"]) == pytest.approx(right, abs=1e-6)
+    assert "from_scratch" in json.loads((folder / "metrics.json").read_text())
+    compared = json.loads((folder / "comparison.json").read_text())
+    assert set(compared) == {"fine_tuned against head_only", "fine_tuned against from_scratch"}
+    assert "By column of the manifest" in (clone / ROOT / "report.html").read_text()
+
+
+def test_a_report_without_outputs_says_what_to_do(project: Path, run: Run) -> None:
+    done = run(project, sys.executable, "-m", "pipeline", "report", "use.tracking=none")
+    assert done.returncode == 1
+    assert "a report needs the outputs of all stages, prepare has none: run dvc repro" in done.stderr
+
+
+def test_grad_cam_finds_what_speaks_for_a_class() -> None:
+    import keras
+
+    from pipeline.gradcam import GradCam, overlay
+
+    entry = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(2, 4, strides=4, name="spots")(entry)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dense(2)(x)
+    model = keras.Model(entry, keras.layers.Softmax()(x))
+    kernel = np.zeros((4, 4, 3, 2), np.float32)
+    kernel[..., 0, 0] = kernel[..., 2, 1] = 1  # red speaks for class 0, blue for class 1
+    model.layers[1].set_weights([kernel, np.zeros(2, np.float32)])
+    model.layers[3].set_weights([np.eye(2, dtype=np.float32), np.zeros(2, np.float32)])
+    picture = np.zeros((32, 32, 3), np.uint8)
+    picture[4:8, 8:12, 0] = 255
+    picture[24:28, 20:24, 2] = 255
+    cam = GradCam(model)
+    assert cam.layer == "spots"
+    red, blue = cam.maps(np.stack([picture, picture]), np.array([0, 1]))
+    assert np.unravel_index(red.argmax(), red.shape) == (1, 2)
+    assert np.unravel_index(blue.argmax(), blue.shape) == (6, 5)
+    assert red.max() == blue.max() == 1
+    assert overlay(picture, red).shape == picture.shape
+
+
+def test_hymenoptera_with_real_weights(
+    clone: Path, run: Run, shared: Path, browser: Any, tmp_path: Path
+) -> None:
+    (clone.parent / "shared").symlink_to(shared)
+    shutil.copy(clone / "conf/experiment/hymenoptera_mobilenet_v2.yaml", clone / "params.yaml")
+    done = run(clone, "dvc", "repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = clone / ROOT / "evaluate"
+    found = json.loads((folder / "metrics.json").read_text())["fine_tuned"]
+    recomputed = independent(folder)
+    assert found == pytest.approx(recomputed, abs=1e-9)
+    browser.get(f"file://{clone / ROOT / 'report.html'}")
+    told = browser.find_element("tag name", "body").text
+    for name, value in recomputed.items():
+        assert f"{value:.4f}" in told, name
+    browser.save_screenshot(str(tmp_path / "report.png"))
+    assert Image.open(tmp_path / "report.png").width > 1000
