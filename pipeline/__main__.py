@@ -22,7 +22,7 @@ Log = Callable[[dict[str, float], int], None]
 _OTHERS = {
     "cache": "list the stored activations, least recently used first; cache clear removes them",
     "cuts": "list where a backbone can be cut, and at what cost (cuts use.backbone=resnet50)",
-    "predict": "classify pictures: predict FILE_OR_FOLDER ... [--json | --csv] (predict --help)",
+    "predict": "classify pictures: predict PATH ... [--json | --csv] (predict --help)",
     "pretrain": "regenerate the weights of glyph_cnn, bit for bit",
     "report": "write outputs/report.html of the present outputs, as evaluate does",
     "sweep": "search the cut and the learning rate (sweep sweep.n_trials=20)",

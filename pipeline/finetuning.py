@@ -61,6 +61,8 @@ class Config(Training):
             decides by disk and time, `always`, or `never`.
         precision: What kept activations are stored as: float16 takes half the disk, and
             training then differs from training without a cache.
+        calibrate: Whether the finished classifier gets a temperature, fitted on the
+            validation split, that makes it as sure as it is right.
     """
 
     learning_rate: float = 1e-4
@@ -70,6 +72,7 @@ class Config(Training):
     batch_norm: str = "frozen"
     cache: Cache = Cache.auto
     precision: Precision = Precision.float32
+    calibrate: bool = False
 
     def check(self, section: str) -> None:
         """Check what types cannot say.

@@ -87,7 +87,6 @@ def fit(
     Returns:
         The curve and the best epoch.
     """
-    # Two experiments may need the same training at the same time: one waits for the other.
     classes = int(model.output_shape[-1])
     weights = _class_weights(train.labels, classes, settings)
 
@@ -95,6 +94,7 @@ def fit(
         in_order = np.arange(len(val.rows))
         return steps.evaluate(model, batches(val, in_order, classes, settings.batch_size))
 
+    # Two experiments may need the same training at the same time: one waits for the other.
     with locked(work), _removed_if_stopped(work):
         _compile(model, settings)
         generators = [
@@ -117,7 +117,16 @@ def fit(
                 _reseed(generators, seed, number)
                 train.begin(number)
                 order = np.random.default_rng([seed, number]).permutation(len(train.rows))
-                shown = batches(train, order, classes, settings.batch_size, weights)
+                count = -(-len(order) // settings.batch_size)
+                shown = tqdm(
+                    batches(train, order, classes, settings.batch_size, weights),
+                    desc=f"epoch {number + 1}",
+                    total=count,
+                    unit="batch",
+                    leave=False,
+                    delay=2,  # only where an epoch takes long
+                    disable=None,
+                )
                 trained, validation = steps.train(model, shown), judged()
                 metrics = trained | validation
                 state.epoch += 1

@@ -1,12 +1,13 @@
 """Classify pictures with a trained model, through the code that training decoded them with.
 
-files and folders -> label and probabilities, on standard output.
+files, folders, patterns, lists -> label and probabilities, on standard output.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import glob
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -43,16 +44,26 @@ class Prediction:
         """The most probable class."""
         return max(self.probabilities, key=lambda name: self.probabilities[name], default="")
 
+    def most_probable(self, count: int) -> dict[str, np.float32]:
+        """The `count` most probable classes, in order."""
+        ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
+        return dict(ranked[:count])
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns 1 if any file could not be classified."""
     options = _parser().parse_args(arguments)
+    if options.top_k is not None and options.top_k < 1:
+        raise InputError(f"--top-k must be at least 1, got {options.top_k}")
     files = list(_files(options.paths))
     if not files:
         raise InputError(f"predict needs pictures, found none in {', '.join(options.paths)}")
     found = predict(options.model, files)
-    write = _write_json if options.json else _write_csv if options.csv else _write_lines
-    return write(found, model_file.read_card(options.model).classes, sys.stdout)
+    if options.json:
+        return _write_json(found, options.top_k, sys.stdout)
+    if options.csv:
+        return _write_csv(found, model_file.read_card(options.model).classes, sys.stdout)
+    return _write_lines(found, options.top_k or 3, sys.stdout)
 
 
 def predict(model_path: Path, files: Sequence[Path]) -> Iterator[Prediction]:
@@ -97,33 +108,50 @@ def _decode(file: Path, card: model_file.Card) -> images.Pixels | str:
 
 
 def _files(paths: Sequence[str]) -> Iterator[Path]:
-    """The files named, and those in the folders named that are not hidden."""
-    for path in map(Path, paths):
-        if not path.is_dir():
+    """The files named, in folders named, matched, or listed; hidden ones only if named."""
+    for name in paths:
+        path = Path(name)
+        if name == "-":
+            yield from _files([line for line in sys.stdin.read().splitlines() if line])
+        elif path.is_dir():
+            for file in sorted(path.rglob("*")):
+                inside = file.relative_to(path).parts
+                if file.is_file() and not any(part.startswith(".") for part in inside):
+                    yield file
+        elif path.suffix.lower() == ".csv" and path.is_file():
+            yield from _listed(path)
+        elif not path.exists() and glob.has_magic(name):
+            yield from _files(sorted(glob.glob(name, recursive=True)))
+        else:
             yield path
-            continue
-        for file in sorted(path.rglob("*")):
-            inside = file.relative_to(path).parts
-            if file.is_file() and not any(part.startswith(".") for part in inside):
-                yield file
 
 
-def _write_lines(found: Iterator[Prediction], classes: list[str], target: TextIO) -> int:
+def _listed(path: Path) -> Iterator[Path]:
+    """The files in the column `path` of a csv file, relative to it."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        table = csv.DictReader(file)
+        if "path" not in (table.fieldnames or ()):
+            raise InputError(f"{path} needs a header with the column path, got {table.fieldnames}")
+        for row in table:
+            yield path.parent / row["path"]
+
+
+def _write_lines(found: Iterator[Prediction], top_k: int, target: TextIO) -> int:
     failed = 0
     for one in found:
         failed += bool(one.error)
-        ranked = sorted(one.probabilities.items(), key=lambda item: -item[1])[:3]
-        told = "  ".join(f"{name} {value:.4f}" for name, value in ranked)
+        told = "  ".join(f"{name} {value:.4f}" for name, value in one.most_probable(top_k).items())
         print(f"{one.path}\t{told or 'error: ' + one.error}", file=target)
     return int(failed > 0)
 
 
-def _write_json(found: Iterator[Prediction], classes: list[str], target: TextIO) -> int:
+def _write_json(found: Iterator[Prediction], top_k: int | None, target: TextIO) -> int:
     """One JSON object a line."""
     failed = 0
     for one in found:
         failed += bool(one.error)
-        values = {name: float(value) for name, value in one.probabilities.items()}
+        told = one.most_probable(top_k) if top_k else one.probabilities
+        values = {name: float(value) for name, value in told.items()}
         line: dict[str, object] = {"path": one.path}
         line |= {"error": one.error} if one.error else {"label": one.label, "probabilities": values}
         print(json.dumps(line), file=target)
@@ -148,7 +176,19 @@ def _parser() -> argparse.ArgumentParser:
         description="Classify pictures: label and probabilities, as evaluate computes them. "
         "Files that are no pictures are reported; the exit code is then 1.",
     )
-    parser.add_argument("paths", nargs="+", metavar="FILE_OR_FOLDER")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="a picture, a folder, a pattern ('photos/**/*.jpg'), a csv file with a column path, "
+        "or - for names on standard input, one a line",
+    )
+    parser.add_argument(
+        "--top-k",
+        type=int,
+        metavar="K",
+        help="tell the K most probable classes (default 3; with --json all)",
+    )
     parser.add_argument(
         "--model", type=Path, default=MODEL, help=f"a .keras file (default {MODEL})"
     )

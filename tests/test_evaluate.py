@@ -13,7 +13,7 @@ from conftest import Run
 from PIL import Image
 from sklearn import metrics as sk
 
-from pipeline import metrics, resampling
+from pipeline import calibration, metrics, resampling
 from pipeline.outputs import ROOT
 
 
@@ -174,6 +174,30 @@ def test_slices_and_a_baseline(clone: Path, run: Run, picture_folder: Path) -> N
     compared = json.loads((folder / "comparison.json").read_text())
     assert set(compared) == {"fine_tuned against head_only", "fine_tuned against from_scratch"}
     assert "By column of the manifest" in (clone / ROOT / "report.html").read_text()
+
+
+def test_a_temperature_makes_a_classifier_as_sure_as_it_is_right() -> None:
+    labels, probabilities = some(4, 4000)
+    logits = np.log(probabilities.astype(np.float64))
+    right = calibration.temperature(labels, probabilities)
+    for too_sure in (0.5, 3.0):
+        values = np.exp(logits * too_sure)
+        values /= values.sum(axis=1, keepdims=True)
+        found = calibration.temperature(labels, values.astype(np.float32))
+        assert found == pytest.approx(too_sure * right, rel=1e-3)
+
+
+def test_a_calibrated_model_keeps_its_answers(clone: Path, run: Run) -> None:
+    before = json.loads((clone / ROOT / "evaluate" / "metrics.json").read_text())["fine_tuned"]
+    params = clone / "params.yaml"
+    params.write_text(params.read_text().replace("batch_norm: train", "calibrate: true\n  batch_norm: train"))
+    done = run(clone, "dvc", "repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "temperature " in done.stdout
+    after = json.loads((clone / ROOT / "evaluate" / "metrics.json").read_text())["fine_tuned"]
+    assert after["accuracy"] == before["accuracy"]
+    assert after["log_loss"] != before["log_loss"]
+    assert after["calibration_error"] < before["calibration_error"]
 
 
 def test_a_report_without_outputs_says_what_to_do(project: Path, run: Run) -> None:

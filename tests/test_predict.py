@@ -71,3 +71,31 @@ def test_no_model_and_no_pictures(repository: Path, run: Run, tmp_path: Path) ->
     assert done.stderr.startswith("error: predict needs pictures, found none in")
     done = predict(run, repository, "x.png", "--model", "nowhere.keras")
     assert done.stderr.startswith("error: the model must be a .keras file, got nowhere.keras")
+
+
+def test_patterns_lists_and_standard_input(
+    repository: Path, run: Run, pictures: Path, tmp_path: Path
+) -> None:
+    some = sorted(pictures.glob("3/*.png"))
+    named = predict(run, repository, *map(str, some), "--csv").stdout
+    assert len(named.splitlines()) == len(some) + 1
+    assert predict(run, repository, str(pictures / "3" / "*.png"), "--csv").stdout == named
+    listed = pictures / "list.csv"
+    listed.write_text("path,note\n" + "".join(f"3/{path.name},x\n" for path in some))
+    assert predict(run, repository, str(listed), "--csv").stdout == named
+    listed.unlink()
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "predict", "-", "--csv"],
+        cwd=repository,
+        input="\n".join(map(str, some)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == named
+    (tmp_path / "other.csv").write_text("file\nx\n")
+    done = predict(run, repository, str(tmp_path / "other.csv"))
+    assert "needs a header with the column path, got ['file']" in done.stderr
+    done = predict(run, repository, str(some[0]), "--json", "--top-k", "2")
+    assert len(json.loads(done.stdout)["probabilities"]) == 2
+    assert "--top-k must be at least 1" in predict(run, repository, "x", "--top-k", "0").stderr

@@ -48,7 +48,8 @@ def run(
     Raises:
         InputError: The backbone has no such cut, or nothing would be left to train.
     """
-    from pipeline import backbones, fitting, heads, model_file
+    from pipeline import backbones, calibration, fitting, heads, model_file
+    from pipeline.inference import Forward
     from pipeline.manifest import Manifest
 
     config.check("finetune")
@@ -63,8 +64,14 @@ def run(
         threads=threads,
     )
     tuned = finetuner.fit(config, head, log)
-    classifier = heads.join(body.model, tuned.head, "classifier")
-    data = finetuner.data
+    data, top = finetuner.data, tuned.head
+    classifier = heads.join(body.model, top, "classifier")
+    if config.calibrate:
+        val = data.indices("val")
+        sure = Forward(classifier, batch_size).all(data.images, val, "calibrate")
+        temperature = calibration.temperature(data.labels[val], sure)
+        print(f"temperature {temperature:g}", flush=True)
+        classifier = heads.join(body.model, calibration.scaled(top, temperature), "classifier")
     card = model_file.Card(data.classes, data.image_size, data.fit, batch_size, threads)
     model_file.save(classifier, out / "model.keras", card)
     (out / "classes.txt").write_text("\n".join(data.classes) + "\n", encoding="utf-8")
