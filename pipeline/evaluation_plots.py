@@ -162,5 +162,6 @@ def _heat_maps(
     shown = []
     for place, picture, heat in zip(chosen, pictures, maps, strict=True):
         told = _told(data, rows[place], probabilities[place])
-        shown += [(picture, told), (overlay(picture, heat), "what speaks for it")]
+        what = "what speaks for it" if heat.any() else "no region speaks for it"
+        shown += [(picture, told), (overlay(picture, heat), what)]
     figures.gallery(folder / "grad_cam.png", shown, 6, f"Grad-CAM at {cam.layer}")

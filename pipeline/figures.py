@@ -85,7 +85,7 @@ def per_class_bars(path: Path, scores: Mapping[str, Mapping[str, float]]) -> Non
         axis.barh(places + shift, values, height=0.38, color=color, label=name)
     axis.set_yticks(places, [f"{label} ({scores[label]['support']:.0f})" for label in ordered])
     axis.set(xlim=(0, 1), title="by class (pictures)")
-    axis.legend(loc="lower left")
+    figure.legend(loc="outside lower center", ncols=2)
     figure.savefig(path, dpi=100)
 
 
@@ -130,5 +130,5 @@ def gallery(path: Path, pictures: Sequence[tuple[Pixels, str]], columns: int, ti
         axis.axis("off")
     for axis, (pixels, told) in zip(axes, pictures, strict=False):
         axis.imshow(pixels)
-        axis.set_title(told, fontsize=8, y=-0.02, va="top")
+        axis.set_title(told, fontsize=8, y=-0.05, va="top")
     figure.savefig(path, dpi=100)

@@ -121,7 +121,8 @@ def _files(paths: Sequence[str]) -> Iterator[Path]:
         elif path.suffix.lower() == ".csv" and path.is_file():
             yield from _listed(path)
         elif not path.exists() and glob.has_magic(name):
-            yield from _files(sorted(glob.glob(name, recursive=True)))
+            # Path.glob takes no pattern that begins at the root.
+            yield from _files(sorted(glob.glob(name, recursive=True)))  # noqa: PTH207
         else:
             yield path
 

@@ -35,6 +35,7 @@ _PLOTS = {
     "confused_pairs": "Most confused classes",
     "grad_cam": "Grad-CAM",
 }
+_MODELS = ("head_only", "fine_tuned", "from_scratch")
 _VERSIONS = ("tensorflow", "keras", "numpy", "scikit-learn", "mlflow", "dvc", "optuna")
 
 
@@ -56,7 +57,8 @@ def write(config: Any, timings: dict[str, float]) -> Path:
     evaluated, prepared = ROOT / "evaluate", ROOT / "prepare"
     rows = manifest.read_rows(prepared / "manifest.csv")
     kept = [row for row in rows if row.verdict in KEPT]
-    intervals = _json(evaluated / "intervals.json")
+    spread = _json(evaluated / "intervals.json")
+    intervals = {name: spread[name] for name in _MODELS if name in spread}
     pages = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
     )

@@ -1,7 +1,7 @@
 """Keras' own training and test step over batches, without `fit` and `evaluate` around them.
 
-Those take 30 to 70 ms a call beside the steps (benchmarks/RESULTS.md, "Training loop"), which
-on kept activations is a large part of an epoch.
+Those take up to 0.1 s an epoch beside the steps (benchmarks/RESULTS.md, "Training loop"),
+which on kept activations is a large part of it, and leave what a generator reads from in memory.
 """
 
 from __future__ import annotations

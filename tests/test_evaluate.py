@@ -190,7 +190,9 @@ def test_a_temperature_makes_a_classifier_as_sure_as_it_is_right() -> None:
 def test_a_calibrated_model_keeps_its_answers(clone: Path, run: Run) -> None:
     before = json.loads((clone / ROOT / "evaluate" / "metrics.json").read_text())["fine_tuned"]
     params = clone / "params.yaml"
-    params.write_text(params.read_text().replace("batch_norm: train", "calibrate: true\n  batch_norm: train"))
+    params.write_text(
+        params.read_text().replace("batch_norm: train", "calibrate: true\n  batch_norm: train")
+    )
     done = run(clone, "dvc", "repro")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "temperature " in done.stdout
@@ -203,7 +205,9 @@ def test_a_calibrated_model_keeps_its_answers(clone: Path, run: Run) -> None:
 def test_a_report_without_outputs_says_what_to_do(project: Path, run: Run) -> None:
     done = run(project, sys.executable, "-m", "pipeline", "report", "use.tracking=none")
     assert done.returncode == 1
-    assert "a report needs the outputs of all stages, prepare has none: run dvc repro" in done.stderr
+    assert (
+        "a report needs the outputs of all stages, prepare has none: run dvc repro" in done.stderr
+    )
 
 
 def test_grad_cam_finds_what_speaks_for_a_class() -> None:
