@@ -52,7 +52,7 @@ def trials(storage: str) -> list[optuna.trial.FrozenTrial]:
 
 @pytest.mark.parametrize("storage", ["sqlite", "journal"])
 def test_four_workers_and_one_is_killed(cwd: Path, storage: str) -> None:
-    workers = [start(storage, 12, 0.3) for _ in range(4)]
+    workers = [start(storage, 12, 1.5) for _ in range(4)]
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         time.sleep(0.05)
