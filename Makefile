@@ -37,10 +37,10 @@ pretrain: $(VENV)/.installed  ## regenerate the weights of glyph_cnn, bit for bi
 	python -m pipeline pretrain
 
 lock: $(VENV)/.installed-dev  ## resolve pyproject.toml into requirements*.txt
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-header --no-annotate --fork-strategy fewest --quiet -o requirements.txt
-	uv pip compile pyproject.toml --extra dev --constraint requirements.txt --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-header --no-annotate --fork-strategy fewest --quiet -o requirements-dev.txt
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header --no-annotate --fork-strategy fewest --quiet -o requirements-dev.txt
+	uv pip compile pyproject.toml --constraint requirements-dev.txt --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header --no-annotate --fork-strategy fewest --quiet -o requirements.txt
 
 clean:  ## remove outputs, keep the DVC cache and the runs
 	rm -rf outputs dvc_plots .mypy_cache .ruff_cache .pytest_cache
