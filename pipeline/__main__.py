@@ -24,7 +24,10 @@ _OTHERS = {
     "cuts": "list where a backbone can be cut, and at what cost (cuts use.backbone=resnet50)",
     "predict": "classify pictures: predict PATH ... [--json | --csv] (predict --help)",
     "pretrain": "regenerate the weights of glyph_cnn, bit for bit",
+    "promote": "make the present model the champion, if the gate holds (promote --dry-run)",
     "report": "write outputs/report.html of the present outputs, as evaluate does",
+    "rollback": "give the champion's place back to the champion before",
+    "serve": "answer over HTTP with the champion (serve serve.port=5001)",
     "sweep": "search the cut and the learning rate (sweep sweep.n_trials=20)",
     "ui": "compare runs in the MLflow UI (ui tracking.port=5000)",
 }
@@ -76,7 +79,7 @@ def _command(arguments: list[str]) -> int:
     if command == "predict":
         from pipeline import predict
 
-        return predict.main(rest)
+        return predict.main(rest, _model_file)
     from pipeline import config
 
     def sweep(composed: Any) -> None:
@@ -84,7 +87,18 @@ def _command(arguments: list[str]) -> int:
 
         supervisor.run(composed, rest, config.compose)
 
-    tasks = {"cuts": _cuts, "pretrain": _pretrain, "report": _report, "sweep": sweep, "ui": _ui}
+    tasks = {
+        "cuts": _cuts,
+        "pretrain": _pretrain,
+        "promote": _promote,
+        "report": _report,
+        "rollback": _rollback,
+        "serve": _serve,
+        "sweep": sweep,
+        "ui": _ui,
+    }
+    if command == "promote":
+        rest = ["promote.dry_run=true" if word == "--dry-run" else word for word in rest]
     task = tasks.get(command, lambda composed: _run_stage(command, composed))
     summary = _OTHERS.get(command) or _summary(command)
     config.application(command, rest, task, f"{command}: {summary}")
@@ -168,6 +182,15 @@ def _call(stage: str, c: Any, out: Path, log: Log) -> dict[str, float]:
     return dict(metrics)
 
 
+def _model_file(name: str) -> Path:
+    """The file that --model names: a path, or in the registry."""
+    if not name.startswith("models:/"):
+        return Path(name)
+    from pipeline import config, registry
+
+    return registry.download(name, config.compose().tracking)
+
+
 def _cache(rest: list[str]) -> int:
     from pipeline.activations import Config, Store
 
@@ -199,6 +222,24 @@ def _pretrain(config: Any) -> None:
 
     runtime.configure(config.seed, config.threads)
     pretrain.run(config.pretrain, seed=config.seed)
+
+
+def _promote(config: Any) -> None:
+    from pipeline import promotion
+
+    promotion.promote(config)
+
+
+def _rollback(config: Any) -> None:
+    from pipeline import promotion
+
+    promotion.rollback(config)
+
+
+def _serve(config: Any) -> None:
+    from pipeline import server
+
+    server.serve(config)
 
 
 def _report(config: Any) -> None:

@@ -27,8 +27,10 @@ from pipeline import backbones, sources
 from pipeline.activations import Config as Activations
 from pipeline.augmentation import Config as Augment
 from pipeline.errors import InputError
+from pipeline.gate import Config as Promote
 from pipeline.heads import Config as Head
 from pipeline.pretrain import Config as Pretrain
+from pipeline.server import Config as Serve
 from pipeline.stages.evaluate import Config as Evaluate
 from pipeline.stages.extract_features import Config as ExtractFeatures
 from pipeline.stages.finetune import Config as Finetune
@@ -91,6 +93,8 @@ class Config:
     sweep: Sweep = field(default_factory=Sweep)
     sampler: Sampler = field(default_factory=Sampler)
     pruner: Pruner = field(default_factory=Pruner)
+    promote: Promote = field(default_factory=Promote)
+    serve: Serve = field(default_factory=Serve)
     pretrain: Pretrain = field(default_factory=Pretrain)
 
 

@@ -10,7 +10,7 @@ import csv
 import glob
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -18,9 +18,10 @@ from typing import TextIO
 import numpy as np
 from tqdm import tqdm
 
-from pipeline import images, model_file, outputs, runtime
+from pipeline import model_file, outputs
+from pipeline.classifier import Classifier
 from pipeline.errors import InputError
-from pipeline.images import BadPicture
+from pipeline.images import BadPicture, Pixels
 
 MODEL = outputs.ROOT / "finetune" / "model.keras"
 
@@ -50,19 +51,25 @@ class Prediction:
         return dict(ranked[:count])
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command; returns 1 if any file could not be classified."""
+def main(arguments: Sequence[str], model_file_of: Callable[[str], Path]) -> int:
+    """Run the command; returns 1 if any file could not be classified.
+
+    Args:
+        arguments: The command line after `predict`.
+        model_file_of: From what `--model` says to the file.
+    """
     options = _parser().parse_args(arguments)
     if options.top_k is not None and options.top_k < 1:
         raise InputError(f"--top-k must be at least 1, got {options.top_k}")
     files = list(_files(options.paths))
     if not files:
         raise InputError(f"predict needs pictures, found none in {', '.join(options.paths)}")
-    found = predict(options.model, files)
+    model = model_file_of(options.model)
+    found = predict(model, files)
     if options.json:
         return _write_json(found, options.top_k, sys.stdout)
     if options.csv:
-        return _write_csv(found, model_file.read_card(options.model).classes, sys.stdout)
+        return _write_csv(found, model_file.read_card(model).classes, sys.stdout)
     return _write_lines(found, options.top_k or 3, sys.stdout)
 
 
@@ -78,18 +85,14 @@ def predict(model_path: Path, files: Sequence[Path]) -> Iterator[Prediction]:
     Raises:
         InputError: The model cannot be read.
     """
-    card = model_file.read_card(model_path)
-    runtime.configure(0, card.threads)
-    from pipeline.inference import Forward
-
-    model, card = model_file.load(model_path)
-    forward = Forward(model, card.batch_size)
+    classifier = Classifier(model_path)
+    card = classifier.card
     with tqdm(total=len(files), desc="predict", unit="picture", disable=None) as bar:
         for start in range(0, len(files), card.batch_size):
             batch = files[start : start + card.batch_size]
-            decoded = [_decode(file, card) for file in batch]
+            decoded = [_decode(file, classifier) for file in batch]
             good = [pixels for pixels in decoded if not isinstance(pixels, str)]
-            rows = iter(forward(np.stack(good)) if good else ())
+            rows = iter(classifier.probabilities(np.stack(good)) if good else ())
             for file, pixels in zip(batch, decoded, strict=True):
                 if isinstance(pixels, str):
                     yield Prediction(str(file), {}, pixels)
@@ -98,9 +101,9 @@ def predict(model_path: Path, files: Sequence[Path]) -> Iterator[Prediction]:
             bar.update(len(batch))
 
 
-def _decode(file: Path, card: model_file.Card) -> images.Pixels | str:
+def _decode(file: Path, classifier: Classifier) -> Pixels | str:
     try:
-        return images.decode(file.read_bytes(), card.image_size, card.fit)[0]
+        return classifier.decode(file.read_bytes())
     except BadPicture as error:
         return str(error)
     except OSError as error:
@@ -191,7 +194,9 @@ def _parser() -> argparse.ArgumentParser:
         help="tell the K most probable classes (default 3; with --json all)",
     )
     parser.add_argument(
-        "--model", type=Path, default=MODEL, help=f"a .keras file (default {MODEL})"
+        "--model",
+        default=str(MODEL),
+        help=f"a .keras file (default {MODEL}), or models:/NAME@champion in the registry",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line")

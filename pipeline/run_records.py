@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+# Sections that no result depends on.
+_BESIDE = (
+    *("tracking", "pretrain", "activations", "sweep", "sampler", "pruner"),
+    *("promote", "serve"),
+)
+
 
 def bury(client: MlflowClient, experiment: str) -> None:
     """Mark runs FAILED whose process on this machine was killed before it could say so."""
@@ -50,7 +56,7 @@ def common_tags(config: Any) -> dict[str, str]:
 def essentials(config: Any) -> dict[str, Any]:
     """The part of the config that results depend on."""
     essentials = asdict(config)
-    for section in ("tracking", "pretrain", "activations", "sweep", "sampler", "pruner"):
+    for section in _BESIDE:
         del essentials[section]
     for group in ("tracking", "sampler", "pruner"):
         del essentials["use"][group]

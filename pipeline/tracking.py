@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -79,15 +79,52 @@ def stage_run(stage: str, config: Any) -> Iterator[StageRun]:
     experiment = tracking_store.experiment(client, config.tracking)
     records.bury(client, experiment)
     run = _Tracked(client, experiment, stage, config)
-    try:
+    with _ending(run.end):
         yield run
-        run.end("FINISHED")
+
+
+@contextmanager
+def plain_run(name: str, client: MlflowClient, experiment: str, config: Any) -> Iterator[str]:
+    """A run of its own beside the states of the pipeline; FAILED if the block raises.
+
+    Args:
+        name: Of the run.
+        client: Of the tracking store.
+        experiment: Its id.
+        config: The whole config.
+
+    Yields:
+        Its id.
+    """
+    records.bury(client, experiment)
+    run = client.create_run(experiment, run_name=name, tags=records.common_tags(config))
+    run_id = run.info.run_id
+
+    def end(status: str, error: str = "") -> None:
+        _end(client, run_id, status, error)
+
+    with _ending(end):
+        yield run_id
+
+
+@contextmanager
+def _ending(end: Callable[..., None]) -> Iterator[None]:
+    """Say how a run ended, whatever happens in the block."""
+    try:
+        yield
+        end("FINISHED")
     except (KeyboardInterrupt, SystemExit):
-        run.end("KILLED")
+        end("KILLED")
         raise
     except BaseException as error:
-        run.end("FAILED", f"{type(error).__name__}: {error}")
+        end("FAILED", f"{type(error).__name__}: {error}")
         raise
+
+
+def _end(client: MlflowClient, run_id: str, status: str, error: str) -> None:
+    if error:
+        client.set_tag(run_id, "error", error[:5000])
+    client.set_terminated(run_id, status)
 
 
 class _Untracked:
@@ -136,7 +173,9 @@ class _Tracked:
                 self._client.set_tag(run, "backbone.weights_sha256", weights)
         self._log_files(out)
         if self._stage == "finetune" and self._config.tracking.log_model:
-            self._log_model(out / "model.keras")
+            from pipeline import logged_model
+
+            logged_model.log(self._client, self._run, out / "model.keras")
         self._link_skipped()
 
     def timings(self) -> dict[str, float]:
@@ -149,9 +188,7 @@ class _Tracked:
 
     def end(self, status: str, error: str = "") -> None:
         for run in filter(None, (self._run, self._parent)):
-            if error:
-                self._client.set_tag(run, "error", error[:5000])
-            self._client.set_terminated(run, status)
+            _end(self._client, run, status, error)
 
     def _attach(self) -> None:
         """Find or make the parent of this state of the pipeline."""
@@ -203,28 +240,6 @@ class _Tracked:
                 self._client.log_artifact(self._run, str(path), None if folder == "." else folder)
                 if path.suffix == ".png":
                     self._client.log_artifact(self._parent, str(path), "plots")
-
-    def _log_model(self, path: Path) -> None:
-        """Log the classifier with its signature and the versions it needs."""
-        import keras
-        import mlflow
-        import numpy as np
-        from mlflow.models import ModelSignature
-        from mlflow.types import Schema, TensorSpec
-
-        model = keras.saving.load_model(path, compile=False)
-        signature = ModelSignature(
-            Schema([TensorSpec(np.dtype("float32"), (-1, *model.input_shape[1:]), "pictures")]),
-            Schema([TensorSpec(np.dtype("float32"), (-1, *model.output_shape[1:]))]),
-        )
-        with mlflow.start_run(run_id=self._run):
-            mlflow.tensorflow.log_model(
-                model,
-                name="model",
-                signature=signature,
-                pip_requirements=provenance.versions("tensorflow", "keras", "numpy", "mlflow"),
-                metadata={"classes": (path.parent / "classes.txt").read_text().split("\n")[:-1]},
-            )
 
     def _link_skipped(self) -> None:
         """Point the parent to the runs that made the outputs of stages that DVC skipped."""

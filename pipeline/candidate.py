@@ -1,0 +1,129 @@
+"""The candidate: the model of the present outputs, and what it says of the test pictures.
+
+outputs + dvc.lock -> `Candidate`. Changes nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+from pipeline import logged_model, provenance
+from pipeline.errors import InputError
+from pipeline.manifest import Manifest
+from pipeline.metrics import Labels
+from pipeline.outputs import ROOT, digest
+from pipeline.stages import STAGES
+
+MODEL = ROOT / "finetune" / "model.keras"
+PREDICTIONS = ROOT / "evaluate" / "predictions.csv"
+LOCK = Path("dvc.lock")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of pictures.
+
+    Attributes:
+        classes: K names.
+        probabilities: (N, K).
+    """
+
+    classes: list[str]
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The model of the present outputs, and how it was judged.
+
+    Attributes:
+        data: The prepared pictures.
+        rows: (N,) which of them it was judged on.
+        answers: Of these.
+        metrics: Of these.
+        identity: Tags that tell this model from others.
+        split_sha256: Digest of the pictures judged on, and their labels.
+        tags: All that its version in the registry says of it, the two above included.
+    """
+
+    data: Manifest
+    rows: Labels
+    answers: Answers
+    metrics: dict[str, float]
+    identity: dict[str, str]
+    split_sha256: str
+    tags: dict[str, str]
+
+
+def read(split: str) -> Candidate:
+    """Read the outputs, which must be those that dvc.lock records.
+
+    Args:
+        split: That evaluate judged on.
+
+    Raises:
+        InputError: They are not, or there are none.
+    """
+    locked = _locked()
+    data = Manifest(ROOT / "prepare")
+    rows = data.indices(split)
+    paths, answers = read_answers(PREDICTIONS)
+    if paths != [data.rows[row].path for row in rows]:
+        raise InputError(
+            f"{PREDICTIONS} is of another split than evaluate.split={split}: dvc repro"
+        )
+    metrics = json.loads((ROOT / "evaluate" / "metrics.json").read_text())["fine_tuned"]
+    identity = logged_model.identity(MODEL)
+    split_sha256 = _split_sha256(data, rows)
+    tags = {
+        **provenance.git_tags(),
+        **identity,
+        "data.md5": locked[STAGES[0]],
+        "split.sha256": split_sha256,
+        **{f"dvc.lock.{stage}": md5 for stage, md5 in locked.items()},
+        **{f"metrics.{name}": f"{value:.6f}" for name, value in metrics.items()},
+    }
+    return Candidate(data, rows, answers, metrics, identity, split_sha256, tags)
+
+
+def read_answers(path: Path) -> tuple[list[str], Answers]:
+    """The pictures' paths and the answers in a predictions.csv of evaluate."""
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *lines = csv.reader(file)
+    given = len(("path", "label", "predicted"))
+    probabilities = np.array([line[given:] for line in lines], dtype=np.float32)
+    return [line[0] for line in lines], Answers(header[given:], probabilities)
+
+
+def _locked() -> dict[str, str]:
+    """Stage -> digest of its output, as in dvc.lock and on the disk."""
+    if not LOCK.exists():
+        raise InputError("promote registers what dvc.lock records, there is none: run dvc repro")
+    stages: Any = OmegaConf.to_container(OmegaConf.load(LOCK))
+    found = {}
+    for stage in STAGES:
+        made = stages["stages"].get(stage)
+        if made is None or not (ROOT / stage).is_dir():
+            raise InputError(f"promote needs the outputs of all stages, not {stage}'s: dvc repro")
+        found[stage] = made["outs"][0]["md5"]
+        if found[stage] != digest(ROOT / stage):
+            raise InputError(
+                f"promote registers what dvc.lock records, outputs/{stage} is another: run "
+                "dvc repro, or dvc checkout for what is recorded"
+            )
+    return found
+
+
+def _split_sha256(data: Manifest, rows: Labels) -> str:
+    """Of the pictures in their order: which file, which label."""
+    told = "".join(f"{data.rows[row].sha256} {data.rows[row].label}\n" for row in rows)
+    return hashlib.sha256(told.encode()).hexdigest()

@@ -1,0 +1,82 @@
+"""The champion's answers to the candidate's pictures, known from its promotion or computed now."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import registry, sources
+from pipeline.candidate import PREDICTIONS, Answers, Candidate, read_answers
+from pipeline.errors import InputError
+from pipeline.manifest import Manifest
+from pipeline.metrics import Labels
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+    from pipeline.classifier import Classifier
+
+_CHUNK = 256
+
+
+def answers(
+    config: Any, client: MlflowClient, champion: ModelVersion, candidate: Candidate
+) -> tuple[Answers, str]:
+    """What the champion says of the candidate's pictures, and in words how that is known.
+
+    Args:
+        config: The whole config.
+        client: Of the tracking store.
+        champion: Its version in the registry.
+        candidate: Whose pictures.
+
+    Raises:
+        InputError: The champion or the pictures cannot be read.
+    """
+    if champion.tags.get("split.sha256") == candidate.split_sha256:
+        with tempfile.TemporaryDirectory() as folder:
+            run = champion.tags["promotion.run"]
+            kept = client.download_artifacts(run, PREDICTIONS.name, folder)
+            return read_answers(Path(kept))[1], "the champion's answers are kept with it"
+    from pipeline.classifier import Classifier
+
+    uri = f"models:/{champion.name}/{champion.version}"
+    print(f"{uri} was judged on other pictures: it is evaluated on these now")
+    classifier = Classifier(registry.download(uri, config.tracking))
+    found = _evaluate(config, classifier, candidate.data, candidate.rows)
+    return Answers(classifier.card.classes, found), "the champion was evaluated anew on these"
+
+
+def _evaluate(
+    config: Any, classifier: Classifier, data: Manifest, rows: Labels
+) -> NDArray[np.float32]:
+    """(N, K) of a classifier whose pictures may be of another size than the prepared ones."""
+    card = classifier.card
+    if (card.image_size, card.fit) == (data.image_size, data.fit):
+        return classifier.probabilities(data.images[rows], "champion")
+    places = {data.rows[row].path: place for place, row in enumerate(rows)}
+    found = np.full((len(rows), len(card.classes)), np.nan, np.float32)
+    wanted = (one for one in sources.pictures(config.data) if one.path in places)
+    for chunk in _chunks(wanted):
+        decoded = np.stack([classifier.decode(one.read()) for one in chunk])
+        found[[places[one.path] for one in chunk]] = classifier.probabilities(decoded, "champion")
+    if np.isnan(found).any():
+        raise InputError("pictures of the test split are no longer in the source: run dvc repro")
+    return found
+
+
+def _chunks(pictures: Iterable[sources.Picture]) -> Iterable[list[sources.Picture]]:
+    chunk: list[sources.Picture] = []
+    for one in pictures:
+        chunk.append(one)
+        if len(chunk) == _CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,61 @@
+"""A trained classifier, ready for pictures it has never seen.
+
+model file + bytes of pictures -> probabilities, as evaluate computes them: decoding, batch
+size and threads are those of the training. Shared by predict, serving and the gate.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import images, model_file, runtime
+from pipeline.images import Pixels
+
+
+class Classifier:
+    """A model file in memory.
+
+    Args:
+        path: A .keras file of this pipeline.
+
+    Attributes:
+        card: Class names, picture size, batch size.
+        model: The network: (B, H, W, 3) float32 RGB in [0, 255] -> (B, K).
+
+    Raises:
+        InputError: The model cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        threads = model_file.read_card(path).threads
+        try:
+            runtime.configure(0, threads)
+        except RuntimeError:  # a notebook that has used TensorFlow before
+            warnings.warn(
+                f"TensorFlow is in use already, with other than the {threads} threads that this "
+                "model was made with: the last digits of probabilities may differ",
+                stacklevel=2,
+            )
+        from pipeline.inference import Forward
+
+        self.model, self.card = model_file.load(path)
+        self._forward = Forward(self.model, self.card.batch_size)
+
+    def decode(self, content: bytes) -> Pixels:
+        """Bytes of a picture file -> (H, W, 3) uint8 RGB, as the network expects it.
+
+        Raises:
+            BadPicture: The content is no picture; the message is the reason.
+        """
+        return images.decode(content, self.card.image_size, self.card.fit)[0]
+
+    def probabilities(self, pictures: Pixels, desc: str = "") -> NDArray[np.float32]:
+        """(N, H, W, 3) uint8 RGB -> (N, K), with a progress bar named `desc`, if any.
+
+        A picture's result does not depend on how many others come with it.
+        """
+        return self._forward.all(pictures, desc=desc)

@@ -1,0 +1,122 @@
+"""Whether a candidate may take the champion's place: rules, each with its number and verdict.
+
+labels + probabilities of candidate and champion + settings -> verdicts. Knows no registry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import metrics, resampling
+from pipeline.errors import InputError
+from pipeline.metrics import LOWER_IS_BETTER, Labels
+
+
+@dataclass
+class Config:
+    """Section `promote`.
+
+    Attributes:
+        name: Of the registered model.
+        metric: By which candidate and champion are compared.
+        margin: How much worse than the champion the candidate may be: all of the paired
+            95 % interval of the difference must be within it.
+        max_calibration_error: The candidate's may not be above; null for no limit.
+        min_recall: No class's recall may be below; null for no limit.
+        draws: Of the bootstrap.
+        dry_run: Whether to tell the decision alone; also `--dry-run`.
+    """
+
+    name: str = "classifier"
+    metric: str = "accuracy"
+    margin: float = 0.01
+    max_calibration_error: float | None = 0.1
+    min_recall: float | None = 0.5
+    draws: int = 1000
+    dry_run: bool = False
+
+    def check(self) -> None:
+        """Check what types cannot say.
+
+        Raises:
+            InputError: A value out of its range.
+        """
+        if self.margin < 0:
+            raise InputError(f"promote.margin must be at least 0, got {self.margin}")
+        if self.draws < 1:
+            raise InputError(f"promote.draws must be at least 1, got {self.draws}")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a rule says.
+
+    Attributes:
+        rule: What is asked.
+        found: What was found, with its numbers.
+        holds: Whether that is enough.
+    """
+
+    rule: str
+    found: str
+    holds: bool
+
+
+def judge(
+    config: Config,
+    labels: Labels,
+    classes: list[str],
+    candidate: NDArray[np.float32],
+    champion: NDArray[np.float32] | None,
+    seed: int,
+) -> list[Verdict]:
+    """Apply every rule; the candidate is promoted if all hold.
+
+    Args:
+        config: Section `promote`.
+        labels: (N,) class indices of the test split.
+        classes: K names.
+        candidate: (N, K) probabilities on these pictures.
+        champion: (N, K) on the same pictures; None if there is no champion yet.
+        seed: Of the bootstrap.
+
+    Raises:
+        InputError: There is no such metric.
+    """
+    found = metrics.summary(labels, candidate)
+    if config.metric not in found:
+        raise InputError(f"promote.metric must be one of {', '.join(found)}, got {config.metric!r}")
+    verdicts = []
+    if champion is not None:
+        verdicts.append(_not_worse(config, labels, candidate, champion, seed))
+    if config.max_calibration_error is not None:
+        error = found["calibration_error"]
+        rule = f"calibration error at most {config.max_calibration_error:g}"
+        verdicts.append(Verdict(rule, f"{error:.4f}", error <= config.max_calibration_error))
+    if config.min_recall is not None:
+        scores = metrics.per_class(labels, candidate, classes)
+        present = [name for name in classes if scores[name]["support"]]
+        lowest = min(present, key=lambda name: scores[name]["recall"])
+        recall = scores[lowest]["recall"]
+        rule = f"recall of each class at least {config.min_recall:g}"
+        verdicts.append(Verdict(rule, f"{recall:.4f} ({lowest})", recall >= config.min_recall))
+    return verdicts
+
+
+def _not_worse(
+    config: Config,
+    labels: Labels,
+    candidate: NDArray[np.float32],
+    champion: NDArray[np.float32],
+    seed: int,
+) -> Verdict:
+    compared = resampling.compare(labels, champion, candidate, config.draws, seed)
+    gain = compared.differences[config.metric]
+    lower = config.metric in LOWER_IS_BETTER
+    worst = gain.high if lower else -gain.low
+    rule = f"{config.metric} not worse than the champion's by more than {config.margin:g}"
+    told = f"{gain.value:+.4f} (95 % interval {gain.low:+.4f} to {gain.high:+.4f})"
+    return Verdict(rule, told, bool(worst <= config.margin))

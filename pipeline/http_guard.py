@@ -1,0 +1,148 @@
+"""What MLflow's scoring server lacks: a limit on a request's size, and answers without traces.
+
+ASGI app -> ASGI app. Rows never raise (serving.py), so whatever fails here is a request that
+is not of the form MLflow reads: the client is told so in a line, the log has the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LIMITS = {"max_picture_mb": 25, "max_request_mb": 100}
+"""Defaults of a logged model's `model_config`."""
+
+_KINDS = (b"application/json", b"application/vnd.apache.parquet")
+_THREADS = 32
+_MESSAGE_MAX = 400
+_log = logging.getLogger(__name__)
+
+
+def install(max_bytes: int) -> None:
+    """Put the guard around the app that MLflow makes right after it has loaded the model.
+
+    MLflow has no setting for middleware; it calls `fastapi.FastAPI()`, once.
+    """
+    import fastapi
+
+    plain = fastapi.FastAPI
+
+    def guarded(*arguments: Any, **options: Any) -> fastapi.FastAPI:
+        fastapi.FastAPI = plain  # type: ignore[misc]
+        app = plain(*arguments, **options)
+        app.add_middleware(Guard, max_bytes=max_bytes)
+        return app
+
+    fastapi.FastAPI = guarded  # type: ignore[assignment, misc]
+
+
+class Guard:
+    """Bounds what comes in, cleans what goes out.
+
+    Args:
+        app: MLflow's.
+        max_bytes: Of a request's body.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a connection as ASGI says."""
+        if scope["type"] == "lifespan":
+            # Each request waits in a thread; MLflow's few would never fill a batch.
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip()
+        if scope["method"] == "POST" and kind not in _KINDS:
+            got = kind.decode(errors="replace") or "none"
+            await _refuse(send, 415, f"Content-Type must be application/json, got {got}")
+            return
+        body = await self._read(receive, headers)
+        if body is None:
+            limit = f"{self._max_bytes / 1e6:g} MB"
+            await _refuse(send, 413, f"a request may have at most {limit}: send fewer rows")
+            return
+        await self._ask(scope, body, receive, send)
+
+    async def _read(self, receive: Receive, headers: dict[bytes, bytes]) -> bytes | None:
+        """The whole body; None as soon as it is known to be too large."""
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._max_bytes:
+            return None
+        body = bytearray()
+        more = True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > self._max_bytes:
+                return None
+        return bytes(body)
+
+    async def _ask(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Let MLflow answer; pass on what is fine, and clean what is not."""
+        begun: list[Message] = []
+        told = bytearray()
+        fresh = True
+
+        async def replay() -> Message:
+            nonlocal fresh
+            if fresh:
+                fresh = False
+                return {"type": "http.request", "body": body, "more_body": False}
+            return await receive()
+
+        async def hold(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                begun.append(message)
+            elif begun:
+                told.extend(message.get("body", b""))
+            else:
+                await send(message)
+
+        try:
+            await self._app(scope, replay, hold)
+        except Exception:
+            _log.exception("a request could not be read")
+            await _refuse(send, 400, _FORM)
+            return
+        if begun:
+            status = begun[0]["status"]
+            await _refuse(send, 400 if status == 500 else status, _line(bytes(told)))
+
+
+_FORM = 'a request has the form {"dataframe_records": [{"picture": "<base64 of a picture file>"}]}'
+
+
+def _line(told: bytes) -> str:
+    """MLflow's message in one line, without the trace and the whole input."""
+    text = told.decode(errors="replace")
+    try:
+        parsed = json.loads(text)
+    except json.JSONDecodeError:
+        parsed = None
+    message = text
+    if isinstance(parsed, dict):
+        message = str(parsed.get("message") or parsed.get("detail") or _FORM)
+    if message.startswith("Failed to predict data"):  # and repeats them
+        message = message.rpartition("Error: ")[2]
+    line = " ".join(message.partition("Input:")[0].split())
+    return line if len(line) <= _MESSAGE_MAX else f"{line[:_MESSAGE_MAX]} ..."
+
+
+async def _refuse(send: Send, status: int, message: str) -> None:
+    body = json.dumps({"error": message}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,92 @@
+"""The classifier as an MLflow LoggedModel, complete: it serves wherever it is copied to.
+
+model.keras -> pyfunc with signature, input example, pinned requirements and the code that
+decodes. Its code is this package as it is now.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from PIL import Image
+
+from pipeline import provenance, serving
+from pipeline.http_guard import LIMITS
+from pipeline.outputs import file_md5
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+    from mlflow.models import ModelSignature
+
+_NEEDED = ("tensorflow", "keras", "numpy", "pandas", "pillow", "filelock", "tqdm", "mlflow")
+
+
+def log(client: MlflowClient, run_id: str, path: Path) -> LoggedModel:
+    """Log a model file under a run.
+
+    Args:
+        client: Of the tracking store.
+        run_id: Of the run that made it, or that registers it; it is FINISHED afterwards.
+        path: A .keras file of this pipeline.
+    """
+    import mlflow
+
+    with mlflow.start_run(run_id=run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            loader_module="pipeline.serving",
+            data_path=str(path),
+            code_paths=[str(Path(__file__).parent)],
+            signature=_signature(),
+            input_example=_example(),
+            pip_requirements=provenance.versions(*_NEEDED),
+            model_config=dict(LIMITS),
+            tags=identity(path),
+        )
+    return client.get_logged_model(logged.model_id)
+
+
+def find(client: MlflowClient, experiment: str, path: Path) -> LoggedModel | None:
+    """The model of an experiment that was logged of this file by this code, if any."""
+    query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity(path).items())
+    found = client.search_logged_models([experiment], query, max_results=1)
+    return found[0] if found else None
+
+
+def identity(path: Path) -> dict[str, str]:
+    """Tags that tell one logged model from another: the file's digest and the code's."""
+    return {"model.md5": file_md5(path), "code.sha256": provenance.code_sha256()}
+
+
+def _signature() -> ModelSignature:
+    """A row's picture may be any of what `serving.Service.predict` takes.
+
+    A stricter type would make one bad row fail all rows of its request.
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import AnyType, Map
+
+    anything = AnyType()  # type: ignore[no-untyped-call]
+    answers: dict[str, Any] = {
+        "label": DataType.string,
+        "probability": DataType.double,
+        "probabilities": Map(DataType.double),
+        "error": DataType.string,
+    }
+    return ModelSignature(
+        Schema([ColSpec(anything, serving.COLUMN)]),
+        Schema([ColSpec(kind, name, required=False) for name, kind in answers.items()]),
+    )
+
+
+def _example() -> pd.DataFrame:
+    """A grey picture, as a client sends it."""
+    file = io.BytesIO()
+    Image.new("L", (32, 32), 128).save(file, "PNG")
+    return pd.DataFrame({serving.COLUMN: [base64.b64encode(file.getvalue()).decode()]})

@@ -1,0 +1,162 @@
+"""Promote the model of the present outputs to champion, if the gate holds.
+
+outputs + dvc.lock + champion -> a decision with its reasons, kept as an artifact; a version in
+the registry; and, last of all, the alias.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import candidate as candidates
+from pipeline import champion as champions
+from pipeline import gate, logged_model, tracking, tracking_store
+from pipeline.candidate import LOCK, MODEL, PREDICTIONS, Answers, Candidate
+from pipeline.errors import InputError
+from pipeline.gate import Verdict
+from pipeline.registry import Registry
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+
+def promote(config: Any) -> None:
+    """Decide, tell, and unless this is a dry run register and promote.
+
+    Args:
+        config: The whole config.
+
+    Raises:
+        InputError: The gate does not hold, or there is nothing to judge.
+    """
+    settings: gate.Config = config.promote
+    settings.check()
+    candidate = candidates.read(config.evaluate.split)
+    client = _connect(config)
+    versions = Registry(client, settings.name)
+    with nullcontext() if settings.dry_run else versions.alone():
+        champion = versions.champion()
+        if champion is not None and _same(champion, candidate):
+            print(f"{_called(settings, champion)} is this model already")
+            return
+        verdicts = _judge(config, client, candidate, champion)
+        holds = all(one.holds for one in verdicts)
+        _tell(settings, candidate, champion, verdicts)
+        if settings.dry_run:
+            print(f"dry run: it would {'' if holds else 'not '}be promoted")
+        else:
+            version = _register(config, client, versions, candidate, champion, verdicts)
+            if holds:
+                versions.crown(version, champion)
+                print(f"promoted: {_called(settings, version)} is the champion")
+    if not holds:
+        failed = "; ".join(f"{one.rule}: {one.found}" for one in verdicts if not one.holds)
+        raise InputError(
+            f"not promoted, the champion stays: {failed}. More test pictures make intervals "
+            "narrower; promote.margin and the limits are settings"
+        )
+
+
+def rollback(config: Any) -> None:
+    """Give the alias back to the champion before.
+
+    Raises:
+        InputError: There is none.
+    """
+    versions = Registry(_connect(config), config.promote.name)
+    with versions.alone():
+        old, new = versions.rollback()
+    print(f"rolled back: {config.promote.name} version {new} is the champion, {old} was")
+
+
+def _connect(config: Any) -> MlflowClient:
+    if not config.tracking.enabled:
+        raise InputError("the registry is MLflow's, got use.tracking=none: set use.tracking=mlflow")
+    return tracking_store.connect(config.tracking)
+
+
+def _judge(
+    config: Any, client: MlflowClient, candidate: Candidate, champion: ModelVersion | None
+) -> list[Verdict]:
+    """Bring both models' answers to the same pictures and classes, and apply the rules."""
+    data, rows, classes = candidate.data, candidate.rows, candidate.answers.classes
+    others: Answers | None = None
+    verdicts = []
+    if champion is not None:
+        others, how = champions.answers(config, client, champion, candidate)
+        classes = sorted({*classes, *others.classes})
+        verdicts.append(Verdict(f"both judged on the same {len(rows)} pictures", how, True))
+    index = {name: place for place, name in enumerate(classes)}
+    labels = np.array([index[data.rows[row].label] for row in rows])
+    return verdicts + gate.judge(
+        config.promote,
+        labels,
+        classes,
+        _aligned(candidate.answers, classes),
+        _aligned(others, classes) if others else None,
+        config.seed,
+    )
+
+
+def _aligned(answers: Answers, classes: list[str]) -> NDArray[np.float32]:
+    """(N, K) for other classes: 0 for those that the model does not know."""
+    places = [classes.index(name) for name in answers.classes]
+    found = np.zeros((len(answers.probabilities), len(classes)), np.float32)
+    found[:, places] = answers.probabilities
+    return found
+
+
+def _register(
+    config: Any,
+    client: MlflowClient,
+    versions: Registry,
+    candidate: Candidate,
+    champion: ModelVersion | None,
+    verdicts: list[Verdict],
+) -> ModelVersion:
+    """Keep the decision in a run of its own, and the model in the registry."""
+    decision = {
+        "candidate": candidate.tags,
+        "champion": f"{champion.name}/{champion.version}" if champion else None,
+        "rules": [asdict(one) for one in verdicts],
+        "promoted": all(one.holds for one in verdicts),
+    }
+    experiment = tracking_store.experiment(client, config.tracking)
+    with tracking.plain_run("promote", client, experiment, config) as run:
+        model = logged_model.find(client, experiment, MODEL)
+        model = model or logged_model.log(client, run, MODEL)
+        for name, value in candidate.metrics.items():
+            client.log_metric(run, name, value, model_id=model.model_id)
+        client.log_dict(run, decision, "decision.json")
+        for path in (PREDICTIONS, LOCK, Path("params.yaml")):
+            client.log_artifact(run, str(path))
+        return versions.register(model, {**candidate.tags, "promotion.run": run})
+
+
+def _same(champion: ModelVersion, candidate: Candidate) -> bool:
+    return all(champion.tags.get(key) == value for key, value in candidate.identity.items())
+
+
+def _called(settings: gate.Config, version: ModelVersion) -> str:
+    return f"{settings.name} version {version.version}"
+
+
+def _tell(
+    settings: gate.Config,
+    candidate: Candidate,
+    champion: ModelVersion | None,
+    verdicts: list[Verdict],
+) -> None:
+    value = candidate.metrics.get(settings.metric, float("nan"))
+    print(f"candidate: {settings.metric} {value:.4f} on {len(candidate.rows)} pictures")
+    print(f"champion: {_called(settings, champion) if champion else 'none yet'}")
+    width = max((len(one.rule) for one in verdicts), default=0)
+    for one in verdicts:
+        print(f"  {'holds' if one.holds else 'FAILS'}  {one.rule:{width}}  {one.found}")

@@ -1,0 +1,223 @@
+"""The MLflow model registry: versions of the classifier, one of them the champion.
+
+LoggedModel -> version, alias `champion`, the way back. The only file that knows the registry.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from pipeline import processes, tracking_store, workspace
+from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
+
+ALIAS = "champion"
+_FILE = "data/model.keras"  # in a logged model, named after what was logged
+_BEFORE = "champion.before"
+_LEASE = "promotion.lease"
+_LEASE_S = 900
+# Longer than the time between reading that nobody holds the lease and writing one's own.
+_SETTLE_S = 2
+
+
+class Registry:
+    """The versions of one registered model.
+
+    Args:
+        client: Of the tracking store.
+        name: Of the registered model.
+    """
+
+    def __init__(self, client: MlflowClient, name: str) -> None:
+        self._client, self._name = client, name
+
+    def champion(self) -> ModelVersion | None:
+        """The version that bears the alias; None if none does."""
+        found = self._model()
+        version = found.aliases.get(ALIAS) if found else None
+        return self._client.get_model_version(self._name, version) if version else None
+
+    def register(self, model: LoggedModel, tags: Mapping[str, str]) -> ModelVersion:
+        """The version of a LoggedModel, which is made if there is none; it gets the tags."""
+        query = f"name = '{self._name}'"
+        known = [one for one in self._versions(query) if one.model_id == model.model_id]
+        if not known:
+            return self._client.create_model_version(
+                self._name,
+                source=model.artifact_location,
+                run_id=model.source_run_id,
+                tags=dict(tags),
+                model_id=model.model_id,
+            )
+        for key, value in tags.items():
+            self._client.set_model_version_tag(self._name, known[0].version, key, value)
+        return known[0]
+
+    def crown(self, version: ModelVersion, judged_against: ModelVersion | None) -> None:
+        """Make a version the champion, as the very last step of a promotion.
+
+        Raises:
+            InputError: The champion is not the one that it was judged against.
+        """
+        before = self.champion()
+        if _number(before) != _number(judged_against):
+            raise InputError(
+                f"the champion became version {_number(before)} during this promotion, which "
+                f"judged against version {_number(judged_against)}: run promote again"
+            )
+        self._client.set_model_version_tag(self._name, version.version, _BEFORE, _number(before))
+        self._client.set_registered_model_alias(self._name, ALIAS, version.version)
+
+    def rollback(self) -> tuple[str, str]:
+        """Give the alias back to the champion before; returns the numbers of both.
+
+        Raises:
+            InputError: There is no champion, or none before.
+        """
+        champion = self.champion()
+        if champion is None:
+            raise InputError(f"{self._name} has no champion to roll back: run promote first")
+        before = champion.tags.get(_BEFORE, "none")
+        if before == "none":
+            raise InputError(
+                f"version {champion.version} of {self._name} is its first champion: there is none "
+                "before it to go back to"
+            )
+        if not self._versions(f"name = '{self._name}' and version_number = {before}"):
+            raise InputError(
+                f"version {before} of {self._name}, the champion before, was deleted: set the "
+                "alias to another version in the MLflow UI"
+            )
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._client.set_model_version_tag(
+            self._name, champion.version, "champion.rolled_back", now
+        )
+        self._client.set_registered_model_alias(self._name, ALIAS, before)
+        return str(champion.version), before
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until nobody else promotes or rolls back, here or elsewhere.
+
+        A file lock on this machine; between machines a tag, which is no lock: `crown` looks
+        once more. The lease of a process that was killed is taken over, after 15 minutes
+        if that was on another machine.
+        """
+        lock = FileLock(workspace.root() / ".work" / "registry.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            _say_waiting("another process")
+            lock.acquire()
+        try:
+            if self._model() is None:
+                self._make()
+            token = self._lease()
+            try:
+                yield
+            finally:
+                if self._holder().get("token") == token:
+                    self._client.delete_registered_model_tag(self._name, _LEASE)
+        finally:
+            lock.release()
+
+    def _lease(self) -> str:
+        token = uuid.uuid4().hex
+        told = False
+        while True:
+            holder = self._holder()
+            if not holder:
+                ends = str(time.time() + _LEASE_S)
+                value = json.dumps({**processes.identity(), "token": token, "ends": ends})
+                self._client.set_registered_model_tag(self._name, _LEASE, value)
+                time.sleep(_SETTLE_S)
+                if self._holder().get("token") == token:
+                    return token
+            elif not told:
+                _say_waiting(f"{holder['process.host']} (process {holder['process.pid']})")
+                told = True
+            time.sleep(1)
+
+    def _holder(self) -> dict[str, str]:
+        """Who holds the lease; empty if nobody does, or nobody alive."""
+        model = self._model()
+        text = model.tags.get(_LEASE) if model else None
+        holder: dict[str, str] = json.loads(text) if text else {}
+        if holder and (float(holder["ends"]) < time.time() or processes.dead(holder)):
+            return {}
+        return holder
+
+    def _model(self) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._client.get_registered_model(self._name)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise _bad_name(self._name, error) from error
+
+    def _make(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(self._name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise _bad_name(self._name, error) from error
+
+    def _versions(self, query: str) -> list[ModelVersion]:
+        return list(self._client.search_model_versions(query))
+
+
+def download(uri: str, config: tracking_store.Config) -> Path:
+    """The .keras file of a registered or logged model.
+
+    Args:
+        uri: `models:/NAME@champion`, `models:/NAME/VERSION` or `models:/MODEL_ID`.
+        config: Section `tracking`.
+
+    Raises:
+        InputError: There is no such model.
+    """
+    tracking_store.connect(config)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return Path(mlflow.artifacts.download_artifacts(f"{uri.rstrip('/')}/{_FILE}"))
+    except (MlflowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"the model must be in the registry of {tracking_store.store(config)}, got {uri}: "
+            f"{reason}; python -m pipeline promote makes a champion"
+        ) from error
+
+
+def _number(version: ModelVersion | None) -> str:
+    return str(version.version) if version else "none"
+
+
+def _say_waiting(who: str) -> None:
+    print(f"{who} is promoting or rolling back: waiting for it", file=sys.stderr)
+
+
+def _bad_name(name: str, error: Exception) -> InputError:
+    return InputError(
+        f"promote.name must be a name that the MLflow registry takes, got {name!r}: "
+        f"{str(error).splitlines()[0]}"
+    )

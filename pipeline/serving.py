@@ -1,0 +1,222 @@
+"""The classifier as an MLflow pyfunc: rows with a picture each -> label and probabilities.
+
+One bad row costs nothing but itself: its reason is in its column `error`. Rows of requests
+that come at the same time share a forward pass, whose shape is that of the training, so
+that nobody's answer depends on who else asks. Travels with the model: see logged_model.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import logging
+import os
+import queue
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline import http_guard
+from pipeline.classifier import Classifier
+from pipeline.http_guard import LIMITS
+from pipeline.images import BadPicture, Pixels
+
+COLUMN = "picture"
+"""The column that rows have."""
+
+_ANSWER = ("label", "probability", "probabilities", "error")
+_NOTHING = dict.fromkeys(_ANSWER)
+_CHUNK = 256
+_log = logging.getLogger(__name__)
+
+
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Service:
+    """What MLflow calls: the file that was logged -> an object with `predict`."""
+    limits = {**LIMITS, **(model_config or {})}
+    if _is_server():
+        http_guard.install(int(limits["max_request_mb"] * 1e6))
+    return Service(Classifier(Path(path)), int(limits["max_picture_mb"] * 1e6))
+
+
+def _is_server() -> bool:
+    from mlflow.pyfunc import scoring_server
+
+    return scoring_server._SERVER_MODEL_PATH in os.environ
+
+
+class Service:
+    """A classifier that many threads may ask at once.
+
+    Args:
+        classifier: What answers.
+        max_bytes: Of a picture's file.
+    """
+
+    def __init__(self, classifier: Classifier, max_bytes: int) -> None:
+        self._classifier = classifier
+        self._max_bytes = max_bytes
+        # As many pictures are decoded at a time as there are processors: a large one may take
+        # hundreds of MB meanwhile.
+        self._decoders = ThreadPoolExecutor(os.cpu_count())
+        self._waiting: queue.SimpleQueue[tuple[Pixels, Future[NDArray[np.float32]]]] = (
+            queue.SimpleQueue()
+        )
+        threading.Thread(target=self._answer, daemon=True, name="forward").start()
+
+    def predict(self, rows: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Classify; never raises for what is in a row.
+
+        Args:
+            rows: A column `picture`: the bytes of a picture file, these in base64 (a data URL,
+                too), an array (H, W) or (H, W, 3) of 0 to 255, or a `pathlib.Path`, which
+                JSON cannot carry: no client of a server can name a file on it.
+            params: None: there are no parameters.
+
+        Returns:
+            A row for each: label, probability (of the label), probabilities (class ->
+            probability), error (None if there is none; else the others are None).
+        """
+        answers: list[dict[str, Any]] = []
+        values = _flat(list(rows[COLUMN]))
+        for start in range(0, len(values), _CHUNK):
+            chunk = values[start : start + _CHUNK]
+            asked = [self._ask(one) for one in self._decoders.map(self._decode, chunk)]
+            answers += [self._told(one) for one in asked]
+        # Objects, or else None would become NaN, which JSON does not have.
+        return pd.DataFrame(answers, columns=_ANSWER, dtype=object)
+
+    def _decode(self, value: Any) -> Pixels | str:
+        """The pixels, or why there are none."""
+        try:
+            return self._classifier.decode(content(value, self._max_bytes))
+        except BadPicture as error:
+            return str(error)
+        except OSError as error:
+            return f"unreadable: {error.strerror}"
+        except Exception:  # one row must not take the others with it
+            _log.exception("a row could not be decoded")
+            return "damaged: this picture could not be decoded"
+
+    def _ask(self, decoded: Pixels | str) -> Future[NDArray[np.float32]] | str:
+        if isinstance(decoded, str):
+            return decoded
+        answer: Future[NDArray[np.float32]] = Future()
+        self._waiting.put((decoded, answer))
+        return answer
+
+    def _told(self, asked: Future[NDArray[np.float32]] | str) -> dict[str, Any]:
+        if isinstance(asked, str):
+            return {**_NOTHING, "error": asked}
+        try:
+            values = asked.result()
+        except Exception:  # was logged where it happened
+            told = "the network failed on this picture; the server's log tells why"
+            return {**_NOTHING, "error": told}
+        classes = self._classifier.card.classes
+        probabilities = dict(zip(classes, map(float, values), strict=True))
+        label = classes[int(values.argmax())]
+        return {
+            "label": label,
+            "probability": probabilities[label],
+            "probabilities": probabilities,
+            "error": None,
+        }
+
+    def _answer(self) -> None:
+        """Answer for ever: whoever waits now, up to a batch of them, in one pass."""
+        while True:
+            batch = [self._waiting.get()]
+            while len(batch) < self._classifier.card.batch_size and not self._waiting.empty():
+                batch.append(self._waiting.get())
+            try:
+                found = self._classifier.probabilities(np.stack([row for row, _ in batch]))
+            except Exception as error:
+                _log.exception("the network failed")
+                for _, answer in batch:
+                    answer.set_exception(error)
+                continue
+            for (_, answer), values in zip(batch, found, strict=True):
+                answer.set_result(values)
+
+
+def _flat(values: list[Any]) -> list[Any]:
+    """The rows of MLflow's forms `inputs` and `instances`, which arrive as one row's list."""
+    if len(values) == 1 and isinstance(values[0], list | np.ndarray):
+        inner = list(values[0])
+        if any(isinstance(one, str) for one in inner) or _is_stack(inner):
+            return inner
+    return values
+
+
+def _is_stack(rows: list[Any]) -> bool:
+    """Whether these are several pictures (H, W, 3), not the lines of one."""
+    try:
+        return np.ndim(rows) == 4
+    except ValueError:  # ragged
+        return False
+
+
+def content(value: Any, max_bytes: int) -> bytes:
+    """The bytes of the picture file that a row holds, names, or is the pixels of.
+
+    Args:
+        value: As `Service.predict` takes it.
+        max_bytes: Of the file.
+
+    Raises:
+        BadPicture: It is none of these, or too large.
+        OSError: The file cannot be read.
+    """
+    match value:
+        case bytes() | bytearray() | memoryview():
+            found = bytes(value)
+        case str():
+            found = _from_base64(value, max_bytes)
+        case Path():
+            found = value.read_bytes()
+        case list() | np.ndarray():
+            found = _from_array(value)
+        case _:
+            raise BadPicture(f"not a picture: {_WANTED}, got {type(value).__name__}")
+    if len(found) > max_bytes:
+        raise _too_large(len(found), max_bytes)
+    return found
+
+
+_WANTED = "a row has the base64 of a picture file, or an array (H, W, 3) of 0 to 255"
+
+
+def _from_base64(text: str, max_bytes: int) -> bytes:
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    if len(text) * 3 // 4 > max_bytes + 2:
+        raise _too_large(len(text) * 3 // 4, max_bytes)
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadPicture(f"not base64: {error}") from error
+
+
+def _from_array(value: Any) -> bytes:
+    """A PNG of these pixels, so that the one decoder sees them."""
+    try:
+        pixels = np.asarray(value)
+        fits = pixels.ndim in (2, 3) and pixels.size and pixels.shape[2:] in ((), (3,))
+        if not fits or pixels.min() < 0 or pixels.max() > 255 or (pixels % 1).any():
+            raise ValueError
+    except (TypeError, ValueError) as error:
+        raise BadPicture(f"not a picture: {_WANTED}") from error
+    file = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG", compress_level=0)
+    return file.getvalue()
+
+
+def _too_large(size: int, limit: int) -> BadPicture:
+    return BadPicture(f"too large: {size / 1e6:.1f} MB, at most {limit / 1e6:g}")
