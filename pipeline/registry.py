@@ -53,16 +53,12 @@ class Registry:
 
     def register(self, model: LoggedModel, tags: Mapping[str, str]) -> ModelVersion:
         """The version of a LoggedModel, which is made if there is none; it gets the tags."""
-        query = f"name = '{self._name}'"
-        known = [one for one in self._versions(query) if one.model_id == model.model_id]
+        import mlflow
+
+        uri = f"models:/{model.model_id}"
+        known = [one for one in self._versions(f"name = '{self._name}'") if one.source == uri]
         if not known:
-            return self._client.create_model_version(
-                self._name,
-                source=model.artifact_location,
-                run_id=model.source_run_id,
-                tags=dict(tags),
-                model_id=model.model_id,
-            )
+            return mlflow.register_model(uri, self._name, tags=dict(tags))
         for key, value in tags.items():
             self._client.set_model_version_tag(self._name, known[0].version, key, value)
         return known[0]

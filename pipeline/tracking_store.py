@@ -45,6 +45,8 @@ def connect(config: Config) -> MlflowClient:
     """
     # A store that is down should be told in seconds, not after MLflow's seven tries.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    # Its bars are for a terminal, as ours are.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", str(sys.stderr.isatty()))
     import mlflow
     from mlflow.exceptions import MlflowException
 

@@ -1,0 +1,77 @@
+"""The gate's rules on probabilities made for them."""
+
+import numpy as np
+import pytest
+
+from pipeline import gate
+from pipeline.errors import InputError
+
+CLASSES = ["ant", "bee", "wasp"]
+
+
+def answers(labels: np.ndarray, wrong: int) -> np.ndarray:
+    """(N, 3), sure of the label, but of the next class for the first `wrong` pictures."""
+    told = labels.copy()
+    told[:wrong] = (told[:wrong] + 1) % 3
+    return (np.eye(3, dtype=np.float32)[told] * 0.88 + 0.04).astype(np.float32)
+
+
+@pytest.fixture
+def labels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 3, 600)
+
+
+def judge(labels: np.ndarray, wrong: int, champion: int | None, **settings: object) -> list:
+    config = gate.Config(**{"max_calibration_error": None, "min_recall": None, **settings})
+    config.check()
+    other = None if champion is None else answers(labels, champion)
+    return gate.judge(config, labels, CLASSES, answers(labels, wrong), other, seed=0)
+
+
+def test_the_whole_interval_has_to_be_within_the_margin(labels: np.ndarray) -> None:
+    (better,) = judge(labels, wrong=10, champion=60)
+    assert better.holds
+    assert better.found.startswith("+0.0833 (95 % interval +0.0")
+    (same,) = judge(labels, wrong=30, champion=30)
+    assert same.holds
+    (worse,) = judge(labels, wrong=60, champion=10)
+    assert not worse.holds
+    # 4 more mistakes in 600 are 0.67 points, but the interval reaches beyond 1 point.
+    (perhaps,) = judge(labels, wrong=34, champion=30, margin=0.01)
+    assert not perhaps.holds
+    (allowed,) = judge(labels, wrong=34, champion=30, margin=0.05)
+    assert allowed.holds
+
+
+def test_where_less_is_better(labels: np.ndarray) -> None:
+    for metric in ("log_loss", "brier"):
+        (better,) = judge(labels, wrong=10, champion=60, metric=metric)
+        (worse,) = judge(labels, wrong=60, champion=10, metric=metric)
+        assert better.holds, metric
+        assert not worse.holds, metric
+
+
+def test_floors_hold_without_a_champion_too(labels: np.ndarray) -> None:
+    assert judge(labels, wrong=0, champion=None) == []
+    (calibration,) = judge(labels, wrong=0, champion=None, max_calibration_error=0.05)
+    assert (calibration.found, calibration.holds) == ("0.0800", False)
+    labels[:100] = 1
+    (recall,) = judge(labels, wrong=100, champion=None, min_recall=0.9)
+    expected = (labels[100:] == 1).sum() / (labels == 1).sum()
+    assert recall.found == f"{expected:.4f} (bee)"
+    assert not recall.holds
+    (alone,) = judge(np.zeros(9, dtype=np.int64), wrong=0, champion=None, min_recall=1.0)
+    assert alone.holds, "classes without a picture have no recall"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"metric": "luck"}, "promote.metric must be one of accuracy, macro_f1"),
+        ({"margin": -0.1}, "promote.margin must be at least 0, got -0.1"),
+        ({"draws": 0}, "promote.draws must be at least 1, got 0"),
+    ],
+)
+def test_bad_settings(labels: np.ndarray, settings: dict, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        judge(labels, wrong=1, champion=1, **settings)

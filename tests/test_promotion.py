@@ -1,0 +1,186 @@
+"""promote and rollback on a real registry: worse, better, killed, two at once, other pictures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Run
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from pipeline import champion as champions
+from pipeline.classifier import Classifier
+from pipeline.images import Fit
+from pipeline.manifest import Manifest
+from pipeline.sources import digits
+
+
+def pipeline(folder: Path, run: Run, *words: str) -> subprocess.CompletedProcess[str]:
+    return run(folder, sys.executable, "-m", "pipeline", *words)
+
+
+def client_of(folder: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+
+
+def champion(folder: Path) -> ModelVersion:
+    return client_of(folder).get_model_version_by_alias("classifier", "champion")
+
+
+def decision(folder: Path, version: ModelVersion, scratch: Path) -> dict:
+    client = client_of(folder)
+    run = version.tags["promotion.run"]
+    return json.loads(
+        Path(client.download_artifacts(run, "decision.json", str(scratch))).read_text()
+    )
+
+
+def repro(folder: Path, run: Run, **replaced: str) -> None:
+    """Write params.yaml with some lines replaced, and run."""
+    path = folder / "params.yaml"
+    text = path.read_text()
+    for old, new in replaced.values():
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    done = run(folder, "dvc", "repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_worse_is_refused_better_promoted_and_the_way_back(
+    clone: Path, run: Run, tmp_path: Path
+) -> None:
+    dry = pipeline(clone, run, "promote", "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert "dry run: it would be promoted" in dry.stdout
+    assert client_of(clone).search_registered_models() == []
+    good = (clone / "params.yaml").read_text()
+    repro(clone, run, epochs=("epochs: 100", "epochs: 2"), cut=("cut: block2_conv1", "cut: none"))
+    first = pipeline(
+        clone, run, "promote", "promote.min_recall=null", "promote.max_calibration_error=null"
+    )
+    assert first.returncode == 0, first.stderr
+    assert champion(clone).version == 1
+
+    (clone / "params.yaml").write_text(good)
+    repro(clone, run)
+    killed = run(clone, sys.executable, "-c", KILLED_AT_THE_END)
+    assert killed.returncode == -9
+    assert champion(clone).version == 1, "a killed promotion leaves the old champion"
+    assert len(client_of(clone).search_model_versions("name = 'classifier'")) == 2
+
+    second = pipeline(clone, run, "promote")
+    assert second.returncode == 0, second.stderr
+    assert "promoted: classifier version 2 is the champion" in second.stdout
+    made = champion(clone)
+    assert made.version == 2, "the version that was registered before the kill is used"
+    told = decision(clone, made, tmp_path)
+    assert told["champion"] == "classifier/1"
+    assert [rule["holds"] for rule in told["rules"]] == [True] * 4
+    lock = (clone / "dvc.lock").read_text()
+    for stage in ("prepare", "finetune", "evaluate"):
+        assert made.tags[f"dvc.lock.{stage}"] in lock
+    head = run(clone, "git", "rev-parse", "HEAD").stdout.strip()
+    assert made.tags["git.commit"] == head
+    metrics = json.loads((clone / "outputs/evaluate/metrics.json").read_text())["fine_tuned"]
+    assert float(made.tags["metrics.accuracy"]) == pytest.approx(metrics["accuracy"], abs=1e-6)
+    again = pipeline(clone, run, "promote")
+    assert again.stdout == "classifier version 2 is this model already\n"
+
+    repro(clone, run, epochs=("epochs: 100", "epochs: 2"), cut=("cut: block2_conv1", "cut: none"))
+    worse = pipeline(clone, run, "promote")
+    assert worse.returncode == 1
+    assert worse.stderr.startswith("error: not promoted, the champion stays: accuracy not worse")
+    assert "FAILS  accuracy not worse than the champion's by more than 0.01" in worse.stdout
+    assert champion(clone).version == 2
+    weak = client_of(clone).get_model_version("classifier", 1)
+    assert not decision(clone, weak, tmp_path)["promoted"], "the same model is the same version"
+
+    back = pipeline(clone, run, "rollback")
+    assert back.stdout == "rolled back: classifier version 1 is the champion, 2 was\n"
+    assert champion(clone).version == 1
+    none = pipeline(clone, run, "rollback")
+    assert none.returncode == 1
+    assert "is its first champion: there is none before it" in none.stderr
+
+
+KILLED_AT_THE_END = """
+import os, signal
+from mlflow import MlflowClient
+from pipeline.__main__ import main
+MlflowClient.set_registered_model_alias = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+main(["promote"])
+"""
+
+
+def test_two_at_once_are_judged_one_after_the_other(clone: Path, run: Run, tmp_path: Path) -> None:
+    """Two machines, each with its own folder, and one store."""
+    other = tmp_path / "other"
+    run(clone, "cp", "-r", str(clone), str(other))
+    repro(other, run, cut=("cut: block2_conv1", "cut: none"))
+    store = f"tracking.uri=sqlite:///{clone / 'mlflow.db'}"
+    words = [sys.executable, "-m", "pipeline", "promote", "promote.margin=0.5", store]
+    both = [
+        subprocess.Popen(
+            words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for folder in (clone, other)
+    ]
+    told = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert any("is promoting or rolling back: waiting for it" in one for one in told), told
+    client = client_of(clone)
+    versions = {one.version: one for one in client.search_model_versions("name = 'classifier'")}
+    last = champion(clone)
+    (first,) = [one for one in versions.values() if one.version != last.version]
+    assert last.tags["champion.before"] == str(first.version)
+    assert decision(clone, last, tmp_path)["champion"] == f"classifier/{first.version}"
+    assert decision(clone, first, tmp_path)["champion"] is None
+
+
+def test_a_champion_that_was_judged_on_other_pictures_is_evaluated_anew(
+    clone: Path, run: Run, tmp_path: Path
+) -> None:
+    assert pipeline(clone, run, "promote").returncode == 0
+    repro(clone, run, seed=("seed: 0", "seed: 1"))
+    done = pipeline(clone, run, "promote", "promote.margin=0.5")
+    assert done.returncode == 0, done.stderr
+    assert "models:/classifier/1 was judged on other pictures" in done.stdout
+    rule = decision(clone, champion(clone), tmp_path)["rules"][0]
+    assert rule["found"] == "the champion was evaluated anew on these"
+
+
+def test_pictures_of_another_size_come_from_the_source(repository: Path) -> None:
+    data = Manifest(repository / "outputs/prepare")
+    rows = data.indices("test")[:300]
+    classifier = Classifier(repository / "outputs/finetune/model.keras")
+    expected = classifier.probabilities(data.images[rows])
+    data.fit = Fit.squash  # of square pictures: the same pixels, but decoded once more
+    found = champions._evaluate(
+        type("Whole", (), {"data": digits.Config()}), classifier, data, rows
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_what_cannot_be_promoted(clone: Path, run: Run) -> None:
+    done = pipeline(clone, run, "promote", "promote.metric=luck")
+    assert "error: promote.metric must be one of accuracy" in done.stderr
+    done = pipeline(clone, run, "promote", "promote.name=a/b")
+    assert "error: promote.name must be a name that the MLflow registry takes" in done.stderr
+    done = pipeline(clone, run, "promote", "use.tracking=none")
+    assert "error: the registry is MLflow's, got use.tracking=none" in done.stderr
+    done = pipeline(clone, run, "promote", "evaluate.split=val")
+    assert "is of another split than evaluate.split=val" in done.stderr
+    done = pipeline(clone, run, "rollback")
+    assert "error: classifier has no champion to roll back: run promote first" in done.stderr
+    with (clone / "outputs/finetune/classes.txt").open("a") as file:
+        file.write("x\n")
+    done = pipeline(clone, run, "promote")
+    assert "promote registers what dvc.lock records, outputs/finetune is another" in done.stderr
+    (clone / "dvc.lock").unlink()
+    done = pipeline(clone, run, "promote")
+    assert "error: promote registers what dvc.lock records, there is none" in done.stderr
+    assert done.returncode == 1
