@@ -1,0 +1,317 @@
+"""The registered model: as a pyfunc, over HTTP, and in the layout of its Docker image."""
+
+import base64
+import csv
+import io
+import json
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+from conftest import Run, run_in
+from PIL import Image
+
+from pipeline.classifier import Classifier
+from pipeline.serving import Service
+from pipeline.sources import digits
+
+MAX_BYTES = 2_000_000
+CONTENT = {one.path: one.content for one in digits.pictures(digits.Config())}
+
+
+@pytest.fixture(scope="module")
+def expected(repository: Path) -> dict[str, dict[str, float]]:
+    """Test picture -> class -> probability, as evaluate wrote them."""
+    with (repository / "outputs/evaluate/predictions.csv").open() as file:
+        return {
+            row["path"]: {name: float(np.float32(row[name])) for name in map(str, range(10))}
+            for row in csv.DictReader(file)
+        }
+
+
+@pytest.fixture(scope="module")
+def promoted(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished pipeline whose model is the champion."""
+    folder = tmp_path_factory.mktemp("promoted") / "project"
+    run_in(repository, "cp", "-r", str(repository), str(folder))
+    done = run_in(folder, sys.executable, "-m", "pipeline", "promote")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(promoted: Path) -> Iterator[str]:
+    """Where `serve` answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [f"serve.port={port}", "serve.max_picture_mb=2", "serve.max_request_mb=20"]
+    log = promoted / "serve.log"
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "pipeline", "serve", *words],
+            cwd=promoted,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    address = f"http://127.0.0.1:{port}"
+    wait_for(lambda: server.poll() is not None or answers(address))
+    assert answers(address), log.read_text()
+    yield f"{address}/invocations"
+    server.terminate()
+    server.wait(30)
+    wait_for(lambda: not answers(address))  # MLflow's process goes first, the server after it
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def answers(address: str) -> bool:
+    try:
+        return requests.get(f"{address}/ping", timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+def encoded(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def ask(url: str, values: list[Any]) -> list[dict[str, Any]]:
+    rows = [{"picture": value} for value in values]
+    done = requests.post(url, json={"dataframe_records": rows}, timeout=60)
+    assert done.status_code == 200, done.text
+    return list(json.loads(done.text, parse_constant=pytest.fail)["predictions"])
+
+
+@pytest.fixture(scope="module")
+def service(repository: Path) -> Service:
+    return Service(Classifier(repository / "outputs/finetune/model.keras"), MAX_BYTES)
+
+
+def test_every_test_picture_over_http_is_as_evaluate_computed_it(
+    url: str, expected: dict[str, dict[str, float]]
+) -> None:
+    names = list(expected)
+    # Requests of many sizes, from several clients at once.
+    parts = [names[:1], names[1:8], names[8:300], names[300:301], names[301:]]
+    with ThreadPoolExecutor(5) as clients:
+        found = clients.map(lambda part: ask(url, [encoded(CONTENT[n]) for n in part]), parts)
+        rows = [row for part in found for row in part]
+    assert len(rows) == len(names) > 1000
+    for name, row in zip(names, rows, strict=True):
+        assert row["probabilities"] == expected[name], name
+        assert row["label"] == max(expected[name], key=lambda one: expected[name][one])
+        assert row["probability"] == expected[name][row["label"]]
+        assert row["error"] is None
+
+
+def test_predict_with_the_champion_is_the_same(
+    promoted: Path, run: Run, expected: dict[str, dict[str, float]], tmp_path: Path
+) -> None:
+    names = list(expected)[:40]
+    for place, name in enumerate(names):
+        (tmp_path / f"{place:02}.png").write_bytes(CONTENT[name])
+    words = ("predict", "--model", "models:/classifier@champion", "--csv", str(tmp_path))
+    done = run(promoted, sys.executable, "-m", "pipeline", *words)
+    assert done.returncode == 0, done.stderr
+    for name, row in zip(names, csv.DictReader(io.StringIO(done.stdout)), strict=True):
+        assert {k: float(np.float32(row[k])) for k in expected[name]} == expected[name]
+
+
+def test_a_bad_row_tells_why_and_costs_nothing_else(
+    url: str, expected: dict[str, dict[str, float]]
+) -> None:
+    name = next(iter(expected))
+    secret = Path(__file__)
+    bad = {
+        "not base64": "!!",
+        "not a picture: no decoder": encoded(b"no picture"),
+        "empty file": "",
+        "not a picture: a row has": None,
+        "not a picture: a row has the base64": {"path": str(secret)},
+        "too large: 3.0 MB, at most 2": encoded(bytes(3_000_000)),
+        "not base64: ": str(secret),
+        "truncated": encoded(photograph()[:1500]),
+    }
+    rows = ask(url, [encoded(CONTENT[name]), *bad.values(), encoded(CONTENT[name])])
+    for row in (rows[0], rows[-1]):
+        assert row["probabilities"] == expected[name]
+    for reason, row in zip(bad, rows[1:-1], strict=True):
+        assert row["error"].startswith(reason), row
+        assert row["label"] is row["probability"] is row["probabilities"] is None
+
+
+def photograph() -> bytes:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "JPEG")
+    return file.getvalue()
+
+
+def test_other_forms_of_mlflow(url: str, expected: dict[str, dict[str, float]]) -> None:
+    names = list(expected)[:3]
+    texts = [encoded(CONTENT[name]) for name in names]
+    pixels = [np.asarray(Image.open(io.BytesIO(CONTENT[name]))).tolist() for name in names]
+    table = io.BytesIO()
+    pd.DataFrame({"picture": [CONTENT[name] for name in names]}).to_parquet(table)
+    bodies: list[dict[str, Any]] = [
+        {"json": {"dataframe_split": {"columns": ["picture"], "data": [[one] for one in texts]}}},
+        {"json": {"instances": [{"picture": one} for one in texts]}},
+        {"json": {"inputs": {"picture": texts}}},
+        {"json": {"dataframe_records": [{"picture": f"data:image/png;base64,{t}"} for t in texts]}},
+        {"json": {"dataframe_records": [{"picture": one} for one in pixels]}},
+        {
+            "data": table.getvalue(),
+            "headers": {"Content-Type": "application/vnd.apache.parquet"},
+        },
+    ]
+    for body in bodies:
+        done = requests.post(url, timeout=60, **body)
+        assert done.status_code == 200, done.text
+        found = [row["probabilities"] for row in done.json()["predictions"]]
+        assert found == [expected[name] for name in names], str(body)[:100]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "told"),
+    [
+        (b"", "application/json", 400, "valid JSON"),
+        (b"{", "application/json", 400, "valid JSON"),
+        (b"null", "application/json", 400, "JSON dictionary"),
+        (b"[1]", "application/json", 400, "JSON dictionary"),
+        (b"\xff\xfe", "application/json", 400, "valid JSON"),
+        (b"[" * 100_000, "application/json", 400, "a request has the form"),
+        (b'{"dataframe_records": 5}', "application/json", 400, "list of records"),
+        (b'{"dataframe_records": []}', "application/json", 400, "missing inputs ['picture']"),
+        (b'{"dataframe_records": [{"x": 1}]}', "application/json", 400, "missing inputs"),
+        (b'{"instances": 5}', "application/json", 400, "missing inputs"),
+        (b"picture\nx\n", "text/csv", 415, "Content-Type must be application/json, got text/csv"),
+        (b"x", None, 415, "Content-Type must be application/json, got none"),
+        (b"x", "application/vnd.apache.parquet", 400, "Parquet"),
+        (bytes(20_000_001), "application/json", 413, "at most 20 MB"),
+    ],
+)
+def test_a_request_that_cannot_be_read_gets_one_line(
+    url: str, body: bytes, kind: str | None, status: int, told: str
+) -> None:
+    headers = {"Content-Type": kind} if kind else {}
+    done = requests.post(url, data=body, headers=headers, timeout=60)
+    assert done.status_code == status, done.text
+    assert told in done.json()["error"]
+    assert list(done.json()) == ["error"]
+    assert "Traceback" not in done.text
+    assert len(done.text) < 1000
+
+
+def test_a_body_of_unknown_length_is_cut_off(url: str) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(60):
+            yield bytes(1_000_000)
+
+    done = requests.post(
+        url, data=endless(), headers={"Content-Type": "application/json"}, timeout=60
+    )
+    assert done.status_code == 413
+
+
+def test_every_oddity_is_answered_as_predict_answers(
+    url: str, repository: Path, run: Run, shared: Path, tmp_path: Path
+) -> None:
+    with tarfile.open(shared / "data/oddities.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+    files = sorted(one for one in tmp_path.rglob("*") if one.is_file())
+    done = run(repository, sys.executable, "-m", "pipeline", "predict", "--json", *map(str, files))
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    asked = [file for file in files if file.stat().st_size <= MAX_BYTES]
+    assert len(asked) > 80
+    rows = []
+    for start in range(0, len(asked), 20):
+        rows += ask(url, [encoded(one.read_bytes()) for one in asked[start : start + 20]])
+    by_path = {one["path"]: one for one in told}
+    for file, row in zip(asked, rows, strict=True):
+        one = by_path[str(file)]
+        assert row["error"] == one.get("error"), file
+        assert row["probabilities"] == one.get("probabilities"), file
+
+
+def test_in_process_a_row_may_be_bytes_a_path_or_an_array(
+    service: Service, expected: dict[str, dict[str, float]], tmp_path: Path
+) -> None:
+    name = next(iter(expected))
+    (tmp_path / "picture").write_bytes(CONTENT[name])
+    pixels = np.asarray(Image.open(io.BytesIO(CONTENT[name])))
+    good = [
+        *(CONTENT[name], bytearray(CONTENT[name]), tmp_path / "picture", pixels),
+        *(np.stack([pixels] * 3, axis=-1), pixels.astype(np.float32), pixels.tolist()),
+    ]
+    found = service.predict(pd.DataFrame({"picture": pd.Series(good, dtype=object)}))
+    assert list(found["probabilities"]) == [expected[name]] * len(good)
+    bad: dict[Any, str] = {
+        "unreadable: No such file or directory": tmp_path / "missing",
+        "not a picture: a row has": np.full((4, 4), 300),
+        "not a picture: a row has the base64 of": np.full((4, 4), 0.5),
+        "not a picture: a row": [[1, 2], [3]],
+        "too large: 2.2": bytes(2_200_000),
+    }
+    found = service.predict(pd.DataFrame({"picture": pd.Series(list(bad.values()), dtype=object)}))
+    for reason, error in zip(bad, found["error"], strict=True):
+        assert error.startswith(reason)
+
+
+def test_the_docker_context_holds_all_it_needs(
+    promoted: Path, run: Run, expected: dict[str, dict[str, float]], tmp_path: Path
+) -> None:
+    context = tmp_path / "context"
+    words = ("models", "generate-dockerfile", "-m", "models:/classifier@champion", "-d")
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{promoted / 'mlflow.db'}"}
+    done = run(promoted, "mlflow", *words, str(context), "--env-manager", "local", env=store)
+    assert done.returncode == 0, done.stderr
+    assert "COPY model_dir /opt/ml/model" in (context / "Dockerfile").read_text()
+    needed = (context / "model_dir/requirements.txt").read_text().split()
+    assert {line.partition("==")[0] for line in needed} >= {"tensorflow", "keras", "pillow"}
+    assert all("==" in line for line in needed)
+    name = next(iter(expected))
+    (tmp_path / "rows.json").write_text(
+        json.dumps({"dataframe_records": [{"picture": encoded(CONTENT[name])}]})
+    )
+    # Elsewhere, without the project: its code must come from the image.
+    script = (
+        "import json, sys, mlflow, pandas as pd\n"
+        f"model = mlflow.pyfunc.load_model({str(context / 'model_dir')!r})\n"
+        "rows = json.load(open('rows.json'))['dataframe_records']\n"
+        "import pipeline.images\n"
+        "found = model.predict(pd.DataFrame(rows))\n"
+        "print(json.dumps([pipeline.images.__file__, found['probabilities'][0]]))\n"
+    )
+    done = run(tmp_path, sys.executable, "-c", script, env={"PYTHONPATH": ""})
+    assert done.returncode == 0, done.stderr
+    source, probabilities = json.loads(done.stdout.splitlines()[-1])
+    assert Path(source).is_relative_to(context)
+    assert probabilities == expected[name]
+
+
+def test_what_cannot_be_served(repository: Path, run: Run) -> None:
+    def serve(*words: str) -> str:
+        done = run(repository, sys.executable, "-m", "pipeline", "serve", *words)
+        assert done.returncode == 1
+        return str(done.stderr)
+
+    told = serve()
+    assert told.startswith("error: the model must be in the registry of sqlite:///")
+    assert "got models:/classifier@champion" in told
+    assert "serve.workers must be at least 1, got 0" in serve("serve.workers=0")
