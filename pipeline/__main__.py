@@ -22,6 +22,7 @@ Log = Callable[[dict[str, float], int], None]
 _OTHERS = {
     "cache": "list the stored activations, least recently used first; cache clear removes them",
     "cuts": "list where a backbone can be cut, and at what cost (cuts use.backbone=resnet50)",
+    "demo": "a page to drop pictures on (demo demo.port=7860; needs Gradio)",
     "predict": "classify pictures: predict PATH ... [--json | --csv] (predict --help)",
     "pretrain": "regenerate the weights of glyph_cnn, bit for bit",
     "promote": "make the present model the champion, if the gate holds (promote --dry-run)",
@@ -89,6 +90,7 @@ def _command(arguments: list[str]) -> int:
 
     tasks = {
         "cuts": _cuts,
+        "demo": _demo,
         "pretrain": _pretrain,
         "promote": _promote,
         "report": _report,
@@ -184,9 +186,11 @@ def _call(stage: str, c: Any, out: Path, log: Log) -> dict[str, float]:
 
 def _model_file(name: str) -> Path:
     """The file that --model names: a path, or in the registry."""
-    if not name.startswith("models:/"):
+    from pipeline import registry
+
+    if not registry.is_uri(name):
         return Path(name)
-    from pipeline import config, registry
+    from pipeline import config
 
     return registry.download(name, config.compose().tracking)
 
@@ -222,6 +226,12 @@ def _pretrain(config: Any) -> None:
 
     runtime.configure(config.seed, config.threads)
     pretrain.run(config.pretrain, seed=config.seed)
+
+
+def _demo(config: Any) -> None:
+    from pipeline import demo
+
+    demo.run(config)
 
 
 def _promote(config: Any) -> None:

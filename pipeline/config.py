@@ -26,6 +26,7 @@ from yaml import YAMLError
 from pipeline import backbones, sources
 from pipeline.activations import Config as Activations
 from pipeline.augmentation import Config as Augment
+from pipeline.demo import Config as Demo
 from pipeline.errors import InputError
 from pipeline.gate import Config as Promote
 from pipeline.heads import Config as Head
@@ -95,6 +96,7 @@ class Config:
     pruner: Pruner = field(default_factory=Pruner)
     promote: Promote = field(default_factory=Promote)
     serve: Serve = field(default_factory=Serve)
+    demo: Demo = field(default_factory=Demo)
     pretrain: Pretrain = field(default_factory=Pretrain)
 
 

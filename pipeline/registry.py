@@ -180,11 +180,17 @@ class Registry:
         return list(self._client.search_model_versions(query))
 
 
+def is_uri(name: str) -> bool:
+    """Whether a model's name is one of MLflow's, not a path."""
+    return name.startswith(("models:/", "runs:/"))
+
+
 def download(uri: str, config: tracking_store.Config) -> Path:
     """The .keras file of a registered or logged model.
 
     Args:
-        uri: `models:/NAME@champion`, `models:/NAME/VERSION` or `models:/MODEL_ID`.
+        uri: `models:/NAME@champion`, `models:/NAME/VERSION`, `models:/MODEL_ID` or
+            `runs:/RUN/model`.
         config: Section `tracking`.
 
     Raises:
@@ -195,7 +201,7 @@ def download(uri: str, config: tracking_store.Config) -> Path:
     from mlflow.exceptions import MlflowException
 
     try:
-        return Path(mlflow.artifacts.download_artifacts(f"{uri.rstrip('/')}/{_FILE}"))
+        return Path(mlflow.artifacts.download_artifacts(uri), _FILE)
     except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(

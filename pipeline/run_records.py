@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Sections that no result depends on.
 _BESIDE = (
     *("tracking", "pretrain", "activations", "sweep", "sampler", "pruner"),
-    *("promote", "serve"),
+    *("promote", "serve", "demo"),
 )
 
 

@@ -60,7 +60,7 @@ def serve(config: Any) -> None:
     settings: Config = config.serve
     settings.check()
     uri = settings.model or f"models:/{config.promote.name}@{registry.ALIAS}"
-    if uri.startswith("models:/"):
+    if registry.is_uri(uri):
         registry.download(uri, config.tracking)  # tells in one line what is wrong
     limits = {name: getattr(settings, name) for name in LIMITS}
     environment = {

@@ -92,6 +92,10 @@ class Service:
         # Objects, or else None would become NaN, which JSON does not have.
         return pd.DataFrame(answers, columns=_ANSWER, dtype=object)
 
+    def get_raw_model(self) -> Classifier:
+        """What MLflow's `get_raw_model` returns: the classifier itself."""
+        return self._classifier
+
     def _decode(self, value: Any) -> Pixels | str:
         """The pixels, or why there are none."""
         try:

@@ -1,0 +1,243 @@
+"""Load on the HTTP server: many clients at once, good rows and bad, every answer checked.
+
+python -m benchmarks.serving [SECONDS] [CLIENTS]
+"""
+
+import base64
+import csv
+import json
+import random
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import requests
+
+from benchmarks import side_by_side, workshop
+from pipeline import config, sources
+from pipeline.classifier import Classifier
+
+PRESETS = {"default": "digits, glyph_cnn", "hymenoptera_mobilenet_v2": "ants and bees, MobileNetV2"}
+BODIES = 400
+MOST_ROWS = 8
+BAD_SHARE = 0.25
+
+Row = tuple[bytes, dict[str, Any]]
+
+
+@dataclass
+class Load:
+    """What the clients saw."""
+
+    seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+    rows: int = 0
+    refused: list[str] = field(default_factory=list)
+    wrong: int = 0
+    memory_mb: list[float] = field(default_factory=list)
+
+
+def main(seconds: int, clients: int) -> None:
+    columns = {}
+    for preset, name in PRESETS.items():
+        with workshop.copy(preset) as folder, chdir(folder):
+            workshop.run(folder, "dvc", "repro")
+            limits = ["promote.min_recall=null", "promote.max_calibration_error=null"]
+            workshop.run(folder, sys.executable, "-m", "pipeline", "promote", *limits)
+            good, bad = test_pictures(), oddities(folder)
+            with server(folder) as (url, process):
+                found = load(url, process, bodies(good, bad), seconds, clients)
+            columns[name] = lines(found) | bare(folder, good)
+    names = list(columns)
+    table = [
+        f"`python -m benchmarks.serving {seconds} {clients}`: {clients} clients for {seconds} s,",
+        f"each with its next request as soon as the last is answered; 1 to {MOST_ROWS} rows each,",
+        "a quarter of them from oddities.tar, the others from the test split. Clients and server",
+        "share the machine. Every answer is compared with predictions.csv and `predict`.",
+        "",
+        f"| | {' | '.join(names)} |",
+        "|---|" + "---|" * len(names),
+        *(
+            f"| {key} | {' | '.join(columns[name][key] for name in names)} |"
+            for key in columns[names[0]]
+        ),
+    ]
+    side_by_side.write("Serving", "\n".join(table))
+
+
+def test_pictures() -> list[Row]:
+    """Files of the test split, and what evaluate said of them."""
+    with Path("outputs/evaluate/predictions.csv").open() as file:
+        told = {line.pop("path"): line for line in csv.DictReader(file)}
+    rows = []
+    for picture in sources.pictures(config.compose().data):
+        if line := told.get(picture.path):
+            classes = [name for name in line if name not in ("label", "predicted")]
+            values = {name: float(np.float32(line[name])) for name in classes}
+            rows.append((picture.read(), {"probabilities": values, "error": None}))
+    return rows
+
+
+def oddities(folder: Path) -> list[Row]:
+    """Files that no camera made, and what predict says of them."""
+    with tempfile.TemporaryDirectory() as scratch:
+        with tarfile.open(workshop.SHARED / "data/oddities.tar") as archive:
+            archive.extractall(scratch, filter="data")
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline", "predict", "--json", scratch],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        told = [json.loads(line) for line in done.stdout.splitlines()]
+        return [
+            (
+                Path(one["path"]).read_bytes(),
+                {"probabilities": one.get("probabilities"), "error": one.get("error")},
+            )
+            for one in told
+        ]
+
+
+def bodies(good: list[Row], bad: list[Row]) -> list[tuple[bytes, list[dict[str, Any]]]]:
+    """Requests, and the answers they should get; every oddity is in some of them."""
+    rng = random.Random(0)
+    left = list(bad)
+    made = []
+    for _ in range(BODIES):
+        chosen = []
+        for _ in range(rng.randint(1, MOST_ROWS)):
+            if rng.random() < BAD_SHARE:
+                left = left or list(bad)
+                chosen.append(left.pop())
+            else:
+                chosen.append(rng.choice(good))
+        records = [{"picture": base64.b64encode(content).decode()} for content, _ in chosen]
+        body = json.dumps({"dataframe_records": records}).encode()
+        made.append((body, [answer for _, answer in chosen]))
+    return made
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """The champion, served as `make serve` does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with (folder / "serve.log").open("w") as log:
+        started = subprocess.Popen(
+            [sys.executable, "-m", "pipeline", "serve", f"serve.port={port}"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    address = f"http://127.0.0.1:{port}"
+    while True:
+        try:
+            requests.get(f"{address}/ping", timeout=5)
+            break
+        except requests.ConnectionError:
+            time.sleep(0.5)
+    yield f"{address}/invocations", psutil.Process(started.pid)
+    started.terminate()
+    started.wait()
+
+
+def load(
+    url: str,
+    process: psutil.Process,
+    made: list[tuple[bytes, list[dict[str, Any]]]],
+    seconds: int,
+    clients: int,
+) -> Load:
+    """Ask for some seconds."""
+    found = Load()
+    lock = threading.Lock()
+    began = time.perf_counter()
+
+    def client(number: int) -> None:
+        session = requests.Session()
+        rng = random.Random(number)
+        while time.perf_counter() - began < seconds:
+            body, expected = rng.choice(made)
+            asked = time.perf_counter()
+            done = session.post(url, data=body, headers={"Content-Type": "application/json"})
+            latency = time.perf_counter() - asked
+            with lock:
+                found.latencies.append(latency)
+                if done.status_code != 200:
+                    found.refused.append(f"{done.status_code} {done.text[:200]}")
+                    continue
+                answers = done.json()["predictions"]
+                told = [{key: one[key] for key in ("probabilities", "error")} for one in answers]
+                found.rows += len(told)
+                found.wrong += told != expected
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        family = [process, *process.children(recursive=True)]
+        found.memory_mb.append(sum(one.memory_info().rss for one in family) / 1e6)
+        time.sleep(1)
+    found.seconds = time.perf_counter() - began
+    return found
+
+
+def lines(found: Load) -> dict[str, str]:
+    """Row of the table -> value."""
+    p50, p95, p99 = (1000 * value for value in np.percentile(found.latencies, [50, 95, 99]))
+    tenth = len(found.memory_mb) // 6
+    memory = [found.memory_mb[place] for place in (0, tenth, len(found.memory_mb) // 2, -1)]
+    for line in found.refused[:5]:
+        print(line, file=sys.stderr)
+    return {
+        "requests": str(len(found.latencies)),
+        "not answered with 200": str(len(found.refused)),
+        "with a wrong answer": str(found.wrong),
+        "rows a second": f"{found.rows / found.seconds:.0f}",
+        "latency p50, p95, p99, ms": f"{p50:.0f}, {p95:.0f}, {p99:.0f}",
+        "slowest, ms": f"{1000 * max(found.latencies):.0f}",
+        "memory at 0, 1/6, 1/2 and the end, MB": ", ".join(f"{value:.0f}" for value in memory),
+    }
+
+
+def bare(folder: Path, good: list[Row]) -> dict[str, str]:
+    """The Keras model alone, on decoded pictures: no HTTP, no base64, no decoding."""
+    classifier = Classifier(folder / "outputs/finetune/model.keras")
+    pictures = np.stack([classifier.decode(content) for content, _ in good[:256]])
+    floats = pictures.astype(np.float32)
+    began = time.perf_counter()
+    for content, _ in good[:256]:
+        classifier.decode(content)
+    decoding = len(pictures) / (time.perf_counter() - began)
+    batch_size = classifier.card.batch_size
+    rates = {}
+    for name, one in {
+        "model.predict, batches of 32": lambda: classifier.model.predict(floats, 32, verbose=0),
+        "model, one by one": lambda: [
+            classifier.model(floats[place : place + 1], training=False) for place in range(32)
+        ],
+        f"our forward pass, batches of {batch_size}": lambda: classifier.probabilities(pictures),
+    }.items():
+        one()
+        began = time.perf_counter()
+        one()
+        count = 32 if "one by one" in name else len(pictures)
+        rates[f"bare: {name}, pictures/s"] = f"{count / (time.perf_counter() - began):.0f}"
+    return {"bare: decoding, one thread, pictures/s": f"{decoding:.0f}"} | rates
+
+
+if __name__ == "__main__":
+    main(*(int(word) for word in (*sys.argv[1:], *("60", "32")[len(sys.argv) - 1 :])))

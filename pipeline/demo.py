@@ -1,0 +1,196 @@
+"""A page for people: drop a picture, see what the champion says of it and where it looks.
+
+pyfunc + Grad-CAM -> a Gradio page, on this machine only unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline import registry, sources, tracking_store
+from pipeline.errors import InputError
+from pipeline.http_guard import LIMITS
+from pipeline.images import Pixels
+from pipeline.manifest import Manifest
+from pipeline.outputs import ROOT
+
+if TYPE_CHECKING:
+    import gradio
+
+_EXAMPLES = 10
+_BATCH = 32
+_HEIGHT_PX = 320
+
+
+@dataclass
+class Config:
+    """Section `demo`.
+
+    Attributes:
+        model: What answers; null is the champion of `promote.name`.
+        host: Address to listen on; 0.0.0.0 for all, which lets anybody in.
+        port: Where.
+    """
+
+    model: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 7860
+
+
+def run(config: Any) -> None:
+    """Show the page until it is stopped.
+
+    Args:
+        config: The whole config.
+
+    Raises:
+        InputError: Gradio is not installed, or there is no such model.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nothing leaves the machine
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        import gradio
+    except ImportError as error:
+        raise InputError("the page needs Gradio: pip install 'gradio~=6.31'") from error
+    settings: Config = config.demo
+    uri = settings.model or f"models:/{config.promote.name}@{registry.ALIAS}"
+    registry.download(uri, config.tracking)  # tells in one line what is wrong
+    import mlflow
+
+    tracking_store.connect(config.tracking)
+    with gradio.Blocks(title=uri) as page:
+        _fill(page, uri, Answerer(mlflow.pyfunc.load_model(uri)), _examples(config))
+    print(f"{uri}: http://{settings.host}:{settings.port} (stop with Ctrl-C)", flush=True)
+    try:
+        page.launch(
+            server_name=settings.host,
+            server_port=settings.port,
+            quiet=True,
+            share=False,
+            ssr_mode=False,
+            max_file_size=f"{LIMITS['max_picture_mb']}mb",
+            footer_links=[],
+        )
+    except OSError as error:  # Gradio's own, without a number
+        raise InputError(
+            f"demo.port must be a port that is free, got {settings.port}: {error}"
+        ) from error
+
+
+class Answerer:
+    """What the page shows of pictures.
+
+    Args:
+        model: The pyfunc of `pipeline.serving`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        from pipeline.gradcam import GradCam
+
+        self._model = model
+        self._classifier = model.get_raw_model()
+        self._cam = GradCam(self._classifier.model)
+
+    def __call__(
+        self, paths: list[str | None]
+    ) -> tuple[list[dict[str, float] | None], list[Pixels | None], list[str]]:
+        """Answer all who ask at the same moment.
+
+        Args:
+            paths: Of the pictures' files; None where there is none.
+
+        Returns:
+            For each: class -> probability, the picture with its heat map, and the reason
+            if there is neither.
+        """
+        import pandas as pd
+
+        rows = pd.DataFrame({"picture": [Path(path) if path else None for path in paths]})
+        told = self._model.predict(rows).to_dict("records")
+        maps = [
+            None if one["error"] else self._map(Path(str(path)), one["label"])
+            for path, one in zip(paths, told, strict=True)
+        ]
+        reasons = [
+            "" if path is None or not one["error"] else f"**Not classified**: {one['error']}"
+            for path, one in zip(paths, told, strict=True)
+        ]
+        return [one["probabilities"] for one in told], maps, reasons
+
+    def _map(self, path: Path, label: str) -> Pixels | None:
+        from pipeline.gradcam import overlay
+
+        if self._cam.layer is None:
+            return None
+        picture = self._classifier.decode(path.read_bytes())
+        place = np.array([self._classifier.card.classes.index(label)])
+        heat = self._cam.maps(picture[None], place)[0]
+        times = max(1, _HEIGHT_PX // len(picture))
+        return overlay(picture.repeat(times, axis=0).repeat(times, axis=1), heat)
+
+
+def _fill(page: gradio.Blocks, uri: str, answerer: Answerer, examples: list[str]) -> None:
+    import gradio
+
+    class Upload(gradio.Image):
+        """A picture's file as it was dropped: the classifier decodes it, not Gradio."""
+
+        is_template = True
+
+        def preprocess(self, payload: Any) -> Any:
+            return payload.path if payload else None
+
+    gradio.Markdown(f"# {uri.removeprefix('models:/')}\nDrop a picture, or take an example.")
+    with gradio.Row():
+        with gradio.Column():
+            dropped = Upload(label="Picture", sources=["upload", "clipboard"], height=_HEIGHT_PX)
+            if examples:
+                gradio.Examples(examples, dropped, label="Of the test split", cache_examples=False)
+        with gradio.Column():
+            label = gradio.Label(label="Probabilities", num_top_classes=5)
+            heat = gradio.Image(
+                label="Where it looks (Grad-CAM)",
+                height=_HEIGHT_PX,
+                interactive=False,
+                buttons=["fullscreen", "download"],
+            )
+            reason = gradio.Markdown()
+    dropped.change(
+        answerer,
+        dropped,
+        [label, heat, reason],
+        batch=True,
+        max_batch_size=_BATCH,
+        api_name="predict",
+    )
+    page.queue(max_size=256)
+
+
+def _examples(config: Any) -> list[str]:
+    """Some pictures of the test split, of as many classes as possible; none if there is none."""
+    if not (ROOT / "prepare").is_dir():
+        return []
+    data = Manifest(ROOT / "prepare")
+    by_class: dict[str, list[str]] = {}
+    for row in data.indices("test"):
+        by_class.setdefault(data.rows[row].label, []).append(data.rows[row].path)
+    ranked = sorted(
+        (place, path) for paths in by_class.values() for place, path in enumerate(paths)
+    )
+    wanted = {path for _, path in ranked[:_EXAMPLES]}
+    folder = ROOT / ".examples"
+    folder.mkdir(exist_ok=True)
+    found = []
+    for picture in sources.pictures(config.data):
+        if picture.path in wanted:
+            path = folder / picture.path.replace("/", "_")
+            path.write_bytes(picture.read())
+            found.append(str(path))
+        if len(found) == len(wanted):
+            break
+    return sorted(found)

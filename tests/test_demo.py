@@ -1,0 +1,134 @@
+"""The page: a real file in a real browser, many at once, bad ones."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from conftest import Run
+from mlflow import MlflowClient
+from PIL import Image
+
+from pipeline.sources import digits
+
+PICTURES = list(digits.pictures(digits.Config()))
+
+
+@pytest.fixture(scope="module")
+def page(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Its address; the model is the one that fine-tuning logged."""
+    (model,) = MlflowClient(f"sqlite:///{repository / 'mlflow.db'}").search_logged_models(["1"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("demo") / "log"
+    words = [f"demo.port={port}", f"demo.model=models:/{model.model_id}"]
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "pipeline", "demo", *words],
+            cwd=repository,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    address = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 120
+    while not is_up(address):
+        assert server.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.5)
+    yield address
+    server.terminate()
+    server.wait(30)
+    assert "Traceback" not in log.read_text()
+
+
+def is_up(address: str) -> bool:
+    try:
+        return requests.get(address, timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("files")
+    for place, picture in enumerate(PICTURES[:40]):
+        (folder / f"{place:02}.png").write_bytes(picture.content)
+    return sorted(folder.iterdir())
+
+
+def predicted(repository: Path, run: Run, files: list[Path]) -> list[dict[str, Any]]:
+    words = ("predict", "--json", *map(str, files))
+    done = run(repository, sys.executable, "-m", "pipeline", *words)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_in_a_browser(
+    page: str, repository: Path, run: Run, browser: Any, files: list[Path], tmp_path: Path
+) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get(page)
+    wait = WebDriverWait(browser, 60)
+
+    def drop(path: Path) -> None:
+        wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "input[type=file]"))
+        browser.find_element(By.CSS_SELECTOR, "input[type=file]").send_keys(str(path))
+
+    def text() -> str:
+        return str(browser.find_element(By.TAG_NAME, "body").text)
+
+    wait.until(lambda _: "Of the test split" in text())
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".gallery img, .gallery-item img")) == 10
+    drop(files[3])
+    (told,) = predicted(repository, run, [files[3]])
+    sure = round(100 * told["probabilities"][told["label"]])
+    wait.until(lambda _: f"{told['label']}\n{sure}%" in text())
+    wide = "return [...document.images].some(one => one.naturalWidth == 320)"
+    wait.until(lambda b: b.execute_script(wide))
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    browser.get(page)
+    drop(bad)
+    wait.until(lambda _: "Not classified: not a picture: no decoder" in text())
+
+
+def test_many_at_once_get_what_predict_says(
+    page: str, repository: Path, run: Run, files: list[Path]
+) -> None:
+    from gradio_client import Client, handle_file
+
+    client = Client(page, verbose=False)
+    jobs = [client.submit(handle_file(str(path)), api_name="/predict") for path in files]
+    expected = predicted(repository, run, files)
+    for path, job, told in zip(files, jobs, expected, strict=True):
+        label, heat, reason = job.result(timeout=120)
+        assert label["label"] == told["label"], path
+        sure = {one["label"]: one["confidence"] for one in label["confidences"]}
+        assert sure == {name: told["probabilities"][name] for name in sure}
+        assert reason == ""
+        assert np.asarray(Image.open(heat)).shape == (320, 320, 3)
+
+
+def test_without_gradio_and_on_a_port_that_is_taken(repository: Path, run: Run, page: str) -> None:
+    script = (
+        "import sys; sys.modules['gradio'] = None\n"
+        "from pipeline.__main__ import main; sys.exit(main(['demo']))"
+    )
+    done = run(repository, sys.executable, "-c", script)
+    assert done.returncode == 1
+    assert done.stderr == "error: the page needs Gradio: pip install 'gradio~=6.31'\n"
+    (model,) = MlflowClient(f"sqlite:///{repository / 'mlflow.db'}").search_logged_models(["1"])
+    port = page.rpartition(":")[2]
+    words = (f"demo.port={port}", f"demo.model=models:/{model.model_id}")
+    done = run(repository, sys.executable, "-m", "pipeline", "demo", *words)
+    assert done.returncode == 1
+    assert f"error: demo.port must be a port that is free, got {port}" in done.stderr
