@@ -4,9 +4,8 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --compile --require-hashes
 export PATH := $(BIN):$(PATH)
-PORT ?= 5000
 
-.PHONY: help .dvc/.scm repro sweep test lint format ui pretrain lock clean
+.PHONY: help .dvc/.scm repro sweep promote serve demo test lint format ui pretrain lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -17,6 +16,15 @@ repro: $(VENV)/.installed .dvc/.scm  ## install, then run the whole pipeline as 
 
 sweep: $(VENV)/.installed .dvc/.scm  ## install, then search the cut and the learning rate
 	python -m pipeline sweep
+
+promote: $(VENV)/.installed  ## make the present model the champion, if the gate holds
+	python -m pipeline promote
+
+serve: $(VENV)/.installed  ## answer over HTTP with the champion (PORT=5001)
+	python -m pipeline serve serve.port=$(or $(PORT),5001)
+
+demo: $(VENV)/.installed-dev  ## a page to drop pictures on (PORT=7860)
+	python -m pipeline demo demo.port=$(or $(PORT),7860)
 
 test: $(VENV)/.installed-dev .dvc/.scm  ## install, then run the test suite
 	python -m pytest -n 2
@@ -31,7 +39,7 @@ format: $(VENV)/.installed-dev  ## let ruff rewrite the code
 	ruff format .
 
 ui: $(VENV)/.installed  ## compare runs in the MLflow UI (PORT=5000)
-	python -m pipeline ui tracking.port=$(PORT)
+	python -m pipeline ui tracking.port=$(or $(PORT),5000)
 
 pretrain: $(VENV)/.installed  ## regenerate the weights of glyph_cnn, bit for bit
 	python -m pipeline pretrain

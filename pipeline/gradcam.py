@@ -1,7 +1,9 @@
 """Where a classifier looks: Grad-CAM.
 
 classifier + pictures -> heat maps. Source: Selvaraju et al. 2017, Grad-CAM: Visual
-Explanations from Deep Networks via Gradient-based Localization.
+Explanations from Deep Networks via Gradient-based Localization; where a head flattens the
+map instead of averaging it, gradients of other places must not be mixed: Draelos and Carin
+2020, Use HiResCAM instead of Grad-CAM. Of averaged maps both are the same.
 """
 
 from __future__ import annotations
@@ -51,15 +53,14 @@ class GradCam:
             activations, logits = self._inner(shown, training=False)
             score = tf.gather(logits, classes, axis=1, batch_dims=1)
         gradients = tape.gradient(score, activations)
-        weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
-        heat = tf.nn.relu(tf.reduce_sum(weights * activations, axis=-1)).numpy()
+        heat = tf.nn.relu(tf.reduce_sum(gradients * activations, axis=-1)).numpy()
         top = heat.max(axis=(1, 2), keepdims=True)
         found: NDArray[np.float32] = heat / np.where(top > 0, top, 1)
         return found
 
 
 def overlay(picture: Pixels, heat: NDArray[np.float32]) -> Pixels:
-    """A picture with its heat map over it.
+    """A picture with its heat map over it; what is cold stays as it is.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
@@ -70,8 +71,10 @@ def overlay(picture: Pixels, heat: NDArray[np.float32]) -> Pixels:
     """
     size = (picture.shape[1], picture.shape[0])
     full = np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BILINEAR))
-    colors = colormaps["jet"](np.clip(full, 0, 1))[..., :3] * 255
-    mixed: Pixels = (0.6 * picture + 0.4 * colors).astype(np.uint8)
+    full = np.clip(full, 0, 1)
+    colors = colormaps["turbo"](0.5 + full / 2)[..., :3] * 255
+    share = 0.7 * full[..., None]
+    mixed: Pixels = ((1 - share) * picture + share * colors).astype(np.uint8)
     return mixed
 
 

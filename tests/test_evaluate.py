@@ -233,7 +233,28 @@ def test_grad_cam_finds_what_speaks_for_a_class() -> None:
     assert np.unravel_index(red.argmax(), red.shape) == (1, 2)
     assert np.unravel_index(blue.argmax(), blue.shape) == (6, 5)
     assert red.max() == blue.max() == 1
-    assert overlay(picture, red).shape == picture.shape
+    shown = overlay(picture, red)
+    changed = np.argwhere((shown != picture).any(axis=-1))
+    assert 0 < len(changed) < 200, "only what is warm is coloured"
+
+
+def test_grad_cam_of_a_flattened_map_keeps_places_apart() -> None:
+    """Averaged gradients would cancel: the class likes one place as much as it dislikes another."""
+    import keras
+
+    from pipeline.gradcam import GradCam
+
+    entry = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(1, 4, strides=4)(entry)
+    x = keras.layers.Dense(2)(keras.layers.Flatten()(x))
+    model = keras.Model(entry, keras.layers.Softmax()(x))
+    model.layers[1].set_weights([np.ones((4, 4, 3, 1), np.float32), np.zeros(1, np.float32)])
+    places = np.array([[1, -1], [-1, 1], [0, 0], [0, 0]], np.float32)
+    model.layers[3].set_weights([places, np.zeros(2, np.float32)])
+    white = np.full((2, 8, 8, 3), 255, np.uint8)
+    first, second = GradCam(model).maps(white, np.array([0, 1]))
+    assert first.tolist() == [[1, 0], [0, 0]]
+    assert second.tolist() == [[0, 1], [0, 0]]
 
 
 def test_hymenoptera_with_real_weights(
