@@ -22,6 +22,7 @@ Log = Callable[[dict[str, float], int], None]
 _OTHERS = {
     "cache": "list the stored activations, least recently used first; cache clear removes them",
     "cuts": "list where a backbone can be cut, and at what cost (cuts use.backbone=resnet50)",
+    "export": "write the model for other runtimes, checked (export onnx tflite; export --help)",
     "predict": "classify pictures: predict PATH ... [--json | --csv] (predict --help)",
     "pretrain": "regenerate the weights of glyph_cnn, bit for bit",
     "report": "write outputs/report.html of the present outputs, as evaluate does",
@@ -73,6 +74,10 @@ def _command(arguments: list[str]) -> int:
         )
     if command == "cache":
         return _cache(rest)
+    if command == "export":
+        from pipeline import export
+
+        return export.main(rest)
     if command == "predict":
         from pipeline import predict
 
