@@ -6,10 +6,13 @@ model.keras + outputs/prepare -> SavedModel, ONNX, TFLite, TFLite in integers, t
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib.util
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -59,49 +62,64 @@ def main(arguments: Sequence[str]) -> int:
         "model_sha256": outputs.file_sha256(options.model),
         "images_sha256": manifest.images_sha256,
     }
-    out, new, done = options.out, not options.out.exists(), []
+
+    def export(name: str, stderr: TextIO) -> Agreement:
+        source = Source(model, manifest.images[train], stderr)
+        found = _export(name, source, options.out, check, card.threads)
+        _describe(options.out, card, basis, {"keras": check.keras(options.model), name: found})
+        return found
+
+    done = _export_all(names, options.out, export)
+    if done:
+        print(
+            f"{', '.join(done)}: in place, as each agrees with Keras on {len(test)} test pictures; "
+            f"{options.out / _CARD} says what goes in and what comes out"
+        )
+    _tell_foreign(options.out)
+    return int(len(done) < len(names))
+
+
+def _export_all(
+    names: Sequence[str], out: Path, export: Callable[[str, TextIO], Agreement]
+) -> list[str]:
+    """Export one format after the other and tell how each went; returns those in place."""
+    new, done = not out.exists(), []
     out.mkdir(parents=True, exist_ok=True)
     try:
         # The libraries report to stderr what they do; what goes wrong is an exception.
         with (
             runtime.quiet() as stderr,
+            warnings.catch_warnings(action="ignore"),
             tqdm(names, "export", unit="format", file=stderr, disable=None, leave=False) as bar,
         ):
-            source = Source(model, manifest.images[train], stderr)
             for name in bar:
+                bar.set_postfix_str(name)
                 try:
-                    found = _export(name, source, out, check, card.threads, stderr)
+                    found = export(name, stderr)
                 except InputError as error:
                     bar.write(f"error: {error}", file=stderr)
-                    continue
-                bar.write(f"{name:13}{found}  {out / FORMATS[name].path}", file=sys.stdout)
-                _describe(out, card, basis, {"keras": check.keras(options.model), name: found})
-                done.append(name)
+                else:
+                    bar.write(f"{name:13}{found}  {out / FORMATS[name].path}", file=sys.stdout)
+                    done.append(name)
     finally:
         if new and not any(out.iterdir()):
             out.rmdir()
-    if done:
-        print(
-            f"{', '.join(done)}: in place, as each agrees with Keras on {len(test)} test pictures; "
-            f"{out / _CARD} says what goes in and what comes out"
-        )
-    _tell_foreign(out)
-    return int(len(done) < len(names))
+    return done
 
 
-def _export(
-    name: str, source: Source, out: Path, check: Check, threads: int, stderr: TextIO
-) -> Agreement:
+def _export(name: str, source: Source, out: Path, check: Check, threads: int) -> Agreement:
     """Write a format aside, check it, put it in place."""
     form = FORMATS[name]
     with _replacing(out / form.path) as aside:
         try:
             form.write(source, aside)
-            return check(name, form.read(aside, threads), aside, stderr)
+            return check(name, form.read(aside, threads), aside, source.stderr)
         except (InputError, OSError):  # they tell themselves
             raise
         except Exception as error:  # converters raise anything
             reason = " ".join(f"{type(error).__name__}: {error}".split())
+            if os.strerror(errno.ENOSPC) in reason:  # as TensorFlow says it
+                raise OSError(errno.ENOSPC, reason) from error
             raise InputError(
                 f"{name} must be able to hold every layer of the network, got {reason[:300]}: "
                 "replace the layer, or export another format"
