@@ -23,6 +23,7 @@ _OTHERS = {
     "cache": "list the stored activations, least recently used first; cache clear removes them",
     "cuts": "list where a backbone can be cut, and at what cost (cuts use.backbone=resnet50)",
     "demo": "a page to drop pictures on (demo demo.port=7860; needs Gradio)",
+    "export": "write the model for other runtimes, checked (export onnx tflite; export --help)",
     "predict": "classify pictures: predict PATH ... [--json | --csv] (predict --help)",
     "pretrain": "regenerate the weights of glyph_cnn, bit for bit",
     "promote": "make the present model the champion, if the gate holds (promote --dry-run)",
@@ -77,6 +78,10 @@ def _command(arguments: list[str]) -> int:
         )
     if command == "cache":
         return _cache(rest)
+    if command == "export":
+        from pipeline import export
+
+        return export.main(rest, _model_file)
     if command == "predict":
         from pipeline import predict
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from pipeline.errors import InputError
 
@@ -23,7 +24,7 @@ def configure(seed: int, threads: int) -> None:
     """
     if threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
-    with _quiet():
+    with quiet():
         import keras
         import tensorflow as tf
 
@@ -35,19 +36,25 @@ def configure(seed: int, threads: int) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what TensorFlow's C++ writes to stderr while it is imported to itself.
+def quiet() -> Iterator[TextIO]:
+    """Keep what is written to stderr, by C++ and Python alike, from being seen.
 
-    It reports its build and the absence of a GPU there, before it reads the variable
-    that would silence it; what goes wrong still comes as an exception.
+    TensorFlow reports its build and the absence of a GPU there while it is imported,
+    before it reads the variable that would silence it; converters report their progress.
+    What goes wrong still comes as an exception.
+
+    Yields:
+        The stderr that is seen, for a progress bar.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
-        yield
+        with os.fdopen(kept, "w", buffering=1, closefd=False) as seen:
+            yield seen
     finally:
+        sys.stderr.flush()
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)

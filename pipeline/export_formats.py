@@ -1,0 +1,266 @@
+"""The formats of other runtimes: how a network is written in each, and run as its users do.
+
+Keras model -> SavedModel, ONNX or TFLite; what was written -> probabilities. Knows nothing of
+where they go and of what they are compared with.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from pipeline.images import Pixels
+
+if TYPE_CHECKING:
+    import keras
+
+Floats = NDArray[np.float32]
+Network = Callable[[Floats], Floats]
+"""(B, H, W, 3) RGB in [0, 255] -> (B, K) probabilities."""
+
+_OPSET = 15
+
+
+@dataclass(frozen=True)
+class Source:
+    """What every format is made from.
+
+    Attributes:
+        model: (B, H, W, 3) float32 RGB in [0, 255] -> (B, K) probabilities.
+        calibration: (N, H, W, 3) uint8 pictures that tell the range of each activation.
+        stderr: For a progress bar.
+    """
+
+    model: keras.Model
+    calibration: Pixels
+    stderr: TextIO
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a runtime's networks are written and run.
+
+    Attributes:
+        path: File or folder, relative to the export's folder.
+        write: Convert a network to the path given.
+        read: The network at a path, on so many threads.
+        quantised: Its probabilities are coarser than float32.
+        libraries: What TensorFlow does not bring along.
+    """
+
+    path: str
+    write: Callable[[Source, Path], None]
+    read: Callable[[Path, int], Network]
+    quantised: bool = False
+    libraries: tuple[str, ...] = ()
+
+
+def _write_saved_model(source: Source, path: Path, batch_size: int | None = None) -> None:
+    import tensorflow as tf
+
+    # As Keras exports it, but with each weight once; Keras 3.15 writes all of them twice.
+    module = tf.Module()
+    module.weights = [variable.value for variable in source.model.variables]
+    module.serve = tf.function(
+        lambda pictures: source.model(pictures, training=False),
+        input_signature=[_signature(source.model, batch_size)],
+        autograph=False,
+    )
+    tf.saved_model.save(module, str(path), signatures={"serving_default": module.serve})
+
+
+def _signature(model: keras.Model, batch_size: int | None = None) -> Any:
+    import tensorflow as tf
+
+    return tf.TensorSpec((batch_size, *model.input_shape[1:]), tf.float32, name="pictures")
+
+
+def _read_saved_model(path: Path, threads: int) -> Network:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))  # its threads are those of the process
+    return lambda pictures: np.asarray(loaded.serve(tf.constant(pictures)))
+
+
+def _write_onnx(source: Source, path: Path) -> None:
+    import onnx
+    import tf2onnx
+
+    frozen = _frozen(source.model)
+    network, _ = tf2onnx.convert.from_graph_def(
+        frozen.graph.as_graph_def(),
+        input_names=[frozen.inputs[0].name],
+        output_names=[frozen.outputs[0].name],
+        opset=_OPSET,
+        custom_op_handlers={"Erfc": (_erfc, [])},
+    )
+    _rename(network.graph)
+    onnx.checker.check_model(network)  # the converter leaves in what it does not know
+    onnx.save(network, path)
+
+
+def _frozen(model: keras.Model) -> Any:
+    """The network as one flat graph whose weights are constants.
+
+    Keras' own ONNX export gives the constants of EfficientNetV2 as further inputs, and
+    leaves the grouped convolutions of ConvNeXt, compiled by XLA, as calls.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework import convert_to_constants
+
+    tf.config.run_functions_eagerly(True)  # functions in the network become part of the graph
+    try:
+        traced = tf.compat.v1.wrap_function(
+            lambda pictures: model(pictures, training=False), [_signature(model)]
+        )
+    finally:
+        tf.config.run_functions_eagerly(False)
+    return convert_to_constants.convert_variables_to_constants_v2(traced)
+
+
+def _erfc(graph: Any, node: Any, name: str, _: Any) -> None:
+    """Of GELU: 1 - erf(x), as ONNX has no erfc."""
+    (taken,), (given,) = node.input, node.output
+    kind = {"dtypes": [graph.get_dtype(given)], "shapes": [graph.get_shape(given)]}
+    graph.remove_node(name)
+    one = graph.make_const(f"{name}_one", np.ones((), np.float32))
+    erf = graph.make_node("Erf", [taken], **kind)
+    graph.make_node("Sub", [one.output[0], erf.output[0]], outputs=[given], name=name, **kind)
+
+
+def _rename(graph: Any) -> None:
+    """Name what is inside after its place; the converter's names differ from run to run.
+
+    The input is `pictures`, the output `probabilities`, the size of the batch `B`.
+    """
+    if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
+        return  # loops and branches, which use names from outside
+    names = {graph.input[0].name: "pictures", graph.output[0].name: "probabilities"}
+    for place, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{place}"
+        for slot, name in enumerate(node.input):
+            node.input[slot] = name and names.setdefault(name, f"{node.name}_input_{slot}")
+        for slot, name in enumerate(node.output):
+            node.output[slot] = name and names.setdefault(name, f"{node.name}_output_{slot}")
+    for value in (graph.input[0], graph.output[0]):
+        value.name = names[value.name]
+        value.type.tensor_type.shape.dim[0].dim_param = "B"
+    constants = [constant for constant in graph.initializer if constant.name in names]
+    for constant in constants:
+        constant.name = names[constant.name]
+    constants = sorted(constants, key=lambda constant: str(constant.name))
+    del graph.initializer[:], graph.value_info[:]
+    graph.initializer.extend(constants)
+
+
+def _read_onnx(path: Path, threads: int) -> Network:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    taken = session.get_inputs()[0].name
+    return lambda pictures: np.asarray(session.run(None, {taken: pictures})[0])
+
+
+def _write_tflite(source: Source, path: Path) -> None:
+    path.write_bytes(_tflite(source, batch_size=None))
+
+
+def _write_tflite_int8(source: Source, path: Path) -> None:
+    import tensorflow as tf
+
+    def calibration() -> Any:
+        bar = tqdm(
+            source.calibration,
+            "calibration",
+            unit="picture",
+            file=source.stderr,
+            disable=None,
+            leave=False,
+        )
+        for picture in bar:
+            yield [np.asarray(picture[None], np.float32)]
+
+    def quantise(converter: Any) -> None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = calibration
+        # An operation without an integer version is an error, not one left in floats.
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.uint8
+        converter.inference_output_type = tf.uint8
+
+    # Compilers for accelerators take no shapes that are known only when the network runs.
+    path.write_bytes(_tflite(source, batch_size=1, configure=quantise))
+
+
+def _tflite(
+    source: Source, batch_size: int | None, configure: Callable[[Any], None] = lambda _: None
+) -> bytes:
+    import tensorflow as tf
+
+    # Not from the model itself: there the calibration finds Keras' variables without values.
+    with tempfile.TemporaryDirectory() as scratch:
+        _write_saved_model(source, Path(scratch), batch_size)
+        converter = tf.lite.TFLiteConverter.from_saved_model(scratch)
+        configure(converter)
+        return bytes(converter.convert())
+
+
+def _read_tflite(path: Path, threads: int) -> Network:
+    import tensorflow as tf
+
+    interpreter = tf.lite.Interpreter(str(path), num_threads=threads)
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    allocated: tuple[int, ...] = ()
+
+    def network(pictures: Floats) -> Floats:
+        nonlocal allocated
+        if pictures.shape != allocated:
+            interpreter.resize_tensor_input(taken["index"], pictures.shape)
+            interpreter.allocate_tensors()
+            allocated = pictures.shape
+        interpreter.set_tensor(taken["index"], pictures)
+        interpreter.invoke()
+        return np.asarray(interpreter.get_tensor(given["index"]))
+
+    return network
+
+
+def _read_tflite_int8(path: Path, threads: int) -> Network:
+    import tensorflow as tf
+
+    interpreter = tf.lite.Interpreter(str(path), num_threads=threads)
+    interpreter.allocate_tensors()
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (in_scale, in_zero), (out_scale, out_zero) = taken["quantization"], given["quantization"]
+
+    def network(pictures: Floats) -> Floats:
+        integers = np.clip(np.round(pictures / in_scale) + in_zero, 0, 255).astype(np.uint8)
+        rows = []
+        for picture in integers:
+            interpreter.set_tensor(taken["index"], picture[None])
+            interpreter.invoke()
+            rows.append(interpreter.get_tensor(given["index"])[0])
+        return np.asarray((np.stack(rows).astype(np.float32) - out_zero) * out_scale, np.float32)
+
+    return network
+
+
+FORMATS = {
+    "saved_model": Format("saved_model", _write_saved_model, _read_saved_model),
+    "onnx": Format(
+        "model.onnx", _write_onnx, _read_onnx, libraries=("onnx", "onnxruntime", "tf2onnx")
+    ),
+    "tflite": Format("model.tflite", _write_tflite, _read_tflite),
+    "tflite_int8": Format(
+        "model_int8.tflite", _write_tflite_int8, _read_tflite_int8, quantised=True
+    ),
+}
