@@ -28,7 +28,10 @@ from benchmarks import side_by_side, workshop
 from pipeline import config, sources
 from pipeline.classifier import Classifier
 
-PRESETS = {"default": "digits, glyph_cnn", "hymenoptera_mobilenet_v2": "ants and bees, MobileNetV2"}
+PRESETS = {
+    "default": "digits, glyph_cnn",
+    "hymenoptera_mobilenet_v2": "ants and bees, MobileNetV2 0.35",
+}
 BODIES = 400
 MOST_ROWS = 8
 BAD_SHARE = 0.25

@@ -6,8 +6,10 @@ The DAG, one module a stage in `pipeline.stages`:
 
 Reading order: `__main__` (the only runner), `config` (params.yaml and conf/ to
 one checked config), the stages, then the rooms they use: `sources`, `images`,
-`splitting`, `manifest`, `outputs` for the data; `backbones`, `cuts`, `heads`,
-`fitting`, `model_file` for the network; `metrics`, `figures` for the verdict;
-`tracking` and
-`tracking_store` for MLflow. Imports point from the first to the last, never back.
+`splitting`, `manifest`, `outputs` for the data; `backbones`, `cuts`, `activations`,
+`heads`, `fitting`, `model_file` for the network; `metrics`, `resampling`, `figures`
+for the verdict; `tracking` and `tracking_store` for MLflow. What a finished model is
+used for: `classifier` (pictures to probabilities), `predict`, `export`; `promotion`
+with its `gate` and `registry`; `serving`, `logged_model` and `http_guard`, which travel
+with the model, `server` and `demo`. Imports point from the first to the last, never back.
 """

@@ -5,6 +5,7 @@ python -m pipeline COMMAND [key=value ...]
 
 import errno
 import importlib
+import io
 import os
 import signal
 import sys
@@ -37,6 +38,8 @@ _OTHERS = {
 
 def main(arguments: list[str]) -> int:
     """Run a command; returns the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # what is told shows at once in pipes, too
     # So that a stage that is asked to stop can say so to the tracker.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

@@ -39,18 +39,28 @@ def answers(
     Raises:
         InputError: The champion or the pictures cannot be read.
     """
-    if champion.tags.get("split.sha256") == candidate.split_sha256:
-        with tempfile.TemporaryDirectory() as folder:
-            run = champion.tags["promotion.run"]
-            kept = client.download_artifacts(run, PREDICTIONS.name, folder)
-            return read_answers(Path(kept))[1], "the champion's answers are kept with it"
+    same = champion.tags.get("split.sha256") == candidate.split_sha256
+    if same and (kept := _kept(client, champion)):
+        return kept, "the champion's answers are kept with it"
     from pipeline.classifier import Classifier
 
     uri = f"models:/{champion.name}/{champion.version}"
-    print(f"{uri} was judged on other pictures: it is evaluated on these now")
+    print(f"{uri} has no answers to these pictures: it is evaluated on them now")
     classifier = Classifier(registry.download(uri, config.tracking))
     found = _evaluate(config, classifier, candidate.data, candidate.rows)
     return Answers(classifier.card.classes, found), "the champion was evaluated anew on these"
+
+
+def _kept(client: MlflowClient, champion: ModelVersion) -> Answers | None:
+    """The answers that its promotion kept; None if somebody has removed them."""
+    from mlflow.exceptions import MlflowException
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = champion.tags["promotion.run"]
+        try:
+            return read_answers(Path(client.download_artifacts(run, PREDICTIONS.name, folder)))[1]
+        except (MlflowException, OSError):
+            return None
 
 
 def _evaluate(
@@ -59,13 +69,13 @@ def _evaluate(
     """(N, K) of a classifier whose pictures may be of another size than the prepared ones."""
     card = classifier.card
     if (card.image_size, card.fit) == (data.image_size, data.fit):
-        return classifier.probabilities(data.images[rows], "champion")
+        return classifier.probabilities(data.images, rows, "champion")
     places = {data.rows[row].path: place for place, row in enumerate(rows)}
     found = np.full((len(rows), len(card.classes)), np.nan, np.float32)
     wanted = (one for one in sources.pictures(config.data) if one.path in places)
     for chunk in _chunks(wanted):
         decoded = np.stack([classifier.decode(one.read()) for one in chunk])
-        found[[places[one.path] for one in chunk]] = classifier.probabilities(decoded, "champion")
+        found[[places[one.path] for one in chunk]] = classifier.probabilities(decoded)
     if np.isnan(found).any():
         raise InputError("pictures of the test split are no longer in the source: run dvc repro")
     return found

@@ -53,9 +53,17 @@ class Classifier:
         """
         return images.decode(content, self.card.image_size, self.card.fit)[0]
 
-    def probabilities(self, pictures: Pixels, desc: str = "") -> NDArray[np.float32]:
-        """(N, H, W, 3) uint8 RGB -> (N, K), with a progress bar named `desc`, if any.
+    def probabilities(
+        self, pictures: Pixels, rows: NDArray[np.int64] | None = None, desc: str = ""
+    ) -> NDArray[np.float32]:
+        """What the network says; nothing depends on how many pictures come together.
 
-        A picture's result does not depend on how many others come with it.
+        Args:
+            pictures: (N, H, W, 3) uint8 RGB, memory-mapped or not.
+            rows: Which of them; all if None.
+            desc: Name of the progress bar; no bar if empty.
+
+        Returns:
+            (N, K), or a row for each of `rows`.
         """
-        return self._forward.all(pictures, desc=desc)
+        return self._forward.all(pictures, rows, desc)

@@ -53,9 +53,13 @@ def log(client: MlflowClient, run_id: str, path: Path) -> LoggedModel:
 
 def find(client: MlflowClient, experiment: str, path: Path) -> LoggedModel | None:
     """The model of an experiment that was logged of this file by this code, if any."""
+    from mlflow.entities import LoggedModelStatus
+
     query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity(path).items())
-    found = client.search_logged_models([experiment], query, max_results=1)
-    return found[0] if found else None
+    found = client.search_logged_models([experiment], query)
+    # Whoever is killed in the middle leaves one without its files.
+    whole = [one for one in found if one.status == LoggedModelStatus.READY]
+    return whole[0] if whole else None
 
 
 def identity(path: Path) -> dict[str, str]:

@@ -70,9 +70,7 @@ def rollback(config: Any) -> None:
     Raises:
         InputError: There is none.
     """
-    versions = Registry(_connect(config), config.promote.name)
-    with versions.alone():
-        old, new = versions.rollback()
+    old, new = Registry(_connect(config), config.promote.name).rollback()
     print(f"rolled back: {config.promote.name} version {new} is the champion, {old} was")
 
 
@@ -132,6 +130,7 @@ def _register(
     with tracking.plain_run("promote", client, experiment, config) as run:
         model = logged_model.find(client, experiment, MODEL)
         model = model or logged_model.log(client, run, MODEL)
+        client.set_logged_model_tags(model.model_id, candidate.tags)
         for name, value in candidate.metrics.items():
             client.log_metric(run, name, value, model_id=model.model_id)
         client.log_dict(run, decision, "decision.json")

@@ -15,9 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
-from pipeline import processes, tracking_store, workspace
+from pipeline import outputs, processes, tracking_store, workspace
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
 ALIAS = "champion"
 _FILE = "data/model.keras"  # in a logged model, named after what was logged
 _BEFORE = "champion.before"
+_ROLLED_BACK = "champion.rolled_back"
 _LEASE = "promotion.lease"
 _LEASE_S = 900
 # Longer than the time between reading that nobody holds the lease and writing one's own.
@@ -84,26 +83,30 @@ class Registry:
         Raises:
             InputError: There is no champion, or none before.
         """
+        self._crowned()  # before anything is written
+        with self.alone():
+            champion = self._crowned()
+            before = champion.tags.get(_BEFORE, "none")
+            if before == "none":
+                raise InputError(
+                    f"version {champion.version} of {self._name} is its first champion: there is "
+                    "none before it to go back to"
+                )
+            if not self._versions(f"name = '{self._name}' and version_number = {before}"):
+                raise InputError(
+                    f"version {before} of {self._name}, the champion before, was deleted: set the "
+                    "alias to another version in the MLflow UI"
+                )
+            when = datetime.now(UTC).isoformat(timespec="seconds")
+            self._client.set_model_version_tag(self._name, champion.version, _ROLLED_BACK, when)
+            self._client.set_registered_model_alias(self._name, ALIAS, before)
+            return str(champion.version), before
+
+    def _crowned(self) -> ModelVersion:
         champion = self.champion()
         if champion is None:
             raise InputError(f"{self._name} has no champion to roll back: run promote first")
-        before = champion.tags.get(_BEFORE, "none")
-        if before == "none":
-            raise InputError(
-                f"version {champion.version} of {self._name} is its first champion: there is none "
-                "before it to go back to"
-            )
-        if not self._versions(f"name = '{self._name}' and version_number = {before}"):
-            raise InputError(
-                f"version {before} of {self._name}, the champion before, was deleted: set the "
-                "alias to another version in the MLflow UI"
-            )
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        self._client.set_model_version_tag(
-            self._name, champion.version, "champion.rolled_back", now
-        )
-        self._client.set_registered_model_alias(self._name, ALIAS, before)
-        return str(champion.version), before
+        return champion
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -113,13 +116,7 @@ class Registry:
         once more. The lease of a process that was killed is taken over, after 15 minutes
         if that was on another machine.
         """
-        lock = FileLock(workspace.root() / ".work" / "registry.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            _say_waiting("another process")
-            lock.acquire()
-        try:
+        with outputs.locked(workspace.root() / ".work" / "registry"):
             if self._model() is None:
                 self._make()
             token = self._lease()
@@ -128,8 +125,6 @@ class Registry:
             finally:
                 if self._holder().get("token") == token:
                     self._client.delete_registered_model_tag(self._name, _LEASE)
-        finally:
-            lock.release()
 
     def _lease(self) -> str:
         token = uuid.uuid4().hex
@@ -144,7 +139,8 @@ class Registry:
                 if self._holder().get("token") == token:
                     return token
             elif not told:
-                _say_waiting(f"{holder['process.host']} (process {holder['process.pid']})")
+                who = f"{holder['process.host']} (process {holder['process.pid']})"
+                print(f"{who} is promoting or rolling back: waiting for it", file=sys.stderr)
                 told = True
             time.sleep(1)
 
@@ -212,10 +208,6 @@ def download(uri: str, config: tracking_store.Config) -> Path:
 
 def _number(version: ModelVersion | None) -> str:
     return str(version.version) if version else "none"
-
-
-def _say_waiting(who: str) -> None:
-    print(f"{who} is promoting or rolling back: waiting for it", file=sys.stderr)
 
 
 def _bad_name(name: str, error: Exception) -> InputError:

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -69,6 +70,21 @@ def test_metrics_and_plots_are_understood(clone: Path, run: Run) -> None:
     page = (clone / "dvc_plots" / "index.html").read_text()
     assert "learning curves" in page
     assert (clone / "dvc_plots" / "static").is_dir()
+
+
+def test_the_plots_page_shows_every_picture_without_a_network(
+    clone: Path, run: Run, browser: Any
+) -> None:
+    """Vega is fetched from the internet, so the page needs the pictures, too."""
+    assert run(clone, "dvc", "plots", "show").returncode == 0
+    browser.get(f"file://{clone / 'dvc_plots' / 'index.html'}")
+    shown = browser.execute_script(
+        "return [...document.images].filter(one => one.naturalWidth > 100).map(one => one.src)"
+    )
+    plots = yaml.safe_load((clone / "dvc.yaml").read_text())["plots"]
+    expected = {Path(name).name for name in plots if isinstance(name, str)}
+    assert len(expected) == 7
+    assert {name.rpartition("plots_")[2] for name in shown} >= expected
 
 
 def test_diffs_between_two_commits(clone: Path, run: Run) -> None:

@@ -12,6 +12,8 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from pipeline import champion as champions
+from pipeline import promotion
+from pipeline.candidate import Answers
 from pipeline.classifier import Classifier
 from pipeline.images import Fit
 from pipeline.manifest import Manifest
@@ -148,7 +150,7 @@ def test_a_champion_that_was_judged_on_other_pictures_is_evaluated_anew(
     repro(clone, run, seed=("seed: 0", "seed: 1"))
     done = pipeline(clone, run, "promote", "promote.margin=0.5")
     assert done.returncode == 0, done.stderr
-    assert "models:/classifier/1 was judged on other pictures" in done.stdout
+    assert "models:/classifier/1 has no answers to these pictures" in done.stdout
     rule = decision(clone, champion(clone), tmp_path)["rules"][0]
     assert rule["found"] == "the champion was evaluated anew on these"
 
@@ -163,6 +165,14 @@ def test_pictures_of_another_size_come_from_the_source(repository: Path) -> None
         type("Whole", (), {"data": digits.Config()}), classifier, data, rows
     )
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_class_that_only_one_of_them_knows() -> None:
+    """The champion never names the class that is new, and is judged on its pictures, too."""
+    classes = ["0", "1", "2"]
+    old = Answers(["0", "2"], np.array([[0.9, 0.1], [0.2, 0.8]], np.float32))
+    expected = np.array([[0.9, 0, 0.1], [0.2, 0, 0.8]], np.float32)
+    np.testing.assert_array_equal(promotion._aligned(old, classes), expected)
 
 
 def test_what_cannot_be_promoted(clone: Path, run: Run) -> None:
