@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from pipeline import logged_model, provenance
+from pipeline.classifier import MODEL
 from pipeline.errors import InputError
 from pipeline.manifest import Manifest
 from pipeline.metrics import Labels
 from pipeline.outputs import ROOT, digest
 from pipeline.stages import STAGES
 
-MODEL = ROOT / "finetune" / "model.keras"
 PREDICTIONS = ROOT / "evaluate" / "predictions.csv"
 LOCK = Path("dvc.lock")
 

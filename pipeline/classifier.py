@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 
 from pipeline import images, model_file, runtime
 from pipeline.images import Pixels
+from pipeline.outputs import ROOT
+
+MODEL = ROOT / "finetune" / "model.keras"
+"""Where fine-tuning leaves it."""
 
 
 class Classifier:

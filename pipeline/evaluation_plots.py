@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import curves, figures, manifest, metrics
+from pipeline.images import Pixels
 from pipeline.manifest import Manifest
 from pipeline.metrics import Labels
 
@@ -86,11 +87,12 @@ def _confusion(
     figures.confusion_matrix(folder / "confusion.png", counts, data.classes)
 
 
-def _told(data: Manifest, row: int, values: NDArray[np.float32]) -> str:
-    """What a picture is, and what the classifier takes it for."""
+def _captioned(data: Manifest, row: int, values: NDArray[np.float32]) -> tuple[Pixels, str]:
+    """A picture, what it is, and what the classifier takes it for."""
     predicted = int(values.argmax())
     taken = f"{data.classes[predicted]} {values[predicted]:.2f}"
-    return f"{data.classes[data.labels[row]]}, taken for {taken}\n{_short(data.rows[row].path)}"
+    told = f"{data.classes[data.labels[row]]}, taken for {taken}\n{_short(data.rows[row].path)}"
+    return data.images[row], told
 
 
 def _short(path: str) -> str:
@@ -104,10 +106,7 @@ def _mistakes(
     probabilities: NDArray[np.float32],
     mistakes: Labels,
 ) -> None:
-    shown = [
-        (data.images[rows[place]], _told(data, rows[place], probabilities[place]))
-        for place in mistakes
-    ]
+    shown = [_captioned(data, rows[place], probabilities[place]) for place in mistakes]
     title = "surest mistakes" if shown else "no mistakes"
     figures.gallery(folder / "mistakes.png", shown, 6, title)
 
@@ -128,10 +127,7 @@ def _confused_pairs(
     shown = []
     for pair, _ in often[:_PAIRS]:
         places = [place for place, of in pairs.items() if of == pair][:_OF_A_PAIR]
-        shown += [
-            (data.images[rows[place]], _told(data, rows[place], probabilities[place]))
-            for place in places
-        ]
+        shown += [_captioned(data, rows[place], probabilities[place]) for place in places]
         blank = np.full_like(data.images[0], 255)
         shown += [(blank, "")] * (_OF_A_PAIR - len(places))
     title = "classes most often confused, a row a pair" if shown else "no confused classes"
@@ -157,11 +153,10 @@ def _heat_maps(
     if cam.layer is None:
         figures.gallery(folder / "grad_cam.png", [], 6, "no layer keeps rows and columns")
         return
-    pictures = data.images[rows[chosen]]
-    maps = cam.maps(pictures, probabilities[chosen].argmax(axis=1))
+    maps = cam.maps(data.images[rows[chosen]], probabilities[chosen].argmax(axis=1))
     shown = []
-    for place, picture, heat in zip(chosen, pictures, maps, strict=True):
-        told = _told(data, rows[place], probabilities[place])
+    for place, heat in zip(chosen, maps, strict=True):
+        picture, told = _captioned(data, rows[place], probabilities[place])
         what = "what speaks for it" if heat.any() else "no region speaks for it"
         shown += [(picture, told), (overlay(picture, heat), what)]
     figures.gallery(folder / "grad_cam.png", shown, 6, f"Grad-CAM at {cam.layer}")

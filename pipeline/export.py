@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline import model_file, outputs, runtime
+from pipeline.classifier import MODEL
 from pipeline.errors import InputError
 from pipeline.export_check import TOLERANCE, Agreement, Check
 from pipeline.export_formats import FORMATS, Source
 from pipeline.manifest import Manifest
-from pipeline.predict import MODEL
 
 OUT = Path("exported")
 PREPARED = outputs.ROOT / "prepare"

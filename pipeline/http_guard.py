@@ -63,7 +63,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        kind = headers.get(b"content-type", b"").partition(b";")[0].strip()
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if scope["method"] == "POST" and kind not in _KINDS:
             got = kind.decode(errors="replace") or "none"
             await _refuse(send, 415, f"Content-Type must be application/json, got {got}")

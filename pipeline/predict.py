@@ -18,12 +18,10 @@ from typing import TextIO
 import numpy as np
 from tqdm import tqdm
 
-from pipeline import model_file, outputs
-from pipeline.classifier import Classifier
+from pipeline import model_file
+from pipeline.classifier import MODEL, Classifier
 from pipeline.errors import InputError
 from pipeline.images import BadPicture, Pixels
-
-MODEL = outputs.ROOT / "finetune" / "model.keras"
 
 
 @dataclass(frozen=True)

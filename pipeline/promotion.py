@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from pipeline import candidate as candidates
 from pipeline import champion as champions
 from pipeline import gate, logged_model, tracking, tracking_store
-from pipeline.candidate import LOCK, MODEL, PREDICTIONS, Answers, Candidate
+from pipeline.candidate import LOCK, PREDICTIONS, Answers, Candidate
+from pipeline.classifier import MODEL
 from pipeline.errors import InputError
 from pipeline.gate import Verdict
 from pipeline.registry import Registry

@@ -2,14 +2,18 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 
 PROJECT = Path(__file__).parents[1]
@@ -120,6 +124,43 @@ def clone(repository: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "clone"
     shutil.copytree(repository, folder, symlinks=True)
     return folder
+
+
+@contextmanager
+def listening(folder: Path, command: str, *words: str) -> Iterator[tuple[str, Path]]:
+    """A command that listens on `COMMAND.port`; yields its address and log once it answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address, log = f"http://127.0.0.1:{port}", folder / f"{command}.log"
+
+    def answers() -> bool:
+        try:
+            return requests.get(f"{address}/", timeout=5).status_code < 500
+        except requests.ConnectionError:
+            return False
+
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "pipeline", command, f"{command}.port={port}", *words],
+            cwd=folder,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while not answers():
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.5)
+        yield address, log
+    finally:
+        server.terminate()
+        server.wait(30)
+    deadline = time.monotonic() + 30
+    while answers():  # MLflow's own process goes first, the server after it
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.5)
 
 
 @pytest.fixture

@@ -1,18 +1,14 @@
 """The page: a real file in a real browser, many at once, bad ones."""
 
 import json
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import requests
-from conftest import Run
+from conftest import Run, listening
 from mlflow import MlflowClient
 from PIL import Image
 
@@ -22,38 +18,18 @@ PICTURES = list(digits.pictures(digits.Config()))
 
 
 @pytest.fixture(scope="module")
-def page(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Its address; the model is the one that fine-tuning logged."""
-    (model,) = MlflowClient(f"sqlite:///{repository / 'mlflow.db'}").search_logged_models(["1"])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("demo") / "log"
-    words = [f"demo.port={port}", f"demo.model=models:/{model.model_id}"]
-    with log.open("w") as file:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "pipeline", "demo", *words],
-            cwd=repository,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-    address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 120
-    while not is_up(address):
-        assert server.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.5)
-    yield address
-    server.terminate()
-    server.wait(30)
+def model(repository: Path) -> str:
+    """The one that fine-tuning logged."""
+    (found,) = MlflowClient(f"sqlite:///{repository / 'mlflow.db'}").search_logged_models(["1"])
+    return f"demo.model=models:/{found.model_id}"
+
+
+@pytest.fixture(scope="module")
+def page(repository: Path, model: str) -> Iterator[str]:
+    """Its address."""
+    with listening(repository, "demo", model) as (address, log):
+        yield address
     assert "Traceback" not in log.read_text()
-
-
-def is_up(address: str) -> bool:
-    try:
-        return requests.get(address, timeout=5).ok
-    except requests.ConnectionError:
-        return False
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +94,9 @@ def test_many_at_once_get_what_predict_says(
         assert np.asarray(Image.open(heat)).shape == (320, 320, 3)
 
 
-def test_without_gradio_and_on_a_port_that_is_taken(repository: Path, run: Run, page: str) -> None:
+def test_without_gradio_and_on_a_port_that_is_taken(
+    repository: Path, run: Run, page: str, model: str
+) -> None:
     script = (
         "import sys; sys.modules['gradio'] = None\n"
         "from pipeline.__main__ import main; sys.exit(main(['demo']))"
@@ -126,9 +104,7 @@ def test_without_gradio_and_on_a_port_that_is_taken(repository: Path, run: Run, 
     done = run(repository, sys.executable, "-c", script)
     assert done.returncode == 1
     assert done.stderr == "error: the page needs Gradio: pip install 'gradio~=6.31'\n"
-    (model,) = MlflowClient(f"sqlite:///{repository / 'mlflow.db'}").search_logged_models(["1"])
     port = page.rpartition(":")[2]
-    words = (f"demo.port={port}", f"demo.model=models:/{model.model_id}")
-    done = run(repository, sys.executable, "-m", "pipeline", "demo", *words)
+    done = run(repository, sys.executable, "-m", "pipeline", "demo", f"demo.port={port}", model)
     assert done.returncode == 1
     assert f"error: demo.port must be a port that is free, got {port}" in done.stderr

@@ -4,12 +4,9 @@ import base64
 import csv
 import io
 import json
-import socket
-import subprocess
 import sys
 import tarfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
-from conftest import Run, run_in
+from conftest import Run, listening, run_in
 from PIL import Image
 
 from pipeline.classifier import Classifier
@@ -52,39 +49,9 @@ def promoted(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="module")
 def url(promoted: Path) -> Iterator[str]:
     """Where `serve` answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [f"serve.port={port}", "serve.max_picture_mb=2", "serve.max_request_mb=20"]
-    log = promoted / "serve.log"
-    with log.open("w") as file:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "pipeline", "serve", *words],
-            cwd=promoted,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-    address = f"http://127.0.0.1:{port}"
-    wait_for(lambda: server.poll() is not None or answers(address))
-    assert answers(address), log.read_text()
-    yield f"{address}/invocations"
-    server.terminate()
-    server.wait(30)
-    wait_for(lambda: not answers(address))  # MLflow's process goes first, the server after it
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-
-
-def answers(address: str) -> bool:
-    try:
-        return requests.get(f"{address}/ping", timeout=5).ok
-    except requests.ConnectionError:
-        return False
+    limits = ("serve.max_picture_mb=2", "serve.max_request_mb=20")
+    with listening(promoted, "serve", *limits) as (address, _):
+        yield f"{address}/invocations"
 
 
 def encoded(content: bytes) -> str:
@@ -293,16 +260,20 @@ def test_the_docker_context_holds_all_it_needs(
     script = (
         "import json, sys, mlflow, pandas as pd\n"
         f"model = mlflow.pyfunc.load_model({str(context / 'model_dir')!r})\n"
-        "rows = json.load(open('rows.json'))['dataframe_records']\n"
-        "import pipeline.images\n"
-        "found = model.predict(pd.DataFrame(rows))\n"
-        "print(json.dumps([pipeline.images.__file__, found['probabilities'][0]]))\n"
+        "import base64, io, pathlib, numpy as np, PIL.Image, pipeline.images\n"
+        "(row,) = json.load(open('rows.json'))['dataframe_records']\n"
+        "content = base64.b64decode(row['picture'])\n"
+        "pathlib.Path('picture').write_bytes(content)\n"
+        "pixels = np.asarray(PIL.Image.open(io.BytesIO(content)))\n"
+        "rows = [row['picture'], content, pathlib.Path('picture'), pixels]\n"
+        "found = model.predict(pd.DataFrame({'picture': pd.Series(rows, dtype=object)}))\n"
+        "print(json.dumps([pipeline.images.__file__, list(found['probabilities'])]))\n"
     )
     done = run(tmp_path, sys.executable, "-c", script, env={"PYTHONPATH": ""})
     assert done.returncode == 0, done.stderr
     source, probabilities = json.loads(done.stdout.splitlines()[-1])
     assert Path(source).is_relative_to(context)
-    assert probabilities == expected[name]
+    assert probabilities == [expected[name]] * 4
 
 
 def test_what_cannot_be_served(repository: Path, run: Run) -> None:
