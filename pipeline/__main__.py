@@ -66,7 +66,6 @@ _TOLD = {
     errno.EPERM: "not permitted; change the permissions or run as another user",
     errno.EEXIST: "a file is where a folder should be; move it away",
     errno.ENOTDIR: "a file is where a folder should be; move it away",
-    errno.EADDRINUSE: "the port is taken; choose another with tracking.port=",
 }
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import registry, sources, tracking_store
+from pipeline import ports, registry, sources, tracking_store
 from pipeline.errors import InputError
 from pipeline.http_guard import LIMITS
 from pipeline.images import Pixels
@@ -49,7 +49,7 @@ def run(config: Any) -> None:
         config: The whole config.
 
     Raises:
-        InputError: Gradio is not installed, or there is no such model.
+        InputError: Gradio is not installed, the port is taken, or there is no such model.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nothing leaves the machine
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -58,6 +58,7 @@ def run(config: Any) -> None:
     except ImportError as error:
         raise InputError("the page needs Gradio: pip install 'gradio~=6.31'") from error
     settings: Config = config.demo
+    ports.check(settings.host, settings.port, "demo.port")
     uri = settings.model or f"models:/{config.promote.name}@{registry.ALIAS}"
     registry.download(uri, config.tracking)  # tells in one line what is wrong
     import mlflow
@@ -66,20 +67,15 @@ def run(config: Any) -> None:
     with gradio.Blocks(title=uri) as page:
         _fill(page, uri, Answerer(mlflow.pyfunc.load_model(uri)), _examples(config))
     print(f"{uri}: http://{settings.host}:{settings.port} (stop with Ctrl-C)", flush=True)
-    try:
-        page.launch(
-            server_name=settings.host,
-            server_port=settings.port,
-            quiet=True,
-            share=False,
-            ssr_mode=False,
-            max_file_size=f"{LIMITS['max_picture_mb']}mb",
-            footer_links=[],
-        )
-    except OSError as error:  # Gradio's own, without a number
-        raise InputError(
-            f"demo.port must be a port that is free, got {settings.port}: {error}"
-        ) from error
+    page.launch(
+        server_name=settings.host,
+        server_port=settings.port,
+        quiet=True,
+        share=False,
+        ssr_mode=False,
+        max_file_size=f"{LIMITS['max_picture_mb']}mb",
+        footer_links=[],
+    )
 
 
 class Answerer:

@@ -128,7 +128,8 @@ def _register(
         "promoted": all(one.holds for one in verdicts),
     }
     experiment = tracking_store.experiment(client, config.tracking)
-    with tracking.plain_run("promote", client, experiment, config) as run:
+    of_outputs = tracking.run_of_outputs
+    with of_outputs("promote", client, experiment, config, candidate.tags) as run:
         model = logged_model.find(client, experiment, MODEL)
         model = model or logged_model.log(client, run, MODEL)
         client.set_logged_model_tags(model.model_id, candidate.tags)

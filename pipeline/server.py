@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import registry, tracking_store
+from pipeline import ports, registry, tracking_store
 from pipeline.errors import InputError
 from pipeline.http_guard import LIMITS
 
@@ -55,10 +55,11 @@ def serve(config: Any) -> None:
         config: The whole config.
 
     Raises:
-        InputError: There is no such model.
+        InputError: There is no such model, or the port is taken.
     """
     settings: Config = config.serve
     settings.check()
+    ports.check(settings.host, settings.port, "serve.port")
     uri = settings.model or f"models:/{config.promote.name}@{registry.ALIAS}"
     if registry.is_uri(uri):
         registry.download(uri, config.tracking)  # tells in one line what is wrong

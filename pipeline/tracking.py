@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -84,21 +84,29 @@ def stage_run(stage: str, config: Any) -> Iterator[StageRun]:
 
 
 @contextmanager
-def plain_run(name: str, client: MlflowClient, experiment: str, config: Any) -> Iterator[str]:
-    """A run of its own beside the states of the pipeline; FAILED if the block raises.
+def run_of_outputs(
+    name: str, client: MlflowClient, experiment: str, config: Any, tags: Mapping[str, str]
+) -> Iterator[str]:
+    """A run of what was done with the present outputs; FAILED if the block raises.
+
+    It is below the parent of the state that made them, if that is known.
 
     Args:
         name: Of the run.
         client: Of the tracking store.
         experiment: Its id.
         config: The whole config.
+        tags: Further ones.
 
     Yields:
         Its id.
     """
     records.bury(client, experiment)
-    run = client.create_run(experiment, run_name=name, tags=records.common_tags(config))
-    run_id = run.info.run_id
+    tags = {**records.common_tags(config), **tags}
+    made = f"tags.`dvc.out.md5` = '{digest(ROOT / STAGES[-1])}'"
+    for one in client.search_runs([experiment], made, max_results=1):
+        tags["mlflow.parentRunId"] = one.data.tags["mlflow.parentRunId"]
+    run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
 
     def end(status: str, error: str = "") -> None:
         _end(client, run_id, status, error)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from pipeline import workspace
+from pipeline import ports, workspace
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,9 +74,14 @@ def store(config: Config) -> str:
 
 
 def serve_ui(config: Config) -> None:
-    """Replace this process by the MLflow UI on the store, on this machine only."""
-    connect(config)
+    """Replace this process by the MLflow UI on the store, on this machine only.
+
+    Raises:
+        InputError: The port is taken, or the store does not answer.
+    """
     port = config.port
+    ports.check("127.0.0.1", port, "tracking.port")
+    connect(config)
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     print(f"MLflow UI: http://127.0.0.1:{port} (about 15 s to start; stop with Ctrl-C)", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store(config)]

@@ -107,4 +107,4 @@ def test_without_gradio_and_on_a_port_that_is_taken(
     port = page.rpartition(":")[2]
     done = run(repository, sys.executable, "-m", "pipeline", "demo", f"demo.port={port}", model)
     assert done.returncode == 1
-    assert f"error: demo.port must be a port that is free, got {port}" in done.stderr
+    assert f"error: demo.port must be a port that is free on 127.0.0.1, got {port}" in done.stderr

@@ -85,6 +85,9 @@ def test_worse_is_refused_better_promoted_and_the_way_back(
     lock = (clone / "dvc.lock").read_text()
     for stage in ("prepare", "finetune", "evaluate"):
         assert made.tags[f"dvc.lock.{stage}"] in lock
+    promotion_run = client_of(clone).get_run(made.tags["promotion.run"])
+    parent = client_of(clone).get_run(promotion_run.data.tags["mlflow.parentRunId"])
+    assert parent.data.tags["pipeline.state"], "it lies below the run of the state it promotes"
     head = run(clone, "git", "rev-parse", "HEAD").stdout.strip()
     assert made.tags["git.commit"] == head
     metrics = json.loads((clone / "outputs/evaluate/metrics.json").read_text())["fine_tuned"]

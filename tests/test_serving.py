@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import socket
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -286,3 +287,14 @@ def test_what_cannot_be_served(repository: Path, run: Run) -> None:
     assert told.startswith("error: the model must be in the registry of sqlite:///")
     assert "got models:/classifier@champion" in told
     assert "serve.workers must be at least 1, got 0" in serve("serve.workers=0")
+    told = serve("serve.port=99999")
+    assert "serve.port must be a port that is free on 127.0.0.1, got 99999" in told
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert f"got {port}: Address already in use; choose another" in serve(f"serve.port={port}")
+        done = run(repository, sys.executable, "-m", "pipeline", "ui", f"tracking.port={port}")
+        assert f"error: tracking.port must be a port that is free on 127.0.0.1, got {port}" in (
+            done.stderr
+        )
