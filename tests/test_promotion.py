@@ -150,7 +150,8 @@ def test_a_champion_that_was_judged_on_other_pictures_is_evaluated_anew(
     clone: Path, run: Run, tmp_path: Path
 ) -> None:
     assert pipeline(clone, run, "promote").returncode == 0
-    repro(clone, run, seed=("seed: 0", "seed: 1"))
+    short = {"head": ("epochs: 100", "epochs: 10"), "top": ("epochs: 30", "epochs: 2")}
+    repro(clone, run, seed=("seed: 0", "seed: 1"), **short)
     done = pipeline(clone, run, "promote", "promote.margin=0.5")
     assert done.returncode == 0, done.stderr
     assert "models:/classifier/1 has no answers to these pictures" in done.stdout
