@@ -25,7 +25,7 @@ from pipeline.outputs import ROOT, digest
 from pipeline.stages import STAGES
 
 PREDICTIONS = ROOT / "evaluate" / "predictions.csv"
-LOCK = Path("dvc.lock")
+LOCK, PARAMS = Path("dvc.lock"), Path("params.yaml")
 
 
 @dataclass(frozen=True)
@@ -105,15 +105,22 @@ def read_answers(path: Path) -> tuple[list[str], Answers]:
 
 
 def _locked() -> dict[str, str]:
-    """Stage -> digest of its output, as in dvc.lock and on the disk."""
+    """Stage -> digest of its output, as in dvc.lock and on the disk, made as params.yaml says."""
     if not LOCK.exists():
         raise InputError("promote registers what dvc.lock records, there is none: run dvc repro")
     stages: Any = OmegaConf.to_container(OmegaConf.load(LOCK))
+    params: Any = OmegaConf.to_container(OmegaConf.load(PARAMS))  # as written, like DVC
     found = {}
     for stage in STAGES:
         made = stages["stages"].get(stage)
         if made is None or not (ROOT / stage).is_dir():
             raise InputError(f"promote needs the outputs of all stages, not {stage}'s: dvc repro")
+        for name, value in made.get("params", {}).get(PARAMS.name, {}).items():
+            if _setting(params, name) != value:
+                raise InputError(
+                    f"promote registers what dvc.lock records, {name} in {PARAMS} is another "
+                    "since: run dvc repro"
+                )
         found[stage] = made["outs"][0]["md5"]
         if found[stage] != digest(ROOT / stage):
             raise InputError(
@@ -121,6 +128,13 @@ def _locked() -> dict[str, str]:
                 "dvc repro, or dvc checkout for what is recorded"
             )
     return found
+
+
+def _setting(params: Any, name: str) -> Any:
+    """The value of a setting by its full name; None if there is none."""
+    for key in name.split("."):
+        params = params.get(key) if isinstance(params, dict) else None
+    return params
 
 
 def _split_sha256(data: Manifest, rows: Labels) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline import candidate as candidates
 from pipeline import champion as champions
 from pipeline import gate, logged_model, tracking, tracking_store
-from pipeline.candidate import LOCK, PREDICTIONS, Answers, Candidate
+from pipeline.candidate import LOCK, PARAMS, PREDICTIONS, Answers, Candidate
 from pipeline.classifier import MODEL
 from pipeline.errors import InputError
 from pipeline.gate import Verdict
@@ -136,13 +135,24 @@ def _register(
         for name, value in candidate.metrics.items():
             client.log_metric(run, name, value, model_id=model.model_id)
         client.log_dict(run, decision, "decision.json")
-        for path in (PREDICTIONS, LOCK, Path("params.yaml")):
+        for path in (PREDICTIONS, LOCK, PARAMS):
             client.log_artifact(run, str(path))
-        return versions.register(model, {**candidate.tags, "promotion.run": run})
+        tags = {**candidate.tags, "promotion.run": run}
+        return versions.register(model, tags, _described(config, candidate))
 
 
 def _same(champion: ModelVersion, candidate: Candidate) -> bool:
     return all(champion.tags.get(key) == value for key, value in candidate.identity.items())
+
+
+def _described(config: Any, candidate: Candidate) -> str:
+    made = f"{config.use.data}, {config.use.backbone}, cut {config.finetune.cut}"
+    return f"{made}: {_scored(config.promote, candidate)}"
+
+
+def _scored(settings: gate.Config, candidate: Candidate) -> str:
+    value = candidate.metrics.get(settings.metric, float("nan"))
+    return f"{settings.metric} {value:.4f} on {len(candidate.rows)} pictures"
 
 
 def _called(settings: gate.Config, version: ModelVersion) -> str:
@@ -155,8 +165,7 @@ def _tell(
     champion: ModelVersion | None,
     verdicts: list[Verdict],
 ) -> None:
-    value = candidate.metrics.get(settings.metric, float("nan"))
-    print(f"candidate: {settings.metric} {value:.4f} on {len(candidate.rows)} pictures")
+    print(f"candidate: {_scored(settings, candidate)}")
     print(f"champion: {_called(settings, champion) if champion else 'none yet'}")
     width = max((len(one.rule) for one in verdicts), default=0)
     for one in verdicts:

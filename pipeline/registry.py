@@ -50,17 +50,25 @@ class Registry:
         version = found.aliases.get(ALIAS) if found else None
         return self._client.get_model_version(self._name, version) if version else None
 
-    def register(self, model: LoggedModel, tags: Mapping[str, str]) -> ModelVersion:
-        """The version of a LoggedModel, which is made if there is none; it gets the tags."""
+    def register(
+        self, model: LoggedModel, tags: Mapping[str, str], description: str
+    ) -> ModelVersion:
+        """The version of a LoggedModel, which is made if there is none.
+
+        Args:
+            model: What to register.
+            tags: That the version gets, new or not.
+            description: Likewise.
+        """
         import mlflow
 
         uri = f"models:/{model.model_id}"
         known = [one for one in self._versions(f"name = '{self._name}'") if one.source == uri]
-        if not known:
-            return mlflow.register_model(uri, self._name, tags=dict(tags))
+        version = known[0] if known else mlflow.register_model(uri, self._name)
         for key, value in tags.items():
-            self._client.set_model_version_tag(self._name, known[0].version, key, value)
-        return known[0]
+            self._client.set_model_version_tag(self._name, version.version, key, value)
+        self._client.update_model_version(self._name, version.version, description)
+        return version
 
     def crown(self, version: ModelVersion, judged_against: ModelVersion | None) -> None:
         """Make a version the champion, as the very last step of a promotion.

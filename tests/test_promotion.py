@@ -82,6 +82,7 @@ def test_worse_is_refused_better_promoted_and_the_way_back(
     told = decision(clone, made, tmp_path)
     assert told["champion"] == "classifier/1"
     assert [rule["holds"] for rule in told["rules"]] == [True] * 4
+    assert made.description.startswith("digits, glyph_cnn, cut block2_conv1: accuracy 0.96")
     lock = (clone / "dvc.lock").read_text()
     for stage in ("prepare", "finetune", "evaluate"):
         assert made.tags[f"dvc.lock.{stage}"] in lock
@@ -188,6 +189,12 @@ def test_what_cannot_be_promoted(clone: Path, run: Run) -> None:
     assert "error: the registry is MLflow's, got use.tracking=none" in done.stderr
     done = pipeline(clone, run, "promote", "evaluate.split=val")
     assert "is of another split than evaluate.split=val" in done.stderr
+    path = clone / "params.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("cut: block2_conv1", "cut: none"))
+    done = pipeline(clone, run, "promote")
+    assert "dvc.lock records, finetune in params.yaml is another since" in done.stderr
+    path.write_text(text)
     done = pipeline(clone, run, "rollback")
     assert "error: classifier has no champion to roll back: run promote first" in done.stderr
     with (clone / "outputs/finetune/classes.txt").open("a") as file:
