@@ -79,7 +79,7 @@ def read(split: str) -> Candidate:
     paths, answers = read_answers(PREDICTIONS)
     if paths != [data.rows[row].path for row in rows]:
         raise InputError(
-            f"{PREDICTIONS} is of another split than evaluate.split={split}: dvc repro"
+            f"{PREDICTIONS} is of another split than evaluate.split={split}: run dvc repro"
         )
     metrics = json.loads((ROOT / "evaluate" / "metrics.json").read_text())["fine_tuned"]
     identity = logged_model.identity(MODEL)
@@ -114,7 +114,9 @@ def _locked() -> dict[str, str]:
     for stage in STAGES:
         made = stages["stages"].get(stage)
         if made is None or not (ROOT / stage).is_dir():
-            raise InputError(f"promote needs the outputs of all stages, not {stage}'s: dvc repro")
+            raise InputError(
+                f"promote needs the outputs of all stages, {stage} has none: run dvc repro"
+            )
         for name, value in made.get("params", {}).get(PARAMS.name, {}).items():
             if _setting(params, name) != value:
                 raise InputError(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import ports, registry, sources, tracking_store
+from pipeline import ports, registry, sources
 from pipeline.errors import InputError
 from pipeline.http_guard import LIMITS
 from pipeline.images import Pixels
@@ -32,7 +32,7 @@ class Config:
     """Section `demo`.
 
     Attributes:
-        model: What answers; null is the champion of `promote.name`.
+        model: Such as models:/NAME/2; null is the champion of `promote.name`.
         host: Address to listen on; 0.0.0.0 for all, which lets anybody in.
         port: Where.
     """
@@ -59,11 +59,9 @@ def run(config: Any) -> None:
         raise InputError("the page needs Gradio: pip install 'gradio~=6.31'") from error
     settings: Config = config.demo
     ports.check(settings.host, settings.port, "demo.port")
-    uri = settings.model or f"models:/{config.promote.name}@{registry.ALIAS}"
-    registry.download(uri, config.tracking)  # tells in one line what is wrong
+    uri = registry.champion_or(settings.model, config.promote.name, config.tracking)
     import mlflow
 
-    tracking_store.connect(config.tracking)
     with gradio.Blocks(title=uri) as page:
         _fill(page, uri, Answerer(mlflow.pyfunc.load_model(uri)), _examples(config))
     print(f"{uri}: http://{settings.host}:{settings.port} (stop with Ctrl-C)", flush=True)

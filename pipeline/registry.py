@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
 
-ALIAS = "champion"
+_ALIAS = "champion"
 _FILE = "data/model.keras"  # in a logged model, named after what was logged
 _BEFORE = "champion.before"
 _ROLLED_BACK = "champion.rolled_back"
@@ -47,7 +47,7 @@ class Registry:
     def champion(self) -> ModelVersion | None:
         """The version that bears the alias; None if none does."""
         found = self._model()
-        version = found.aliases.get(ALIAS) if found else None
+        version = found.aliases.get(_ALIAS) if found else None
         return self._client.get_model_version(self._name, version) if version else None
 
     def register(
@@ -83,7 +83,7 @@ class Registry:
                 f"judged against version {_number(judged_against)}: run promote again"
             )
         self._client.set_model_version_tag(self._name, version.version, _BEFORE, _number(before))
-        self._client.set_registered_model_alias(self._name, ALIAS, version.version)
+        self._client.set_registered_model_alias(self._name, _ALIAS, version.version)
 
     def rollback(self) -> tuple[str, str]:
         """Give the alias back to the champion before; returns the numbers of both.
@@ -107,7 +107,7 @@ class Registry:
                 )
             when = datetime.now(UTC).isoformat(timespec="seconds")
             self._client.set_model_version_tag(self._name, champion.version, _ROLLED_BACK, when)
-            self._client.set_registered_model_alias(self._name, ALIAS, before)
+            self._client.set_registered_model_alias(self._name, _ALIAS, before)
             return str(champion.version), before
 
     def _crowned(self) -> ModelVersion:
@@ -140,9 +140,7 @@ class Registry:
         while True:
             holder = self._holder()
             if not holder:
-                ends = str(time.time() + _LEASE_S)
-                value = json.dumps({**processes.identity(), "token": token, "ends": ends})
-                self._client.set_registered_model_tag(self._name, _LEASE, value)
+                self._claim(token)
                 time.sleep(_SETTLE_S)
                 if self._holder().get("token") == token:
                     return token
@@ -151,6 +149,18 @@ class Registry:
                 print(f"{who} is promoting or rolling back: waiting for it", file=sys.stderr)
                 told = True
             time.sleep(1)
+
+    def _claim(self, token: str) -> None:
+        """Write who holds the lease now, unless somebody else does in the same moment."""
+        from mlflow.exceptions import MlflowException
+
+        ends = str(time.time() + _LEASE_S)
+        value = json.dumps({**processes.identity(), "token": token, "ends": ends})
+        try:
+            self._client.set_registered_model_tag(self._name, _LEASE, value)
+        except MlflowException:  # of two that make the tag at once, the database refuses one
+            if not self._holder():
+                raise
 
     def _holder(self) -> dict[str, str]:
         """Who holds the lease; empty if nobody does, or nobody alive."""
@@ -187,6 +197,22 @@ class Registry:
 def is_uri(name: str) -> bool:
     """Whether a model's name is one of MLflow's, not a path."""
     return name.startswith(("models:/", "runs:/"))
+
+
+def champion_or(model: str | None, name: str, config: tracking_store.Config) -> str:
+    """What to serve: a model that is named, or else the champion; it is there.
+
+    Args:
+        model: Address of a model, or None.
+        name: Of the registered model.
+        config: Section `tracking`.
+
+    Raises:
+        InputError: There is no such model.
+    """
+    uri = model or f"models:/{name}@{_ALIAS}"
+    download(uri, config)
+    return uri
 
 
 def download(uri: str, config: tracking_store.Config) -> Path:

@@ -19,7 +19,7 @@ class Config:
     """Section `serve`.
 
     Attributes:
-        model: What to serve; null is the champion of `promote.name`.
+        model: Such as models:/NAME/2; null is the champion of `promote.name`.
         host: Address to listen on; 0.0.0.0 for all, which lets anybody in.
         port: Where.
         workers: Processes. Requests share a forward pass within one, and it uses `threads`
@@ -60,9 +60,7 @@ def serve(config: Any) -> None:
     settings: Config = config.serve
     settings.check()
     ports.check(settings.host, settings.port, "serve.port")
-    uri = settings.model or f"models:/{config.promote.name}@{registry.ALIAS}"
-    if registry.is_uri(uri):
-        registry.download(uri, config.tracking)  # tells in one line what is wrong
+    uri = registry.champion_or(settings.model, config.promote.name, config.tracking)
     limits = {name: getattr(settings, name) for name in LIMITS}
     environment = {
         **os.environ,

@@ -70,14 +70,13 @@ class Service:
         )
         threading.Thread(target=self._answer, daemon=True, name="forward").start()
 
-    def predict(self, rows: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Classify; never raises for what is in a row.
 
         Args:
             rows: A column `picture`: the bytes of a picture file, these in base64 (a data URL,
                 too), an array (H, W) or (H, W, 3) of 0 to 255, or a `pathlib.Path`, which
                 JSON cannot carry: no client of a server can name a file on it.
-            params: None: there are no parameters.
 
         Returns:
             A row for each: label, probability (of the label), probabilities (class ->

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from pipeline import champion as champions
 from pipeline import promotion
 from pipeline.candidate import Answers
 from pipeline.classifier import Classifier
+from pipeline.errors import InputError
 from pipeline.images import Fit
 from pipeline.manifest import Manifest
+from pipeline.registry import Registry
 from pipeline.sources import digits
 
 
@@ -102,6 +105,11 @@ def test_worse_is_refused_better_promoted_and_the_way_back(
     assert worse.stderr.startswith("error: not promoted, the champion stays: accuracy not worse")
     assert "FAILS  accuracy not worse than the champion's by more than 0.01" in worse.stdout
     assert champion(clone).version == 2
+    run_of_champion = client_of(clone).get_run(made.tags["promotion.run"]).info
+    (Path(run_of_champion.artifact_uri.removeprefix("file://")) / "predictions.csv").unlink()
+    anew = pipeline(clone, run, "promote", "--dry-run")
+    assert "models:/classifier/2 has no answers to these pictures" in anew.stdout
+    assert anew.stderr == worse.stderr, "evaluated anew, the champion says what it had said"
     weak = client_of(clone).get_model_version("classifier", 1)
     assert not decision(clone, weak, tmp_path)["promoted"], "the same model is the same version"
 
@@ -122,22 +130,29 @@ main(["promote"])
 """
 
 
-def test_two_at_once_are_judged_one_after_the_other(clone: Path, run: Run, tmp_path: Path) -> None:
-    """Two machines, each with its own folder, and one store."""
+def test_two_at_once_are_judged_one_after_the_other(
+    clone: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two machines, each with its own folder, and one store; a third one goes before them."""
     other = tmp_path / "other"
     run(clone, "cp", "-r", str(clone), str(other))
     repro(other, run, cut=("cut: block2_conv1", "cut: none"))
     store = f"tracking.uri=sqlite:///{clone / 'mlflow.db'}"
     words = [sys.executable, "-m", "pipeline", "promote", "promote.margin=0.5", store]
-    both = [
-        subprocess.Popen(
-            words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for folder in (clone, other)
-    ]
-    told = [process.communicate(timeout=120)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
-    assert any("is promoting or rolling back: waiting for it" in one for one in told), told
+    logs = [clone / "promote.log", other / "promote.log"]
+    monkeypatch.chdir(tmp_path)
+    with Registry(client_of(clone), "classifier").alone():
+        both = []
+        for log in logs:
+            with log.open("w") as file:
+                both.append(subprocess.Popen(words, cwd=log.parent, stdout=file, stderr=file))
+        deadline = time.monotonic() + 120
+        waiting = "is promoting or rolling back: waiting for it"
+        while not all(waiting in log.read_text() for log in logs):
+            assert time.monotonic() < deadline, [log.read_text() for log in logs]
+            time.sleep(0.2)
+    told = [(process.wait(120), log.read_text()) for process, log in zip(both, logs, strict=True)]
+    assert [code for code, _ in told] == [0, 0], told
     client = client_of(clone)
     versions = {one.version: one for one in client.search_model_versions("name = 'classifier'")}
     last = champion(clone)
@@ -145,6 +160,12 @@ def test_two_at_once_are_judged_one_after_the_other(clone: Path, run: Run, tmp_p
     assert last.tags["champion.before"] == str(first.version)
     assert decision(clone, last, tmp_path)["champion"] == f"classifier/{first.version}"
     assert decision(clone, first, tmp_path)["champion"] is None
+    with pytest.raises(InputError, match=f"became version {last.version} during this promotion"):
+        Registry(client, "classifier").crown(first, first)
+    client.delete_model_version("classifier", str(first.version))
+    gone = pipeline(clone, run, "rollback")
+    assert f"version {first.version} of classifier, the champion before, was deleted" in gone.stderr
+    assert champion(clone).version == last.version
 
 
 def test_a_champion_that_was_judged_on_other_pictures_is_evaluated_anew(
