@@ -14,7 +14,6 @@ import optuna
 import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from test_sweep import finished
 
 
 @pytest.fixture
@@ -93,7 +92,7 @@ def test_a_killed_worker_loses_no_trial(
         pytest.skip("needs the right to give a process a host name of its own (unshare --uts)")
     other = tmp_path / "other"
     shutil.copytree(clone, other, symlinks=True)
-    words = [f"sweep.storage={server}", "sweep.n_trials=6", "sweep.heartbeat_s=1"]
+    words = [f"sweep.storage={server}", "sweep.n_trials=6", "sweep.heartbeat_s=3"]
     words += ["finetune.epochs=10", "finetune.patience=10", "use.pruner=none"]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
@@ -138,8 +137,9 @@ def test_a_killed_worker_loses_no_trial(
     if machines == "one":
         assert taken_up.number == mine[0].number, "put back as it was"
     else:
-        failed = [trial for trial in finished(found) if trial.state == TrialState.FAIL]
-        assert [trial.number for trial in failed] == [mine[0].number], "its heartbeats stopped"
+        # Both machines may have queued a first trial, and one of them given it up at once.
+        stopped = [t for t in found if t.state == TrialState.FAIL and t.intermediate_values]
+        assert [trial.number for trial in stopped] == [mine[0].number], "its heartbeats stopped"
     told = (other / "told.txt").read_text()
     assert "6 trials, 0 of them pruned, 0 failed" in told
     (best,) = other.glob("sweeps/*/best.yaml")

@@ -14,8 +14,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from pipeline import processes
 from pipeline.errors import InputError, Stopped
-from pipeline.sweep import study
+from pipeline.sweep import sharing, study
 from pipeline.sweep.settings import Config, Pruner, Sampler
 
 WORKER = """
@@ -38,7 +39,7 @@ def slow(trial: optuna.Trial, seconds: float) -> float:
 
 def work(storage: str, total: int, seconds: float) -> None:
     opened = study.open_study(config_of(storage=storage, heartbeat_s=1), "s")
-    study.run_trials(opened, lambda trial: slow(trial, seconds), total)
+    sharing.run_trials(opened, lambda trial: slow(trial, seconds), total)
 
 
 def start(storage: str, total: int, seconds: float) -> subprocess.Popen[bytes]:
@@ -84,7 +85,7 @@ def test_a_resumed_study_goes_on_as_a_whole_one(cwd: Path, monkeypatch: Any) -> 
     def swept(name: str, *totals: int) -> list[dict[str, float]]:
         for total in totals:
             opened = study.open_study(config_of(), name)
-            study.run_trials(opened, distance, total)
+            sharing.run_trials(opened, distance, total)
         return [trial.params for trial in opened.get_trials()]
 
     whole = swept("whole", 25)
@@ -102,14 +103,14 @@ def test_states_are_counted_as_they_should(cwd: Path) -> None:
             raise MemoryError("no room")
         return 0.5
 
-    study.run_trials(opened, objective, 4)
+    sharing.run_trials(opened, objective, 4)
     found = opened.get_trials()
     states = [trial.state.name for trial in found]
     assert states == ["COMPLETE", "PRUNED", "FAIL", "COMPLETE"]
     assert "MemoryError: no room" in found[2].user_attrs["error"]
     assert "Traceback" in found[2].user_attrs["error"]
-    assert len(study.finished(found)) == 4
-    study.run_trials(opened, objective, 4)
+    assert len(sharing.finished(found)) == 4
+    sharing.run_trials(opened, objective, 4)
     assert len(opened.get_trials()) == 4, "all there already"
 
 
@@ -117,11 +118,11 @@ def test_a_trial_that_kills_its_process_again_and_again_is_given_up(cwd: Path) -
     code = "import test_sweep_study as t; t.deadly()"
     tests = Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}"}
-    for _ in range(study.DEATHS):
+    for _ in range(sharing.DEATHS):
         done = subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, check=False)
         assert done.returncode == -9
     opened = study.open_study(config_of(), "s")
-    study.run_trials(opened, lambda trial: 1.0, 3)
+    sharing.run_trials(opened, lambda trial: 1.0, 3)
     states = Counter(trial.state.name for trial in opened.get_trials())
     assert states == {"FAIL": 1, "COMPLETE": 2}
     assert "killed 3 times: too little memory?" in opened.get_trials()[0].user_attrs["error"]
@@ -132,7 +133,7 @@ def deadly() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
         return 0.0
 
-    study.run_trials(study.open_study(config_of(), "s"), objective, 3)
+    sharing.run_trials(study.open_study(config_of(), "s"), objective, 3)
 
 
 def test_a_worker_that_is_asked_to_stop_leaves_its_trial_to_others(cwd: Path) -> None:
@@ -143,10 +144,10 @@ def test_a_worker_that_is_asked_to_stop_leaves_its_trial_to_others(cwd: Path) ->
         sys.exit(143)
 
     with pytest.raises(SystemExit):
-        study.run_trials(opened, interrupted, 2)
+        sharing.run_trials(opened, interrupted, 2)
     (left,) = opened.get_trials()
     assert left.state == TrialState.WAITING
-    study.run_trials(opened, lambda trial: trial.suggest_float("x", 0, 1), 2)
+    sharing.run_trials(opened, lambda trial: trial.suggest_float("x", 0, 1), 2)
     first, _ = opened.get_trials()
     assert first.params == left.params
     assert "deaths" not in first.user_attrs
@@ -154,33 +155,96 @@ def test_a_worker_that_is_asked_to_stop_leaves_its_trial_to_others(cwd: Path) ->
 
 def test_two_machines_do_not_start_one_too_many(cwd: Path) -> None:
     opened = study.open_study(config_of(), "s")
-    lock = study.lock_of("s")
+    lock = sharing.lock_of("s")
     for _ in range(2):  # another machine takes the last two places in the same moment
         opened.ask()
     with lock:
-        objective = study._owned(lambda trial: 1.0, opened, lock, 2)
+        objective = sharing._owned(lambda trial: 1.0, opened, lock, 2)
         opened.optimize(objective, n_trials=1, catch=(Exception,))
     surplus = opened.get_trials()[2]
     assert surplus.state == TrialState.FAIL
-    assert study.finished([surplus]) == []
+    assert sharing.finished([surplus]) == []
 
 
 def test_two_machines_that_queue_the_same_trial_run_it_once(cwd: Path) -> None:
     opened = study.open_study(config_of(), "s")
     for _ in range(2):  # neither sees the other's
         opened.enqueue_trial({"x": 0.5}, user_attrs={"kind": "current"})
-    study.run_trials(opened, lambda trial: trial.suggest_float("x", 0, 1), 3)
-    counted = study.finished(opened.get_trials())
+    sharing.run_trials(opened, lambda trial: trial.suggest_float("x", 0, 1), 3)
+    counted = sharing.finished(opened.get_trials())
     assert len(counted) == 3
     assert [trial.params["x"] for trial in counted].count(0.5) == 1
+
+
+def missed_heartbeats(trial: optuna.Trial) -> None:
+    """What another machine does with a trial of one that sleeps."""
+    there = study.open_study(config_of(), "s")
+    there.tell(trial.number, state=TrialState.FAIL)
+    optuna.storages.RetryHeartbeatStaleTrialCallback()(there, there.get_trials()[trial.number])
+
+
+@pytest.mark.parametrize("then", ["reports", "answers", "fails", "is pruned"])
+def test_a_machine_that_slept_gives_up_the_trial_that_another_took(
+    cwd: Path, then: str, capsys: Any
+) -> None:
+    opened = study.open_study(config_of(), "s")
+
+    def objective(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", 0, 1)
+        if trial.number == 0:
+            missed_heartbeats(trial)
+            if then == "reports":
+                trial.report(1.0, 0)
+            if then == "fails":
+                raise MemoryError("no room")
+            if then == "is pruned":
+                raise Stopped("pruned after epoch 1")
+        return x
+
+    sharing.run_trials(opened, objective, 3)
+    found = opened.get_trials()
+    assert [trial.state.name for trial in found] == ["FAIL"] + ["COMPLETE"] * 3
+    assert found[1].params == found[0].params, "taken up"
+    assert [trial.number for trial in sharing.finished(found)] == [1, 2, 3]
+    assert "trial 0 was taken up by another machine" in capsys.readouterr().out
+
+
+def test_a_machine_that_slept_stops_when_it_is_asked_to(cwd: Path) -> None:
+    opened = study.open_study(config_of(), "s")
+
+    def objective(trial: optuna.Trial) -> float:
+        missed_heartbeats(trial)
+        sys.exit(143)
+
+    with pytest.raises(SystemExit):
+        sharing.run_trials(opened, objective, 3)
+    assert [trial.state.name for trial in opened.get_trials()] == ["FAIL", "WAITING"]
+
+
+def test_a_trial_put_back_is_not_taken_from_the_machine_that_runs_it_now(
+    cwd: Path, monkeypatch: Any
+) -> None:
+    opened = study.open_study(config_of(), "s")
+    gone = subprocess.Popen(["true"])
+    owner = processes.identity() | {"process.pid": str(gone.pid)}
+    trial = opened.ask()
+    trial.set_user_attr("process", owner | {"since": str(trial.datetime_start)})
+    gone.wait()
+    sharing.put_back(opened)
+    assert opened.get_trials()[0].state == TrialState.WAITING
+    # Another machine takes it, and has not said so yet.
+    monkeypatch.setattr(sharing, "_is_local", lambda study: False)
+    opened.ask()
+    sharing.put_back(opened)
+    assert opened.get_trials()[0].state == TrialState.RUNNING
 
 
 def test_queued_once(cwd: Path) -> None:
     opened = study.open_study(config_of(), "s")
     for _ in range(2):
-        study.add_once(opened, {"x": 0.5}, "current")
-    study.run_trials(opened, lambda trial: trial.suggest_float("x", 0, 1), 1)
-    study.add_once(opened, {"x": 0.5}, "current")
+        sharing.add_once(opened, {"x": 0.5}, "current")
+    sharing.run_trials(opened, lambda trial: trial.suggest_float("x", 0, 1), 1)
+    sharing.add_once(opened, {"x": 0.5}, "current")
     (trial,) = opened.get_trials()
     assert (trial.params, trial.user_attrs["kind"]) == ({"x": 0.5}, "current")
 

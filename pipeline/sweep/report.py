@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from pipeline import manifest, outputs, provenance
 from pipeline.config import PARAMS
 from pipeline.manifest import Manifest
-from pipeline.sweep import plots, space, study
+from pipeline.sweep import plots, sharing, space
 
 _COLUMNS = ("trial", "state", "val_loss", "val_accuracy", "best_epoch", "seconds", "cache_hits")
 
@@ -52,7 +52,7 @@ def write(opened: Study, config: Any, words: list[str], folder: Path) -> Found:
         words: The command line.
         folder: Gets the files.
     """
-    trials = study.finished(opened.get_trials(deepcopy=False))
+    trials = sharing.finished(opened.get_trials(deepcopy=False))
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     counts = {
         "trials": len(trials),

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from pipeline import outputs
 from pipeline.errors import InputError
-from pipeline.sweep import report, space, study
+from pipeline.sweep import report, sharing, space, study
 from pipeline.tracking_sweep import Tracker
 
 _WORKER = "PIPELINE_SWEEP_STUDY"
@@ -166,11 +166,11 @@ class _Progress:
 
     def __init__(self, opened: Study, total: int) -> None:
         self._study = opened
-        self._told = {trial.number for trial in study.finished(opened.get_trials(deepcopy=False))}
+        self._told = {trial.number for trial in sharing.finished(opened.get_trials(deepcopy=False))}
         self._bar = tqdm(total=total, initial=len(self._told), unit="trial", disable=None)
 
     def update(self) -> None:
-        trials = study.finished(self._study.get_trials(deepcopy=False))
+        trials = sharing.finished(self._study.get_trials(deepcopy=False))
         for trial in trials:
             if trial.number not in self._told:
                 self._told.add(trial.number)

@@ -26,7 +26,7 @@ from pipeline.finetuning import Finetuner
 from pipeline.manifest import Manifest
 from pipeline.outputs import file_sha256
 from pipeline.stages import train_head
-from pipeline.sweep import space, study
+from pipeline.sweep import sharing, space, study
 from pipeline.sweep.space import NONE, Space
 from pipeline.tracking_sweep import Tracker
 
@@ -50,7 +50,7 @@ def run(config: Any, words: list[str], compose: Compose, name: str) -> None:
     threading.Thread(target=_end_with_the_sweep, args=(os.getppid(),), daemon=True).start()
     runtime.configure(config.seed, config.threads)
     worker = _Worker(config, words, compose, name)
-    study.run_trials(worker.study, worker.objective, worker.total)
+    sharing.run_trials(worker.study, worker.objective, worker.total)
 
 
 def _end_with_the_sweep(parent: int) -> None:
@@ -162,9 +162,9 @@ class _Worker:
 def _opened(config: Any, name: str, searched: Space, model: Any) -> Study:
     """The study, with the trials that it begins with."""
     opened = study.open_study(config, name, avoid=searched.head_only)
-    with study.lock_of(name):
+    with sharing.lock_of(name):
         opened.set_user_attr("cuts", searched.cuts)
         current = searched.current(config, model)
-        study.add_once(opened, searched.params(config, current), REFERENCES[0])
-        study.add_once(opened, searched.params(config, NONE), REFERENCES[1], telling=("cut",))
+        sharing.add_once(opened, searched.params(config, current), REFERENCES[0])
+        sharing.add_once(opened, searched.params(config, NONE), REFERENCES[1], telling=("cut",))
     return opened
