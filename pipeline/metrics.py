@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import metrics as sk
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -34,6 +33,8 @@ def summary(labels: Labels, probabilities: NDArray[np.float32]) -> dict[str, flo
         to the one-hot label: 0 to 1), calibration_error, roc_auc (one against the rest,
         mean over classes) and, with more than 5 classes, top_5_accuracy.
     """
+    from sklearn import metrics as sk
+
     classes = np.arange(probabilities.shape[1])
     exact = normalized(probabilities)
     predicted = probabilities.argmax(axis=1)
@@ -87,11 +88,15 @@ def bins(probabilities: Floats) -> Labels:
 
 
 def _macro_f1(labels: Labels, predicted: Labels, classes: Labels) -> float:
+    from sklearn import metrics as sk
+
     score = sk.f1_score(labels, predicted, labels=classes, average="macro", zero_division=0)
     return float(score)
 
 
 def _balanced(labels: Labels, predicted: Labels) -> float:
+    from sklearn import metrics as sk
+
     with warnings.catch_warnings():
         # A class that is predicted where a part of the pictures has none of it.
         warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
@@ -100,6 +105,8 @@ def _balanced(labels: Labels, predicted: Labels) -> float:
 
 def _roc_auc(labels: Labels, probabilities: Floats) -> float:
     """Mean over the classes that some pictures have and some have not."""
+    from sklearn import metrics as sk
+
     present = [k for k in range(probabilities.shape[1]) if 0 < (labels == k).sum() < len(labels)]
     areas = [sk.roc_auc_score(labels == k, probabilities[:, k]) for k in present]
     return float(np.mean(areas)) if areas else float("nan")
@@ -109,6 +116,8 @@ def per_class(
     labels: Labels, probabilities: NDArray[np.float32], classes: list[str]
 ) -> dict[str, dict[str, float]]:
     """Precision, recall, F1 and support of each class."""
+    from sklearn import metrics as sk
+
     scores: Any = sk.precision_recall_fscore_support(
         labels, probabilities.argmax(axis=1), labels=np.arange(len(classes)), zero_division=0
     )
@@ -121,6 +130,8 @@ def per_class(
 
 def confusion(labels: Labels, probabilities: NDArray[np.float32]) -> Labels:
     """(K, K) counts: true class by predicted class."""
+    from sklearn import metrics as sk
+
     classes = np.arange(probabilities.shape[1])
     counts: Labels = sk.confusion_matrix(labels, probabilities.argmax(axis=1), labels=classes)
     return counts

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from pipeline import metrics
 from pipeline.metrics import Floats, Labels
@@ -86,6 +85,8 @@ def compare(
         draws: How many.
         seed: Of the draws.
     """
+    from scipy import stats
+
     before, after = metrics.summary(labels, first), metrics.summary(labels, second)
     of_first = _drawn(labels, first, draws, seed)
     of_second = _drawn(labels, second, draws, seed)
