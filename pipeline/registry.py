@@ -231,13 +231,20 @@ def download(uri: str, config: tracking_store.Config) -> Path:
     from mlflow.exceptions import MlflowException
 
     try:
-        return Path(mlflow.artifacts.download_artifacts(uri), _FILE)
+        file = Path(mlflow.artifacts.download_artifacts(uri), _FILE)
+        if file.exists():
+            return file
+        reason = f"No such artifact: {_FILE}"
     except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(
-            f"the model must be in the registry of {tracking_store.store(config)}, got {uri}: "
-            f"{reason}; python -m pipeline promote makes a champion"
-        ) from error
+    remedy = "python -m pipeline promote makes a champion"
+    if reason.startswith("No such artifact"):
+        reason = "it is listed there, but its files are gone"
+        remedy = "restore them (mlartifacts/), or delete it in the MLflow UI and promote anew"
+    raise InputError(
+        f"the model must be in the registry of {tracking_store.store(config)}, got {uri}: "
+        f"{reason}; {remedy}"
+    )
 
 
 def _number(version: ModelVersion | None) -> str:

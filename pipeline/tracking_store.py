@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +18,15 @@ from pipeline.errors import InputError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+
+# Where MLflow writes down, once and for all, the folder of an experiment, run or model.
+_ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+)
 
 
 @dataclass
@@ -56,9 +67,11 @@ def connect(config: Config) -> MlflowClient:
     try:
         # Two processes that create the database at once would break it for good.
         with FileLock(lock_path()):
+            if uri == _own_store():
+                _follow_the_project()
             client = mlflow.MlflowClient(uri)
             client.search_experiments(max_results=1)
-    except MlflowException as error:
+    except (MlflowException, sqlite3.Error) as error:
         reason = str(error).splitlines()[0][:300]
         raise InputError(
             f"tracking.uri must be a store that answers, got {uri}: {reason}; mend it, or set "
@@ -69,8 +82,52 @@ def connect(config: Config) -> MlflowClient:
 
 def store(config: Config) -> str:
     """Address of the tracking store."""
-    default = f"sqlite:///{workspace.root() / 'mlflow.db'}"
-    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or default
+    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or _own_store()
+
+
+def _own_store() -> str:
+    return f"sqlite:///{_database()}"
+
+
+def _database() -> Path:
+    return workspace.root() / "mlflow.db"
+
+
+def _artifacts() -> Path:
+    return workspace.root() / "mlartifacts"
+
+
+def _follow_the_project() -> None:
+    """Let the project's own store find its files after the project was moved or copied.
+
+    MLflow keeps absolute addresses: without this a champion is lost with the old folder, and
+    a copy writes into the folder that it was copied from. An address elsewhere that someone
+    chose is left alone: only where the files of its runs lie here did they come along.
+    """
+    if not (_database().exists() and _artifacts().is_dir()):
+        return
+    here = _artifacts().as_uri()
+    with closing(sqlite3.connect(_database(), timeout=60)) as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+        if not tables >= {table for table, _ in _ADDRESSES}:
+            return  # MLflow has not finished making it, or an older one made it
+        rows = database.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
+        strangers = [old for (old,) in rows if old and old.startswith("file:") and old != here]
+        for old in strangers:
+            runs = database.execute(
+                "SELECT substr(artifact_uri, ?) FROM runs WHERE substr(artifact_uri, 1, ?) = ?",
+                (len(old) + 2, len(old) + 1, f"{old}/"),
+            )
+            if not any((_artifacts() / path).is_dir() for (path,) in runs):
+                continue
+            with database:
+                for table, column in _ADDRESSES:
+                    database.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                        f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                        (here, len(old) + 1, old, len(old) + 1, f"{old}/"),
+                    )
+            print(f"the project has moved: its runs are now in {_artifacts()}", file=sys.stderr)
 
 
 def serve_ui(config: Config) -> None:
@@ -96,7 +153,7 @@ def experiment(client: MlflowClient, config: Config) -> str:
         if found is not None:
             return str(found.experiment_id)
         local = store(config).startswith("sqlite:")
-        artifacts = (workspace.root() / "mlartifacts").as_uri() if local else None
+        artifacts = _artifacts().as_uri() if local else None
         return str(client.create_experiment(config.experiment, artifact_location=artifacts))
 
 

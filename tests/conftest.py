@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ sys.path.insert(0, str(PROJECT / "tests" / "offline"))
 import offline  # noqa: E402
 
 offline.refuse_network()
+
+from pipeline import tracking_store  # noqa: E402
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -123,6 +125,8 @@ def clone(repository: Path, tmp_path: Path) -> Path:
     """A copy of `repository` to change at will, its outputs up to date."""
     folder = tmp_path / "clone"
     shutil.copytree(repository, folder, symlinks=True)
+    with chdir(folder):  # so that its runs know where they are now
+        tracking_store.connect(tracking_store.Config())
     return folder
 
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from conftest import Run
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModel
 from mlflow.entities import Run as MlflowRun
 
 from pipeline.stages import STAGES
@@ -25,6 +26,12 @@ def runs(folder: Path, query: str = "") -> list[MlflowRun]:
     client = client_of(folder)
     experiments = [e.experiment_id for e in client.search_experiments() if e.name == "pipeline"]
     return list(client.search_runs(experiments, query, order_by=["attributes.start_time ASC"]))
+
+
+def logged_models(folder: Path) -> list[LoggedModel]:
+    client = client_of(folder)
+    experiments = [e.experiment_id for e in client.search_experiments() if e.name == "pipeline"]
+    return list(client.search_logged_models(experiments))
 
 
 def stage(folder: Path, run: Run, name: str, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -146,6 +153,37 @@ def test_another_store_and_none(clone: Path, run: Run, empty_store: Path, tmp_pa
     assert done.returncode == 1
     assert "error: tracking.uri must be a store that answers, got http://127.0.0.1:9" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_project_that_was_moved_takes_its_runs_along(
+    clone: Path, repository: Path, run: Run, picture_folder: Path, tmp_path: Path
+) -> None:
+    chosen = (tmp_path / "elsewhere" / "mlartifacts").as_uri()
+    client = client_of(clone)
+    client.create_run(client.create_experiment("chosen", artifact_location=chosen))
+    place = clone.rename(tmp_path / "50 % moved")
+
+    def predict() -> subprocess.CompletedProcess[str]:
+        return stage(place, run, "predict", str(picture_folder), "--model", f"models:/{model}")
+
+    (model,) = {one.model_id for one in logged_models(place)}
+    first, second = predict(), predict()
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert f"the project has moved: its runs are now in {place / 'mlartifacts'}" in first.stderr
+    assert "has moved" not in second.stderr
+    assert first.stdout == second.stdout
+    here = (place / "mlartifacts").as_uri()
+    assert {Path(one.info.artifact_uri).parents[1] for one in runs(place)} == {Path(here)}
+    assert {Path(one.artifact_location).parents[2] for one in logged_models(place)} == {Path(here)}
+    locations = {one.name: one.artifact_location for one in client_of(place).search_experiments()}
+    assert (locations["pipeline"], locations["chosen"]) == (here, chosen)
+    there = (repository / "mlartifacts").as_uri()
+    assert {Path(one.info.artifact_uri).parents[1] for one in runs(repository)} == {Path(there)}
+
+    shutil.rmtree(place / "mlartifacts" / "models")
+    gone = predict()
+    assert gone.returncode == 1
+    assert f"got models:/{model}: it is listed there, but its files are gone" in gone.stderr
 
 
 @pytest.mark.usefixtures("cwd")
