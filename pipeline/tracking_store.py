@@ -68,7 +68,7 @@ def connect(config: Config) -> MlflowClient:
         # Two processes that create the database at once would break it for good.
         with FileLock(lock_path()):
             if uri == _own_store():
-                _follow_the_project()
+                follow_project()
             client = mlflow.MlflowClient(uri)
             client.search_experiments(max_results=1)
     except (MlflowException, sqlite3.Error) as error:
@@ -97,7 +97,7 @@ def _artifacts() -> Path:
     return workspace.root() / "mlartifacts"
 
 
-def _follow_the_project() -> None:
+def follow_project() -> None:
     """Let the project's own store find its files after the project was moved or copied.
 
     MLflow keeps absolute addresses: without this a champion is lost with the old folder, and

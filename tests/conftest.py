@@ -126,7 +126,7 @@ def clone(repository: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "clone"
     shutil.copytree(repository, folder, symlinks=True)
     with chdir(folder):  # so that its runs know where they are now
-        tracking_store.connect(tracking_store.Config())
+        tracking_store.follow_project()
     return folder
 
 
