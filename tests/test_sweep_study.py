@@ -221,6 +221,22 @@ def test_a_machine_that_slept_stops_when_it_is_asked_to(cwd: Path) -> None:
     assert [trial.state.name for trial in opened.get_trials()] == ["FAIL", "WAITING"]
 
 
+@pytest.mark.timeout(60)
+def test_the_last_trial_of_a_machine_that_went_down_is_taken_up(
+    cwd: Path, monkeypatch: Any
+) -> None:
+    opened = study.open_study(config_of(heartbeat_s=1), "s")
+    lost = opened.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+    there = processes.identity() | {"process.host": "there", "since": str(lost.datetime_start)}
+    lost.set_user_attr("process", there)
+    opened._storage._backend.record_heartbeat(lost._trial_id)
+    monkeypatch.setattr(sharing, "_is_local", lambda study: False)
+    sharing.run_trials(opened, lambda trial: trial.suggest_float("x", 0, 1), 1)
+    found = opened.get_trials()
+    assert [trial.state.name for trial in found] == ["FAIL", "COMPLETE"]
+    assert found[1].params == lost.params
+
+
 def test_a_trial_put_back_is_not_taken_from_the_machine_that_runs_it_now(
     cwd: Path, monkeypatch: Any
 ) -> None:

@@ -77,6 +77,9 @@ def run_trials(study: Study, objective: Objective, total: int) -> None:
     while True:
         with lock:
             put_back(study)
+            if not _is_local(study):
+                # Optuna looks only when it begins a trial; what is missing may be the last one.
+                optuna.storages.fail_stale_trials(study)
             trials = study.get_trials(deepcopy=False)
             running = [trial for trial in trials if trial.state == TrialState.RUNNING]
             if len(finished(trials)) + len(running) < total:
