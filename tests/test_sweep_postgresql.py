@@ -12,13 +12,47 @@ from pathlib import Path
 
 import optuna
 import pytest
+from conftest import Run
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 
+class Server:
+    """A PostgreSQL server of this machine, with one database, in a folder of its own."""
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self._programs, self._folder = programs, folder
+        self._as_user: list[str] = []
+        if os.geteuid() == 0:  # which the server refuses to run as
+            shutil.chown(folder, "postgres")
+            self._as_user = ["runuser", "-u", "postgres", "--"]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        self._call("initdb", "-D", str(folder / "data"), "-A", "trust", "-U", "optuna")
+        self.start()
+        self._call("createdb", "-h", "127.0.0.1", "-p", str(self._port), "-U", "optuna", "sweeps")
+        self.url = f"postgresql+psycopg://optuna:secret@127.0.0.1:{self._port}/sweeps"
+
+    def start(self) -> None:
+        options = f"-h 127.0.0.1 -p {self._port} -k {self._folder}"
+        self._control("-l", str(self._folder / "log"), "-o", options, "-w", "start")
+
+    def stop(self) -> None:
+        """As when it crashes."""
+        self._control("-m", "immediate", "stop")
+
+    def _control(self, *options: str) -> None:
+        self._call("pg_ctl", "-D", str(self._folder / "data"), *options)
+
+    def _call(self, program: str, *options: str) -> None:
+        command = [*self._as_user, str(self._programs / program), *options]
+        subprocess.run(command, check=True, cwd=self._folder, stdout=subprocess.DEVNULL)
+
+
 @pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a server that the test starts; Debian's package is installed where it can be."""
+def server() -> Iterator[Server]:
+    """One that runs; Debian's package is installed where it can be."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not programs and os.geteuid() == 0 and shutil.which("apt-get"):
         for command in (["update"], ["install", "--no-install-recommends", "postgresql"]):
@@ -26,27 +60,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not programs:
         pytest.skip("needs a PostgreSQL server: apt-get install postgresql")
+    # Not pytest's folder: the server's user may not enter that one.
     folder = Path(subprocess.check_output(["mktemp", "-d"], text=True).strip())
-    as_user: list[str] = []
-    if os.geteuid() == 0:  # which the server refuses to run as
-        shutil.chown(folder, "postgres")
-        as_user = ["runuser", "-u", "postgres", "--"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def call(program: str, *options: str) -> None:
-        command = [*as_user, str(programs[-1] / program), *options]
-        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
-
-    call("initdb", "-D", str(folder / "data"), "-A", "trust", "-U", "optuna")
-    where = ["-D", str(folder / "data"), "-l", str(folder / "log")]
-    call("pg_ctl", *where, "-o", f"-h 127.0.0.1 -p {port} -k {folder}", "-w", "start")
+    running = Server(programs[-1], folder)
     try:
-        call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "optuna", "sweeps")
-        yield f"postgresql+psycopg://optuna:secret@127.0.0.1:{port}/sweeps"
+        yield running
     finally:
-        call("pg_ctl", "-D", str(folder / "data"), "-m", "immediate", "stop")
+        running.stop()
         shutil.rmtree(folder)
 
 
@@ -72,27 +92,27 @@ t.trials(sys.argv[1])
 """
 
 
-def test_machines_that_make_the_tables_in_the_same_moment(server: str, tmp_path: Path) -> None:
+def test_machines_that_make_the_tables_in_the_same_moment(server: Server, tmp_path: Path) -> None:
     code = MACHINE.format(tests=str(Path(__file__).parent), machines=4)
     started = []
     for number in range(4):
         folder = tmp_path / str(number)
         folder.mkdir()
-        started.append(subprocess.Popen([sys.executable, "-c", code, server], cwd=folder))
+        started.append(subprocess.Popen([sys.executable, "-c", code, server.url], cwd=folder))
     assert [one.wait(120) for one in started] == [0, 0, 0, 0]
-    assert len(optuna.get_all_study_names(server)) == 1
+    assert len(optuna.get_all_study_names(server.url)) == 1
 
 
 @pytest.mark.parametrize("machines", ["one", "two"])
 def test_a_killed_worker_loses_no_trial(
-    server: str, clone: Path, tmp_path: Path, machines: str
+    server: Server, clone: Path, tmp_path: Path, machines: str
 ) -> None:
     hosts = ["here", "here" if machines == "one" else "there"]
     if subprocess.run([*named("here"), "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs the right to give a process a host name of its own (unshare --uts)")
     other = tmp_path / "other"
     shutil.copytree(clone, other, symlinks=True)
-    words = [f"sweep.storage={server}", "sweep.n_trials=6", "sweep.heartbeat_s=3"]
+    words = [f"sweep.storage={server.url}", "sweep.n_trials=6", "sweep.heartbeat_s=3"]
     words += ["finetune.epochs=10", "finetune.patience=10", "use.pruner=none"]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
@@ -111,7 +131,7 @@ def test_a_killed_worker_loses_no_trial(
     deadline = time.monotonic() + 200
     while not list(clone.glob("sweeps/*/")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    storage = RDBStorage(server)
+    storage = RDBStorage(server.url)
     mine: list[FrozenTrial] = []
     while not mine and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -144,6 +164,28 @@ def test_a_killed_worker_loses_no_trial(
     assert "6 trials, 0 of them pruned, 0 failed" in told
     (best,) = other.glob("sweeps/*/best.yaml")
     assert "secret" not in best.read_text() + told
+
+
+def test_a_database_that_goes_away(server: Server, clone: Path, run: Run) -> None:
+    command = [sys.executable, "-m", "pipeline", "sweep", f"sweep.storage={server.url}"]
+    command += ["sweep.n_trials=4", "use.pruner=none"]
+    with (clone / "told.txt").open("wb") as told:
+        sweep = subprocess.Popen(command, cwd=clone, stdout=told, stderr=subprocess.STDOUT)
+    storage = RDBStorage(server.url)
+    deadline = time.monotonic() + 120
+    while not any(trial.state == TrialState.COMPLETE for trial in trials(storage)):
+        assert time.monotonic() < deadline, (clone / "told.txt").read_text()
+        time.sleep(0.2)
+    server.stop()
+    assert sweep.wait(120) == 1
+    *_, error = (clone / "told.txt").read_text().splitlines()
+    assert error.startswith("error: sweep.storage must answer until the sweep ends: ")
+    assert "Traceback" not in (clone / "told.txt").read_text()
+    server.start()
+    again = run(clone, *command)
+    assert again.returncode == 0, again.stderr
+    assert "4 trials, 0 of them pruned, 0 failed" in again.stdout
+    assert len([t for t in trials(RDBStorage(server.url)) if t.state == TrialState.COMPLETE]) == 4
 
 
 def _of(trial: FrozenTrial, group: int) -> bool:

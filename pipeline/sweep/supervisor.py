@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 from optuna import Study
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
@@ -39,14 +40,27 @@ def run(config: Any, words: list[str], compose: Callable[[list[str]], Any]) -> N
         compose: Command line -> whole config.
 
     Raises:
-        InputError: Settings that no sweep can have, or a pipeline that cannot run.
+        InputError: Settings that no sweep can have, a pipeline that cannot run, or a
+            database that is gone.
     """
-    name = os.environ.get(_WORKER)
-    if name:
-        from pipeline.sweep import worker
+    study_name = os.environ.get(_WORKER)
+    try:
+        if study_name:
+            from pipeline.sweep import worker
 
-        worker.run(config, words, compose, name)
-        return
+            worker.run(config, words, compose, study_name)
+        else:
+            _supervise(config, words, compose)
+    except StorageInternalError as error:
+        told = getattr(error.__cause__, "orig", None) or error.__cause__ or error
+        reason = " ".join(str(told).split())
+        raise InputError(
+            f"sweep.storage must answer until the sweep ends: {reason}; when it answers again, "
+            "the same command goes on"
+        ) from error
+
+
+def _supervise(config: Any, words: list[str], compose: Callable[[list[str]], Any]) -> None:
     _check(config, words)
     _bring_up_to_date()
     prepared, features = outputs.ROOT / "prepare", outputs.ROOT / "extract_features"
