@@ -1,6 +1,6 @@
 """Pictures of an evaluation: curves, counts, calibration, mistakes and what led to them.
 
-labels + probabilities + pictures -> plots/*.png and the csv files that DVC plots.
+labels + probabilities + pictures -> plots/*.png, the csv files that DVC plots and what draws them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import keras
 
 _MISTAKES, _PAIRS, _OF_A_PAIR, _HEATED = 12, 4, 5, 6
+# DVC's templates are written for Vega-Lite 5.
+_VEGA_LITE = "5.21"
 
 
 def write(
@@ -58,6 +60,16 @@ def write(
     _mistakes(folder, data, rows, probabilities, mistakes[:_MISTAKES])
     _confused_pairs(folder, data, rows, probabilities, mistakes)
     _heat_maps(folder, data, rows, probabilities, mistakes, model)
+    _vega(folder)
+
+
+def _vega(folder: Path) -> None:
+    """Lay beside the csv files what `.dvc/plots.html` draws them with, without the internet."""
+    import vl_convert
+
+    names = "Object.assign(window, {vega, vegaLite, vegaEmbed});"
+    bundle = vl_convert.javascript_bundle(names, vl_version=_VEGA_LITE)
+    (folder / "vega.js").write_text(bundle, encoding="utf-8")
 
 
 def most_confident_mistakes(labels: Labels, probabilities: NDArray[np.float32]) -> Labels:
