@@ -10,6 +10,6 @@ one checked config), the stages, then the rooms they use: `sources`, `images`,
 `heads`, `fitting`, `model_file` for the network; `metrics`, `resampling`, `figures`
 for the verdict; `tracking` and `tracking_store` for MLflow. What a finished model is
 used for: `classifier` (pictures to probabilities), `predict`, `export`; `promotion`
-with its `gate` and `registry`; `serving`, `logged_model` and `http_guard`, which travel
+with its `gate`, `registry` and `lease`; `serving`, `logged_model` and `http_guard`, which travel
 with the model, `server` and `demo`. Imports point from the first to the last, never back.
 """

@@ -113,7 +113,10 @@ def _not_worse(
     champion: NDArray[np.float32],
     seed: int,
 ) -> Verdict:
-    compared = resampling.compare(labels, champion, candidate, config.draws, seed)
+    compared = resampling.compare(
+        resampling.resample(labels, champion, config.draws, seed, "bootstrap of the champion"),
+        resampling.resample(labels, candidate, config.draws, seed, "bootstrap of the candidate"),
+    )
     gain = compared.differences[config.metric]
     lower = config.metric in LOWER_IS_BETTER
     worst = gain.high if lower else -gain.low

@@ -18,9 +18,14 @@ def identity() -> Identity:
     }
 
 
+def here(owner: Mapping[str, str]) -> bool:
+    """Whether that is, or was, a process of this machine."""
+    return owner["process.host"] == socket.gethostname()
+
+
 def dead(owner: Mapping[str, str]) -> bool:
     """Whether a process of this machine is gone; False for those of other machines."""
-    if owner["process.host"] != socket.gethostname():
+    if not here(owner):
         return False
     try:
         process = psutil.Process(int(owner["process.pid"]))

@@ -6,6 +6,7 @@ the registry; and, last of all, the alias.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ def promote(config: Any) -> None:
     versions = Registry(client, settings.name)
     with nullcontext() if settings.dry_run else versions.alone():
         champion = versions.champion()
-        if champion is not None and _same(champion, candidate):
+        if champion is not None and _same(champion.tags, candidate):
             print(f"{_called(settings, champion)} is this model already")
             return
         verdicts = _judge(config, client, candidate, champion)
@@ -131,6 +132,8 @@ def _register(
     with of_outputs("promote", client, experiment, config, candidate.tags) as run:
         model = logged_model.find(client, experiment, MODEL)
         model = model or logged_model.log(client, run, MODEL)
+        if not _same(model.tags, candidate):
+            raise InputError("the outputs became others during this promotion: run promote again")
         client.set_logged_model_tags(model.model_id, candidate.tags)
         for name, value in candidate.metrics.items():
             client.log_metric(run, name, value, model_id=model.model_id)
@@ -141,8 +144,8 @@ def _register(
         return versions.register(model, tags, _described(config, candidate))
 
 
-def _same(champion: ModelVersion, candidate: Candidate) -> bool:
-    return all(champion.tags.get(key) == value for key, value in candidate.identity.items())
+def _same(tags: Mapping[str, str], candidate: Candidate) -> bool:
+    return all(tags.get(key) == value for key, value in candidate.identity.items())
 
 
 def _described(config: Any, candidate: Candidate) -> str:

@@ -1,22 +1,20 @@
 """The MLflow model registry: versions of the classifier, one of them the champion.
 
-LoggedModel -> version, alias `champion`, the way back. The only file that knows the registry.
+LoggedModel -> version, alias `champion`, the way back. Only this file and lease.py
+know the registry.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import outputs, processes, tracking_store, workspace
+from pipeline import tracking_store
 from pipeline.errors import InputError
+from pipeline.lease import TIME_S, Lease
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,10 +25,6 @@ _ALIAS = "champion"
 _FILE = "data/model.keras"  # in a logged model, named after what was logged
 _BEFORE = "champion.before"
 _ROLLED_BACK = "champion.rolled_back"
-_LEASE = "promotion.lease"
-_LEASE_S = 900
-# Longer than the time between reading that nobody holds the lease and writing one's own.
-_SETTLE_S = 2
 
 
 class Registry:
@@ -43,6 +37,7 @@ class Registry:
 
     def __init__(self, client: MlflowClient, name: str) -> None:
         self._client, self._name = client, name
+        self._lease = Lease(client, name)
 
     def champion(self) -> ModelVersion | None:
         """The version that bears the alias; None if none does."""
@@ -60,11 +55,15 @@ class Registry:
             tags: That the version gets, new or not.
             description: Likewise.
         """
-        import mlflow
-
         uri = f"models:/{model.model_id}"
         known = [one for one in self._versions(f"name = '{self._name}'") if one.source == uri]
-        version = known[0] if known else mlflow.register_model(uri, self._name)
+        version = (
+            known[0]
+            if known
+            else self._client.create_model_version(
+                self._name, uri, model.source_run_id, model_id=model.model_id
+            )
+        )
         for key, value in tags.items():
             self._client.set_model_version_tag(self._name, version.version, key, value)
         self._client.update_model_version(self._name, version.version, description)
@@ -83,7 +82,7 @@ class Registry:
                 f"judged against version {_number(judged_against)}: run promote again"
             )
         self._client.set_model_version_tag(self._name, version.version, _BEFORE, _number(before))
-        self._client.set_registered_model_alias(self._name, _ALIAS, version.version)
+        self._give_alias(version.version)
 
     def rollback(self) -> tuple[str, str]:
         """Give the alias back to the champion before; returns the numbers of both.
@@ -107,8 +106,16 @@ class Registry:
                 )
             when = datetime.now(UTC).isoformat(timespec="seconds")
             self._client.set_model_version_tag(self._name, champion.version, _ROLLED_BACK, when)
-            self._client.set_registered_model_alias(self._name, _ALIAS, before)
+            self._give_alias(before)
             return str(champion.version), before
+
+    def _give_alias(self, version: str) -> None:
+        if not self._lease.is_held():
+            raise InputError(
+                f"this took longer than {TIME_S // 60} minutes, and another promotion or rollback "
+                "has begun meanwhile: run it again"
+            )
+        self._client.set_registered_model_alias(self._name, _ALIAS, version)
 
     def _crowned(self) -> ModelVersion:
         champion = self.champion()
@@ -120,56 +127,13 @@ class Registry:
     def alone(self) -> Iterator[None]:
         """Wait until nobody else promotes or rolls back, here or elsewhere.
 
-        A file lock on this machine; between machines a tag, which is no lock: `crown` looks
-        once more. The lease of a process that was killed is taken over, after 15 minutes
-        if that was on another machine.
+        Raises:
+            InputError: No model can have this name.
         """
-        with outputs.locked(workspace.root() / ".work" / "registry"):
-            if self._model() is None:
-                self._make()
-            token = self._lease()
-            try:
-                yield
-            finally:
-                if self._holder().get("token") == token:
-                    self._client.delete_registered_model_tag(self._name, _LEASE)
-
-    def _lease(self) -> str:
-        token = uuid.uuid4().hex
-        told = False
-        while True:
-            holder = self._holder()
-            if not holder:
-                self._claim(token)
-                time.sleep(_SETTLE_S)
-                if self._holder().get("token") == token:
-                    return token
-            elif not told:
-                who = f"{holder['process.host']} (process {holder['process.pid']})"
-                print(f"{who} is promoting or rolling back: waiting for it", file=sys.stderr)
-                told = True
-            time.sleep(1)
-
-    def _claim(self, token: str) -> None:
-        """Write who holds the lease now, unless somebody else does in the same moment."""
-        from mlflow.exceptions import MlflowException
-
-        ends = str(time.time() + _LEASE_S)
-        value = json.dumps({**processes.identity(), "token": token, "ends": ends})
-        try:
-            self._client.set_registered_model_tag(self._name, _LEASE, value)
-        except MlflowException:  # of two that make the tag at once, the database refuses one
-            if not self._holder():
-                raise
-
-    def _holder(self) -> dict[str, str]:
-        """Who holds the lease; empty if nobody does, or nobody alive."""
-        model = self._model()
-        text = model.tags.get(_LEASE) if model else None
-        holder: dict[str, str] = json.loads(text) if text else {}
-        if holder and (float(holder["ends"]) < time.time() or processes.dead(holder)):
-            return {}
-        return holder
+        if self._model() is None:
+            self._make()
+        with self._lease.held():
+            yield
 
     def _model(self) -> Any:
         from mlflow.exceptions import MlflowException

@@ -93,7 +93,8 @@ def test_intervals_hold_what_they_promise() -> None:
     held = 0
     for start in range(0, 20_000, 200):
         part = slice(start, start + 200)
-        found = resampling.intervals(labels[part], probabilities[part], 300, start)["accuracy"]
+        sample = resampling.resample(labels[part], probabilities[part], 300, start)
+        found = resampling.intervals(sample)["accuracy"]
         held += found.low <= whole <= found.high
     assert 88 <= held <= 100
 
@@ -105,7 +106,9 @@ def test_verdicts() -> None:
     bad[wrong] = np.roll(good[wrong], 1, axis=1)
 
     def verdict(first: Any, second: Any) -> resampling.Comparison:
-        return resampling.compare(labels, first, second, 500, 0)
+        return resampling.compare(
+            *(resampling.resample(labels, m, 500, 0) for m in (first, second))
+        )
 
     better = verdict(bad, good)
     assert better.verdict.startswith("better: accuracy")

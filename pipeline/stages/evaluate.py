@@ -15,7 +15,7 @@ from pipeline import manifest, metrics, resampling
 from pipeline.errors import InputError
 from pipeline.manifest import Manifest
 from pipeline.outputs import write_json
-from pipeline.resampling import Comparison
+from pipeline.resampling import Comparison, Resampled
 from pipeline.training import Training
 
 _SLICES_MAX = 50
@@ -100,14 +100,17 @@ def run(
             config.from_scratch, backbone, top, prepared, seed=seed, threads=threads
         )
         models["from_scratch"] = Forward(scratch, card.batch_size).all(data.images, rows)
-    found = {name: metrics.summary(labels, values) for name, values in models.items()}
-    write_json(out / "metrics.json", found)
-    spread = {
-        name: resampling.as_json(resampling.intervals(labels, values, config.draws, seed))
+    resampled = {
+        name: resampling.resample(labels, values, config.draws, seed, f"bootstrap of {name}")
         for name, values in models.items()
     }
+    found = {name: one.values for name, one in resampled.items()}
+    write_json(out / "metrics.json", found)
+    spread = {
+        name: resampling.as_json(resampling.intervals(one)) for name, one in resampled.items()
+    }
     write_json(out / "intervals.json", spread)
-    comparisons = _compare(labels, models, config.draws, seed)
+    comparisons = _compare(resampled)
     write_json(out / "comparison.json", {k: _as_json(c) for k, c in comparisons.items()})
     best = models["fine_tuned"]
     write_json(out / "per_class.json", metrics.per_class(labels, best, data.classes))
@@ -127,15 +130,11 @@ def run(
     }
 
 
-def _compare(
-    labels: metrics.Labels, models: dict[str, NDArray[np.float32]], draws: int, seed: int
-) -> dict[str, Comparison]:
+def _compare(models: dict[str, Resampled]) -> dict[str, Comparison]:
     """Fine-tuned against every other model."""
     return {
-        f"fine_tuned against {name}": resampling.compare(
-            labels, values, models["fine_tuned"], draws, seed
-        )
-        for name, values in models.items()
+        f"fine_tuned against {name}": resampling.compare(one, models["fine_tuned"])
+        for name, one in models.items()
         if name != "fine_tuned"
     }
 
@@ -178,9 +177,8 @@ def _write_slices(
             continue
         for value in sorted(set(values)):
             chosen = values == value
-            found = resampling.intervals(
-                data.labels[rows][chosen], probabilities[chosen], draws, seed
-            )
+            part = (data.labels[rows][chosen], probabilities[chosen])
+            found = resampling.intervals(resampling.resample(*part, draws, seed))
             numbers = [
                 round(number, 6)
                 for name in names
