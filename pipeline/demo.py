@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _EXAMPLES = 10
 _BATCH = 32
 _HEIGHT_PX = 320
+# Small pictures would be shown as dots.
+_CSS = "#picture img {width: 100%; height: 100%; object-fit: contain}"
 
 
 @dataclass
@@ -73,6 +75,7 @@ def run(config: Any) -> None:
         ssr_mode=False,
         max_file_size=f"{LIMITS['max_picture_mb']}mb",
         footer_links=[],
+        css=_CSS,
     )
 
 
@@ -131,18 +134,18 @@ class Answerer:
 def _fill(page: gradio.Blocks, uri: str, answerer: Answerer, examples: list[str]) -> None:
     import gradio
 
-    class Upload(gradio.Image):
-        """A picture's file as it was dropped: the classifier decodes it, not Gradio."""
-
-        is_template = True
-
-        def preprocess(self, payload: Any) -> Any:
-            return payload.path if payload else None
-
     gradio.Markdown(f"# {uri.removeprefix('models:/')}\nDrop a picture, or take an example.")
     with gradio.Row():
         with gradio.Column():
-            dropped = Upload(label="Picture", sources=["upload", "clipboard"], height=_HEIGHT_PX)
+            dropped = gradio.Image(
+                label="Picture",
+                sources=["upload", "clipboard"],
+                height=_HEIGHT_PX,
+                elem_id="picture",
+            )
+            # The file as it was dropped: the classifier decodes it, not Gradio. On the object, as
+            # Gradio writes a .pyi file beside every module that has a component of its own.
+            dropped.preprocess = _path  # type: ignore[method-assign]
             if examples:
                 gradio.Examples(examples, dropped, label="Of the test split", cache_examples=False)
         with gradio.Column():
@@ -163,6 +166,10 @@ def _fill(page: gradio.Blocks, uri: str, answerer: Answerer, examples: list[str]
         api_name="predict",
     )
     page.queue(max_size=256)
+
+
+def _path(payload: Any) -> str | None:
+    return payload.path if payload else None
 
 
 def _examples(config: Any) -> list[str]:

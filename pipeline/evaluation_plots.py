@@ -100,15 +100,20 @@ def _confusion(
 
 
 def _captioned(data: Manifest, row: int, values: NDArray[np.float32]) -> tuple[Pixels, str]:
-    """A picture, what it is, and what the classifier takes it for."""
+    """A picture, what it is, what the classifier takes it for, and where it comes from."""
     predicted = int(values.argmax())
-    taken = f"{data.classes[predicted]} {values[predicted]:.2f}"
-    told = f"{data.classes[data.labels[row]]}, taken for {taken}\n{_short(data.rows[row].path)}"
-    return data.images[row], told
+    told = (
+        _short(data.rows[row].label, 30),
+        f"predicted {_short(data.classes[predicted], 18)} {values[predicted]:.2f}",
+        _short(data.rows[row].path, 30),
+    )
+    return data.images[row], "\n".join(told)
 
 
-def _short(path: str) -> str:
-    return path if len(path) <= 28 else f"...{path[-25:]}"
+def _short(text: str, most: int) -> str:
+    """Both ends of it: what a name begins with, and what tells numbered ones apart."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
 
 def _mistakes(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 mpl.use("agg")
 
 _BLUE, _ORANGE, _GREEN, _GREY = "#1f77b4", "#ff7f0e", "#2ca02c", "#888888"
+_BARS_MAX = 40
 
 Reliability = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
@@ -33,8 +34,9 @@ def learning_curves(path: Path, curves: Sequence[dict[str, float]], hand_over: i
         axis.plot(epochs, validation, color=_ORANGE, label="validation")
         if epochs and max(epochs) > hand_over:
             axis.axvline(hand_over + 0.5, color=_GREY, linestyle="--")
-            middle = axis.get_ylim()
-            axis.text(hand_over + 0.5, sum(middle) / 2, " fine-tuning", color=_GREY)
+            side = "left" if hand_over < max(epochs) / 2 else "right"
+            told = {"left": " fine-tuning", "right": "fine-tuning → "}[side]
+            axis.text(hand_over + 0.5, sum(axis.get_ylim()) / 2, told, color=_GREY, ha=side)
         axis.set(xlabel="epoch", title=name)
         axis.legend()
     figure.savefig(path, dpi=100)
@@ -54,8 +56,10 @@ def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: list[str]) 
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     places = range(len(classes))
-    axis.set_xticks(places, classes, rotation=90 if max(map(len, classes)) > 3 else 0)
-    axis.set_yticks(places, classes)
+    size = min(10, 900 / len(classes))  # points, of labels that shall not touch
+    rotation = 90 if max(map(len, classes)) > 3 else 0
+    axis.set_xticks(places, classes, rotation=rotation, fontsize=size)
+    axis.set_yticks(places, classes, fontsize=size)
     axis.set(xlabel="predicted", ylabel="true")
     if len(classes) <= 30:
         for (row, column), count in np.ndenumerate(counts):
@@ -72,9 +76,11 @@ def per_class_bars(path: Path, scores: Mapping[str, Mapping[str, float]]) -> Non
 
     Args:
         path: PNG to write.
-        scores: Class -> precision, recall, f1, support; at most 40 of them are shown.
+        scores: Class -> precision, recall, f1, support; 40 of them are shown.
     """
-    ordered = sorted(scores, key=lambda name: scores[name]["f1"])[:40][::-1]
+    ordered = sorted(scores, key=lambda name: scores[name]["f1"])[:_BARS_MAX][::-1]
+    shown = f"{len(ordered)} of {len(scores)} classes, lowest F1 first"
+    title = "by class" if len(ordered) == len(scores) else shown
     figure = Figure(figsize=(7, 1.2 + 0.3 * len(ordered)), layout="constrained")
     axis = figure.subplots()
     places = np.arange(len(ordered))
@@ -84,7 +90,8 @@ def per_class_bars(path: Path, scores: Mapping[str, Mapping[str, float]]) -> Non
         values = [scores[label][name] for label in ordered]
         axis.barh(places + shift, values, height=0.38, color=color, label=name)
     axis.set_yticks(places, [f"{label} ({scores[label]['support']:.0f})" for label in ordered])
-    axis.set(xlim=(0, 1), title="by class (pictures)")
+    axis.set(xlim=(0, 1), title=f"{title} (pictures)")
+    axis.margins(y=0.01)
     figure.legend(loc="outside lower center", ncols=2)
     figure.savefig(path, dpi=100)
 
@@ -114,7 +121,7 @@ def reliability(path: Path, models: Mapping[str, Reliability]) -> None:
 
 
 def gallery(path: Path, pictures: Sequence[tuple[Pixels, str]], columns: int, title: str) -> None:
-    """Pictures in rows, each with a line or two below it.
+    """Pictures in rows, each with a few lines below it.
 
     Args:
         path: PNG to write.
@@ -123,7 +130,7 @@ def gallery(path: Path, pictures: Sequence[tuple[Pixels, str]], columns: int, ti
         title: Above all.
     """
     rows = max(1, -(-len(pictures) // columns))
-    figure = Figure(figsize=(2.1 * columns, 0.5 + 2.5 * rows), layout="constrained")
+    figure = Figure(figsize=(2.1 * columns, 0.5 + 2.6 * rows), layout="constrained")
     figure.suptitle(title)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:

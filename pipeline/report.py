@@ -77,6 +77,7 @@ def write(config: Any, timings: dict[str, float]) -> Path:
         images={name: _encoded(evaluated / "plots" / f"{name}.png") for name in _PLOTS},
         splits=SPLITS,
         counts=Counter((row.label, row.split) for row in kept),
+        totals=Counter(row.split for row in kept),
         duplicates=sum(row.verdict == "duplicate" for row in kept),
         quarantine=_table(prepared / "quarantine.csv"),
         lineage=_lineage(),

@@ -131,12 +131,25 @@ def clone(repository: Path, tmp_path: Path) -> Path:
 
 
 @contextmanager
-def listening(folder: Path, command: str, *words: str) -> Iterator[tuple[str, Path]]:
-    """A command that listens on `COMMAND.port`; yields its address and log once it answers."""
+def listening(
+    folder: Path, command: str, *words: str, setting: str = ""
+) -> Iterator[tuple[str, Path]]:
+    """A command of the pipeline that listens on a port; see `answering`.
+
+    The port's setting is `COMMAND.port`, unless it is another.
+    """
+    program = [sys.executable, "-m", "pipeline", command, *words]
+    with answering(folder, [*program, f"{setting or command}.port={{port}}"]) as found:
+        yield found
+
+
+@contextmanager
+def answering(folder: Path, command: list[str]) -> Iterator[tuple[str, Path]]:
+    """A server, `{port}` in its command; yields its address and its log once it answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    address, log = f"http://127.0.0.1:{port}", folder / f"{command}.log"
+    address, log = f"http://127.0.0.1:{port}", folder / f"server-{port}.log"
 
     def answers() -> bool:
         try:
@@ -146,7 +159,7 @@ def listening(folder: Path, command: str, *words: str) -> Iterator[tuple[str, Pa
 
     with log.open("w") as file:
         server = subprocess.Popen(
-            [sys.executable, "-m", "pipeline", command, f"{command}.port={port}", *words],
+            [word.format(port=port) for word in command],
             cwd=folder,
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -75,6 +75,8 @@ def test_in_a_browser(
     browser.get(page)
     drop(bad)
     wait.until(lambda _: "Not classified: not a picture: no decoder" in text())
+    left = run(repository, "git", "status", "--porcelain", "pipeline").stdout
+    assert left == "", "nothing is written beside the code"
 
 
 def test_many_at_once_get_what_predict_says(

@@ -1,6 +1,7 @@
 """promote and rollback on a real registry: worse, better, killed, two at once, other pictures."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run
+from conftest import Run, answering
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
@@ -166,6 +167,37 @@ def test_two_at_once_are_judged_one_after_the_other(
     gone = pipeline(clone, run, "rollback")
     assert f"version {first.version} of classifier, the champion before, was deleted" in gone.stderr
     assert champion(clone).version == last.version
+
+
+def test_through_a_server_of_mlflow(
+    clone: Path, run: Run, tmp_path: Path, empty_store: Path
+) -> None:
+    """A team's server has the database and the files: neither is in anybody's folder."""
+    store = tmp_path / "team"
+    store.mkdir()
+    shutil.copy(empty_store, store)
+    server = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", "{port}"]
+    server += ["--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"]
+    server += ["--artifacts-destination", str(store / "files")]
+    with answering(store, server) as (address, _):
+        words = (f"tracking.uri={address}",)
+        done = pipeline(clone, run, "promote", *words)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.endswith("promoted: classifier version 1 is the champion\n")
+        again = pipeline(clone, run, "promote", *words)
+        assert again.stdout == "classifier version 1 is this model already\n"
+        done = pipeline(clone, run, "rollback", *words)
+        assert "error: version 1 of classifier is its first champion" in done.stderr
+        picture = clone / "docs/demo.png"
+        told = [
+            run(clone, sys.executable, "-m", "pipeline", "predict", str(picture), *model, env=there)
+            for model, there in (
+                ((), {}),
+                (("--model", "models:/classifier@champion"), {"MLFLOW_TRACKING_URI": address}),
+            )
+        ]
+        assert told[0].stdout == told[1].stdout != ""
+    assert client_of(clone).search_registered_models() == []
 
 
 def test_a_champion_that_was_judged_on_other_pictures_is_evaluated_anew(

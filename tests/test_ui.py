@@ -1,27 +1,14 @@
 """Two experiments compared in the MLflow UI, in a real browser."""
 
 import io
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run
+from conftest import Run, listening
 from mlflow import MlflowClient
 from PIL import Image
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def text_of(browser: object, url: str, *awaited: str) -> str:
@@ -41,23 +28,11 @@ def test_two_experiments_are_compared(clone: Path, run: Run, browser: object) ->
     path = clone / "params.yaml"
     path.write_text(path.read_text().replace("cut: block2_conv1", "cut: none"))
     assert run(clone, "dvc", "repro").returncode == 0
-    port = free_port()
-    command = [sys.executable, "-m", "pipeline", "ui", f"tracking.port={port}"]
-    server = subprocess.Popen(
-        command, cwd=clone, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        assert f"http://127.0.0.1:{port}" in server.stdout.readline()
-        for _ in range(90):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
-                break
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                time.sleep(1)
+    with listening(clone, "ui", setting="tracking") as (address, log):
+        assert f"MLflow UI: {address} (" in log.read_text()
         client = MlflowClient(f"sqlite:///{clone / 'mlflow.db'}")
         (experiment,) = [e for e in client.search_experiments() if e.name == "pipeline"]
-        base, number = f"http://127.0.0.1:{port}/#", experiment.experiment_id
+        base, number = f"{address}/#", experiment.experiment_id
         parents = client.search_runs([number], "tags.`pipeline.state` != ''")
         assert len(parents) == 2
         table = text_of(browser, f"{base}/experiments/{number}/runs", "digits glyph_cnn none")
@@ -72,6 +47,3 @@ def test_two_experiments_are_compared(clone: Path, run: Run, browser: object) ->
         pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("L"))
         assert pixels.shape[0] > 3000
         assert pixels.std() > 10, "the page is not blank"
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
