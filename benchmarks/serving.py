@@ -1,6 +1,8 @@
 """Load on the HTTP server: many clients at once, good rows and bad, every answer checked.
 
-python -m benchmarks.serving [SECONDS] [CLIENTS]
+python -m benchmarks.serving [ROUNDS] [SECONDS] [CLIENTS]
+
+Each round puts load on the server, stops it, and runs the bare model on the same pictures.
 """
 
 import base64
@@ -14,7 +16,7 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +36,7 @@ PRESETS = {
 }
 BODIES = 400
 MOST_ROWS = 8
+BARE = 256
 BAD_SHARE = 0.25
 
 Row = tuple[bytes, dict[str, Any]]
@@ -51,7 +54,7 @@ class Load:
     memory_mb: list[float] = field(default_factory=list)
 
 
-def main(seconds: int, clients: int) -> None:
+def main(rounds: int, seconds: int, clients: int) -> None:
     columns = {}
     for preset, name in PRESETS.items():
         with workshop.copy(preset) as folder, chdir(folder):
@@ -59,15 +62,20 @@ def main(seconds: int, clients: int) -> None:
             limits = ["promote.min_recall=null", "promote.max_calibration_error=null"]
             workshop.run(folder, sys.executable, "-m", "pipeline", "promote", *limits)
             good, bad = test_pictures(), oddities(folder)
-            with server(folder) as (url, process):
-                found = load(url, process, bodies(good, bad), seconds, clients)
-            columns[name] = lines(found) | bare(folder, good)
+            found = []
+            for number in range(rounds):
+                with server(folder) as (url, process):
+                    loaded = load(url, process, bodies(good, bad), seconds, clients)
+                found.append(figures(loaded) | bare(folder, good))
+                print(f"{preset}, round {number + 1} of {rounds}: {found[-1]}", file=sys.stderr)
+            columns[name] = lines(found)
     names = list(columns)
     table = [
-        f"`python -m benchmarks.serving {seconds} {clients}`: {clients} clients for {seconds} s,",
-        f"each with its next request as soon as the last is answered; 1 to {MOST_ROWS} rows each,",
-        "a quarter of them from oddities.tar, the others from the test split. Clients and server",
-        "share the machine. Every answer is compared with predictions.csv and `predict`.",
+        f"`python -m benchmarks.serving {rounds} {seconds} {clients}`: {clients} clients for",
+        f"{seconds} s, each with its next request as soon as the last is answered; 1 to",
+        f"{MOST_ROWS} rows each, a quarter of them from oddities.tar, the others from the test",
+        "split. Clients and server share the machine. Every answer is compared with",
+        f"predictions.csv and `predict`. Rounds: {rounds}, the bare model in turn; median (range).",
         "",
         f"| | {' | '.join(names)} |",
         "|---|" + "---|" * len(names),
@@ -198,49 +206,82 @@ def load(
     return found
 
 
-def lines(found: Load) -> dict[str, str]:
-    """Row of the table -> value."""
-    p50, p95, p99 = (1000 * value for value in np.percentile(found.latencies, [50, 95, 99]))
-    tenth = len(found.memory_mb) // 6
-    memory = [found.memory_mb[place] for place in (0, tenth, len(found.memory_mb) // 2, -1)]
+def figures(found: Load) -> side_by_side.Figures:
+    """What the clients saw, in numbers."""
+    p50, p95, p99 = np.percentile(found.latencies, [50, 95, 99])
+    begun = len(found.memory_mb) // 6  # every kind of row has been seen by then
     for line in found.refused[:5]:
         print(line, file=sys.stderr)
     return {
-        "requests": str(len(found.latencies)),
-        "not answered with 200": str(len(found.refused)),
-        "with a wrong answer": str(found.wrong),
-        "rows a second": f"{found.rows / found.seconds:.0f}",
-        "latency p50, p95, p99, ms": f"{p50:.0f}, {p95:.0f}, {p99:.0f}",
-        "slowest, ms": f"{1000 * max(found.latencies):.0f}",
-        "memory at 0, 1/6, 1/2 and the end, MB": ", ".join(f"{value:.0f}" for value in memory),
+        "requests": len(found.latencies),
+        "refused": len(found.refused),
+        "wrong": found.wrong,
+        "rows_per_s": found.rows / found.seconds,
+        "p50_ms": 1000 * float(p50),
+        "p95_ms": 1000 * float(p95),
+        "p99_ms": 1000 * float(p99),
+        "slowest_ms": 1000 * max(found.latencies),
+        "begun_mb": found.memory_mb[begun],
+        "half_mb": found.memory_mb[len(found.memory_mb) // 2],
+        "end_mb": found.memory_mb[-1],
     }
 
 
-def bare(folder: Path, good: list[Row]) -> dict[str, str]:
-    """The Keras model alone, on decoded pictures: no HTTP, no base64, no decoding."""
+def bare(folder: Path, good: list[Row]) -> side_by_side.Figures:
+    """Pictures a second of the Keras model alone: decoded already, no HTTP, no base64."""
     classifier = Classifier(folder / "outputs/finetune/model.keras")
-    pictures = np.stack([classifier.decode(content) for content, _ in good[:256]])
+    pictures = np.stack([classifier.decode(content) for content, _ in good[:BARE]])
     floats = pictures.astype(np.float32)
-    began = time.perf_counter()
-    for content, _ in good[:256]:
-        classifier.decode(content)
-    decoding = len(pictures) / (time.perf_counter() - began)
-    batch_size = classifier.card.batch_size
+    model = classifier.model
+    ways: dict[str, tuple[int, Callable[[], Any]]] = {
+        "decoding": (len(pictures), lambda: [classifier.decode(one) for one, _ in good[:BARE]]),
+        "predict": (len(pictures), lambda: model.predict(floats, 32, verbose=0)),
+        "one_by_one": (32, lambda: [model(one[None], training=False) for one in floats[:32]]),
+        "forward": (len(pictures), lambda: classifier.probabilities(pictures)),
+    }
     rates = {}
-    for name, one in {
-        "model.predict, batches of 32": lambda: classifier.model.predict(floats, 32, verbose=0),
-        "model, one by one": lambda: [
-            classifier.model(floats[place : place + 1], training=False) for place in range(32)
-        ],
-        f"our forward pass, batches of {batch_size}": lambda: classifier.probabilities(pictures),
-    }.items():
-        one()
+    for name, (count, way) in ways.items():
+        way()
         began = time.perf_counter()
-        one()
-        count = 32 if "one by one" in name else len(pictures)
-        rates[f"bare: {name}, pictures/s"] = f"{count / (time.perf_counter() - began):.0f}"
-    return {"bare: decoding, one thread, pictures/s": f"{decoding:.0f}"} | rates
+        way()
+        rates[name] = count / (time.perf_counter() - began)
+    return rates
+
+
+def lines(rounds: list[side_by_side.Figures]) -> dict[str, str]:
+    """Row of the table -> value."""
+
+    def of(key: str, form: str = ".0f") -> str:
+        return side_by_side.middle([one[key] for one in rounds], form)
+
+    def all_of(key: str) -> str:
+        return f"{sum(one[key] for one in rounds):.0f}"
+
+    def share(of_which: str) -> str:
+        values = [100 * one["rows_per_s"] / one[of_which] for one in rounds]
+        return f"{side_by_side.middle(values, '.0f')} %"
+
+    return {
+        "requests, all rounds": all_of("requests"),
+        "not answered with 200": all_of("refused"),
+        "with a wrong answer": all_of("wrong"),
+        "rows a second": of("rows_per_s"),
+        "latency p50, ms": of("p50_ms"),
+        "latency p95, ms": of("p95_ms"),
+        "latency p99, ms": of("p99_ms"),
+        "slowest, ms": of("slowest_ms"),
+        "memory after a sixth of the time, MB": of("begun_mb"),
+        "memory after half of it, MB": of("half_mb"),
+        "memory at the end, MB": of("end_mb"),
+        "bare: decoding, one thread, pictures/s": of("decoding"),
+        "bare: model.predict, batches of 32, pictures/s": of("predict"),
+        "bare: model, one by one, pictures/s": of("one_by_one"),
+        "bare: our forward pass, pictures/s": of("forward"),
+        "rows a second beside model.predict": share("predict"),
+        "rows a second beside our forward pass": share("forward"),
+    }
 
 
 if __name__ == "__main__":
-    main(*(int(word) for word in (*sys.argv[1:], *("60", "32")[len(sys.argv) - 1 :])))
+    given = [int(word) for word in sys.argv[1:]]
+    main(*given, *(3, 60, 32)[len(given) :])

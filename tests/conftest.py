@@ -123,7 +123,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> P
 @pytest.fixture
 def clone(repository: Path, tmp_path: Path) -> Path:
     """A copy of `repository` to change at will, its outputs up to date."""
-    folder = tmp_path / "clone"
+    return copied(repository, tmp_path / "clone")
+
+
+def copied(repository: Path, folder: Path) -> Path:
+    """A copy of a finished pipeline."""
     shutil.copytree(repository, folder, symlinks=True)
     with chdir(folder):  # so that its runs know where they are now
         tracking_store.follow_project()

@@ -1,7 +1,6 @@
 """A pipeline that is killed in the middle of a training ends as an uninterrupted one."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -9,26 +8,37 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from conftest import Run, copied, run_in
 
 from pipeline.outputs import ROOT, digest
 from pipeline.stages import STAGES
 
 
+def changed(repository: Path, folder: Path) -> Path:
+    """A copy whose trainings have to run again."""
+    copied(repository, folder)
+    params = folder / "params.yaml"
+    params.write_text(params.read_text().replace("learning_rate: ", "learning_rate: 1.1e-3  # "))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that was left alone."""
+    folder = changed(repository, tmp_path_factory.mktemp("uninterrupted") / "project")
+    assert run_in(folder, "dvc", "repro").returncode == 0
+    return folder
+
+
 @pytest.mark.parametrize("stage", ["train_head", "finetune"])
 def test_a_killed_repro_ends_with_the_same_bytes(
-    clone: Path, run: Run, tmp_path: Path, stage: str
+    repository: Path, uninterrupted: Path, run: Run, tmp_path: Path, stage: str
 ) -> None:
-    other = tmp_path / "other"
-    params = clone / "params.yaml"
-    params.write_text(params.read_text().replace("learning_rate: ", "learning_rate: 1.1e-3  # "))
-    shutil.copytree(clone, other, symlinks=True)
-    assert run(clone, "dvc", "repro").returncode == 0
-
+    folder = changed(repository, tmp_path / "killed")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     child = subprocess.Popen(
         ["dvc", "repro"],
-        cwd=other,
+        cwd=folder,
         env={**os.environ, "PATH": path},
         start_new_session=True,
         stdout=subprocess.DEVNULL,
@@ -38,16 +48,16 @@ def test_a_killed_repro_ends_with_the_same_bytes(
     checkpoints: list[Path] = []
     while not checkpoints and time.monotonic() < deadline:
         time.sleep(0.01)
-        checkpoints = list((other / ".work" / stage).glob("*/last.npz"))
+        checkpoints = list((folder / ".work" / stage).glob("*/last.npz"))
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     assert checkpoints, f"killed in the middle of {stage}"
 
-    done = run(other, "dvc", "repro")
+    done = run(folder, "dvc", "repro")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"Running stage '{stage}'" in done.stdout
     assert "goes on after epoch" in done.stdout
-    assert (other / "dvc.lock").read_bytes() == (clone / "dvc.lock").read_bytes()
+    assert (folder / "dvc.lock").read_bytes() == (uninterrupted / "dvc.lock").read_bytes()
     for name in STAGES:
-        assert digest(other / ROOT / name) == digest(clone / ROOT / name), name
-    assert not list((other / ".work" / stage).glob("*/last.npz"))
+        assert digest(folder / ROOT / name) == digest(uninterrupted / ROOT / name), name
+    assert not list((folder / ".work" / stage).glob("*/last.npz"))

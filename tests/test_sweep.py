@@ -13,7 +13,7 @@ from typing import Any
 
 import optuna
 import pytest
-from conftest import Run
+from conftest import Run, copied, run_in
 from mlflow import MlflowClient
 from optuna.trial import FrozenTrial
 
@@ -142,21 +142,27 @@ def checkpoints(folder: Path) -> list[Path]:
     return list((folder / ".work" / "finetune").glob("*/last.npz"))
 
 
+FOUR = ["finetune.epochs=12", "finetune.patience=12", "sweep.n_trials=4", "use.pruner=none"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose sweep was left alone."""
+    folder = copied(repository, tmp_path_factory.mktemp("uninterrupted") / "project")
+    sweep(folder, run_in, *FOUR)
+    return folder
+
+
 @pytest.mark.parametrize("victim", ["everything", "the worker", "the supervisor"])
 def test_a_killed_sweep_ends_as_an_uninterrupted_one(
-    clone: Path, run: Run, tmp_path: Path, victim: str
+    clone: Path, uninterrupted: Path, run: Run, victim: str
 ) -> None:
-    words = ["finetune.epochs=12", "finetune.patience=12", "sweep.n_trials=4", "use.pruner=none"]
-    other = tmp_path / "other"
-    shutil.copytree(clone, other, symlinks=True)
-    sweep(clone, run, *words)
-    whole, expected = study_of(clone)
-
-    child = start(other, *words)
+    whole, expected = study_of(uninterrupted)
+    child = start(clone, *FOUR)
     deadline = time.monotonic() + 120
-    while not checkpoints(other) and time.monotonic() < deadline:
+    while not checkpoints(clone) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert checkpoints(other), "in mid-trial"
+    assert checkpoints(clone), "in mid-trial"
     if victim == "everything":
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
@@ -164,17 +170,17 @@ def test_a_killed_sweep_ends_as_an_uninterrupted_one(
         child.kill()
         child.wait()
     else:
-        listed = run(other, "pgrep", "-P", str(child.pid), "-f", "pipeline sweep").stdout
+        listed = run(clone, "pgrep", "-P", str(child.pid), "-f", "pipeline sweep").stdout
         os.kill(int(listed.split()[-1]), signal.SIGKILL)
         assert child.wait(300) == 0, "the sweep went on by itself"
-    sweep(other, run, *words)
-    folder, found = study_of(other)
+    sweep(clone, run, *FOUR)
+    folder, found = study_of(clone)
     assert [(t.number, t.params, t.value) for t in found] == [
         (t.number, t.params, t.value) for t in expected
     ]
     assert (folder / "best.yaml").read_bytes() == (whole / "best.yaml").read_bytes()
-    assert checkpoints(other) == []
-    assert {one.info.status for one in runs(other, "tags.`sweep.role` != ''")} == {"FINISHED"}
+    assert checkpoints(clone) == []
+    assert {one.info.status for one in runs(clone, "tags.`sweep.role` != ''")} == {"FINISHED"}
 
 
 def test_failed_and_pruned_trials_are_kept_and_tracked(clone: Path, run: Run) -> None:
