@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -120,6 +121,8 @@ def application(
             "one run at a time, got --multirun: queue several with "
             "dvc exp run --queue -S 'finetune.learning_rate=choice(1e-4,1e-3)'"
         )
+    options, unknown = get_args_parser().parse_known_args(list(overrides))
+    _check_form([*unknown, *options.overrides])
     arguments, _ = _with_groups(list(overrides))
     # Hydra reads the command line itself, and prints errors itself unless told not to.
     sys.argv = [f"python -m pipeline {name}", *arguments]
@@ -143,6 +146,7 @@ def compose(overrides: Sequence[str] = ()) -> Config:
         InputError: As `application`.
     """
     _register("")
+    _check_form(overrides)
     arguments, _ = _with_groups(list(overrides))
     with _explained(), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return _checked(hydra.compose("config", arguments))
@@ -185,6 +189,14 @@ def _params() -> DictConfig:
     for key in sorted(OmegaConf.missing_keys(params)):
         raise _without_value(key)
     return params
+
+
+def _check_form(words: Sequence[str]) -> None:
+    for word in words:
+        if word.startswith(("-", "=")) or not (word.startswith("~") or "=" in word):
+            raise InputError(
+                f"settings have the form section.key=value, got {word!r}: --help lists them"
+            )
 
 
 def _with_groups(overrides: list[str]) -> tuple[list[str], dict[str, str]]:

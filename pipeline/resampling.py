@@ -79,7 +79,7 @@ def resample(
         labels: (N,) class indices.
         probabilities: (N, K).
         draws: R, how many.
-        seed: Of the draws: the same draws have the same seed, whatever the model.
+        seed: Of the draws; models that are compared need the same.
         desc: Name of the progress bar; no bar if empty.
     """
     parts = []

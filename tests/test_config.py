@@ -53,7 +53,8 @@ MISTAKES = [
     ("backbone=zzz", "use.backbone must be one of", "add conf/backbone/zzz.yaml"),
     ("use.backbone=keras_application", "backbone.name has no value ('???')", "backbone.name=..."),
     ("finetune.cut=???", "finetune.cut has no value ('???')", "set it in params.yaml"),
-    ("nonsense", "Error parsing override 'nonsense'", ""),
+    ("nonsense", "the form section.key=value, got 'nonsense'", "--help lists them"),
+    ("=3", "got '=3'", ""),
 ]
 
 

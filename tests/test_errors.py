@@ -45,6 +45,7 @@ def fails_in_one_line(done: subprocess.CompletedProcess[str], *told: str) -> Non
             ("evaluate", "evaluate.split=dev"),
             "evaluate.split must be train, val or test, got 'dev'",
         ),
+        (("rollback", "--port"), "the form section.key=value, got '--port': --help lists them"),
         (("retrain",), "the command must be one of prepare"),
     ],
 )
