@@ -24,7 +24,7 @@ def configure(seed: int, threads: int) -> None:
     """
     if threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
-    with quiet():
+    with quiet(), _hidden("sklearn", "matplotlib"):
         import keras
         import tensorflow as tf
 
@@ -33,6 +33,22 @@ def configure(seed: int, threads: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)
+
+
+@contextmanager
+def _hidden(*packages: str) -> Iterator[None]:
+    """Let what is imported find packages not installed, unless they are in use already.
+
+    Keras loads scikit-learn and matplotlib, a fifth of its time, for wrappers and galleries
+    that nothing here uses.
+    """
+    unused = [name for name in packages if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(unused))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in unused:
+            del sys.modules[name]
 
 
 @contextmanager
