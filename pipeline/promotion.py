@@ -59,8 +59,9 @@ def promote(config: Any) -> None:
                 print(f"promoted: {_called(settings, version)} is the champion")
     if not holds:
         failed = "; ".join(f"{one.rule}: {one.found}" for one in verdicts if not one.holds)
+        stays = "the champion stays" if champion else "there is no champion"
         raise InputError(
-            f"not promoted, the champion stays: {failed}. More test pictures make intervals "
+            f"not promoted, {stays}: {failed}. More test pictures make intervals "
             "narrower; promote.margin and the limits are settings"
         )
 

@@ -269,6 +269,7 @@ def test_hymenoptera_with_real_weights(
     assert done.returncode == 0, done.stdout + done.stderr
     folder = clone / ROOT / "evaluate"
     found = json.loads((folder / "metrics.json").read_text())["fine_tuned"]
+    assert found["accuracy"] > 0.85
     recomputed = independent(folder)
     assert found == pytest.approx(recomputed, abs=1e-9)
     browser.get(f"file://{clone / ROOT / 'report.html'}")

@@ -65,6 +65,8 @@ def test_worse_is_refused_better_promoted_and_the_way_back(
     assert client_of(clone).search_registered_models() == []
     good = (clone / "params.yaml").read_text()
     repro(clone, run, epochs=("epochs: 100", "epochs: 2"), cut=("cut: block2_conv1", "cut: none"))
+    weak = pipeline(clone, run, "promote")
+    assert weak.stderr.startswith("error: not promoted, there is no champion: calibration error")
     first = pipeline(
         clone, run, "promote", "promote.min_recall=null", "promote.max_calibration_error=null"
     )
