@@ -35,12 +35,18 @@ def promote(config: Any) -> None:
         config: The whole config.
 
     Raises:
-        InputError: The gate does not hold, or there is nothing to judge.
+        InputError: The gate does not hold, there is nothing to judge, or the registry is gone.
     """
     settings: gate.Config = config.promote
     settings.check()
     candidate = candidates.read(config.evaluate.split)
     client = _connect(config)
+    with tracking_store.answering(config.tracking):
+        _promote(config, client, candidate)
+
+
+def _promote(config: Any, client: MlflowClient, candidate: Candidate) -> None:
+    settings: gate.Config = config.promote
     versions = Registry(client, settings.name)
     with nullcontext() if settings.dry_run else versions.alone():
         champion = versions.champion()
@@ -72,7 +78,9 @@ def rollback(config: Any) -> None:
     Raises:
         InputError: There is none.
     """
-    old, new = Registry(_connect(config), config.promote.name).rollback()
+    client = _connect(config)
+    with tracking_store.answering(config.tracking):
+        old, new = Registry(client, config.promote.name).rollback()
     print(f"rolled back: {config.promote.name} version {new} is the champion, {old} was")
 
 

@@ -70,17 +70,18 @@ def stage_run(stage: str, config: Any) -> Iterator[StageRun]:
         config: The whole `pipeline.config.Config`.
 
     Raises:
-        InputError: The tracking store cannot be reached.
+        InputError: The tracking store cannot be reached, or not until the end.
     """
     if not config.tracking.enabled:
         yield _Untracked()
         return
     client = tracking_store.connect(config.tracking)
-    experiment = tracking_store.experiment(client, config.tracking)
-    records.bury(client, experiment)
-    run = _Tracked(client, experiment, stage, config)
-    with _ending(run.end):
-        yield run
+    with tracking_store.answering(config.tracking):
+        experiment = tracking_store.experiment(client, config.tracking)
+        records.bury(client, experiment)
+        run = _Tracked(client, experiment, stage, config)
+        with _ending(run.end):
+            yield run
 
 
 @contextmanager
@@ -117,10 +118,14 @@ def run_of_outputs(
 
 @contextmanager
 def _ending(end: Callable[..., None]) -> Iterator[None]:
-    """Say how a run ended, whatever happens in the block."""
+    """Say how a run ended, whatever happens in the block; only a store that is gone is not told."""
+    from mlflow.exceptions import MlflowException
+
     try:
         yield
         end("FINISHED")
+    except MlflowException:
+        raise
     except (KeyboardInterrupt, SystemExit):
         end("KILLED")
         raise

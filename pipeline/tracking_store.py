@@ -6,7 +6,8 @@ import logging
 import os
 import sqlite3
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,8 +55,6 @@ def connect(config: Config) -> MlflowClient:
     Raises:
         InputError: The store cannot be reached.
     """
-    # A store that is down should be told in seconds, not after MLflow's seven tries.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     # Its bars are for a terminal, as ours are.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", str(sys.stderr.isatty()))
     import mlflow
@@ -66,7 +65,7 @@ def connect(config: Config) -> MlflowClient:
     mlflow.set_tracking_uri(uri)
     try:
         # Two processes that create the database at once would break it for good.
-        with FileLock(lock_path()):
+        with FileLock(lock_path()), _few_tries():
             if uri == _own_store():
                 follow_project()
             client = mlflow.MlflowClient(uri)
@@ -78,6 +77,46 @@ def connect(config: Config) -> MlflowClient:
             "use.tracking=none"
         ) from error
     return client
+
+
+@contextmanager
+def _few_tries() -> Iterator[None]:
+    """Be told in seconds that a store is down; later, MLflow's own tries outlast minutes."""
+    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "2"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+class Gone(InputError):
+    """The store answered before, and does not any more."""
+
+
+@contextmanager
+def answering(config: Config) -> Iterator[None]:
+    """Work with a store that has answered before.
+
+    Raises:
+        Gone: It does not any more, or does not take what it is given.
+    """
+    if not config.enabled:
+        yield
+        return
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        reason = str(error).splitlines()[0][:300]
+        raise Gone(
+            f"tracking.uri must be a store that answers until the end, got {store(config)}: "
+            f"{reason}; when it answers again, run the same command again"
+        ) from error
 
 
 def store(config: Config) -> str:

@@ -82,10 +82,21 @@ class Tracker:
             number: Of the trial.
             name: What it tries, for people.
             config: Its whole config.
+
+        Raises:
+            Gone: The tracking store does not answer any more.
         """
         if self._client is None:
             yield Untracked()
             return
+        with tracking_store.answering(config.tracking), self._trial(number, name, config) as run:
+            yield run
+
+    @contextmanager
+    def _trial(self, number: int, name: str, config: Any) -> Iterator[TrialRun]:
+        from mlflow.exceptions import MlflowException
+
+        assert self._client is not None
         tags = {
             "sweep.study": self._study,
             "sweep.role": "trial",
@@ -96,6 +107,8 @@ class Tracker:
         self._take(run)
         try:
             yield _Tracked(self._client, run)
+        except MlflowException:  # nothing can be told any more
+            raise
         except (Stopped, SystemExit, KeyboardInterrupt) as reason:
             self._client.set_tag(run, "pruned", str(reason) if isinstance(reason, Stopped) else "")
             self._client.set_terminated(run, "KILLED")

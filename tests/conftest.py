@@ -184,6 +184,18 @@ def answering(folder: Path, command: list[str]) -> Iterator[tuple[str, Path]]:
         time.sleep(0.5)
 
 
+@contextmanager
+def mlflow_server(store: Path, empty_store: Path) -> Iterator[str]:
+    """A team's server in a folder of its own, which has the database and the files."""
+    store.mkdir()
+    shutil.copy(empty_store, store / "mlflow.db")
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", "{port}"]
+    command += ["--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"]
+    command += ["--artifacts-destination", str(store / "files")]
+    with answering(store, command) as (address, _):
+        yield address
+
+
 @pytest.fixture
 def picture_folder(tmp_path: Path) -> Path:
     """Two classes of 12 real PNG files each: dark and bright noise."""

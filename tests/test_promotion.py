@@ -1,7 +1,6 @@
 """promote and rollback on a real registry: worse, better, killed, two at once, other pictures."""
 
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run, answering
+from conftest import Run, mlflow_server
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
@@ -174,14 +173,8 @@ def test_two_at_once_are_judged_one_after_the_other(
 def test_through_a_server_of_mlflow(
     clone: Path, run: Run, tmp_path: Path, empty_store: Path
 ) -> None:
-    """A team's server has the database and the files: neither is in anybody's folder."""
-    store = tmp_path / "team"
-    store.mkdir()
-    shutil.copy(empty_store, store)
-    server = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", "{port}"]
-    server += ["--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"]
-    server += ["--artifacts-destination", str(store / "files")]
-    with answering(store, server) as (address, _):
+    """Database and files are in nobody's project."""
+    with mlflow_server(tmp_path / "team", empty_store) as address:
         words = (f"tracking.uri={address}",)
         done = pipeline(clone, run, "promote", *words)
         assert done.returncode == 0, done.stderr

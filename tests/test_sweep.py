@@ -13,7 +13,7 @@ from typing import Any
 
 import optuna
 import pytest
-from conftest import Run, copied, run_in
+from conftest import Run, copied, mlflow_server, run_in
 from mlflow import MlflowClient
 from optuna.trial import FrozenTrial
 
@@ -126,15 +126,15 @@ def finished(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.state.is_finished()]
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
+def start(folder: Path, *words: str, stderr: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return subprocess.Popen(
         [sys.executable, "-m", "pipeline", "sweep", *words],
         cwd=folder,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": path, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"},
         start_new_session=True,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=stderr,
     )
 
 
@@ -181,6 +181,27 @@ def test_a_killed_sweep_ends_as_an_uninterrupted_one(
     assert (folder / "best.yaml").read_bytes() == (whole / "best.yaml").read_bytes()
     assert checkpoints(clone) == []
     assert {one.info.status for one in runs(clone, "tags.`sweep.role` != ''")} == {"FINISHED"}
+
+
+def test_a_tracking_server_that_goes_away_costs_no_trial(
+    clone: Path, run: Run, empty_store: Path, tmp_path: Path
+) -> None:
+    words = [*FOUR, "sweep.n_trials=3", "finetune.epochs=40", "finetune.patience=40"]
+    with mlflow_server(tmp_path / "team", empty_store) as address:
+        child = start(clone, *words, f"tracking.uri={address}", stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 120
+        while not checkpoints(clone):
+            assert time.monotonic() < deadline, "in mid-trial"
+            time.sleep(0.02)
+    _, told = child.communicate(timeout=120)
+    assert child.returncode == 1
+    line = told.decode().splitlines()[-1]
+    assert line.startswith("error: tracking.uri must be a store that answers until the end"), told
+    assert "Traceback" not in told.decode()
+    states = [trial.state.name for trial in study_of(clone)[1]]
+    assert not {"FAIL", "RUNNING"} & set(states), states
+    sweep(clone, run, *words, "use.tracking=none")
+    assert [trial.state.name for trial in study_of(clone)[1]] == ["COMPLETE"] * 3
 
 
 def test_failed_and_pruned_trials_are_kept_and_tracked(clone: Path, run: Run) -> None:

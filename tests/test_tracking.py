@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Run
+from conftest import Run, mlflow_server
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
 from mlflow.entities import Run as MlflowRun
@@ -192,3 +192,28 @@ def test_the_store_is_made_once_by_many(tmp_path: Path) -> None:
     children = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) for _ in range(3)]
     assert [child.wait() for child in children] == [0, 0, 0]
     assert client_of(tmp_path).search_experiments()
+
+
+def test_a_server_that_goes_away_is_told_and_nothing_is_lost(
+    clone: Path, run: Run, empty_store: Path, tmp_path: Path
+) -> None:
+    words = ["train_head", "train_head.epochs=600", "train_head.patience=600"]
+    with mlflow_server(tmp_path / "team", empty_store) as address:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "pipeline", *words, f"tracking.uri={address}"],
+            cwd=clone,
+            env={**os.environ, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 60
+        while not list((clone / ".work" / "train_head").glob("*/last.npz")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    _, told = child.communicate(timeout=60)
+    assert child.returncode == 1
+    rule = f"error: tracking.uri must be a store that answers until the end, got {address}: "
+    assert told.splitlines()[-1].startswith(rule), told
+    assert "Traceback" not in told
+    done = stage(clone, run, *words, "use.tracking=none")
+    assert "goes on after epoch" in done.stdout

@@ -20,7 +20,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
-from pipeline import outputs
+from pipeline import outputs, tracking_store
 from pipeline.errors import InputError
 from pipeline.sweep import report, sharing, space, study
 from pipeline.tracking_sweep import Tracker
@@ -50,7 +50,8 @@ def run(config: Any, words: list[str], compose: Callable[[list[str]], Any]) -> N
 
             worker.run(config, words, compose, study_name)
         else:
-            _supervise(config, words, compose)
+            with tracking_store.answering(config.tracking):
+                _supervise(config, words, compose)
     except StorageInternalError as error:
         told = getattr(error.__cause__, "orig", None) or error.__cause__ or error
         reason = " ".join(str(told).split())

@@ -20,7 +20,16 @@ from typing import Any
 import psutil
 from optuna import Study, Trial
 
-from pipeline import activations, backbones, curves, outputs, provenance, runtime, workspace
+from pipeline import (
+    activations,
+    backbones,
+    curves,
+    outputs,
+    provenance,
+    runtime,
+    tracking_store,
+    workspace,
+)
 from pipeline.errors import InputError, Stopped
 from pipeline.finetuning import Finetuner
 from pipeline.manifest import Manifest
@@ -97,6 +106,12 @@ class _Worker:
 
     def objective(self, trial: Trial) -> float:
         """The validation loss of a trial's best epoch."""
+        try:
+            return self._loss(trial)
+        except tracking_store.Gone as error:  # no fault of the trial's: it is left to be taken up
+            raise SystemExit(f"error: {error}") from error
+
+    def _loss(self, trial: Trial) -> float:
         started = perf_counter()
         settings = self._space.suggest(trial)
         trial.set_user_attr("settings", settings)
