@@ -103,7 +103,7 @@ def _captioned(data: Manifest, row: int, values: NDArray[np.float32]) -> tuple[P
     """A picture, what it is, what the classifier takes it for, and where it comes from."""
     predicted = int(values.argmax())
     told = (
-        _short(data.rows[row].label, 30),
+        f"true {_short(data.rows[row].label, 24)}",
         f"predicted {_short(data.classes[predicted], 18)} {values[predicted]:.2f}",
         _short(data.rows[row].path, 30),
     )

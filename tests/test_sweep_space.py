@@ -6,7 +6,7 @@ from typing import Any
 import optuna
 import pytest
 
-from pipeline import backbones, config
+from pipeline import backbones, config, outputs
 from pipeline.backbones import glyph_cnn, keras_application
 from pipeline.errors import InputError
 from pipeline.sweep import space
@@ -93,3 +93,19 @@ def test_mistakes_are_told_in_one_line(composed: Any, word: str, told: str) -> N
     with pytest.raises(InputError, match=told) as caught:
         space.knobs(composed(word))
     assert "\n" not in str(caught.value)
+
+
+def test_what_makes_another_study(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository)
+
+    def name(*words: str) -> str:
+        composed = config.compose(words)
+        made = (outputs.ROOT / "prepare", outputs.ROOT / "extract_features")
+        return space.study_name(composed, list(space.knobs(composed)), *made)
+
+    searched = "finetune.learning_rate=1e-6"
+    beside = ("sweep.n_trials=99", "sweep.workers=2", "use.sampler=random", "use.tracking=none")
+    assert {name(), name(searched), *map(name, beside)} == {name()}
+    others = ("sweep.cuts=all", "finetune.epochs=2", "train_head.epochs=2", "seed=1")
+    assert len({name(), *map(name, others)}) == 1 + len(others)
+    assert name("sweep.study=mine").startswith("mine-")
