@@ -191,7 +191,7 @@ def test_a_tracking_server_that_goes_away_costs_no_trial(
         while not checkpoints(clone):
             assert time.monotonic() < deadline, "in mid-trial"
             time.sleep(0.02)
-    _, told = child.communicate(timeout=120)
+    _, told = child.communicate(timeout=240)
     assert child.returncode == 1
     line = told.decode().splitlines()[-1]
     assert line.startswith("error: tracking.uri must be a store that answers until the end"), told
