@@ -16,8 +16,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline import config, runtime
-from pipeline.manifest import Manifest
+from pipeline import config
+from pipeline.data.manifest import Manifest
+from pipeline.networks import runtime
 from pipeline.stages import evaluate, extract_features, finetune, prepare, train_head
 
 

@@ -26,9 +26,9 @@ def measure(name: str) -> side_by_side.Figures:
         return {"gflops": peak()}
     import tensorflow as tf
 
-    from pipeline import backbones, runtime
-    from pipeline.backbones import keras_application
-    from pipeline.inference import Forward
+    from pipeline.networks import backbones, runtime
+    from pipeline.networks.backbones import keras_application
+    from pipeline.networks.forward import Forward
 
     runtime.configure(0, 1 if kind == "one thread" else THREADS)
     images, _ = pictures(COUNTS[network])
@@ -84,8 +84,9 @@ def gflop(network: str) -> float:
     """Of one picture's convolutions and products."""
     import keras
 
-    from pipeline import backbones, cuts
-    from pipeline.backbones import keras_application
+    from pipeline.features import cuts
+    from pipeline.networks import backbones
+    from pipeline.networks.backbones import keras_application
 
     model = backbones.build(keras_application.Config(name=network, weights=None), SIZE_PX, 0).model
     kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import side_by_side
-from pipeline import runtime
+from pipeline.features.store import Config, Store
+from pipeline.networks import runtime
 
 SIZE_PX, EPOCHS, BATCH, CLASSES, THREADS = 160, 4, 32, 5, 2
 CASES = {
@@ -96,10 +97,12 @@ def plain(name: str, cut: str, count: int, tuned: bool = False) -> float:
 def ours(name: str, cut: str, count: int) -> float:
     """Seconds an epoch on the activations of the cut."""
     runtime.configure(0, THREADS)
-    from pipeline import activations, backbones, cuts, fitting, heads, steps
-    from pipeline.backbones import keras_application
-    from pipeline.examples import Examples
-    from pipeline.training import Training
+    from pipeline.features import activations, cuts
+    from pipeline.networks import backbones, heads
+    from pipeline.networks.backbones import keras_application
+    from pipeline.training import fitting, steps
+    from pipeline.training.examples import Examples
+    from pipeline.training.settings import Training
 
     images, labels = pictures(count)
     body = backbones.build(keras_application.Config(name=name, weights=None), SIZE_PX, 0)
@@ -119,7 +122,7 @@ def ours(name: str, cut: str, count: int) -> float:
 
     steps.train = timed
     with tempfile.TemporaryDirectory() as folder:
-        store = activations.Store(activations.Config(), Path(folder))
+        store = Store(Config(), Path(folder))
         source = activations.Source(body.model, images, BATCH, THREADS, "", "")
         kept = activations.below(store, source, chosen.at, np.arange(count))
         one = np.arange(1)
@@ -147,8 +150,9 @@ def measure(name: str) -> side_by_side.Figures:
 
 def theory(case: str) -> float:
     """(1 + 2 T) / 3 T."""
-    from pipeline import backbones, cuts
-    from pipeline.backbones import keras_application
+    from pipeline.features import cuts
+    from pipeline.networks import backbones
+    from pipeline.networks.backbones import keras_application
 
     name, cut, _ = CASES[case]
     model = backbones.build(keras_application.Config(name=name, weights=None), SIZE_PX, 0).model
@@ -167,8 +171,9 @@ def possible(case: str) -> float:
     import keras
     import tensorflow as tf
 
-    from pipeline import backbones, cuts, heads
-    from pipeline.backbones import keras_application
+    from pipeline.features import cuts
+    from pipeline.networks import backbones, heads
+    from pipeline.networks.backbones import keras_application
 
     name, cut, _ = CASES[case]
     images, labels = pictures(BATCH)

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import side_by_side
-from pipeline import runtime
+from pipeline.features.store import Config, Store
+from pipeline.networks import runtime
 
 TRAIN, VAL, SIZE_PX, EPOCHS, BATCH, CLASSES = 1000, 200, 160, 10, 32, 5
 
@@ -68,10 +69,12 @@ def plain(tuned: bool) -> side_by_side.Figures:
 
 def ours() -> side_by_side.Figures:
     """Features once, then the head on them."""
-    from pipeline import activations, backbones, fitting, heads
-    from pipeline.backbones import keras_application
-    from pipeline.examples import Examples
-    from pipeline.training import Training
+    from pipeline.features import activations
+    from pipeline.networks import backbones, heads
+    from pipeline.networks.backbones import keras_application
+    from pipeline.training import fitting
+    from pipeline.training.examples import Examples
+    from pipeline.training.settings import Training
 
     images, labels = pictures()
     config = keras_application.Config(name="MobileNetV2", weights=None)
@@ -79,7 +82,7 @@ def ours() -> side_by_side.Figures:
     head = heads.build(heads.Config(units=[128], dropout=0.2), body.model.output_shape[1], CLASSES)
     ends = [time.perf_counter()]
     with tempfile.TemporaryDirectory() as folder:
-        store = activations.Store(activations.Config(), Path(folder))
+        store = Store(Config(), Path(folder))
         source = activations.Source(body.model, images, BATCH, 2, "", "")
         last = body.model.layers[-1].name
         features = activations.below(store, source, last, np.arange(len(images)))

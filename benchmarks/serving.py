@@ -27,8 +27,9 @@ import psutil
 import requests
 
 from benchmarks import side_by_side, workshop
-from pipeline import config, sources
-from pipeline.classifier import Classifier
+from pipeline import config
+from pipeline.intake import sources
+from pipeline.serving.classifier import Classifier
 
 PRESETS = {
     "default": "digits, glyph_cnn",

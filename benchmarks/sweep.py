@@ -36,7 +36,7 @@ def plain(data: Path, head: Path) -> dict[str, Any]:
     import optuna
     import tensorflow as tf
 
-    from pipeline.manifest import Manifest
+    from pipeline.data.manifest import Manifest
 
     tf.config.threading.set_intra_op_parallelism_threads(2)
     manifest = Manifest(data)
@@ -113,7 +113,7 @@ def plain(data: Path, head: Path) -> dict[str, Any]:
 
 def ours(folder: Path, workers: int) -> dict[str, Any]:
     """The command; memory is that of the worker that ran a trial, after it."""
-    words = ["use.sampler=grid", "use.pruner=none", f"sweep.cuts=[{','.join(CUTS)}]"]
+    words = ["sampler.use=grid", "pruner.use=none", f"sweep.cuts=[{','.join(CUTS)}]"]
     words.append("~sweep.space.finetune.learning_rate")
     words.append(f"+sweep.space.finetune.learning_rate=[{','.join(map(repr, RATES))}]")
     words += [

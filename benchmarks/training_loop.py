@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import side_by_side
-from pipeline import runtime
+from pipeline.networks import runtime
 
 CASES = {"head": 1000, "block_16": 256}
 VAL, EPOCHS, BATCH, CLASSES = 100, 12, 32, 5
@@ -22,8 +22,9 @@ VAL, EPOCHS, BATCH, CLASSES = 100, 12, 32, 5
 
 def network(case: str) -> Any:
     """What is trained: (B, ...) -> (B, K)."""
-    from pipeline import backbones, cuts, heads
-    from pipeline.backbones import keras_application
+    from pipeline.features import cuts
+    from pipeline.networks import backbones, heads
+    from pipeline.networks.backbones import keras_application
 
     body = backbones.build(keras_application.Config(name="MobileNetV2", weights=None), 160, 0).model
     head = heads.build(heads.Config(), body.output_shape[1], CLASSES)
@@ -39,8 +40,8 @@ def measure(name: str) -> side_by_side.Figures:
     import keras
     import tensorflow as tf
 
-    from pipeline import steps
-    from pipeline.examples import Examples, batches
+    from pipeline.training import steps
+    from pipeline.training.examples import Examples, batches
 
     way, _, case = name.partition(" ")
     model = network(case)

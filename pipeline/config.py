@@ -1,97 +1,81 @@
 """params.yaml and conf/ and the command line -> one checked config. The only file that knows Hydra.
 
-Layers, later ones win: the schema's defaults, the file that `use` picks of each
-group in conf/, params.yaml, the command line. `dvc repro`, `dvc exp run -S` and
-`python -m pipeline STAGE key=value` therefore mean the same.
+Layers, later ones win: the schema's defaults, the file that each section's `use` picks in
+conf/, params.yaml, the command line. `dvc repro`, `dvc exp run -S` and
+`python -m pipeline STAGE section.key=value` therefore mean the same.
 """
 
 import importlib
-import os
 import pkgutil
 import re
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 from yaml import YAMLError
 
-from pipeline import backbones, sources
-from pipeline.activations import Config as Activations
-from pipeline.augmentation import Config as Augment
-from pipeline.demo import Config as Demo
+from pipeline import settings
+from pipeline.commands.demo import Config as Demo
+from pipeline.commands.pretrain import Config as Pretrain
+from pipeline.commands.serve import Config as Serve
 from pipeline.errors import InputError
-from pipeline.gate import Config as Promote
-from pipeline.heads import Config as Head
-from pipeline.pretrain import Config as Pretrain
-from pipeline.server import Config as Serve
+from pipeline.features.augmentation import Config as Augment
+from pipeline.features.store import Config as Activations
+from pipeline.finetuning.settings import Config as Finetune
+from pipeline.intake import sources
+from pipeline.networks import backbones
+from pipeline.networks.heads import Config as Head
+from pipeline.release.gate import Config as Promote
+from pipeline.settings import setting
 from pipeline.stages.evaluate import Config as Evaluate
 from pipeline.stages.extract_features import Config as ExtractFeatures
-from pipeline.stages.finetune import Config as Finetune
 from pipeline.stages.prepare import Config as Prepare
 from pipeline.stages.train_head import Config as TrainHead
+from pipeline.storage.outputs import PARAMS
 from pipeline.sweep.settings import Config as Sweep
 from pipeline.sweep.settings import Pruner, Sampler
-from pipeline.tracking_store import Config as Tracking
+from pipeline.tracking.store import Config as Tracking
 
 CONF = Path(__file__).parents[1] / "conf"
-PARAMS = Path("params.yaml")
-GROUPS = ("data", "backbone", "head", "augment", "tracking", "sampler", "pruner")
-
-
-@dataclass
-class Use:
-    """Section `use`: one file of each group in conf/."""
-
-    data: str = "???"
-    backbone: str = "???"
-    head: str = "???"
-    augment: str = "none"
-    tracking: str = "mlflow"
-    sampler: str = "tpe"
-    pruner: str = "median"
-
-
-@dataclass
-class Inputs:
-    """Section `inputs`: what DVC watches outside the code."""
-
-    data: str = "???"
-    backbone: str = "???"
+_KINDS = {"data": sources, "backbone": backbones}
+# Sections that no result depends on.
+_BESIDE = (
+    *("tracking", "pretrain", "activations", "sweep", "sampler", "pruner"),
+    *("promote", "serve", "demo"),
+)
+_OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@/]*(=.*)?", re.DOTALL)
 
 
 @dataclass
 class Config:
-    """Everything. One section a stage, one for each group, and what they share.
+    """Everything: a section a noun, a section a stage, and what they share."""
 
-    Attributes:
-        seed: Of splits, first weights, order and dropout.
-        threads: Of TensorFlow.
-    """
-
-    seed: int = 0
-    threads: int = 2
-    use: Use = field(default_factory=Use)
-    inputs: Inputs = field(default_factory=Inputs)
+    seed: int = setting(0, "Of splits, first weights, order, dropout and views.", least=0)
+    threads: int = setting(2, "Of TensorFlow; the last bits of results depend on it.", least=1)
     data: Any = None
     backbone: Any = None
     head: Head = field(default_factory=Head)
     augment: Augment = field(default_factory=Augment)
-    tracking: Tracking = field(default_factory=Tracking)
     prepare: Prepare = field(default_factory=Prepare)
     extract_features: ExtractFeatures = field(default_factory=ExtractFeatures)
     train_head: TrainHead = field(default_factory=TrainHead)
     finetune: Finetune = field(default_factory=Finetune)
     evaluate: Evaluate = field(default_factory=Evaluate)
     activations: Activations = field(default_factory=Activations)
+    tracking: Tracking = field(default_factory=Tracking)
     sweep: Sweep = field(default_factory=Sweep)
     sampler: Sampler = field(default_factory=Sampler)
     pruner: Pruner = field(default_factory=Pruner)
@@ -100,78 +84,92 @@ class Config:
     demo: Demo = field(default_factory=Demo)
     pretrain: Pretrain = field(default_factory=Pretrain)
 
+    def essentials(self) -> dict[str, Any]:
+        """The part that results depend on, as nested plain values."""
+        return {name: value for name, value in asdict(self).items() if name not in _BESIDE}
 
-def application(
-    name: str, overrides: Sequence[str], task: Callable[[Config], None], help_text: str
-) -> None:
-    """Run a task as a Hydra application: `--cfg job`, `--help` and overrides work.
+    def flat(self) -> dict[str, Any]:
+        """Full name -> value of every setting that results depend on."""
+        return dict(_flat(self.essentials(), ""))
 
-    Args:
-        name: Of the task, for the help.
-        overrides: The command line after the task's name.
-        task: Called with the composed config.
-        help_text: First lines of `--help`.
+
+def compose(overrides: Sequence[str] = ()) -> Config:
+    """The config of params.yaml in the working folder and of the command line.
 
     Raises:
         InputError: A key, type, value or choice that does not exist.
     """
-    _register(help_text)
-    if any(word in ("-m", "--multirun") for word in overrides):
-        raise InputError(
-            "one run at a time, got --multirun: queue several with "
-            "dvc exp run --queue -S 'finetune.learning_rate=choice(1e-4,1e-3)'"
-        )
-    options, unknown = get_args_parser().parse_known_args(list(overrides))
-    _check_form([*unknown, *options.overrides])
-    arguments, _ = _with_groups(list(overrides))
-    # Hydra reads the command line itself, and prints errors itself unless told not to.
-    sys.argv = [f"python -m pipeline {name}", *arguments]
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-
-    composed: list[DictConfig] = []
-
-    def entry(config: DictConfig) -> None:
-        composed.append(config)
-
-    with _explained():
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(entry)()
-    if composed:  # not with --help or --cfg
-        task(_checked(composed[0]))
+    try:
+        composed: Any = OmegaConf.to_object(_composed(overrides))
+    except MissingMandatoryValue as error:
+        raise _without_value(str(error.full_key)) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_one_line(error)) from error
+    assert isinstance(composed, Config)
+    settings.check(composed, "")
+    return composed
 
 
-def compose(overrides: Sequence[str] = ()) -> Config:
-    """The config that `application` would give its task.
+def as_yaml(overrides: Sequence[str] = ()) -> str:
+    """What `compose` reads, as YAML; references such as ${oc.env:NAME} stay unresolved."""
+    try:
+        return OmegaConf.to_yaml(_composed(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_one_line(error)) from error
 
-    Raises:
-        InputError: As `application`.
+
+def is_override(word: str) -> bool:
+    """Whether a word of the command line sets something: `section.key=value` or `~section.key`."""
+    key = word.lstrip("+~").partition("=")[0].partition(".")[0]
+    return bool(_OVERRIDE.fullmatch(word)) and ("=" in word or word[0] == "~") and key in SECTIONS
+
+
+def described(section: str, config: Config | None = None) -> list[settings.Described]:
+    """The settings of a section.
+
+    Args:
+        section: Name of the section, or of a setting that belongs to none.
+        config: Tells the kind of `data` and `backbone`; without it, only what all kinds share.
     """
-    _register("")
-    _check_form(overrides)
-    arguments, _ = _with_groups(list(overrides))
-    with _explained(), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return _checked(hydra.compose("config", arguments))
+    if section in ("seed", "threads"):
+        return [one for one in settings.described(Config(), "") if one.name == section]
+    shown = getattr(Config(), section)
+    if section in _KINDS:
+        shared = {"data": sources.SourceConfig, "backbone": backbones.BackboneConfig}[section]
+        chosen = getattr(config, section, None)
+        shown = type(chosen)() if chosen else shared()
+    return list(settings.described(shown, section))
 
 
-class _explained:
-    """Turn Hydra's and OmegaConf's errors into one line."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, (HydraException, OmegaConfBaseException)):
-            raise InputError(_one_line(error)) from error
+def choices(group: str) -> list[str]:
+    """What a section's `use` takes: the files of its folder in conf/."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def _register(help_text: str) -> None:
+@cache
+def _groups() -> dict[str, str]:
+    """Sections with a folder in conf/ -> the choice where nobody makes one."""
+    groups = dict.fromkeys(_KINDS, settings.REQUIRED)
+    for name, value in vars(Config()).items():
+        if hasattr(value, "use"):
+            groups[name] = value.use
+    return groups
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    for word in overrides:
+        _check_form(word)
+    params = _params()
     store = ConfigStore.instance()
     store.store("schema", Config)
-    for group, package in (("data", sources), ("backbone", backbones)):
+    for group, package in _KINDS.items():
         for module in pkgutil.iter_modules(package.__path__):
             kind = importlib.import_module(f"{package.__name__}.{module.name}")
             store.store(module.name, kind.Config, group=f"kind/{group}")
-    store.store("params", _params())
-    OmegaConf.register_new_resolver("pipeline_help", lambda: help_text, replace=True)
+    store.store("params", params)
+    picked = [f"{group}={choice}" for group, choice in _chosen(params, overrides)]
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", [*picked, *overrides])
 
 
 def _params() -> DictConfig:
@@ -182,63 +180,75 @@ def _params() -> DictConfig:
         )
     try:
         params = OmegaConf.load(PARAMS)
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise InputError(f"{PARAMS} must be YAML: {_one_line(error)}") from error
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise InputError(f"{PARAMS} must be YAML: {' '.join(str(error).split())}") from error
     if not isinstance(params, DictConfig):
-        raise InputError(f"{PARAMS} must hold sections such as use and prepare, got a list")
+        raise InputError(f"{PARAMS} must hold sections such as data and prepare, got a list")
+    _refuse_old_spelling(params)
     for key in sorted(OmegaConf.missing_keys(params)):
         raise _without_value(key)
     return params
 
 
-def _check_form(words: Sequence[str]) -> None:
-    for word in words:
-        if word.startswith(("-", "=")) or not (word.startswith("~") or "=" in word):
-            raise InputError(
-                f"settings have the form section.key=value, got {word!r}: --help lists them"
-            )
-
-
-def _with_groups(overrides: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Make `use.data=x` and `data=x` pick a file of conf/data, wherever it is said."""
-    use = _params().get("use") or {}
-    choices = {group: use.get(group) or getattr(Use, group) for group in GROUPS}
-    rest = []
-    for word in overrides:
-        key, _, value = word.partition("=")
-        group = key.removeprefix("use.")
-        if group in GROUPS and value:
-            choices[group] = value
-        else:
-            rest.append(word)
-    for group, choice in choices.items():
-        _check_choice(group, str(choice))
-    picked = [f"{group}={choice}" for group, choice in choices.items()]
-    return [*picked, *(f"use.{word}" for word in picked), *rest], choices
-
-
-def _check_choice(group: str, choice: str) -> None:
-    options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-    if choice in options:
+def _refuse_old_spelling(params: DictConfig) -> None:
+    """Say what to write instead of the sections `use` and `inputs` of version 0.1."""
+    old = {name: params.get(name) for name in ("use", "inputs") if name in params}
+    if not old:
         return
-    near = get_close_matches(choice, options, n=1)
+    use, inputs = (old.get(name) or {} for name in ("use", "inputs"))
+    new: dict[str, dict[str, str]] = {}
+    for group in _groups():
+        if group in use:
+            new.setdefault(group, {})["use"] = str(use[group])
+        if group in inputs:
+            new.setdefault(group, {})["path"] = str(inputs[group])
+    lines = [
+        f"{group}: {{{', '.join(f'{key}: {value}' for key, value in values.items())}}}"
+        for group, values in new.items()
+    ]
+    if use.get("tracking") == "none":
+        lines.append("tracking: {enabled: false}")
     raise InputError(
-        f"use.{group} must be one of {', '.join(options)}, got {choice!r}"
-        + (
-            f": did you mean {near[0]}?"
-            if near
-            else f": pick one, or add conf/{group}/{choice}.yaml"
-        )
+        f"{PARAMS} has one section a noun, got the sections {' and '.join(old)} of an earlier "
+        f"version: remove them and write {'; '.join(lines) or 'data: {use: ..., path: ...}'}"
     )
 
 
-def _checked(composed: DictConfig) -> Config:
-    try:
-        config = OmegaConf.to_object(composed)
-    except MissingMandatoryValue as error:
-        raise _without_value(str(error.full_key)) from error
-    assert isinstance(config, Config)
-    return config
+def _check_form(word: str) -> None:
+    key, _, value = word.lstrip("+~").partition("=")
+    if not _OVERRIDE.fullmatch(word) or not ("=" in word or word[0] == "~"):
+        raise InputError(
+            f"settings have the form section.key=value, got {word!r}: --help lists them"
+        )
+    first, _, rest = key.partition(".")
+    if key in _groups():
+        raise InputError(f"{key} is a section with settings of its own, got {word}: {key}.use=...")
+    if first == "use" and rest == "tracking":
+        raise InputError(f"use.tracking is now tracking.enabled, true or false, got {word}")
+    if first in ("use", "inputs") and rest in _groups():
+        new = f"{rest}.{'use' if first == 'use' else 'path'}"
+        raise InputError(f"{key} is now {new}, got {word}: write {new}={value}")
+
+
+def _chosen(params: DictConfig, overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Section -> its file in conf/, as the schema, params.yaml or the command line says."""
+    for group, default in _groups().items():
+        section = params.get(group)
+        choice = section.get("use", default) if isinstance(section, DictConfig) else default
+        for word in overrides:
+            key, _, value = word.lstrip("+").partition("=")
+            if key == f"{group}.use":
+                choice = value.strip("'\"")
+        if choice == settings.REQUIRED:
+            raise _without_value(f"{group}.use")
+        options = choices(group)
+        if choice not in options:
+            near = get_close_matches(str(choice), options, n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"or add conf/{group}/{choice}.yaml"
+            raise InputError(
+                f"{group}.use must be one of {', '.join(options)}, got {choice!r}: {remedy}"
+            )
+        yield group, str(choice)
 
 
 def _without_value(key: str) -> InputError:
@@ -249,20 +259,15 @@ def _without_value(key: str) -> InputError:
 
 def _one_line(error: BaseException) -> str:
     """What is wrong, with the full key: Hydra wraps OmegaConf's errors, which have it."""
-    told = [str(error)]
-    cause = error.__cause__ or error.__context__
-    while cause is not None:
-        told.append(str(cause))
-        cause = cause.__cause__ or cause.__context__
-    text = next((one for one in reversed(told) if "full_key:" in one), told[0])
-    found = re.search(r"full_key: (\S+)", text)
-    key = found.group(1) if found else ""
-    details = ("full_key:", "object_type=", "reference_type=", "In 'params'", "See https")
-    lines = [line.strip() for line in text.splitlines()]
-    text = " ".join(line for line in lines if line and not line.startswith(details))
-    if key and re.search(r"Key '.*' (is )?not in", text):
+    causes = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
+    told = next((c for c in causes if getattr(c, "full_key", None)), error)
+    key = str(getattr(told, "full_key", None) or "")
+    text = str(getattr(told, "msg", None) or told).splitlines()[0]
+    if key and isinstance(told, (ConfigAttributeError, ConfigKeyError)):
         section = key.rpartition(".")[0]
-        known = _settings(section)
+        known = _names(section)
         near = get_close_matches(key, known, n=1)
         return f"{key} is no setting: {section or 'the config'} has {', '.join(known)}" + (
             f"; did you mean {near[0]}?" if near else ""
@@ -272,10 +277,22 @@ def _one_line(error: BaseException) -> str:
     return f"{key}: {text}" if key and key not in text else text
 
 
-def _settings(section: str) -> list[str]:
+def _names(section: str) -> list[str]:
     """Full names of the settings of a section, as far as the schema tells."""
     schema = OmegaConf.structured(Config)
     node = OmegaConf.select(schema, section) if section else schema
     if not isinstance(node, DictConfig):
-        return [f"those of {section}.kind"]
+        return [f"those of {section}.use"]
     return [f"{section}.{name}" if section else f"{name}" for name in map(str, node)]
+
+
+def _flat(value: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, inner in value.items():
+        if isinstance(inner, dict) and inner:
+            yield from _flat(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", inner
+
+
+SECTIONS = tuple(vars(Config()))
+"""Names of all sections, and of the settings that belong to none."""

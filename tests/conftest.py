@@ -31,14 +31,14 @@ import offline  # noqa: E402
 
 offline.refuse_network()
 
-from pipeline import tracking_store  # noqa: E402
+from pipeline.tracking import store  # noqa: E402
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _tensorflow() -> None:
-    from pipeline import runtime
+    from pipeline.networks import runtime
 
     runtime.configure(0, 2)
 
@@ -130,7 +130,7 @@ def copied(repository: Path, folder: Path) -> Path:
     """A copy of a finished pipeline."""
     shutil.copytree(repository, folder, symlinks=True)
     with chdir(folder):  # so that its runs know where they are now
-        tracking_store.follow_project()
+        store.follow_project()
     return folder
 
 

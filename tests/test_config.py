@@ -24,12 +24,12 @@ def edited(path: Path, before: str, after: str) -> None:
 
 
 def test_later_layers_win(params: Path) -> None:
-    assert config.compose(["use.head=mlp"]).head.units == [128]
-    assert config.compose(["use.head=linear"]).head.units == []
-    assert config.compose(["head=linear"]).use.head == "linear"
+    assert config.compose(["head.use=mlp"]).head.units == [128]
+    assert config.compose(["head.use=linear"]).head.units == []
+    assert config.compose(["head=linear"]).head.use == "linear"
     edited(params, "head: {}", "head: {units: [7]}")
-    assert config.compose(["use.head=linear"]).head.units == [7]
-    assert config.compose(["use.head=linear", "head.units=[9]"]).head.units == [9]
+    assert config.compose(["head.use=linear"]).head.units == [7]
+    assert config.compose(["head.use=linear", "head.units=[9]"]).head.units == [9]
 
 
 def test_numbers_are_read_as_dvc_reads_them(params: Path) -> None:
@@ -49,9 +49,9 @@ MISTAKES = [
     ("prepare=3", "prepare is a section", "got 3"),
     ("foo=1", "foo is no setting", "the config has seed, threads"),
     ("data.foo=1", "data.foo is no setting", ""),
-    ("use.data=digit", "use.data must be one of", "got 'digit': did you mean digits?"),
-    ("backbone=zzz", "use.backbone must be one of", "add conf/backbone/zzz.yaml"),
-    ("use.backbone=keras_application", "backbone.name has no value ('???')", "backbone.name=..."),
+    ("data.use=digit", "data.use must be one of", "got 'digit': did you mean digits?"),
+    ("backbone=zzz", "backbone.use must be one of", "add conf/backbone/zzz.yaml"),
+    ("backbone.use=keras_application", "backbone.name has no value ('???')", "backbone.name=..."),
     ("finetune.cut=???", "finetune.cut has no value ('???')", "set it in params.yaml"),
     ("nonsense", "the form section.key=value, got 'nonsense'", "--help lists them"),
     ("=3", "got '=3'", ""),
@@ -76,7 +76,7 @@ def test_a_mistake_on_the_command_line(word: str, rule: str, remedy: str) -> Non
         ("image_size: 8", "image_size: big", "prepare.image_size: Value 'big'"),
         ("seed: 0", "sed: 0", "sed is no setting: the config has seed"),
         ("seed: 0", "seed: [", "params.yaml must be YAML"),
-        ("data: digits", "data: nope", "use.data must be one of archive"),
+        ("data: digits", "data: nope", "data.use must be one of archive"),
         ("head: {}", "head: {unit: 3}", "head.unit is no setting"),
         ("cut: block", "cut: ??? # block", "finetune.cut has no value ('???')"),
     ],

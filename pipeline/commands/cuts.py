@@ -1,28 +1,39 @@
-"""The table of a backbone's cut points, for people who choose one."""
+"""List where a backbone can be cut, and what each cut costs and saves.
+
+For each cut point, from the pictures up: the size of the activations there, the share of the
+work and of the parameters below it, and how much faster an epoch of fine-tuning above it is on
+cached activations, in theory. Needs no weights.
+
+    python -m pipeline cuts backbone.use=resnet50
+"""
+
+from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
-from pipeline import backbones, cuts
+from pipeline.networks import backbones, runtime
 
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.features.cuts import CutPoint
+
+SECTIONS = ("backbone",)
 _USUAL_SIZE_PX = 224
 
 
-def show(backbone: Any, image_size: int, seed: int) -> None:
-    """Print the cut points of a backbone, shallow to deep; needs no weights.
+def run(config: Config) -> None:
+    """Print the cut points of the backbone, shallow to deep."""
+    runtime.configure(config.seed, config.threads)
+    from pipeline.features import cuts
 
-    Args:
-        backbone: `Config` of one of `pipeline.backbones`.
-        image_size: Side of the pictures in px; 224 instead where it is too small for
-            the networks of keras.applications.
-        seed: Of the random weights.
-    """
+    backbone, image_size = config.backbone, config.prepare.image_size
     if hasattr(backbone, "weights"):
         backbone = replace(backbone, weights=None)
     if backbone.kind == "keras_application" and image_size < 32:
-        image_size = _USUAL_SIZE_PX
-    built = backbones.build(backbone, image_size, seed)
+        image_size = _USUAL_SIZE_PX  # the prepared pictures are too small for these networks
+    built = backbones.build(backbone, image_size, config.seed)
     points = cuts.describe(built.model)
     rows = _rows(points)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -34,7 +45,7 @@ def show(backbone: Any, image_size: int, seed: int) -> None:
         print("  ".join(aligned).rstrip())
 
 
-def _rows(points: list[cuts.CutPoint]) -> list[tuple[str, ...]]:
+def _rows(points: list[CutPoint]) -> list[tuple[str, ...]]:
     names = ("cut point", "index", "block", "activations", "kB", "FLOPs below", "parameters below")
     rows: list[tuple[str, ...]] = [(*names, "speed-up")]
     for point in points:

@@ -1,6 +1,8 @@
-"""A page for people: drop a picture, see what the champion says of it and where it looks.
+"""Show a page to drop pictures on: what the champion says of them and where it looks.
 
-pyfunc + Grad-CAM -> a Gradio page, on this machine only unless told otherwise.
+On this machine only, unless `demo.host` says otherwise. Needs Gradio, which `make demo` installs.
+
+    python -m pipeline demo demo.port=7860
 """
 
 from __future__ import annotations
@@ -12,16 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import ports, registry, sources
+from pipeline.commands import ports
+from pipeline.data.images import Pixels
+from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
-from pipeline.http_guard import LIMITS
-from pipeline.images import Pixels
-from pipeline.manifest import Manifest
-from pipeline.outputs import ROOT
+from pipeline.intake import sources
+from pipeline.release import registry
+from pipeline.serving.http_guard import LIMITS
+from pipeline.settings import setting
+from pipeline.storage.outputs import ROOT
 
 if TYPE_CHECKING:
     import gradio
 
+    from pipeline.config import Config as Everything
+
+SECTIONS = ("demo",)
 _EXAMPLES = 10
 _BATCH = 32
 _HEIGHT_PX = 320
@@ -31,20 +39,18 @@ _CSS = "#picture img {width: 100%; height: 100%; object-fit: contain}"
 
 @dataclass
 class Config:
-    """Section `demo`.
+    """Section `demo`."""
 
-    Attributes:
-        model: Such as models:/NAME/2; null is the champion of `promote.name`.
-        host: Address to listen on; 0.0.0.0 for all, which lets anybody in.
-        port: Where.
-    """
-
-    model: str | None = None
-    host: str = "127.0.0.1"
-    port: int = 7860
+    model: str | None = setting(
+        None, "Such as models:/NAME/2; null is the champion of promote.name."
+    )
+    host: str = setting(
+        "127.0.0.1", "Address to listen on; 0.0.0.0 for all, which lets anybody in."
+    )
+    port: int = setting(7860, "Port to listen on.", least=1, most=65535)
 
 
-def run(config: Any) -> None:
+def run(config: Everything) -> None:
     """Show the page until it is stopped.
 
     Args:
@@ -83,11 +89,11 @@ class Answerer:
     """What the page shows of pictures.
 
     Args:
-        model: The pyfunc of `pipeline.serving`.
+        model: The pyfunc of `pipeline.serving.pyfunc`.
     """
 
     def __init__(self, model: Any) -> None:
-        from pipeline.gradcam import GradCam
+        from pipeline.evaluation.gradcam import GradCam
 
         self._model = model
         self._classifier = model.get_raw_model()
@@ -120,7 +126,7 @@ class Answerer:
         return [one["probabilities"] for one in told], maps, reasons
 
     def _map(self, path: Path, label: str) -> Pixels | None:
-        from pipeline.gradcam import overlay
+        from pipeline.evaluation.gradcam import overlay
 
         if self._cam.layer is None:
             return None
@@ -172,7 +178,7 @@ def _path(payload: Any) -> str | None:
     return payload.path if payload else None
 
 
-def _examples(config: Any) -> list[str]:
+def _examples(config: Everything) -> list[str]:
     """Some pictures of the test split, of as many classes as possible; none if there is none."""
     if not (ROOT / "prepare").is_dir():
         return []

@@ -1,6 +1,12 @@
-"""Export a classifier to other runtimes, each checked against Keras on the test pictures.
+"""Write the trained classifier for other runtimes, each checked against Keras.
 
-model.keras + outputs/prepare -> SavedModel, ONNX, TFLite, TFLite in integers, their agreement.
+Each export is run on pictures of the test split (at most 500) and put in place only if it agrees
+with Keras; if one does not, the exit code is 1. All take (B, H, W, 3) float32 RGB in [0, 255] and
+give (B, K) probabilities, except tflite_int8: one picture at a time, uint8 in and out, as
+accelerators without float arithmetic need it (the input and output tensors hold scale and zero
+point).
+
+    python -m pipeline export onnx tflite
 """
 
 from __future__ import annotations
@@ -16,19 +22,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline import model_file, outputs, runtime
-from pipeline.classifier import MODEL
+from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
-from pipeline.export_check import TOLERANCE, Agreement, Check
-from pipeline.export_formats import FORMATS, Source
-from pipeline.manifest import Manifest
+from pipeline.export.agreement import TOLERANCE, Agreement, Check
+from pipeline.export.formats import FORMATS, Source
+from pipeline.networks import model_file, runtime
+from pipeline.release import registry
+from pipeline.serving.classifier import MODEL
+from pipeline.storage import digests, outputs, tables
 
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+SECTIONS = ("tracking",)
 OUT = Path("exported")
 PREPARED = outputs.ROOT / "prepare"
 _CALIBRATION_PICTURES = 200
@@ -36,22 +48,42 @@ _TEST_PICTURES = 500
 _CARD, _AGREEMENT = "classifier.json", "agreement.json"
 
 
-def main(arguments: Sequence[str], model_file_of: Callable[[str], Path]) -> int:
-    """Run the command; returns 1 if a format could not be exported.
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the formats, the model, and where they go."""
+    parser.add_argument(
+        "formats",
+        nargs="*",
+        metavar="FORMAT",
+        help=f"{', '.join(FORMATS)} (default all)",
+    )
+    parser.add_argument(
+        "--model",
+        default=str(MODEL),
+        help=f"a .keras file (default {MODEL}), or models:/NAME@champion in the registry",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=OUT, metavar="FOLDER", help=f"where to (default {OUT}/)"
+    )
+    parser.add_argument(
+        "--min-agreement",
+        type=float,
+        default=0.95,
+        metavar="SHARE",
+        help="of the pictures that tflite_int8 must put in Keras' class (default 0.95); the other "
+        f"formats must for all, and give the probabilities within {TOLERANCE}",
+    )
 
-    Args:
-        arguments: The command line after `export`.
-        model_file_of: From what `--model` says to the file.
-    """
-    options = _parser().parse_args(arguments)
+
+def run(options: argparse.Namespace, compose: Callable[[], Config]) -> int:
+    """Export what the command line names; returns 1 if a format could not be exported."""
     if not 0 <= options.min_agreement <= 1:
         raise InputError(f"--min-agreement must be between 0 and 1, got {options.min_agreement}")
-    path = model_file_of(options.model)
+    path = registry.model_file(options.model, compose)
     card = model_file.read_card(path)
     manifest = _manifest(card)
     names = list(_available(options.formats))
     runtime.configure(0, card.threads)
-    from pipeline.inference import Forward
+    from pipeline.networks.forward import Forward
 
     model, card = model_file.load(path)
     train = _evenly(manifest.indices("train"), _CALIBRATION_PICTURES)
@@ -65,7 +97,7 @@ def main(arguments: Sequence[str], model_file_of: Callable[[str], Path]) -> int:
     )
     print(f"{'keras':13}{check.keras(path)}  {options.model}")
     basis = {
-        "model_sha256": outputs.file_sha256(path),
+        "model_sha256": digests.file_sha256(path),
         "images_sha256": manifest.images_sha256,
     }
 
@@ -152,7 +184,7 @@ def _describe(
     told["networks"] |= {name: asdict(agreement) for name, agreement in found.items()}
     for name, content in ((_CARD, described), (_AGREEMENT, told)):
         with outputs.replacing_file(out / name) as aside:
-            outputs.write_json(aside, content)
+            tables.write_json(aside, content)
 
 
 def _tell_foreign(out: Path) -> None:
@@ -216,38 +248,3 @@ def _evenly(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
 
 def _replacing(path: Path) -> AbstractContextManager[Path]:
     return outputs.replacing_file(path) if path.suffix else outputs.replacing(path)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline export",
-        description="Write the trained classifier for other runtimes. Each export is run on "
-        f"pictures of the test split (at most {_TEST_PICTURES}) and put in place only if it agrees "
-        "with Keras; if one does not, the exit code is 1. All take (B, H, W, 3) float32 RGB in "
-        "[0, 255] and give (B, K) probabilities, except tflite_int8: one picture at a time, uint8 "
-        "in and out, as accelerators without float arithmetic need it (input and output tensor "
-        "say by which scale and zero point).",
-    )
-    parser.add_argument(
-        "formats",
-        nargs="*",
-        metavar="FORMAT",
-        help=f"{', '.join(FORMATS)} (default all)",
-    )
-    parser.add_argument(
-        "--model",
-        default=str(MODEL),
-        help=f"a .keras file (default {MODEL}), or models:/NAME@champion in the registry",
-    )
-    parser.add_argument(
-        "--out", type=Path, default=OUT, metavar="FOLDER", help=f"where to (default {OUT}/)"
-    )
-    parser.add_argument(
-        "--min-agreement",
-        type=float,
-        default=0.95,
-        metavar="SHARE",
-        help="of the pictures that tflite_int8 must put in Keras' class (default 0.95); the other "
-        f"formats must for all, and give the probabilities within {TOLERANCE}",
-    )
-    return parser

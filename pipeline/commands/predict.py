@@ -1,6 +1,8 @@
-"""Classify pictures with a trained model, through the code that training decoded them with.
+"""Classify pictures: label and probabilities, as evaluate computes them.
 
-files, folders, patterns, lists -> label and probabilities, on standard output.
+Files that are no pictures are reported and do not stop the rest; the exit code is then 1.
+
+    python -m pipeline predict some.jpg a_folder/ 'photos/**/*.png' --csv
 """
 
 from __future__ import annotations
@@ -13,15 +15,21 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 from tqdm import tqdm
 
-from pipeline import model_file
-from pipeline.classifier import MODEL, Classifier
+from pipeline.data.images import BadPicture, Pixels
 from pipeline.errors import InputError
-from pipeline.images import BadPicture, Pixels
+from pipeline.networks import model_file
+from pipeline.release import registry
+from pipeline.serving.classifier import MODEL, Classifier
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+SECTIONS = ("tracking",)
 
 
 @dataclass(frozen=True)
@@ -49,20 +57,39 @@ class Prediction:
         return dict(ranked[:count])
 
 
-def main(arguments: Sequence[str], model_file_of: Callable[[str], Path]) -> int:
-    """Run the command; returns 1 if any file could not be classified.
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what is classified, by which model, and how it is shown."""
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="a picture, a folder, a pattern ('photos/**/*.jpg'), a csv file with a column path, "
+        "or - for names on standard input, one a line",
+    )
+    parser.add_argument(
+        "--top-k",
+        type=int,
+        metavar="K",
+        help="tell the K most probable classes (default 3; with --json all)",
+    )
+    parser.add_argument(
+        "--model",
+        default=str(MODEL),
+        help=f"a .keras file (default {MODEL}), or models:/NAME@champion in the registry",
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line")
+    form.add_argument("--csv", action="store_true", help="a table with every probability in full")
 
-    Args:
-        arguments: The command line after `predict`.
-        model_file_of: From what `--model` says to the file.
-    """
-    options = _parser().parse_args(arguments)
+
+def run(options: argparse.Namespace, compose: Callable[[], Config]) -> int:
+    """Classify what the command line names; returns 1 if any file could not be classified."""
     if options.top_k is not None and options.top_k < 1:
         raise InputError(f"--top-k must be at least 1, got {options.top_k}")
     files = list(_files(options.paths))
     if not files:
         raise InputError(f"predict needs pictures, found none in {', '.join(options.paths)}")
-    model = model_file_of(options.model)
+    model = registry.model_file(options.model, compose)
     found = predict(model, files)
     if options.json:
         return _write_json(found, options.top_k, sys.stdout)
@@ -170,33 +197,3 @@ def _write_csv(found: Iterator[Prediction], classes: list[str], target: TextIO) 
         values = [str(one.probabilities[name]) if not one.error else "" for name in classes]
         writer.writerow([one.path, one.label, *values, one.error])
     return int(failed > 0)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline predict",
-        description="Classify pictures: label and probabilities, as evaluate computes them. "
-        "Files that are no pictures are reported; the exit code is then 1.",
-    )
-    parser.add_argument(
-        "paths",
-        nargs="+",
-        metavar="PATH",
-        help="a picture, a folder, a pattern ('photos/**/*.jpg'), a csv file with a column path, "
-        "or - for names on standard input, one a line",
-    )
-    parser.add_argument(
-        "--top-k",
-        type=int,
-        metavar="K",
-        help="tell the K most probable classes (default 3; with --json all)",
-    )
-    parser.add_argument(
-        "--model",
-        default=str(MODEL),
-        help=f"a .keras file (default {MODEL}), or models:/NAME@champion in the registry",
-    )
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one JSON object a line")
-    form.add_argument("--csv", action="store_true", help="a table with every probability in full")
-    return parser

@@ -1,21 +1,33 @@
-"""Pre-train glyph_cnn on rendered letters: A-Z and a-z in the fonts that matplotlib ships.
+"""Regenerate the weights of glyph_cnn, bit for bit.
 
-seed -> pipeline/backbones/glyph_cnn.weights.h5, the same bytes each time.
+Trains the network on rendered letters: A-Z and a-z in the fonts that matplotlib ships.
+
+    python -m pipeline pretrain
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from pipeline.backbones import glyph_cnn
-from pipeline.images import Pixels
-from pipeline.outputs import file_sha256, replacing_file
+from pipeline.data.images import Pixels
+from pipeline.networks import runtime
+from pipeline.networks.backbones import glyph_cnn
+from pipeline.settings import setting
+from pipeline.storage.digests import file_sha256
+from pipeline.storage.outputs import replacing_file
 
+if TYPE_CHECKING:
+    from pipeline.config import Config as Everything
+
+SECTIONS = ("pretrain", "seed")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 SIZE_PX = 8
 _CANVAS_PX = 64
@@ -25,24 +37,24 @@ _CELLS = 4
 
 @dataclass
 class Config:
-    """Section `pretrain`.
+    """Section `pretrain`."""
 
-    Attributes:
-        letters: How many pictures to render.
-        epochs: Passes over them.
-        batch_size: Pictures a step.
-        learning_rate: Of Adam, decayed to zero along a cosine.
-        path: Where the weights go.
-    """
-
-    letters: int = 36000
-    epochs: int = 10
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    path: str = str(glyph_cnn.WEIGHTS.relative_to(Path(__file__).parents[1]))
+    letters: int = setting(36000, "How many pictures to render.", least=10)
+    epochs: int = setting(10, "Passes over them.", least=1)
+    batch_size: int = setting(64, "Pictures a step.", least=1)
+    learning_rate: float = setting(2e-3, "Of Adam, decayed to zero along a cosine.", above=0)
+    path: str = setting(
+        str(glyph_cnn.WEIGHTS.relative_to(Path(__file__).parents[2])), "Where the weights go."
+    )
 
 
-def run(config: Config, *, seed: int) -> dict[str, float]:
+def run(config: Everything) -> None:
+    """Render, train, write the weights."""
+    runtime.configure(config.seed, config.threads)
+    pretrain(config.pretrain, seed=config.seed)
+
+
+def pretrain(config: Config, *, seed: int) -> dict[str, float]:
     """Render, train, write the weights.
 
     Returns:

@@ -1,7 +1,9 @@
-"""One page that tells of a pipeline run: works offline, everything is inside.
+"""Write outputs/report.html of the present outputs, as evaluate does.
 
-outputs of all stages + config + timings -> report.html. It lies beside the outputs, not in
-one: commit and timings may change where no result does.
+One page with everything inside, which works offline. It lies beside the outputs, not in one:
+commit and timings may change where no result does.
+
+    python -m pipeline report
 """
 
 from __future__ import annotations
@@ -11,19 +13,23 @@ import csv
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from omegaconf import OmegaConf
 
-from pipeline import manifest, provenance
+from pipeline.data import manifest
+from pipeline.data.manifest import KEPT, SPLITS
 from pipeline.errors import InputError
-from pipeline.manifest import KEPT, SPLITS
-from pipeline.metrics import LOWER_IS_BETTER
-from pipeline.outputs import ROOT, digest, replacing_file
-from pipeline.run_records import essentials
-from pipeline.stages import STAGES
+from pipeline.evaluation.metrics import LOWER_IS_BETTER
+from pipeline.storage.digests import digest
+from pipeline.storage.outputs import ROOT, STAGES, replacing_file
+from pipeline.tracking import provenance
 
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+SECTIONS: tuple[str, ...] = ()
 PATH = ROOT / "report.html"
 
 _PLOTS = {
@@ -39,7 +45,14 @@ _MODELS = ("head_only", "fine_tuned", "from_scratch")
 _VERSIONS = ("tensorflow", "keras", "numpy", "scikit-learn", "mlflow", "dvc", "optuna")
 
 
-def write(config: Any, timings: dict[str, float]) -> Path:
+def run(config: Config) -> None:
+    """Write the page, with the timings that the tracking store knows."""
+    from pipeline.tracking import runs
+
+    print(write(config, runs.timings(config)))
+
+
+def write(config: Config, timings: dict[str, float]) -> Path:
     """Write the page of the outputs that are there; returns its path.
 
     Args:
@@ -63,7 +76,7 @@ def write(config: Any, timings: dict[str, float]) -> Path:
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
     )
     text = pages.get_template("report.html").render(
-        title=f"{config.use.data}, {config.use.backbone}, cut {config.finetune.cut}",
+        title=f"{config.data.use}, {config.backbone.use}, cut {config.finetune.cut}",
         split=config.evaluate.split,
         pictures=sum(row.split == config.evaluate.split for row in kept),
         classes=manifest.read_classes(prepared / "classes.txt"),
@@ -82,7 +95,7 @@ def write(config: Any, timings: dict[str, float]) -> Path:
         quarantine=_table(prepared / "quarantine.csv"),
         lineage=_lineage(),
         timings=timings,
-        config=OmegaConf.to_yaml(OmegaConf.create(essentials(config))),
+        config=OmegaConf.to_yaml(OmegaConf.create(config.essentials())),
     )
     with replacing_file(PATH) as aside:
         aside.write_text(text, encoding="utf-8")

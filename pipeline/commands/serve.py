@@ -1,4 +1,10 @@
-"""The champion over HTTP: MLflow's scoring server, on this machine only unless told otherwise."""
+"""Answer over HTTP with the champion, through MLflow's scoring server.
+
+On this machine only, unless `serve.host` says otherwise. There is no password: put it behind a
+server that asks for one before others can reach it.
+
+    python -m pipeline serve serve.port=5001
+"""
 
 from __future__ import annotations
 
@@ -7,48 +13,43 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from pipeline import ports, registry, tracking_store
-from pipeline.errors import InputError
-from pipeline.http_guard import LIMITS
+from pipeline.commands import ports
+from pipeline.release import registry
+from pipeline.serving.http_guard import LIMITS
+from pipeline.settings import setting
+from pipeline.tracking import store
+
+if TYPE_CHECKING:
+    from pipeline.config import Config as Everything
+
+SECTIONS = ("serve",)
 
 
 @dataclass
 class Config:
-    """Section `serve`.
+    """Section `serve`."""
 
-    Attributes:
-        model: Such as models:/NAME/2; null is the champion of `promote.name`.
-        host: Address to listen on; 0.0.0.0 for all, which lets anybody in.
-        port: Where.
-        workers: Processes. Requests share a forward pass within one, and it uses `threads`
-            processors: more are for machines with many.
-        timeout_s: After which a request is given up.
-        max_picture_mb: Of a picture's file.
-        max_request_mb: Of all of a request.
-    """
-
-    model: str | None = None
-    host: str = "127.0.0.1"
-    port: int = 5001
-    workers: int = 1
-    timeout_s: int = 60
-    max_picture_mb: int = LIMITS["max_picture_mb"]
-    max_request_mb: int = LIMITS["max_request_mb"]
-
-    def check(self) -> None:
-        """Check what types cannot say.
-
-        Raises:
-            InputError: A value out of its range.
-        """
-        for name in ("workers", "timeout_s", "max_picture_mb", "max_request_mb"):
-            if getattr(self, name) < 1:
-                raise InputError(f"serve.{name} must be at least 1, got {getattr(self, name)}")
+    model: str | None = setting(
+        None, "Such as models:/NAME/2; null is the champion of promote.name."
+    )
+    host: str = setting(
+        "127.0.0.1", "Address to listen on; 0.0.0.0 for all, which lets anybody in."
+    )
+    port: int = setting(5001, "Port to listen on.", least=1, most=65535)
+    workers: int = setting(
+        1,
+        "Processes. Requests share a forward pass within one, and it uses `threads` processors: "
+        "more are for machines with many.",
+        least=1,
+    )
+    timeout_s: int = setting(60, "After which a request is given up.", least=1)
+    max_picture_mb: int = setting(LIMITS["max_picture_mb"], "Of a picture's file.", least=1)
+    max_request_mb: int = setting(LIMITS["max_request_mb"], "Of all of a request.", least=1)
 
 
-def serve(config: Any) -> None:
+def run(config: Everything) -> None:
     """Replace this process by `mlflow models serve`.
 
     Args:
@@ -57,14 +58,13 @@ def serve(config: Any) -> None:
     Raises:
         InputError: There is no such model, or the port is taken.
     """
-    settings: Config = config.serve
-    settings.check()
+    settings = config.serve
     ports.check(settings.host, settings.port, "serve.port")
     uri = registry.champion_or(settings.model, config.promote.name, config.tracking)
     limits = {name: getattr(settings, name) for name in LIMITS}
     environment = {
         **os.environ,
-        "MLFLOW_TRACKING_URI": tracking_store.store(config.tracking),
+        "MLFLOW_TRACKING_URI": store.address(config.tracking),
         "SERVING_MODEL_CONFIG": json.dumps(limits),
         "TF_CPP_MIN_LOG_LEVEL": "3",
         # MLflow starts uvicorn by its name.

@@ -6,17 +6,28 @@ manifest.csv + images.npy + classes.txt <-> `Manifest`. Knows nothing of sources
 import csv
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.images import Fit, Pixels
 from pipeline.errors import InputError
-from pipeline.images import Fit, Pixels
+from pipeline.storage.tables import write_table
 
-SPLITS = ("train", "val", "test")
+
+class Split(StrEnum):
+    """What a picture is used for."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+
+
+SPLITS = tuple(split.value for split in Split)
 
 KEPT = ("ok", "duplicate")
 """The verdicts whose pictures have a row in images.npy."""
@@ -110,14 +121,6 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
     extra = list(rows[0].extra) if rows else []
     lines = ([getattr(row, name) for name in COLUMNS] + list(row.extra.values()) for row in rows)
     write_table(path, [*COLUMNS, *extra], lines)
-
-
-def write_table(path: Path, columns: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
-    """Write a csv file whose bytes are the same on every platform."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(lines)
 
 
 def read_classes(path: Path) -> list[str]:

@@ -9,10 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import backbones, workspace
-from pipeline.manifest import Manifest
-from pipeline.outputs import file_sha256
-from pipeline.training import Training
+from pipeline.data.manifest import Manifest
+from pipeline.networks import backbones
+from pipeline.storage import workspace
+from pipeline.storage.digests import file_sha256
+from pipeline.training.settings import Training
 
 if TYPE_CHECKING:
     import keras
@@ -42,8 +43,9 @@ def train(
     """
     import keras
 
-    from pipeline import fitting, heads
-    from pipeline.examples import Examples
+    from pipeline.networks import heads
+    from pipeline.training import fitting
+    from pipeline.training.examples import Examples
 
     data = Manifest(prepared)
     known = backbones.build(backbone, data.image_size, seed).model

@@ -15,7 +15,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.images import Pixels
+from pipeline.data.images import Pixels
 
 
 class GradCam:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import curves, figures, manifest, metrics
-from pipeline.images import Pixels
-from pipeline.manifest import Manifest
-from pipeline.metrics import Labels
+from pipeline.data.images import Pixels
+from pipeline.data.manifest import Manifest
+from pipeline.evaluation import figures, metrics
+from pipeline.evaluation.metrics import Labels
+from pipeline.storage import tables
+from pipeline.training import curves
 
 if TYPE_CHECKING:
     import keras
@@ -92,7 +94,7 @@ def _confusion(
 ) -> None:
     predicted = [data.classes[index] for index in probabilities.argmax(axis=1)]
     actual = [data.classes[index] for index in labels]
-    manifest.write_table(
+    tables.write_table(
         folder / "confusion.csv", ("actual", "predicted"), zip(actual, predicted, strict=True)
     )
     counts = metrics.confusion(labels, probabilities)
@@ -160,7 +162,7 @@ def _heat_maps(
     model: keras.Model,
 ) -> None:
     """Grad-CAM of the surest mistakes, and beside it of right answers."""
-    from pipeline.gradcam import GradCam, overlay
+    from pipeline.evaluation.gradcam import GradCam, overlay
 
     cam = GradCam(model)
     right = np.setdiff1d(np.arange(len(rows)), mistakes)

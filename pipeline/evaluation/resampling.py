@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline import metrics
-from pipeline.metrics import Floats, Labels
+from pipeline.evaluation import metrics
+from pipeline.evaluation.metrics import Floats, Labels
 
 LEVEL = 0.95
 _CHUNK = 4_000_000

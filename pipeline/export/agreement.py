@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from pipeline.data.images import Pixels
 from pipeline.errors import InputError
-from pipeline.export_formats import FORMATS, Floats, Network
-from pipeline.images import Pixels
+from pipeline.export.formats import FORMATS, Floats, Network
 
 TOLERANCE = 1e-3
 """Of probabilities in float32: sums in another order stay far below it."""

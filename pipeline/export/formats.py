@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline.images import Pixels
+from pipeline.data.images import Pixels
 
 if TYPE_CHECKING:
     import keras

@@ -7,149 +7,16 @@ stored shallower one's, not from the pictures. Knows nothing of training.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import augmentation, outputs, workspace
-from pipeline.arrays import RowWriter
-
-Key = dict[str, Any]
-
-
-@dataclass
-class Config:
-    """Section `activations`.
-
-    Attributes:
-        max_gb: What the store may take; the least recently used go first.
-    """
-
-    max_gb: float = 20.0
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One array of the store.
-
-    Attributes:
-        folder: Where it lies.
-        key: Everything it depends on.
-        size: In bytes.
-        used: When it was last read, in seconds since 1970.
-    """
-
-    folder: Path
-    key: Key
-    size: int
-    used: float
-
-
-class Store:
-    """A folder of arrays, each named after everything that it depends on.
-
-    Any number of processes may read and write it at once: an entry is written
-    aside under a lock and renamed last. On disk an entry that is removed while it is
-    memory-mapped stays readable for who has it.
-
-    Args:
-        config: Section `activations`.
-        root: The folder; in the project's work folder if None.
-
-    Attributes:
-        hits: How many activations were asked for and there.
-        misses: How many were asked for and had to be computed.
-    """
-
-    def __init__(self, config: Config, root: Path | None = None) -> None:
-        self.root = root or workspace.root() / ".work" / "activations"
-        self.max_bytes = int(config.max_gb * 1e9)
-        self.hits = self.misses = 0
-
-    def get(self, key: Key) -> NDArray[Any] | None:
-        """The stored array, memory-mapped, or None."""
-        path = self._folder(key) / "activations.npy"
-        try:
-            array: NDArray[Any] = np.load(path, mmap_mode="r")
-            os.utime(path)
-        except FileNotFoundError:
-            return None
-        return array
-
-    def put(
-        self,
-        key: Key,
-        row_shape: tuple[int, ...],
-        count: int,
-        batches: Iterator[NDArray[Any]],
-        dtype: str = "float32",
-    ) -> NDArray[Any]:
-        """Store an array, unless another process has done so by now.
-
-        Args:
-            key: Everything it depends on.
-            row_shape: Of one row.
-            count: How many rows will come: what must go is removed before.
-            batches: The rows; not touched if the array is there.
-            dtype: What the rows are stored as.
-
-        Returns:
-            (count, *row_shape), memory-mapped.
-        """
-        folder = self._folder(key)
-        with outputs.locked(folder):
-            stored = self.get(key)
-            if stored is None:
-                self._make_room(np.dtype(dtype).itemsize * count * int(np.prod(row_shape)))
-                with outputs.replacing(folder) as aside:
-                    with RowWriter(aside / "activations.npy", row_shape, np.dtype(dtype)) as rows:
-                        for batch in batches:
-                            rows.append(batch)
-                    outputs.write_json(aside / "key.json", key)
-                stored = self.get(key)
-        assert stored is not None
-        return stored
-
-    def entries(self) -> list[Entry]:
-        """What is stored, least recently used first."""
-        found = []
-        for path in self.root.glob("[0-9a-f]*/activations.npy"):
-            try:
-                state = path.stat()
-                key = json.loads((path.parent / "key.json").read_text(encoding="utf-8"))
-            except FileNotFoundError:  # removed meanwhile by another process
-                continue
-            found.append(Entry(path.parent, key, state.st_size, state.st_mtime))
-        return sorted(found, key=lambda entry: entry.used)
-
-    def clear(self) -> None:
-        """Remove everything."""
-        for entry in self.entries():
-            self._remove(entry)
-
-    def _make_room(self, wanted: int) -> None:
-        entries = self.entries()
-        total = sum(entry.size for entry in entries)
-        for entry in entries:
-            if total + wanted <= self.max_bytes:
-                break
-            self._remove(entry)
-            total -= entry.size
-
-    def _remove(self, entry: Entry) -> None:
-        shutil.rmtree(entry.folder, ignore_errors=True)
-        (self.root / f".{entry.folder.name}.lock").unlink(missing_ok=True)
-
-    def _folder(self, key: Key) -> Path:
-        text = json.dumps(key, sort_keys=True)
-        return self.root / hashlib.sha256(text.encode()).hexdigest()[:32]
+from pipeline.features import augmentation
+from pipeline.features.store import Key, Store
+from pipeline.networks import runtime
 
 
 @dataclass(frozen=True)
@@ -161,7 +28,7 @@ class Source:
         images: (N, H, W, 3) uint8.
         batch_size: Pictures of a forward pass.
         threads: Of TensorFlow.
-        backbone_sha256: Digest of the backbone's weights.
+        backbone_sha256: Digest of the backbone, `Backbone.sha256`.
         images_sha256: Digest of the pictures.
     """
 
@@ -174,9 +41,6 @@ class Source:
 
     def key(self, cut: str, rows: NDArray[np.int64], precision: str = "float32") -> Key:
         """Everything that the activations of some pictures at a cut depend on."""
-        import keras
-        import tensorflow as tf
-
         return {
             "backbone": self.model.name,
             "backbone_sha256": self.backbone_sha256,
@@ -184,10 +48,9 @@ class Source:
             "cut": cut,
             "images_sha256": self.images_sha256,
             "image_size": int(self.images.shape[1]),
-            "keras": keras.version(),
             "precision": precision,
             "rows": _digest(rows),
-            "tensorflow": tf.version.VERSION,
+            **runtime.versions(),
             "threads": self.threads,
         }
 
@@ -207,8 +70,8 @@ def below(
     Returns:
         (M, h, w, C), memory-mapped.
     """
-    from pipeline import cuts
-    from pipeline.inference import Forward
+    from pipeline.features import cuts
+    from pipeline.networks.forward import Forward
 
     stored = store.get(source.key(cut, rows, precision))
     if stored is not None:
@@ -232,7 +95,7 @@ def below(
     return store.put(key, forward.output_shape, len(rows), batches, precision)
 
 
-def views(
+def views_of(
     store: Store,
     source: Source,
     rows: NDArray[np.int64],
@@ -251,9 +114,6 @@ def views(
     Returns:
         A source of M pictures for each view from 1 on.
     """
-    import keras
-    import tensorflow as tf
-
     made = []
     for number in range(1, augment.count):
         depends = f"{source.images_sha256} {_digest(rows)} {augment.digest(seed, number)}"
@@ -263,9 +123,8 @@ def views(
             "cut": f"view {number}",
             "images_sha256": name,
             "image_size": int(source.images.shape[1]),
-            "keras": keras.version(),
             "precision": "uint8",
-            "tensorflow": tf.version.VERSION,
+            **runtime.versions(),
         }
         shape = tuple(source.images.shape[1:])
         drawn = _drawn(source.images, rows, augment, seed, number)

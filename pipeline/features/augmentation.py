@@ -10,7 +10,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.errors import InputError
+from pipeline.settings import setting
 
 if TYPE_CHECKING:
     import keras
@@ -27,18 +28,21 @@ Pixels = NDArray[np.uint8]
 
 @dataclass
 class Config:
-    """Section `augment`.
+    """Section `augment`."""
 
-    Attributes:
-        views: Versions of each training picture, the picture itself being one: each is
-            computed once and kept, and every epoch trains on another. 0 for a fresh one in
-            every epoch, which fine-tuning cannot keep.
-        layers: Random layers of Keras, each `Name: {argument: value}`, applied in order to
-            pictures in [0, 255].
-    """
-
-    views: int = 4
-    layers: list[Any] = field(default_factory=list)
+    use: str = setting("none", "How training pictures are varied.", group="augment")
+    views: int = setting(
+        4,
+        "Versions of each training picture, the picture itself being one: each is computed "
+        "once and kept, and every epoch trains on another. 0 draws a fresh one in every epoch, "
+        "which fine-tuning cannot keep.",
+        least=0,
+    )
+    layers: list[Any] = setting(
+        [],
+        "Random layers of Keras, each `Name: {argument: value}`, applied in order to pictures "
+        "in [0, 255].",
+    )
 
     @property
     def count(self) -> int:
@@ -49,18 +53,6 @@ class Config:
     def fresh(self) -> bool:
         """Whether every epoch draws anew."""
         return bool(self.layers) and self.views == 0
-
-    def check(self) -> None:
-        """Check what types cannot say.
-
-        Raises:
-            InputError: A negative number of views.
-        """
-        if self.views < 0:
-            raise InputError(
-                f"augment.views must be at least 1, or 0 for fresh ones every epoch, "
-                f"got {self.views}"
-            )
 
     def digest(self, seed: int, view: int) -> str:
         """What a view depends on beside the pictures."""
@@ -105,55 +97,6 @@ class Augmenter:
                 chosen = rows[start : start + 32]
                 yield self(np.asarray(images[chosen]), [seed, number, start])
                 bar.update(len(chosen))
-
-
-class Rows:
-    """Some rows of an array, read when they are asked for.
-
-    Args:
-        array: (N, ...), memory-mapped or not.
-        rows: (M,) which of them.
-    """
-
-    def __init__(self, array: Any, rows: NDArray[np.int64]) -> None:
-        self._array, self._rows = array, rows
-        self.shape, self.dtype = (len(rows), *array.shape[1:]), array.dtype
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        return np.asarray(self._array[self._rows[rows]])
-
-
-class Views:
-    """Inputs that show each example another of its views in every epoch.
-
-    In epoch e example i is seen as view e mod K of a permutation of its own.
-
-    Args:
-        arrays: K arrays: (M, ...) each.
-        seed: Of the permutations.
-    """
-
-    def __init__(self, arrays: list[Any], seed: int) -> None:
-        self._arrays = arrays
-        self._views = np.zeros(len(arrays[0]), dtype=np.int64)
-        places = np.tile(np.arange(len(arrays)), (len(arrays[0]), 1))
-        self._orders = np.random.default_rng([seed, len(arrays)]).permuted(places, axis=1)
-        self.shape = arrays[0].shape
-
-    def begin(self, epoch: int) -> None:
-        """Choose the views of an epoch, counted from 0."""
-        self._views = self._orders[:, epoch % len(self._arrays)]
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        found = np.empty((len(rows), *self.shape[1:]), self._arrays[0].dtype)
-        views = self._views[rows]
-        for view in np.unique(views):
-            mine = views == view
-            found[mine] = self._arrays[view][rows[mine]]
-        return found
 
 
 class Fresh:

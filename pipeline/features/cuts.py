@@ -16,8 +16,8 @@ from typing import Any
 
 import keras
 
-from pipeline import graph
 from pipeline.errors import InputError
+from pipeline.networks import graph
 
 _BLOCK = re.compile(
     r"(?:[a-z]+_)*?(?:conv\d+_|stage_\d+_)?(?:block|expanded_conv)_?\d+[a-z]?(?![a-z])"

@@ -4,17 +4,9 @@ sizes + costs -> a decision in words. Knows nothing of models.
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from pipeline.errors import InputError
-
-
-class Cache(StrEnum):
-    """Setting `finetune.cache`."""
-
-    auto = "auto"
-    always = "always"
-    never = "never"
+from pipeline.finetuning.settings import Cache
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from pipeline.metrics import Labels
+from pipeline.evaluation.metrics import Labels
 
 if TYPE_CHECKING:
     import keras

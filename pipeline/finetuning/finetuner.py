@@ -13,7 +13,6 @@ import shutil
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,75 +20,27 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from pipeline import activations, augmentation, curves, workspace
-from pipeline.activations import Source, Store
-from pipeline.augmentation import Rows
-from pipeline.caching import Cache, Decision, decide
+from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
-from pipeline.manifest import Manifest
-from pipeline.outputs import file_sha256
-from pipeline.training import Training
+from pipeline.features import activations, augmentation
+from pipeline.features.activations import Source
+from pipeline.features.store import Store
+from pipeline.finetuning.cache_decision import Decision, decide
+from pipeline.finetuning.settings import BatchNorm, Config, Precision
+from pipeline.storage import workspace
+from pipeline.storage.digests import file_sha256
+from pipeline.training import curves, examples
+from pipeline.training.examples import Rows
 
 if TYPE_CHECKING:
     import keras
 
-    from pipeline.backbones import Backbone
-    from pipeline.cuts import Cut
-    from pipeline.examples import Examples
-    from pipeline.fitting import Fitted
+    from pipeline.features.cuts import Cut
+    from pipeline.networks.backbones import Backbone
+    from pipeline.training.examples import Examples
+    from pipeline.training.fitting import Fitted
 
 _KEPT_TRACES = 12
-
-
-class Precision(StrEnum):
-    """Setting `finetune.precision`."""
-
-    float32 = "float32"
-    float16 = "float16"
-
-
-@dataclass
-class Config(Training):
-    """Section `finetune`: see also `Training`.
-
-    Attributes:
-        cut: Layer from which on the backbone trains: a name, an index as Keras
-            counts, {blocks: N} for the last N blocks, or `none` to keep the head-only model.
-        batch_norm: `frozen`, or `train` to let BatchNormalization above the cut learn
-            and move its statistics.
-        cache: Whether the activations below the cut are computed once and kept: `auto`
-            decides by disk and time, `always`, or `never`.
-        precision: What kept activations are stored as: float16 takes half the disk, and
-            training then differs from training without a cache.
-        calibrate: Whether the finished classifier gets a temperature, fitted on the
-            validation split, that makes it as sure as it is right.
-    """
-
-    learning_rate: float = 1e-4
-    epochs: int = 20
-    patience: int = 5
-    cut: Any = "none"
-    batch_norm: str = "frozen"
-    cache: Cache = Cache.auto
-    precision: Precision = Precision.float32
-    calibrate: bool = False
-
-    def check(self, section: str) -> None:
-        """Check what types cannot say.
-
-        Raises:
-            InputError: A value out of its range.
-        """
-        super().check(section)
-        if self.batch_norm not in ("frozen", "train"):
-            raise InputError(
-                f"{section}.batch_norm must be frozen or train, got {self.batch_norm!r}"
-            )
-
-    @property
-    def head_only(self) -> bool:
-        """Whether nothing is fine-tuned."""
-        return self.cut in (None, "none")
 
 
 @dataclass(frozen=True)
@@ -131,14 +82,13 @@ class Finetuner:
         seed: int,
         threads: int,
     ) -> None:
-        augment.check()
         self.data = Manifest(prepared)
         self._body, self._store, self._augment, self._seed = body, store, augment, seed
         self._start = [variable.numpy() for variable in body.model.variables]
         self._traced: OrderedDict[str, tuple[keras.Model, keras.Model]] = OrderedDict()
         self._key = {
             "augment": asdict(augment) if augment.layers else None,
-            "backbone": body.weights_sha256,
+            "backbone": body.sha256,
             "batch_size": batch_size,
             "seed": seed,
             "threads": threads,
@@ -150,7 +100,7 @@ class Finetuner:
             images=self.data.images,
             batch_size=batch_size,
             threads=threads,
-            backbone_sha256=body.weights_sha256,
+            backbone_sha256=body.sha256,
             images_sha256=self.data.images_sha256,
         )
         self._rows = {split: self.data.indices(split) for split in ("train", "val")}
@@ -171,9 +121,9 @@ class Finetuner:
         """
         import keras
 
-        from pipeline import cuts, fitting
+        from pipeline.features import cuts
+        from pipeline.training import fitting
 
-        config.check("finetune")
         model = self._body.model
         top = keras.saving.load_model(head / "head.keras", compile=False)
         if model.output_shape != top.input_shape:
@@ -188,7 +138,7 @@ class Finetuner:
             kept = json.loads((head / "summary.json").read_text(encoding="utf-8"))
             best = {name: kept[name] for name in ("val_loss", "val_accuracy")}
             return Tuned(top, fitting.Fitted([], 0, best), False)
-        batch_norm = config.batch_norm == "train"
+        batch_norm = config.batch_norm == BatchNorm.train
         cut = cuts.resolve(model, config.cut, batch_norm)
         cuts.freeze(model, cut.trainable, batch_norm)
         cached = self._decide(config, cut)
@@ -216,8 +166,9 @@ class Finetuner:
         self, cut: Cut, batch_norm: bool, cached: bool, top: keras.Model
     ) -> tuple[keras.Model, keras.Model]:
         """What trains above a cut, and the head in it with the weights of `top`."""
-        from pipeline import cuts, heads
-        from pipeline.frozen import FrozenBelow
+        from pipeline.features import cuts
+        from pipeline.finetuning.frozen import FrozenBelow
+        from pipeline.networks import heads
 
         name = json.dumps([cut.at, cut.trainable, batch_norm, cached, top.get_config()])
         if name not in self._traced:
@@ -234,7 +185,7 @@ class Finetuner:
 
     def _examples(self, config: Config, cut: Cut, cached: bool) -> tuple[Examples, Examples]:
         """What is trained on and what is judged on: pictures, or activations at the cut."""
-        from pipeline.examples import Examples
+        from pipeline.training.examples import Examples
 
         data, train, val = self.data, self._rows["train"], self._rows["val"]
         labels, every = (data.labels[train], data.labels[val]), np.arange(len(train))
@@ -242,7 +193,7 @@ class Finetuner:
             augmenter = augmentation.Augmenter(self._augment)
             fresh = augmentation.Fresh(Rows(data.images, train), augmenter, self._seed)
             return Examples(fresh, every, labels[0]), Examples(data.images, val, labels[1])
-        views = activations.views(self._store, self._source, train, self._augment, self._seed)
+        views = activations.views_of(self._store, self._source, train, self._augment, self._seed)
 
         def inputs(source: Source, rows: NDArray[np.int64]) -> Any:
             if not cached:
@@ -250,7 +201,7 @@ class Finetuner:
             return activations.below(self._store, source, cut.at, rows, str(config.precision))
 
         shown = [inputs(self._source, train), *(inputs(view, every) for view in views)]
-        one = augmentation.Views(shown, self._seed) if views else shown[0]
+        one = examples.Views(shown, self._seed) if views else shown[0]
         return (
             Examples(one, every, labels[0]),
             Examples(inputs(self._source, val), np.arange(len(val)), labels[1]),
@@ -258,7 +209,7 @@ class Finetuner:
 
     def _decide(self, config: Config, cut: Cut) -> bool:
         """Whether activations are kept; tells why."""
-        from pipeline import cuts
+        from pipeline.features import cuts
 
         name = self._body.model.name
         print(f"cut at {cut.at}: {len(cut.trainable)} layers of {name} train", flush=True)

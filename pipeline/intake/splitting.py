@@ -9,8 +9,8 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.data.manifest import SPLITS, Row
 from pipeline.errors import InputError
-from pipeline.manifest import SPLITS, Row
 
 # A picture found in several given splits stays where it must not be lost: a
 # test split keeps its size, and training never sees what is tested.

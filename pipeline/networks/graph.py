@@ -6,6 +6,8 @@ tensors. A node has `operation`, `input_tensors`, `outputs`, `arguments`, `is_in
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,9 +28,8 @@ def _openable(model: keras.Model, taken: set[str]) -> set[int]:
     """The models inside a model whose layers can take their place; adds these to `taken`."""
     found: set[int] = set()
     for inner in {id(node.operation): node.operation for node in nodes(model)}.values():
-        graph = getattr(inner, "_functional", None) or inner
         one_input = len(getattr(inner, "inputs", None) or ()) == 1
-        if not (isinstance(inner, keras.Model) and one_input and hasattr(graph, "_nodes_by_depth")):
+        if not (isinstance(inner, keras.Model) and one_input and is_graph(inner)):
             continue
         own = {node.operation.name for node in nodes(inner) if not node.is_input}
         if not own & taken:
@@ -58,6 +59,59 @@ def cut_nodes(model: keras.Model) -> Iterator[Any]:
         own = [id(tensor) for tensor in node.outputs]
         if alive == own and isinstance(node.operation, keras.layers.Layer):
             yield node
+
+
+def digest(model: keras.Model) -> str:
+    """Digest of what a model computes beside its weights: operations, settings, connections.
+
+    Layers without weights, such as a Rescaling, change the result and no weight. Names play
+    no part: Keras numbers the unnamed layers of a process in the order of their making.
+    """
+    return hashlib.sha256(json.dumps(_described(model), sort_keys=True).encode()).hexdigest()
+
+
+def _described(model: keras.Model) -> list[Any]:
+    """Each call of a model: which operation with which settings, on which earlier outputs."""
+    places: dict[int, int] = {}
+    operations: dict[int, int] = {}  # a shared layer is called twice with the same weights
+    calls: list[Any] = []
+    for node in nodes(model):
+        operation = node.operation
+        number = operations.setdefault(id(operation), len(operations))
+        arguments = keras.tree.map_structure(
+            lambda part: {"output": places[id(part)]} if id(part) in places else repr(part),
+            [list(node.arguments.args), dict(node.arguments.kwargs)],
+        )
+        for tensor in node.outputs:
+            places[id(tensor)] = len(places)
+        inner = isinstance(operation, keras.Model) and is_graph(operation)
+        settings = _described(operation) if inner else _settings(operation)
+        shapes = [[str(tensor.shape), str(tensor.dtype)] for tensor in node.outputs]
+        calls.append([number, type(operation).__name__, settings, arguments, shapes])
+    return calls
+
+
+def is_graph(model: keras.Model) -> bool:
+    """Whether a model is made of calls that can be looked at, as Functional and Sequential are."""
+    return hasattr(getattr(model, "_functional", None) or model, "_nodes_by_depth")
+
+
+def _settings(operation: Any) -> Any:
+    try:
+        settings = operation.get_config()
+    except NotImplementedError:  # of a kind that cannot be saved either
+        settings = {}
+    return _unnamed(settings)
+
+
+def _unnamed(value: Any) -> Any:
+    """Settings as plain values, without the names that Keras gives."""
+    if isinstance(value, dict):
+        left = {k: v for k, v in value.items() if k not in ("name", "shared_object_id")}
+        return {str(key): _unnamed(inner) for key, inner in left.items()}
+    if isinstance(value, (list, tuple)):
+        return [_unnamed(inner) for inner in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
 
 
 def segments(model: keras.Model) -> dict[int, int]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.errors import InputError
+from pipeline.settings import REQUIRED, setting
 
 if TYPE_CHECKING:
     import keras
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Config:
-    """Section `head`.
+    """Section `head`."""
 
-    Attributes:
-        units: Sizes of the hidden relu layers; none for a linear head.
-        dropout: Share of each hidden layer's outputs dropped while training.
-    """
-
-    units: list[int] = field(default_factory=list)
-    dropout: float = 0.0
+    use: str = setting(REQUIRED, "The new top of the network.", group="head")
+    units: list[int] = setting(
+        [], "Sizes of the hidden relu layers; none for a linear head.", least=1
+    )
+    dropout: float = setting(
+        0.0, "Share of each hidden layer's outputs dropped while training.", least=0, below=1
+    )
 
 
 def build(config: Config, features: int, classes: int) -> keras.Model:
@@ -34,18 +34,10 @@ def build(config: Config, features: int, classes: int) -> keras.Model:
 
     Returns:
         (B, D) -> (B, K) probabilities.
-
-    Raises:
-        InputError: A size below 1, or a dropout that is no share.
     """
     import keras
     from keras import layers
 
-    if any(units < 1 for units in config.units) or not 0 <= config.dropout < 1:
-        raise InputError(
-            f"head.units must be at least 1 and head.dropout in [0, 1), got {list(config.units)} "
-            f"and {config.dropout}"
-        )
     entry = x = keras.Input((features,), name="features_in")
     for place, units in enumerate(config.units, start=1):
         x = layers.Dense(units, activation="relu", name=f"head_dense{place}")(x)
@@ -68,6 +60,6 @@ def join(body: keras.Model, head: keras.Model, name: str) -> keras.Model:
     """
     import keras
 
-    from pipeline.graph import replay
+    from pipeline.networks.graph import replay
 
     return keras.Model(body.inputs[0], replay(head, body.outputs[0]), name=name)

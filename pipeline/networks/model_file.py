@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.data.images import Fit
 from pipeline.errors import InputError
-from pipeline.images import Fit
-from pipeline.outputs import replacing_file
+from pipeline.storage.outputs import replacing_file
 
 if TYPE_CHECKING:
     import keras

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from pipeline.errors import InputError
+from pipeline.storage import workspace
 
 
 def configure(seed: int, threads: int) -> None:
@@ -33,6 +34,23 @@ def configure(seed: int, threads: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)
+
+
+def versions() -> dict[str, str]:
+    """Which libraries compute, on which kind of processor: the last bits depend on them."""
+    import keras
+    import tensorflow as tf
+
+    devices = [
+        tf.config.experimental.get_device_details(device).get("device_name", device.device_type)
+        for device in tf.config.list_physical_devices()
+        if device.device_type != "CPU"
+    ]
+    return {
+        "keras": keras.version(),
+        "tensorflow": tf.version.VERSION,
+        "processor": " ".join([workspace.processor(), *devices]),
+    }
 
 
 @contextmanager

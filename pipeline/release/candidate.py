@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from pipeline import logged_model, provenance
-from pipeline.classifier import MODEL
+from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
-from pipeline.manifest import Manifest
-from pipeline.metrics import Labels
-from pipeline.outputs import ROOT, digest
-from pipeline.stages import STAGES
+from pipeline.evaluation.metrics import Labels
+from pipeline.serving.classifier import MODEL
+from pipeline.storage.digests import digest
+from pipeline.storage.outputs import ROOT, STAGES
+from pipeline.tracking import logged_model, provenance
 
 PREDICTIONS = ROOT / "evaluate" / "predictions.csv"
 LOCK, PARAMS = Path("dvc.lock"), Path("params.yaml")

@@ -5,28 +5,30 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import registry, sources
-from pipeline.candidate import PREDICTIONS, Answers, Candidate, read_answers
+from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
-from pipeline.manifest import Manifest
-from pipeline.metrics import Labels
+from pipeline.evaluation.metrics import Labels
+from pipeline.intake import sources
+from pipeline.release import registry
+from pipeline.release.candidate import PREDICTIONS, Answers, Candidate, read_answers
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-    from pipeline.classifier import Classifier
+    from pipeline.config import Config
+    from pipeline.serving.classifier import Classifier
 
 _CHUNK = 256
 
 
 def answers(
-    config: Any, client: MlflowClient, champion: ModelVersion, candidate: Candidate
+    config: Config, client: MlflowClient, champion: ModelVersion, candidate: Candidate
 ) -> tuple[Answers, str]:
     """What the champion says of the candidate's pictures, and in words how that is known.
 
@@ -42,7 +44,7 @@ def answers(
     same = champion.tags.get("split.sha256") == candidate.split_sha256
     if same and (kept := _kept(client, champion)):
         return kept, "the champion's answers are kept with it"
-    from pipeline.classifier import Classifier
+    from pipeline.serving.classifier import Classifier
 
     uri = f"models:/{champion.name}/{champion.version}"
     print(f"{uri} has no answers to these pictures: it is evaluated on them now")
@@ -64,7 +66,7 @@ def _kept(client: MlflowClient, champion: ModelVersion) -> Answers | None:
 
 
 def _evaluate(
-    config: Any, classifier: Classifier, data: Manifest, rows: Labels
+    config: Config, classifier: Classifier, data: Manifest, rows: Labels
 ) -> NDArray[np.float32]:
     """(N, K) of a classifier whose pictures may be of another size than the prepared ones."""
     card = classifier.card

@@ -10,44 +10,31 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import metrics, resampling
 from pipeline.errors import InputError
-from pipeline.metrics import LOWER_IS_BETTER, Labels
+from pipeline.evaluation import metrics, resampling
+from pipeline.evaluation.metrics import LOWER_IS_BETTER, Labels
+from pipeline.settings import setting
 
 
 @dataclass
 class Config:
-    """Section `promote`.
+    """Section `promote`."""
 
-    Attributes:
-        name: Of the registered model.
-        metric: By which candidate and champion are compared.
-        margin: How much worse than the champion the candidate may be: all of the paired
-            95 % interval of the difference must be within it.
-        max_calibration_error: The candidate's may not be above; null for no limit.
-        min_recall: No class's recall may be below; null for no limit.
-        draws: Of the bootstrap.
-        dry_run: Whether to tell the decision alone; also `--dry-run`.
-    """
-
-    name: str = "classifier"
-    metric: str = "accuracy"
-    margin: float = 0.01
-    max_calibration_error: float | None = 0.1
-    min_recall: float | None = 0.5
-    draws: int = 1000
-    dry_run: bool = False
-
-    def check(self) -> None:
-        """Check what types cannot say.
-
-        Raises:
-            InputError: A value out of its range.
-        """
-        if self.margin < 0:
-            raise InputError(f"promote.margin must be at least 0, got {self.margin}")
-        if self.draws < 1:
-            raise InputError(f"promote.draws must be at least 1, got {self.draws}")
+    name: str = setting("classifier", "Of the registered model.")
+    metric: str = setting("accuracy", "By which candidate and champion are compared.")
+    margin: float = setting(
+        0.01,
+        "How much worse than the champion the candidate may be: all of the paired 95 % interval "
+        "of the difference must be within it.",
+        least=0,
+    )
+    max_calibration_error: float | None = setting(
+        0.1, "The candidate's may not be above; null for no limit.", least=0, most=1
+    )
+    min_recall: float | None = setting(
+        0.5, "No class's recall may be below; null for no limit.", least=0, most=1
+    )
+    draws: int = setting(1000, "Of the bootstrap.", least=1)
 
 
 @dataclass(frozen=True)

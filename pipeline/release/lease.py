@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pipeline import processes
+from pipeline.tracking import processes
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,46 +9,48 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import candidate as candidates
-from pipeline import champion as champions
-from pipeline import gate, logged_model, tracking, tracking_store
-from pipeline.candidate import LOCK, PARAMS, PREDICTIONS, Answers, Candidate
-from pipeline.classifier import MODEL
 from pipeline.errors import InputError
-from pipeline.gate import Verdict
-from pipeline.registry import Registry
+from pipeline.release import candidate as candidates
+from pipeline.release import champion as champions
+from pipeline.release import gate
+from pipeline.release.candidate import LOCK, PARAMS, PREDICTIONS, Answers, Candidate
+from pipeline.release.gate import Verdict
+from pipeline.release.registry import Registry
+from pipeline.serving.classifier import MODEL
+from pipeline.tracking import logged_model, runs, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
+    from pipeline.config import Config
 
-def promote(config: Any) -> None:
-    """Decide, tell, and unless this is a dry run register and promote.
+
+def promote(config: Config, *, dry_run: bool = False) -> None:
+    """Decide and, unless this is a dry run, register and promote.
 
     Args:
         config: The whole config.
+        dry_run: Whether to show the decision alone.
 
     Raises:
         InputError: The gate does not hold, there is nothing to judge, or the registry is gone.
     """
-    settings: gate.Config = config.promote
-    settings.check()
     candidate = candidates.read(config.evaluate.split)
     client = _connect(config)
-    with tracking_store.answering(config.tracking):
-        _promote(config, client, candidate)
+    with store.answering(config.tracking):
+        _promote(config, client, candidate, dry_run)
 
 
-def _promote(config: Any, client: MlflowClient, candidate: Candidate) -> None:
+def _promote(config: Config, client: MlflowClient, candidate: Candidate, dry_run: bool) -> None:
     settings: gate.Config = config.promote
     versions = Registry(client, settings.name)
-    with nullcontext() if settings.dry_run else versions.alone():
+    with nullcontext() if dry_run else versions.alone():
         champion = versions.champion()
         if champion is not None and _same(champion.tags, candidate):
             print(f"{_called(settings, champion)} is this model already")
@@ -56,7 +58,7 @@ def _promote(config: Any, client: MlflowClient, candidate: Candidate) -> None:
         verdicts = _judge(config, client, candidate, champion)
         holds = all(one.holds for one in verdicts)
         _tell(settings, candidate, champion, verdicts)
-        if settings.dry_run:
+        if dry_run:
             print(f"dry run: it would {'' if holds else 'not '}be promoted")
         else:
             version = _register(config, client, versions, candidate, champion, verdicts)
@@ -72,26 +74,28 @@ def _promote(config: Any, client: MlflowClient, candidate: Candidate) -> None:
         )
 
 
-def rollback(config: Any) -> None:
-    """Give the alias back to the champion before.
+def rollback(config: Config) -> None:
+    """Give the alias back to the previous champion.
 
     Raises:
         InputError: There is none.
     """
     client = _connect(config)
-    with tracking_store.answering(config.tracking):
+    with store.answering(config.tracking):
         old, new = Registry(client, config.promote.name).rollback()
     print(f"rolled back: {config.promote.name} version {new} is the champion, {old} was")
 
 
-def _connect(config: Any) -> MlflowClient:
+def _connect(config: Config) -> MlflowClient:
     if not config.tracking.enabled:
-        raise InputError("the registry is MLflow's, got use.tracking=none: set use.tracking=mlflow")
-    return tracking_store.connect(config.tracking)
+        raise InputError(
+            "the registry is MLflow's, got tracking.enabled=false: set tracking.enabled=true"
+        )
+    return store.connect(config.tracking)
 
 
 def _judge(
-    config: Any, client: MlflowClient, candidate: Candidate, champion: ModelVersion | None
+    config: Config, client: MlflowClient, candidate: Candidate, champion: ModelVersion | None
 ) -> list[Verdict]:
     """Bring both models' answers to the same pictures and classes, and apply the rules."""
     data, rows, classes = candidate.data, candidate.rows, candidate.answers.classes
@@ -122,7 +126,7 @@ def _aligned(answers: Answers, classes: list[str]) -> NDArray[np.float32]:
 
 
 def _register(
-    config: Any,
+    config: Config,
     client: MlflowClient,
     versions: Registry,
     candidate: Candidate,
@@ -136,8 +140,8 @@ def _register(
         "rules": [asdict(one) for one in verdicts],
         "promoted": all(one.holds for one in verdicts),
     }
-    experiment = tracking_store.experiment(client, config.tracking)
-    of_outputs = tracking.run_of_outputs
+    experiment = store.experiment(client, config.tracking)
+    of_outputs = runs.run_of_outputs
     with of_outputs("promote", client, experiment, config, candidate.tags) as run:
         model = logged_model.find(client, experiment, MODEL)
         model = model or logged_model.log(client, run, MODEL)
@@ -157,8 +161,8 @@ def _same(tags: Mapping[str, str], candidate: Candidate) -> bool:
     return all(tags.get(key) == value for key, value in candidate.identity.items())
 
 
-def _described(config: Any, candidate: Candidate) -> str:
-    made = f"{config.use.data}, {config.use.backbone}, cut {config.finetune.cut}"
+def _described(config: Config, candidate: Candidate) -> str:
+    made = f"{config.data.use}, {config.backbone.use}, cut {config.finetune.cut}"
     return f"{made}: {_scored(config.promote, candidate)}"
 
 

@@ -6,20 +6,22 @@ know the registry.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import tracking_store
 from pipeline.errors import InputError
-from pipeline.lease import TIME_S, Lease
+from pipeline.release.lease import TIME_S, Lease
+from pipeline.tracking import store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
+
+    from pipeline.config import Config
 
 _ALIAS = "champion"
 _FILE = "data/model.keras"  # in a logged model, named after what was logged
@@ -163,7 +165,20 @@ def is_uri(name: str) -> bool:
     return name.startswith(("models:/", "runs:/"))
 
 
-def champion_or(model: str | None, name: str, config: tracking_store.Config) -> str:
+def model_file(name: str, compose: Callable[[], Config]) -> Path:
+    """The .keras file that `--model` names: a path, or one in the registry.
+
+    Args:
+        name: A path, or an address as `download` takes it.
+        compose: Gives the config, which tells where the registry is.
+
+    Raises:
+        InputError: There is no such model in the registry.
+    """
+    return download(name, compose().tracking) if is_uri(name) else Path(name)
+
+
+def champion_or(model: str | None, name: str, config: store.Config) -> str:
     """What to serve: a model that is named, or else the champion; it is there.
 
     Args:
@@ -179,7 +194,7 @@ def champion_or(model: str | None, name: str, config: tracking_store.Config) -> 
     return uri
 
 
-def download(uri: str, config: tracking_store.Config) -> Path:
+def download(uri: str, config: store.Config) -> Path:
     """The .keras file of a registered or logged model.
 
     Args:
@@ -190,7 +205,7 @@ def download(uri: str, config: tracking_store.Config) -> Path:
     Raises:
         InputError: There is no such model.
     """
-    tracking_store.connect(config)
+    store.connect(config)
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -206,8 +221,7 @@ def download(uri: str, config: tracking_store.Config) -> Path:
         reason = "it is listed there, but its files are gone"
         remedy = "restore them (mlartifacts/), or delete it in the MLflow UI and promote anew"
     raise InputError(
-        f"the model must be in the registry of {tracking_store.store(config)}, got {uri}: "
-        f"{reason}; {remedy}"
+        f"the model must be in the registry of {store.address(config)}, got {uri}: {reason}; {remedy}"
     )
 
 

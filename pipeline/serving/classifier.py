@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import images, model_file, runtime
-from pipeline.images import Pixels
-from pipeline.outputs import ROOT
+from pipeline.data import images
+from pipeline.data.images import Pixels
+from pipeline.networks import model_file, runtime
+from pipeline.storage.outputs import ROOT
 
 MODEL = ROOT / "finetune" / "model.keras"
 """Where fine-tuning leaves it."""
@@ -44,7 +45,7 @@ class Classifier:
                 "model was made with: the last digits of probabilities may differ",
                 stacklevel=2,
             )
-        from pipeline.inference import Forward
+        from pipeline.networks.forward import Forward
 
         self.model, self.card = model_file.load(path)
         self._forward = Forward(self.model, self.card.batch_size)

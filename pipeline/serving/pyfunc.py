@@ -23,10 +23,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline import http_guard
-from pipeline.classifier import Classifier
-from pipeline.http_guard import LIMITS
-from pipeline.images import BadPicture, Pixels
+from pipeline.data.images import BadPicture, Pixels
+from pipeline.serving import http_guard
+from pipeline.serving.classifier import Classifier
+from pipeline.serving.http_guard import LIMITS
 
 COLUMN = "picture"
 """The column that rows have."""

@@ -1,8 +1,9 @@
-"""The stages, one module each, in the order of the DAG.
+"""The stages, one module each; `STAGES` of `pipeline.storage.outputs` has their order.
 
-A stage module has a `Config` (its section of params.yaml), `READS` (the other
-sections it is given) and `run(config, ..., out) -> metrics`, which a notebook
-can call as well as the runner.
+    python -m pipeline prepare
+
+A stage module has a `Config`, its section of params.yaml, and `run(config, ..., out) -> metrics`,
+which a notebook can call, too. `run` is given what its parameters name: other sections,
+`batch_size` of extract_features, the output folders `prepared`, `features`, `trained_head` and
+`finetuned` of earlier stages, `out` to write to, and `log` for the metrics of each epoch.
 """
-
-STAGES = ("prepare", "extract_features", "train_head", "finetune", "evaluate")

@@ -2,6 +2,8 @@
 
 features.npy + head.keras + model.keras -> metrics.json, intervals.json, comparison.json,
 per_class.json, slices.csv, predictions.csv, plots.
+
+    python -m pipeline evaluate evaluate.baseline=true
 """
 
 from dataclasses import dataclass, field
@@ -11,44 +13,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import manifest, metrics, resampling
-from pipeline.errors import InputError
-from pipeline.manifest import Manifest
-from pipeline.outputs import write_json
-from pipeline.resampling import Comparison, Resampled
-from pipeline.training import Training
+from pipeline.data.manifest import Manifest, Split
+from pipeline.evaluation import metrics, resampling
+from pipeline.evaluation.resampling import Comparison, Resampled
+from pipeline.settings import setting
+from pipeline.storage import tables
+from pipeline.storage.tables import write_json
+from pipeline.training.settings import Training
 
 _SLICES_MAX = 50
 
 
 @dataclass
 class Config:
-    """Section `evaluate`.
+    """Section `evaluate`. How the baseline is trained is `from_scratch`."""
 
-    Attributes:
-        split: Which pictures to judge on.
-        draws: Of the bootstrap: how often pictures are drawn with replacement.
-        baseline: Whether the same network is also trained from scratch, on the pictures as
-            they are, to say what the pre-trained weights are worth.
-        from_scratch: How, if so; each epoch is a pass through the whole network.
-    """
-
-    split: str = "test"
-    draws: int = 1000
-    baseline: bool = False
+    split: Split = setting(Split.test, "Which pictures to judge on.")
+    draws: int = setting(
+        1000, "Of the bootstrap: how often pictures are drawn with replacement.", least=1
+    )
+    baseline: bool = setting(
+        False,
+        "Also train the same network from scratch, on the pictures as they are, to show what "
+        "the pre-trained weights are worth.",
+    )
     from_scratch: Training = field(default_factory=lambda: Training(epochs=30, patience=5))
-
-    def check(self) -> None:
-        """Check what types cannot say.
-
-        Raises:
-            InputError: A value out of its range.
-        """
-        if self.split not in manifest.SPLITS:
-            raise InputError(f"evaluate.split must be train, val or test, got {self.split!r}")
-        if self.draws < 1:
-            raise InputError(f"evaluate.draws must be at least 1, got {self.draws}")
-        self.from_scratch.check("evaluate.from_scratch")
 
 
 def run(
@@ -59,7 +48,7 @@ def run(
     backbone: Any,
     prepared: Path,
     features: Path,
-    head: Path,
+    trained_head: Path,
     finetuned: Path,
     out: Path,
 ) -> dict[str, float]:
@@ -72,7 +61,7 @@ def run(
         backbone: `Config` of one of `pipeline.backbones`, for the baseline.
         prepared: Output of prepare.
         features: Output of extract_features.
-        head: Output of train_head.
+        trained_head: Output of train_head.
         finetuned: Output of finetune.
         out: Folder to write to; exists and is empty.
 
@@ -81,15 +70,15 @@ def run(
     """
     import keras
 
-    from pipeline import baseline, evaluation_plots, model_file
-    from pipeline.inference import Forward
+    from pipeline.evaluation import baseline, plots
+    from pipeline.networks import model_file
+    from pipeline.networks.forward import Forward
 
-    config.check()
     data = Manifest(prepared)
     rows = data.indices(config.split)
     labels = data.labels[rows]
     model, card = model_file.load(finetuned / "model.keras")
-    top = keras.saving.load_model(head / "head.keras", compile=False)
+    top = keras.saving.load_model(trained_head / "head.keras", compile=False)
     known = np.load(features / "features.npy", mmap_mode="r")
     models = {
         "head_only": Forward(top, card.batch_size).all(known, rows),
@@ -116,7 +105,7 @@ def run(
     write_json(out / "per_class.json", metrics.per_class(labels, best, data.classes))
     _write_slices(out / "slices.csv", data, rows, best, config.draws, seed)
     _write_predictions(out / "predictions.csv", data, rows, best)
-    evaluation_plots.write(out / "plots", data, rows, models, model, head, finetuned)
+    plots.write(out / "plots", data, rows, models, model, trained_head, finetuned)
     _tell(found, comparisons)
     told = {
         f"{config.split}_{key}_{name}": value
@@ -186,7 +175,7 @@ def _write_slices(
             ]
             lines.append([column, value, int(chosen.sum()), *numbers])
     header = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
-    manifest.write_table(path, ["column", "value", "pictures", *header], lines)
+    tables.write_table(path, ["column", "value", "pictures", *header], lines)
 
 
 def _write_predictions(
@@ -198,4 +187,4 @@ def _write_predictions(
         picture = data.rows[row]
         predicted = data.classes[int(values.argmax())]
         lines.append([picture.path, picture.label, predicted, *map(str, values)])
-    manifest.write_table(path, ["path", "label", "predicted", *data.classes], lines)
+    tables.write_table(path, ["path", "label", "predicted", *data.classes], lines)

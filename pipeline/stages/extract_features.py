@@ -2,32 +2,33 @@
 
 images.npy -> features.npy (N, D), backbone.json; where training pictures are augmented,
 also augmented.npy (K - 1, M, D): the features of the M training pictures' further views.
+
+    python -m pipeline extract_features extract_features.batch_size=64
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
-from pipeline import activations, augmentation
-from pipeline.activations import Source, Store
-from pipeline.arrays import RowWriter
-from pipeline.errors import InputError
-from pipeline.manifest import Manifest
-from pipeline.outputs import write_json
+from pipeline.data.manifest import Manifest
+from pipeline.features import augmentation, store
+from pipeline.features.activations import Source, below, views_of
+from pipeline.features.store import Store
+from pipeline.networks.backbones import BackboneConfig
+from pipeline.settings import setting
+from pipeline.storage.arrays import RowWriter
+from pipeline.storage.tables import write_json
 
 
 @dataclass
 class Config:
-    """Section `extract_features`.
+    """Section `extract_features`."""
 
-    Attributes:
-        batch_size: Pictures of a forward pass, here, in fine-tuning and in evaluation.
-    """
-
-    batch_size: int = 32
+    batch_size: int = setting(
+        32, "Pictures of a forward pass, here, in fine-tuning and in evaluation.", least=1
+    )
 
 
 def run(
@@ -35,9 +36,9 @@ def run(
     *,
     seed: int,
     threads: int,
-    backbone: Any,
+    backbone: BackboneConfig,
     augment: augmentation.Config,
-    cache: activations.Config,
+    activations: store.Config,
     prepared: Path,
     out: Path,
 ) -> dict[str, float]:
@@ -49,7 +50,7 @@ def run(
         threads: As TensorFlow was configured with.
         backbone: `Config` of one of `pipeline.backbones`.
         augment: Section `augment`.
-        cache: Section `activations`.
+        activations: Section `activations`.
         prepared: Output of prepare.
         out: Folder to write to; exists and is empty.
 
@@ -57,13 +58,10 @@ def run(
         Pictures per second, the number of features and of weights.
 
     Raises:
-        InputError: A batch size below 1, or a backbone that cannot be had.
+        InputError: The backbone cannot be had.
     """
-    from pipeline import backbones
+    from pipeline.networks import backbones
 
-    if config.batch_size < 1:
-        raise InputError(f"extract_features.batch_size must be at least 1, got {config.batch_size}")
-    augment.check()
     data = Manifest(prepared)
     built = backbones.build(backbone, data.image_size, seed)
     source = Source(
@@ -71,22 +69,22 @@ def run(
         images=data.images,
         batch_size=config.batch_size,
         threads=threads,
-        backbone_sha256=built.weights_sha256,
+        backbone_sha256=built.sha256,
         images_sha256=data.images_sha256,
     )
-    store, every, last = Store(cache), np.arange(len(data.rows)), built.model.layers[-1].name
-    computed = store.get(source.key(last, every)) is None
+    kept, every, last = Store(activations), np.arange(len(data.rows)), built.model.layers[-1].name
+    computed = kept.get(source.key(last, every)) is None
     started = perf_counter()
-    features = activations.below(store, source, last, every)
+    features = below(kept, source, last, every)
     rate = len(data.rows) / (perf_counter() - started)
     with RowWriter(out / "features.npy", features.shape[1:], np.float32) as rows:
         rows.append(features)
     train = data.indices("train")
-    views = activations.views(store, source, train, augment, seed)
+    views = views_of(kept, source, train, augment, seed)
     if views:
         with RowWriter(out / "augmented.npy", (len(train), features.shape[1]), np.float32) as rows:
             for view in views:
-                rows.append(activations.below(store, view, last, np.arange(len(train)))[None])
+                rows.append(below(kept, view, last, np.arange(len(train)))[None])
     parameters = int(built.model.count_params())
     write_json(
         out / "backbone.json",
@@ -95,7 +93,7 @@ def run(
             "weights_sha256": built.weights_sha256,
             "parameters": parameters,
             "features": features.shape[1],
-            "config": asdict(backbone),
+            "config": backbone.shaping(),
         },
     )
     how = f"at {rate:.0f} a second" if computed else "from the store"

@@ -1,14 +1,19 @@
 """Train the backbone's top layers together with the head, at a lower learning rate.
 
 images.npy + backbone + head.keras -> model.keras, classes.txt, history.csv, summary.json.
+
+    python -m pipeline finetune finetune.learning_rate=1e-4
 """
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline import activations, augmentation
-from pipeline.finetuning import Config, Finetuner
+from pipeline.features import augmentation
+from pipeline.features.store import Config as StoreConfig
+from pipeline.features.store import Store
+from pipeline.finetuning.finetuner import Finetuner
+from pipeline.finetuning.settings import Config
 
 __all__ = ["Config", "run"]
 
@@ -21,9 +26,9 @@ def run(
     backbone: Any,
     batch_size: int,
     augment: augmentation.Config,
-    cache: activations.Config,
+    activations: StoreConfig,
     prepared: Path,
-    head: Path,
+    trained_head: Path,
     out: Path,
     log: Callable[[dict[str, float], int], None],
 ) -> dict[str, float]:
@@ -36,9 +41,9 @@ def run(
         backbone: `Config` of one of `pipeline.backbones`.
         batch_size: Pictures of a forward pass: `extract_features.batch_size`.
         augment: Section `augment`.
-        cache: Section `activations`.
+        activations: Section `activations`.
         prepared: Output of prepare.
-        head: Output of train_head.
+        trained_head: Output of train_head.
         out: Folder to write to; exists and is empty.
         log: Called with the metrics of every epoch.
 
@@ -48,22 +53,23 @@ def run(
     Raises:
         InputError: The backbone has no such cut, or nothing would be left to train.
     """
-    from pipeline import backbones, calibration, fitting, heads, model_file
-    from pipeline.inference import Forward
-    from pipeline.manifest import Manifest
+    from pipeline.data.manifest import Manifest
+    from pipeline.finetuning import calibration
+    from pipeline.networks import backbones, heads, model_file
+    from pipeline.networks.forward import Forward
+    from pipeline.training import fitting
 
-    config.check("finetune")
     body = backbones.build(backbone, Manifest(prepared).image_size, seed)
     finetuner = Finetuner(
         body,
         prepared,
-        activations.Store(cache),
+        Store(activations),
         augment,
         batch_size=batch_size,
         seed=seed,
         threads=threads,
     )
-    tuned = finetuner.fit(config, head, log)
+    tuned = finetuner.fit(config, trained_head, log)
     data, top = finetuner.data, tuned.head
     classifier = heads.join(body.model, top, "classifier")
     if config.calibrate:

@@ -2,6 +2,8 @@
 
 source -> manifest.csv, quarantine.csv, classes.txt, images.npy, summary.json.
 Imports no TensorFlow.
+
+    python -m pipeline prepare prepare.image_size=96
 """
 
 import hashlib
@@ -17,14 +19,18 @@ import numpy as np
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from pipeline import images, manifest, sources
-from pipeline.arrays import RowWriter
+from pipeline.data import images, manifest
+from pipeline.data.images import BadPicture, Fit, Pixels
+from pipeline.data.manifest import SPLITS, Row
 from pipeline.errors import InputError
-from pipeline.images import BadPicture, Fit, Pixels
-from pipeline.manifest import SPLITS, Row
-from pipeline.outputs import file_sha256, write_json
-from pipeline.sources import Picture
-from pipeline.splitting import Shares, assign
+from pipeline.intake import sources
+from pipeline.intake.sources import Picture
+from pipeline.intake.splitting import Shares, assign
+from pipeline.settings import setting
+from pipeline.storage import tables
+from pipeline.storage.arrays import RowWriter
+from pipeline.storage.digests import file_sha256
+from pipeline.storage.tables import write_json
 
 
 class OnBadImage(StrEnum):
@@ -40,27 +46,30 @@ warnings.filterwarnings("ignore", module=r"joblib\.")
 
 @dataclass
 class Config:
-    """Section `prepare`.
+    """Section `prepare`."""
 
-    Attributes:
-        image_size: Side in px that every picture is brought to.
-        fit: `crop` the centre, `squash` the aspect, or `pad` with white.
-        train_per_class: Pictures a class in train; null for `train_fraction`.
-        val_per_class: Pictures a class in val; null for `val_fraction`.
-        train_fraction: Share of train where the source gives no split.
-        val_fraction: Share of val; test has the rest.
-        on_bad_image: `quarantine` lists it in quarantine.csv, `error` stops.
-        max_bad_fraction: More bad files than this share is an error.
-    """
+    image_size: int = setting(224, "Side in px that every picture is brought to.", least=1)
+    fit: Fit = setting(Fit.crop, "crop the centre, squash the aspect, or pad with white.")
+    train_per_class: int | None = setting(
+        None, "Pictures a class in train; null for train_fraction.", least=1
+    )
+    val_per_class: int | None = setting(
+        None, "Pictures a class in val; null for val_fraction.", least=1
+    )
+    train_fraction: float = setting(
+        0.7, "Share of train where the source gives no split.", above=0, below=1
+    )
+    val_fraction: float = setting(0.15, "Share of val; test has the rest.", above=0, below=1)
+    on_bad_image: OnBadImage = setting(
+        OnBadImage.quarantine, "quarantine lists a bad file in quarantine.csv, error stops."
+    )
+    max_bad_fraction: float = setting(
+        0.1, "More bad files than this share is an error.", least=0, most=1
+    )
 
-    image_size: int = 224
-    fit: Fit = Fit.crop
-    train_per_class: int | None = None
-    val_per_class: int | None = None
-    train_fraction: float = 0.7
-    val_fraction: float = 0.15
-    on_bad_image: OnBadImage = OnBadImage.quarantine
-    max_bad_fraction: float = 0.1
+    def check(self, section: str) -> None:
+        """Check the splits, which depend on two settings each."""
+        Shares.of(self)
 
 
 def run(config: Config, *, seed: int, data: Any, out: Path) -> dict[str, float]:
@@ -78,8 +87,6 @@ def run(config: Config, *, seed: int, data: Any, out: Path) -> dict[str, float]:
     Raises:
         InputError: Too many bad files, or a class or split with too few pictures.
     """
-    if config.image_size < 1:
-        raise InputError(f"prepare.image_size must be at least 1, got {config.image_size}")
     shares = Shares.of(config)
     judged, bad = _decode_all(sources.pictures(data), config, out / "images.npy")
     _check_bad(judged, bad, config)
@@ -90,7 +97,7 @@ def run(config: Config, *, seed: int, data: Any, out: Path) -> dict[str, float]:
 
     manifest.write_rows(out / "manifest.csv", rows)
     quarantine = [(r.path, r.label, r.sha256, reasons[r.path]) for r in rows if r.path in reasons]
-    manifest.write_table(out / "quarantine.csv", ("path", "label", "sha256", "reason"), quarantine)
+    tables.write_table(out / "quarantine.csv", ("path", "label", "sha256", "reason"), quarantine)
     (out / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
     digest = file_sha256(out / "images.npy")
     write_json(out / "summary.json", {"fit": config.fit.value, "images_sha256": digest})
@@ -162,9 +169,7 @@ def _drop_rows(path: Path, present: list[bool], kept: list[bool]) -> None:
 
 def _check_bad(rows: list[Row], bad: dict[str, str], config: Config) -> None:
     if not rows:
-        raise InputError(
-            "the data must hold pictures in class folders, got none: check inputs.data"
-        )
+        raise InputError("the data must hold pictures in class folders, got none: check data.path")
     if not bad:
         return
     path, reason = next(iter(bad.items()))

@@ -1,10 +1,5 @@
-"""Output folders of the stages: locked, written aside, renamed last, and their DVC digest.
+"""Output folders: locked, written aside, renamed last. Knows nothing of what is in them."""
 
-Knows nothing of what is in them.
-"""
-
-import hashlib
-import json
 import os
 import shutil
 import sys
@@ -16,6 +11,12 @@ from filelock import FileLock, Timeout
 
 ROOT = Path("outputs")
 """Where the stages write, one folder a stage, relative to the working folder."""
+
+STAGES = ("prepare", "extract_features", "train_head", "finetune", "evaluate")
+"""The stages in the order of the DAG; each one's output folder has its name."""
+
+PARAMS = Path("params.yaml")
+"""The experiment, read from the working folder."""
 
 
 @contextmanager
@@ -67,53 +68,3 @@ def replacing_file(path: Path) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-
-
-def dvc_md5(path: Path) -> str:
-    """The digest that dvc.lock records for a file or a folder.
-
-    A folder's is the md5 of its sorted list of files with theirs, as JSON, and
-    ends in `.dir`. Compared with a real dvc.lock in the tests.
-    """
-    if path.is_file():
-        return file_md5(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    entries = [
-        {"md5": file_md5(file), "relpath": file.relative_to(path).as_posix()} for file in files
-    ]
-    entries.sort(key=lambda entry: entry["relpath"])
-    return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"
-
-
-def digest(folder: Path) -> str:
-    """`dvc_md5` of an output folder, remembered while its files' sizes and times stay."""
-    memo = folder.parent / f".{folder.name}.md5"
-    states = [(str(file), file.stat()) for file in sorted(folder.rglob("*"))]
-    seen = json.dumps([(name, state.st_size, state.st_mtime_ns) for name, state in states])
-    if memo.exists():
-        remembered = json.loads(memo.read_text())
-        if remembered["seen"] == seen:
-            return str(remembered["md5"])
-    md5 = dvc_md5(folder)
-    memo.write_text(json.dumps({"seen": seen, "md5": md5}))
-    return md5
-
-
-def file_md5(path: Path) -> str:
-    """Md5 of a file's bytes."""
-    return _digest(path, "md5")
-
-
-def file_sha256(path: Path) -> str:
-    """Sha256 of a file's bytes."""
-    return _digest(path, "sha256")
-
-
-def _digest(path: Path, name: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, name).hexdigest()
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON whose bytes depend on the value alone."""
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

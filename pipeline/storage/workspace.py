@@ -7,10 +7,12 @@ share (activations, checkpoints, the tracking database) stays in the original.
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
-from pipeline.provenance import code_sha256
+from pipeline.storage.digests import code_sha256
 
 
 def root() -> Path:
@@ -18,7 +20,19 @@ def root() -> Path:
     return Path(os.environ.get("DVC_ROOT", ".")).resolve()
 
 
+@cache
+def processor() -> str:
+    """The kind of this machine's processor: name and instruction sets, where they are told."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text(errors="replace").splitlines() if told.exists() else []
+    known = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
+    name = known.get("model name", platform.processor()).strip()
+    sets = " ".join(sorted(known.get("flags", known.get("Features", "")).split()))
+    return f"{platform.machine()} {name} {hashlib.sha256(sets.encode()).hexdigest()[:8]}"
+
+
 def work(kind: str, key: Mapping[str, object]) -> Path:
-    """A folder for work in progress, named after everything it depends on, the code included."""
-    text = json.dumps({**key, "code": code_sha256()}, sort_keys=True, default=str)
+    """A folder for work in progress, named after everything it depends on, code and processor too."""
+    whole = {**key, "code": code_sha256(), "processor": processor()}
+    text = json.dumps(whole, sort_keys=True, default=str)
     return root() / ".work" / kind / hashlib.sha256(text.encode()).hexdigest()[:32]

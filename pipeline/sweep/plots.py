@@ -18,7 +18,7 @@ from matplotlib import pyplot as plt
 from optuna import Study
 from optuna.trial import FrozenTrial
 
-from pipeline import outputs
+from pipeline.storage import outputs
 from pipeline.sweep.space import NONE
 
 _LOSS = "validation loss"

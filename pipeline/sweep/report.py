@@ -9,16 +9,19 @@ import html
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 from ruamel.yaml import YAML
 
-from pipeline import manifest, outputs, provenance
-from pipeline.config import PARAMS
-from pipeline.manifest import Manifest
+from pipeline.data.manifest import Manifest
+from pipeline.storage import digests, outputs, tables
+from pipeline.storage.outputs import PARAMS
 from pipeline.sweep import plots, sharing, space
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
 
 _COLUMNS = ("trial", "state", "val_loss", "val_accuracy", "best_epoch", "seconds", "cache_hits")
 
@@ -43,7 +46,7 @@ def named(trial: FrozenTrial) -> str:
     return space.named(trial.user_attrs.get("settings", {})) or "not begun"
 
 
-def write(opened: Study, config: Any, words: list[str], folder: Path) -> Found:
+def write(opened: Study, config: Config, words: list[str], folder: Path) -> Found:
     """Write everything down; what there was before is replaced.
 
     Args:
@@ -141,10 +144,10 @@ def _write_table(trials: list[FrozenTrial], path: Path) -> None:
         cells = [values.get(name, "") for name in _COLUMNS]
         table.append([*cells, *(settings.get(key, "") for key in keys)])
     with outputs.replacing_file(path) as aside:
-        manifest.write_table(aside, (*_COLUMNS, *keys), table)
+        tables.write_table(aside, (*_COLUMNS, *keys), table)
 
 
-def _write_best(best: FrozenTrial, config: Any, words: list[str], path: Path) -> None:
+def _write_best(best: FrozenTrial, config: Config, words: list[str], path: Path) -> None:
     """params.yaml with the winner's settings, its comments kept."""
     yaml = YAML()
     yaml.preserve_quotes = True
@@ -160,7 +163,7 @@ def _write_best(best: FrozenTrial, config: Any, words: list[str], path: Path) ->
         for part in sections:
             section = section.setdefault(part, {})
         section[name] = value
-    code = best.user_attrs["code"] == provenance.code_sha256()
+    code = best.user_attrs["code"] == digests.code_sha256()
     stale = "" if code else "# An earlier version of the code scored it: dvc repro may differ.\n"
     command = shlex.join(["python", "-m", "pipeline", "sweep", *map(_without_password, words)])
     header = (
@@ -178,8 +181,6 @@ def _write_best(best: FrozenTrial, config: Any, words: list[str], path: Path) ->
 def _full_name(word: str) -> str:
     """The setting that a word of the command line changes, if results depend on it."""
     key = word.lstrip("+~").partition("=")[0]
-    if key in ("head", "use.head"):
-        return "use.head"
     return key if key.startswith(("finetune.", "train_head.", "head.")) else ""
 
 

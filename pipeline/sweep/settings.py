@@ -1,35 +1,44 @@
 """Sections `sweep`, `sampler` and `pruner`. Imports nothing heavy."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from pipeline.settings import setting
 
 
 @dataclass
 class Config:
-    """Section `sweep`.
+    """Section `sweep`."""
 
-    Attributes:
-        n_trials: How many trials there are in the end; running again goes on from those
-            that have finished.
-        cuts: Where to cut: `blocks` for the beginning of every block, `all` for every cut
-            point, or a list of what `finetune.cut` takes. Head only is always tried.
-        space: What else is varied, nested like params.yaml: a list of choices, or
-            {low, high} with `log: true` or a `step` where wanted. If empty, the learning
-            rate of fine-tuning, from 1e-5 to 1e-2.
-        study: First part of the study's name; null for the data's and the backbone's.
-        storage: `sqlite`, `journal`, or the URL of a database that several machines share.
-        workers: Processes on this machine.
-        heartbeat_s: How often a worker tells a database that it is alive; after two
-            missing ones its trial is taken up by another.
-    """
-
-    n_trials: int = 20
-    cuts: Any = "blocks"
-    space: dict[str, Any] = field(default_factory=dict)
-    study: str | None = None
-    storage: str = "sqlite"
-    workers: int = 1
-    heartbeat_s: int = 60
+    n_trials: int = setting(
+        20,
+        "How many trials there are in the end: running again continues after those that have "
+        "finished.",
+        least=1,
+    )
+    cuts: Any = setting(
+        "blocks",
+        "Where to cut: blocks for the beginning of every block, all for every cut point, or a "
+        "list of what finetune.cut takes. Head only is always tried.",
+    )
+    space: dict[str, Any] = setting(
+        {},
+        "What else is varied, nested like params.yaml: a list of choices, or {low, high} with "
+        "`log: true` or a `step`. If empty, the learning rate of fine-tuning, 1e-5 to 1e-2.",
+    )
+    study: str | None = setting(
+        None, "First part of the study's name; null for the data's and the backbone's."
+    )
+    storage: str = setting(
+        "sqlite", "sqlite, journal, or the URL of a database that several machines share."
+    )
+    workers: int = setting(1, "Processes on this machine.", least=1)
+    heartbeat_s: int = setting(
+        60,
+        "How often a worker tells a database that it is alive; after two missing ones another "
+        "worker takes up its trial.",
+        least=1,
+    )
 
     def described(self) -> dict[str, Any]:
         """The settings, without a database's user and password."""
@@ -38,15 +47,17 @@ class Config:
 
 @dataclass
 class Sampler:
-    """Section `sampler`: a class of optuna.samplers and its arguments."""
+    """Section `sampler`."""
 
-    name: str = "TPESampler"
-    options: dict[str, Any] = field(default_factory=dict)
+    use: str = setting("tpe", "Who draws the settings of a trial.", group="sampler")
+    name: str = setting("TPESampler", "A class of optuna.samplers.")
+    options: dict[str, Any] = setting({}, "Its arguments.")
 
 
 @dataclass
 class Pruner:
-    """Section `pruner`: a class of optuna.pruners and its arguments."""
+    """Section `pruner`."""
 
-    name: str = "MedianPruner"
-    options: dict[str, Any] = field(default_factory=dict)
+    use: str = setting("median", "Who ends trials that promise little.", group="pruner")
+    name: str = setting("MedianPruner", "A class of optuna.pruners.")
+    options: dict[str, Any] = setting({}, "Its arguments.")

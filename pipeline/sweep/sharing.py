@@ -20,9 +20,9 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from pipeline import processes
 from pipeline.errors import Stopped
 from pipeline.sweep.study import folder
+from pipeline.tracking import processes
 
 DEATHS = 3
 """A trial whose process is killed this often is given up: most likely for lack of memory."""

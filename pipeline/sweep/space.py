@@ -19,12 +19,13 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from pipeline import run_records
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
     import keras
     from optuna import Trial
+
+    from pipeline.config import Config
 
 _SECTIONS = ("finetune", "head", "train_head")
 _REFUSED = {
@@ -74,14 +75,14 @@ class Space:
         settings = {key: _decoded(value) for key, value in drawn.items()}
         return {"finetune.cut": self.cuts[index], **settings}
 
-    def params(self, config: Any, cut: str) -> dict[str, Any]:
+    def params(self, config: Config, cut: str) -> dict[str, Any]:
         """The parameters of a trial that does what a config says, at a cut."""
         current = {key: _encoded(setting(config, key)) for key in self.knobs}
         return {"cut": self.cuts.index(cut), **current}
 
-    def current(self, config: Any, model: keras.Model) -> str:
+    def current(self, config: Config, model: keras.Model) -> str:
         """The name here of the cut that a config asks for."""
-        from pipeline import cuts
+        from pipeline.features import cuts
 
         if config.finetune.head_only:
             return NONE
@@ -108,12 +109,12 @@ def named(settings: dict[str, Any]) -> str:
     return "head only" if shown[:1] == [NONE] else ", ".join(shown)
 
 
-def setting(config: Any, key: str) -> Any:
+def setting(config: Config, key: str) -> Any:
     """The value of a setting with this full name."""
     return reduce(getattr, key.split("."), config)
 
 
-def knobs(config: Any) -> dict[str, BaseDistribution]:
+def knobs(config: Config) -> dict[str, BaseDistribution]:
     """Read `sweep.space`; the present value of each setting always belongs to it.
 
     Raises:
@@ -124,9 +125,9 @@ def knobs(config: Any) -> dict[str, BaseDistribution]:
         section = key.partition(".")[0]
         if key in _REFUSED:
             raise InputError(f"sweep.space cannot hold {key}: {_REFUSED[key]}")
-        if section not in _SECTIONS and key != "use.head":
+        if section not in _SECTIONS and key != "head.use":
             raise InputError(
-                f"sweep.space may hold use.head and settings of {', '.join(_SECTIONS)}, got {key}: "
+                f"sweep.space may hold head.use and settings of {', '.join(_SECTIONS)}, got {key}: "
                 "for others, edit params.yaml and sweep again"
             )
         try:
@@ -137,7 +138,7 @@ def knobs(config: Any) -> dict[str, BaseDistribution]:
     return found
 
 
-def study_name(config: Any, varied: list[str], prepared: Path, features: Path) -> str:
+def study_name(config: Config, varied: list[str], prepared: Path, features: Path) -> str:
     """A study's name: another search space, other fixed settings or data give another.
 
     Args:
@@ -147,10 +148,11 @@ def study_name(config: Any, varied: list[str], prepared: Path, features: Path) -
         features: Output of extract_features.
     """
     # Of data and weights the content counts, wherever it lies.
-    varied = ["finetune.cut", *varied, "data", "inputs", "backbone.path", "backbone.weights"]
+    varied = ["finetune.cut", *varied, "data"]
+    varied += ["backbone.use", "backbone.path", "backbone.weights"]
     fixed = {
         name: value
-        for name, value in run_records.flat(run_records.essentials(config))
+        for name, value in config.flat().items()
         if not any(f"{name}.".startswith(f"{key}.") for key in varied)
     }
     data = json.loads((prepared / "summary.json").read_text(encoding="utf-8"))
@@ -164,11 +166,11 @@ def study_name(config: Any, varied: list[str], prepared: Path, features: Path) -
         "backbone": backbone["weights_sha256"],
     }
     text = json.dumps(key, sort_keys=True, default=str)
-    first = config.sweep.study or f"{config.use.data}-{config.use.backbone}"
+    first = config.sweep.study or f"{config.data.use}-{config.backbone.use}"
     return f"{first}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def cut_choices(model: keras.Model, config: Any) -> tuple[str, ...]:
+def cut_choices(model: keras.Model, config: Config) -> tuple[str, ...]:
     """The cuts that `sweep.cuts` allows and the present one, shallow to deep, then `none`.
 
     Cuts from which on the same layers learn are one.
@@ -176,7 +178,7 @@ def cut_choices(model: keras.Model, config: Any) -> tuple[str, ...]:
     Raises:
         InputError: No such cut.
     """
-    from pipeline import cuts
+    from pipeline.features import cuts
 
     batch_norm = config.finetune.batch_norm == "train"
     asked = config.sweep.cuts

@@ -18,8 +18,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-from pipeline import workspace
 from pipeline.errors import InputError
+from pipeline.storage import workspace
 from pipeline.sweep.settings import Config, Pruner, Sampler
 
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

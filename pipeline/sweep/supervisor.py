@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 from optuna import Study
@@ -20,10 +20,14 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
-from pipeline import outputs, tracking_store
 from pipeline.errors import InputError
+from pipeline.storage import outputs
 from pipeline.sweep import report, sharing, space, study
-from pipeline.tracking_sweep import Tracker
+from pipeline.tracking import store
+from pipeline.tracking.sweep_runs import Tracker
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
 
 _WORKER = "PIPELINE_SWEEP_STUDY"
 # What the command line may set: prepare and extract_features read none of it.
@@ -31,7 +35,7 @@ _FREE = {"finetune", "train_head", "head", "sweep", "sampler", "pruner", "tracki
 _RESTARTS = 10
 
 
-def run(config: Any, words: list[str], compose: Callable[[list[str]], Any]) -> None:
+def run(config: Config, words: list[str], compose: Callable[[list[str]], Config]) -> None:
     """Sweep, or be one of the workers of a sweep.
 
     Args:
@@ -50,7 +54,7 @@ def run(config: Any, words: list[str], compose: Callable[[list[str]], Any]) -> N
 
             worker.run(config, words, compose, study_name)
         else:
-            with tracking_store.answering(config.tracking):
+            with store.answering(config.tracking):
                 _supervise(config, words, compose)
     except StorageInternalError as error:
         told = getattr(error.__cause__, "orig", None) or error.__cause__ or error
@@ -61,7 +65,7 @@ def run(config: Any, words: list[str], compose: Callable[[list[str]], Any]) -> N
         ) from error
 
 
-def _supervise(config: Any, words: list[str], compose: Callable[[list[str]], Any]) -> None:
+def _supervise(config: Config, words: list[str], compose: Callable[[list[str]], Config]) -> None:
     _check(config, words)
     _bring_up_to_date()
     prepared, features = outputs.ROOT / "prepare", outputs.ROOT / "extract_features"
@@ -85,9 +89,9 @@ def _supervise(config: Any, words: list[str], compose: Callable[[list[str]], Any
     print(found.text)
 
 
-def _check(config: Any, words: list[str]) -> None:
+def _check(config: Config, words: list[str]) -> None:
     for word in words:
-        key = word.lstrip("+~").partition("=")[0].removeprefix("use.")
+        key = word.lstrip("+~").partition("=")[0]
         if key.partition(".")[0] not in _FREE:
             raise InputError(
                 f"a sweep runs on what dvc repro makes from params.yaml, got {word}: edit "
@@ -116,7 +120,7 @@ def _bring_up_to_date() -> None:
 class _Workers:
     """The processes that run the trials; one that is killed is replaced."""
 
-    def __init__(self, config: Any, words: list[str], name: str, folder: Path) -> None:
+    def __init__(self, config: Config, words: list[str], name: str, folder: Path) -> None:
         self._command = [sys.executable, "-m", "pipeline", "sweep", *words]
         self._environment = {**os.environ, _WORKER: name}
         self._folder, self._config = folder, config

@@ -12,39 +12,34 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from optuna import Study, Trial
 
-from pipeline import (
-    activations,
-    backbones,
-    curves,
-    outputs,
-    provenance,
-    runtime,
-    tracking_store,
-    workspace,
-)
+from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError, Stopped
-from pipeline.finetuning import Finetuner
-from pipeline.manifest import Manifest
-from pipeline.outputs import file_sha256
-from pipeline.stages import train_head
+from pipeline.features.store import Store
+from pipeline.finetuning.finetuner import Finetuner
+from pipeline.networks import backbones, runtime
+from pipeline.storage import digests, outputs, workspace
 from pipeline.sweep import sharing, space, study
 from pipeline.sweep.space import NONE, Space
-from pipeline.tracking_sweep import Tracker
+from pipeline.tracking import store as tracking_store
+from pipeline.tracking.sweep_runs import Tracker
+from pipeline.training import curves, head
 
-Compose = Callable[[list[str]], Any]
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+Compose = Callable[[list[str]], "Config"]
 REFERENCES = ("current", "head only")
 """Kinds of the first trials; both always run to their end."""
 
 
-def run(config: Any, words: list[str], compose: Compose, name: str) -> None:
+def run(config: Config, words: list[str], compose: Compose, name: str) -> None:
     """Run trials until the study has as many as asked for.
 
     Args:
@@ -69,7 +64,7 @@ def _end_with_the_sweep(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def total_of(config: Any, searched: Space) -> int:
+def total_of(config: Config, searched: Space) -> int:
     """How many trials there are in the end: no more than there are different ones on a grid."""
     asked: int = config.sweep.n_trials
     grid = config.sampler.name == "BruteForceSampler"
@@ -78,13 +73,13 @@ def total_of(config: Any, searched: Space) -> int:
     if searched.combinations is None:
         raise InputError(
             "sampler grid needs lists of choices, and sweep.space has a range: give a list or a "
-            "step, or set use.sampler=tpe"
+            "step, or set sampler.use=tpe"
         )
     return min(asked, searched.combinations)
 
 
 class _Worker:
-    def __init__(self, config: Any, words: list[str], compose: Compose, name: str) -> None:
+    def __init__(self, config: Config, words: list[str], compose: Compose, name: str) -> None:
         self._config, self._words, self._compose = config, words, compose
         self._prepared, self._features = outputs.ROOT / "prepare", outputs.ROOT / "extract_features"
         data = Manifest(self._prepared)
@@ -92,7 +87,7 @@ class _Worker:
         self._space = Space(space.cut_choices(self._body.model, config), space.knobs(config))
         self.total = total_of(config, self._space)
         self.study = _opened(config, name, self._space, self._body.model)
-        self._store = activations.Store(config.activations)
+        self._store = Store(config.activations)
         self._finetuner = Finetuner(
             self._body,
             self._prepared,
@@ -115,18 +110,18 @@ class _Worker:
         started = perf_counter()
         settings = self._space.suggest(trial)
         trial.set_user_attr("settings", settings)
-        trial.set_user_attr("code", provenance.code_sha256())
+        trial.set_user_attr("code", digests.code_sha256())
         config = self._compose([*self._words, *space.overrides(settings)])
         hits, misses = self._store.hits, self._store.misses
         with self._tracker.trial(trial.number, space.named(settings), config) as run:
-            head = self._head(config)
-            first = len(curves.read(head))
+            trained = self._head(config)
+            first = len(curves.read(trained))
 
             def log(metrics: dict[str, float], epoch: int) -> None:
                 run.log(metrics, epoch)
                 self._report(trial, metrics["val_loss"], epoch - first)
 
-            tuned = self._finetuner.fit(config.finetune, head, log)
+            tuned = self._finetuner.fit(config.finetune, trained, log)
             found = {
                 **tuned.fitted.best,
                 "best_epoch": tuned.fitted.best_epoch,
@@ -147,34 +142,24 @@ class _Worker:
         if trial.user_attrs.get("kind") not in REFERENCES and trial.should_prune():
             raise Stopped(f"pruned after epoch {epoch}")
 
-    def _head(self, config: Any) -> Path:
+    def _head(self, config: Config) -> Path:
         """The trained head of a trial: trials whose head has the same settings share it."""
-        key = {
-            "config": asdict(config.train_head),
-            "head": asdict(config.head),
+        asked = (config.train_head, config.head)
+        inputs: dict[str, Any] = {
             "seed": config.seed,
             "threads": config.threads,
-            "manifest": file_sha256(self._prepared / "manifest.csv"),
-            "features": outputs.digest(self._features),
+            "prepared": self._prepared,
+            "features": self._features,
         }
-        folder = workspace.work("heads", key)
+        folder = workspace.work("heads", head.key(*asked, **inputs))
         with outputs.locked(folder):
             if not folder.exists():
                 with outputs.replacing(folder) as aside:
-                    train_head.run(
-                        config.train_head,
-                        seed=config.seed,
-                        threads=config.threads,
-                        head=config.head,
-                        prepared=self._prepared,
-                        features=self._features,
-                        out=aside,
-                        log=lambda *_: None,
-                    )
+                    head.train(*asked, **inputs, out=aside, log=lambda *_: None)
         return folder
 
 
-def _opened(config: Any, name: str, searched: Space, model: Any) -> Study:
+def _opened(config: Config, name: str, searched: Space, model: Any) -> Study:
     """The study, with the trials that it begins with."""
     opened = study.open_study(config, name, avoid=searched.head_only)
     with sharing.lock_of(name):

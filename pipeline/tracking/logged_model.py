@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from PIL import Image
 
-from pipeline import provenance, serving
-from pipeline.http_guard import LIMITS
-from pipeline.outputs import file_md5
+from pipeline.serving import pyfunc
+from pipeline.serving.http_guard import LIMITS
+from pipeline.storage import digests
+from pipeline.storage.digests import file_md5
+from pipeline.tracking import provenance
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,9 +41,9 @@ def log(client: MlflowClient, run_id: str, path: Path) -> LoggedModel:
     with mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name="model",
-            loader_module="pipeline.serving",
+            loader_module="pipeline.serving.pyfunc",
             data_path=str(path),
-            code_paths=[str(Path(__file__).parent)],
+            code_paths=[str(Path(__file__).parents[1])],
             signature=_signature(),
             input_example=_example(),
             pip_requirements=provenance.versions(*_NEEDED),
@@ -64,7 +66,7 @@ def find(client: MlflowClient, experiment: str, path: Path) -> LoggedModel | Non
 
 def identity(path: Path) -> dict[str, str]:
     """Tags that tell one logged model from another: the file's digest and the code's."""
-    return {"model.md5": file_md5(path), "code.sha256": provenance.code_sha256()}
+    return {"model.md5": file_md5(path), "code.sha256": digests.code_sha256()}
 
 
 def _signature() -> ModelSignature:
@@ -84,7 +86,7 @@ def _signature() -> ModelSignature:
         "error": DataType.string,
     }
     return ModelSignature(
-        Schema([ColSpec(anything, serving.COLUMN)]),
+        Schema([ColSpec(anything, pyfunc.COLUMN)]),
         Schema([ColSpec(kind, name, required=False) for name, kind in answers.items()]),
     )
 
@@ -93,4 +95,4 @@ def _example() -> pd.DataFrame:
     """A grey picture, as a client sends it."""
     file = io.BytesIO()
     Image.new("L", (32, 32), 128).save(file, "PNG")
-    return pd.DataFrame({serving.COLUMN: [base64.b64encode(file.getvalue()).decode()]})
+    return pd.DataFrame({pyfunc.COLUMN: [base64.b64encode(file.getvalue()).decode()]})

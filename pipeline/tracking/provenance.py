@@ -6,12 +6,11 @@ git, if there is one, and the files themselves -> tags and digests.
 import hashlib
 import json
 import subprocess
-from functools import cache
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-_PACKAGE = Path(__file__).parent
+from pipeline.storage.digests import code_sha256
+
 _TRACKED = ("pipeline", "conf", "dvc.yaml", "params.yaml", "requirements.txt")
 
 
@@ -19,16 +18,6 @@ def state(essentials: dict[str, Any], data_md5: str) -> str:
     """Digest of a state of the pipeline: config, code and data."""
     parts = {"config": essentials, "code": code_sha256(), "data": data_md5}
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-@cache
-def code_sha256() -> str:
-    """Digest of the package's source, which also tells versions apart where there is no git."""
-    digest = hashlib.sha256()
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        digest.update(path.relative_to(_PACKAGE).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def git_tags() -> dict[str, str]:

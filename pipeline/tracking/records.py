@@ -9,22 +9,17 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from pipeline import processes, provenance
-from pipeline.stages import STAGES
+from pipeline.storage.outputs import STAGES
+from pipeline.tracking import processes, provenance
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-# Sections that no result depends on.
-_BESIDE = (
-    *("tracking", "pretrain", "activations", "sweep", "sampler", "pruner"),
-    *("promote", "serve", "demo"),
-)
+    from pipeline.config import Config
 
 
 def bury(client: MlflowClient, experiment: str) -> None:
@@ -42,34 +37,15 @@ def experiment_tags() -> dict[str, str]:
     return {"dvc.exp_name": name} if (name := os.environ.get("DVC_EXP_NAME")) else {}
 
 
-def common_tags(config: Any) -> dict[str, str]:
+def common_tags(config: Config) -> dict[str, str]:
     """Network, cut, code and process."""
     return {
-        "backbone": config.use.backbone,
+        "backbone": config.backbone.use,
         "cut": str(config.finetune.cut),
         **provenance.git_tags(),
         **experiment_tags(),
         **processes.identity(),
     }
-
-
-def essentials(config: Any) -> dict[str, Any]:
-    """The part of the config that results depend on."""
-    essentials = asdict(config)
-    for section in _BESIDE:
-        del essentials[section]
-    for group in ("tracking", "sampler", "pruner"):
-        del essentials["use"][group]
-    return essentials
-
-
-def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Full name and value of every setting in nested sections."""
-    for key, inner in value.items():
-        if isinstance(inner, dict) and inner:
-            yield from flat(inner, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", inner
 
 
 def metrics(values: dict[str, float], step: int) -> list[Any]:
@@ -91,12 +67,12 @@ def timings(client: MlflowClient, parent: Run) -> dict[str, float]:
     return found
 
 
-def dataset(config: Any, data_md5: str) -> Any:
+def dataset(config: Config, data_md5: str) -> Any:
     """The data set, as MLflow shows it with a run."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     dataset = Dataset(
-        name=config.use.data,
+        name=config.data.use,
         digest=data_md5.removesuffix(".dir"),
         source_type="pipeline",
         source=json.dumps(asdict(config.data)),
@@ -104,8 +80,8 @@ def dataset(config: Any, data_md5: str) -> Any:
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
-def params(config: Any) -> list[Any]:
+def params(config: Config) -> list[Any]:
     """Every setting that results depend on, as MLflow params."""
     from mlflow.entities import Param
 
-    return [Param(key, str(value)[:6000]) for key, value in flat(essentials(config))]
+    return [Param(key, str(value)[:6000]) for key, value in config.flat().items()]

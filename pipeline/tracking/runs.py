@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from pipeline import processes, provenance, tracking_store
-from pipeline import run_records as records
-from pipeline.outputs import ROOT, digest
-from pipeline.stages import STAGES
+from pipeline.storage.digests import digest
+from pipeline.storage.outputs import ROOT, STAGES
+from pipeline.tracking import processes, provenance, records, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+    from pipeline.config import Config
 
 _LOGGED = (".csv", ".json", ".png", ".txt")
 _LOGGED_MAX_BYTES = 20_000_000
@@ -50,19 +51,19 @@ class StageRun(Protocol):
         """Log a file of the whole pipeline."""
 
 
-def timings(config: Any) -> dict[str, float]:
+def timings(config: Config) -> dict[str, float]:
     """`StageRun.timings` of the state that the outputs are in; empty if no run is known."""
     if not config.tracking.enabled:
         return {}
-    client = tracking_store.connect(config.tracking)
-    experiment = tracking_store.experiment(client, config.tracking)
-    state = provenance.state(records.essentials(config), digest(ROOT / STAGES[0]))
+    client = store.connect(config.tracking)
+    experiment = store.experiment(client, config.tracking)
+    state = provenance.state(config.essentials(), digest(ROOT / STAGES[0]))
     found = client.search_runs([experiment], f"tags.`pipeline.state` = '{state}'", max_results=1)
     return records.timings(client, found[0]) if found else {}
 
 
 @contextmanager
-def stage_run(stage: str, config: Any) -> Iterator[StageRun]:
+def stage_run(stage: str, config: Config) -> Iterator[StageRun]:
     """Track the execution of a stage; the run is FAILED if the block raises.
 
     Args:
@@ -75,9 +76,9 @@ def stage_run(stage: str, config: Any) -> Iterator[StageRun]:
     if not config.tracking.enabled:
         yield _Untracked()
         return
-    client = tracking_store.connect(config.tracking)
-    with tracking_store.answering(config.tracking):
-        experiment = tracking_store.experiment(client, config.tracking)
+    client = store.connect(config.tracking)
+    with store.answering(config.tracking):
+        experiment = store.experiment(client, config.tracking)
         records.bury(client, experiment)
         run = _Tracked(client, experiment, stage, config)
         with _ending(run.end):
@@ -86,7 +87,7 @@ def stage_run(stage: str, config: Any) -> Iterator[StageRun]:
 
 @contextmanager
 def run_of_outputs(
-    name: str, client: MlflowClient, experiment: str, config: Any, tags: Mapping[str, str]
+    name: str, client: MlflowClient, experiment: str, config: Config, tags: Mapping[str, str]
 ) -> Iterator[str]:
     """A run of what was done with the present outputs; FAILED if the block raises.
 
@@ -157,7 +158,7 @@ class _Untracked:
 class _Tracked:
     """The child run of an executing stage, and its parent as soon as the data are known."""
 
-    def __init__(self, client: MlflowClient, experiment: str, stage: str, config: Any) -> None:
+    def __init__(self, client: MlflowClient, experiment: str, stage: str, config: Config) -> None:
         self._client, self._experiment, self._stage = client, experiment, stage
         self._config = config
         self._parent: str | None = None
@@ -186,7 +187,7 @@ class _Tracked:
                 self._client.set_tag(run, "backbone.weights_sha256", weights)
         self._log_files(out)
         if self._stage == "finetune" and self._config.tracking.log_model:
-            from pipeline import logged_model
+            from pipeline.tracking import logged_model
 
             logged_model.log(self._client, self._run, out / "model.keras")
         self._link_skipped()
@@ -208,8 +209,8 @@ class _Tracked:
         from mlflow.entities import RunStatus
 
         data_md5 = digest(ROOT / STAGES[0])
-        state = provenance.state(records.essentials(self._config), data_md5)
-        with FileLock(tracking_store.lock_path()):
+        state = provenance.state(self._config.essentials(), data_md5)
+        with FileLock(store.lock_path()):
             found = self._search(f"tags.`pipeline.state` = '{state}'")
             parent = found[0] if found else self._make_parent(state, data_md5)
         self._parent = parent.info.run_id
@@ -224,7 +225,7 @@ class _Tracked:
 
     def _make_parent(self, state: str, data_md5: str) -> Run:
         config = self._config
-        name = f"{config.use.data} {config.use.backbone} {config.finetune.cut}"
+        name = f"{config.data.use} {config.backbone.use} {config.finetune.cut}"
         tags = {
             "pipeline.state": state,
             "data.md5": data_md5,

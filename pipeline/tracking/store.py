@@ -1,4 +1,4 @@
-"""Where runs are kept: the MLflow store, made once, and the UI on it."""
+"""Where runs are kept: the MLflow store, made once."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from pipeline import ports, workspace
 from pipeline.errors import InputError
+from pipeline.settings import setting
+from pipeline.storage import workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,21 +33,15 @@ _ADDRESSES = (
 
 @dataclass
 class Config:
-    """Section `tracking`.
+    """Section `tracking`."""
 
-    Attributes:
-        enabled: Whether runs are logged at all.
-        uri: Tracking store; null is $MLFLOW_TRACKING_URI, or else mlflow.db beside dvc.yaml.
-        experiment: Name of the MLflow experiment.
-        log_model: Whether fine-tuning logs its model.
-        port: Of the UI.
-    """
-
-    enabled: bool = True
-    uri: str | None = None
-    experiment: str = "pipeline"
-    log_model: bool = True
-    port: int = 5000
+    enabled: bool = setting(True, "Whether runs are logged at all.")
+    uri: str | None = setting(
+        None, "Tracking store; null is $MLFLOW_TRACKING_URI, or else mlflow.db beside dvc.yaml."
+    )
+    experiment: str = setting("pipeline", "Name of the MLflow experiment.")
+    log_model: bool = setting(True, "Whether fine-tuning logs its model.")
+    port: int = setting(5000, "Of the UI.", least=1, most=65535)
 
 
 def connect(config: Config) -> MlflowClient:
@@ -61,7 +56,7 @@ def connect(config: Config) -> MlflowClient:
     from mlflow.exceptions import MlflowException
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    uri = store(config)
+    uri = address(config)
     mlflow.set_tracking_uri(uri)
     try:
         # Two processes that create the database at once would break it for good.
@@ -74,7 +69,7 @@ def connect(config: Config) -> MlflowClient:
         reason = str(error).splitlines()[0][:300]
         raise InputError(
             f"tracking.uri must be a store that answers, got {uri}: {reason}; mend it, or set "
-            "use.tracking=none"
+            "tracking.enabled=false"
         ) from error
     return client
 
@@ -114,12 +109,12 @@ def answering(config: Config) -> Iterator[None]:
     except MlflowException as error:
         reason = str(error).splitlines()[0][:300]
         raise Gone(
-            f"tracking.uri must be a store that answers until the end, got {store(config)}: "
+            f"tracking.uri must be a store that answers until the end, got {address(config)}: "
             f"{reason}; when it answers again, run the same command again"
         ) from error
 
 
-def store(config: Config) -> str:
+def address(config: Config) -> str:
     """Address of the tracking store."""
     return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or _own_store()
 
@@ -169,29 +164,13 @@ def follow_project() -> None:
             print(f"the project has moved: its runs are now in {_artifacts()}", file=sys.stderr)
 
 
-def serve_ui(config: Config) -> None:
-    """Replace this process by the MLflow UI on the store, on this machine only.
-
-    Raises:
-        InputError: The port is taken, or the store does not answer.
-    """
-    port = config.port
-    ports.check("127.0.0.1", port, "tracking.port")
-    connect(config)
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    print(f"MLflow UI: http://127.0.0.1:{port} (about 15 s to start; stop with Ctrl-C)", flush=True)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store(config)]
-    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    os.execve(sys.executable, [*command, *options], environment)
-
-
 def experiment(client: MlflowClient, config: Config) -> str:
     """Id of the experiment, which is made if it is not there."""
     with FileLock(lock_path()):
         found = client.get_experiment_by_name(config.experiment)
         if found is not None:
             return str(found.experiment_id)
-        local = store(config).startswith("sqlite:")
+        local = address(config).startswith("sqlite:")
         artifacts = _artifacts().as_uri() if local else None
         return str(client.create_experiment(config.experiment, artifact_location=artifacts))
 

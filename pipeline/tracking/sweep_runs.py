@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from filelock import FileLock
 
-from pipeline import processes, tracking_store
-from pipeline import run_records as records
 from pipeline.errors import Stopped
-from pipeline.outputs import ROOT, digest
+from pipeline.storage.digests import digest
+from pipeline.storage.outputs import ROOT
+from pipeline.tracking import processes, records, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from pipeline.config import Config
 
 
 class TrialRun(Protocol):
@@ -54,16 +56,16 @@ class Tracker:
         InputError: The tracking store cannot be reached.
     """
 
-    def __init__(self, config: Any, study: str) -> None:
+    def __init__(self, config: Config, study: str) -> None:
         self._study, self._config = study, config
         self._client: MlflowClient | None = None
         if not config.tracking.enabled:
             return
-        self._client = tracking_store.connect(config.tracking)
-        self._experiment = tracking_store.experiment(self._client, config.tracking)
+        self._client = store.connect(config.tracking)
+        self._experiment = store.experiment(self._client, config.tracking)
         self._data_md5 = digest(ROOT / "prepare")
         tags = {"sweep.study": study, "sweep.role": "study"}
-        with FileLock(tracking_store.lock_path()):
+        with FileLock(store.lock_path()):
             self._run = self._found_or_made(f"sweep {study}", tags, config)
 
     def start(self, settings: dict[str, Any]) -> None:
@@ -75,7 +77,7 @@ class Tracker:
         self._take(self._run)
 
     @contextmanager
-    def trial(self, number: int, name: str, config: Any) -> Iterator[TrialRun]:
+    def trial(self, number: int, name: str, config: Config) -> Iterator[TrialRun]:
         """Track a trial: FINISHED, KILLED if it is pruned or interrupted, FAILED if it raises.
 
         Args:
@@ -89,11 +91,11 @@ class Tracker:
         if self._client is None:
             yield Untracked()
             return
-        with tracking_store.answering(config.tracking), self._trial(number, name, config) as run:
+        with store.answering(config.tracking), self._trial(number, name, config) as run:
             yield run
 
     @contextmanager
-    def _trial(self, number: int, name: str, config: Any) -> Iterator[TrialRun]:
+    def _trial(self, number: int, name: str, config: Config) -> Iterator[TrialRun]:
         from mlflow.exceptions import MlflowException
 
         assert self._client is not None
@@ -130,7 +132,7 @@ class Tracker:
                 self._client.log_artifact(self._run, str(path))
         self._client.set_terminated(self._run, status)
 
-    def _found_or_made(self, name: str, tags: dict[str, str], config: Any) -> str:
+    def _found_or_made(self, name: str, tags: dict[str, str], config: Config) -> str:
         assert self._client is not None
         query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         found = self._client.search_runs([self._experiment], query, max_results=1)

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.manifest import write_table
+from pipeline.storage.tables import write_table
 
 Curve = list[dict[str, float]]
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")

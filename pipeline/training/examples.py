@@ -35,6 +35,55 @@ class Examples:
             self.inputs.begin(epoch)
 
 
+class Rows:
+    """Some rows of an array, read when they are asked for.
+
+    Args:
+        array: (N, ...), memory-mapped or not.
+        rows: (M,) which of them.
+    """
+
+    def __init__(self, array: Any, rows: NDArray[np.int64]) -> None:
+        self._array, self._rows = array, rows
+        self.shape, self.dtype = (len(rows), *array.shape[1:]), array.dtype
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        return np.asarray(self._array[self._rows[rows]])
+
+
+class Views:
+    """Inputs that show each example another of its views in every epoch.
+
+    In epoch e example i is seen as view e mod K of a permutation of its own.
+
+    Args:
+        arrays: K arrays: (M, ...) each.
+        seed: Of the permutations.
+    """
+
+    def __init__(self, arrays: list[Any], seed: int) -> None:
+        self._arrays = arrays
+        self._views = np.zeros(len(arrays[0]), dtype=np.int64)
+        places = np.tile(np.arange(len(arrays)), (len(arrays[0]), 1))
+        self._orders = np.random.default_rng([seed, len(arrays)]).permuted(places, axis=1)
+        self.shape = arrays[0].shape
+
+    def begin(self, epoch: int) -> None:
+        """Choose the views of an epoch, counted from 0."""
+        self._views = self._orders[:, epoch % len(self._arrays)]
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        found = np.empty((len(rows), *self.shape[1:]), self._arrays[0].dtype)
+        views = self._views[rows]
+        for view in np.unique(views):
+            mine = views == view
+            found[mine] = self._arrays[view][rows[mine]]
+        return found
+
+
 def batches(
     examples: Examples,
     order: NDArray[np.int64],

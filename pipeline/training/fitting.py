@@ -21,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline import curves, steps
-from pipeline.curves import Curve
 from pipeline.errors import Stopped
-from pipeline.examples import Examples, batches
-from pipeline.outputs import locked, replacing_file, write_json
-from pipeline.training import Training
+from pipeline.storage.outputs import locked, replacing_file
+from pipeline.storage.tables import write_json
+from pipeline.training import curves, steps
+from pipeline.training.curves import Curve
+from pipeline.training.examples import Examples, batches
+from pipeline.training.settings import Training
 
 Log = Callable[[dict[str, float], int], None]
 

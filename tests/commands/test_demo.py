@@ -13,7 +13,7 @@ from conftest import Run, listening
 from mlflow import MlflowClient
 from PIL import Image
 
-from pipeline.sources import digits
+from pipeline.intake.sources import digits
 
 PICTURES = list(digits.pictures(digits.Config()))
 

@@ -14,12 +14,13 @@ import tensorflow as tf
 from conftest import Run, run_in
 from sklearn.linear_model import LogisticRegression
 
-from pipeline import backbones, calibration, heads, model_file
 from pipeline.__main__ import main
-from pipeline.backbones import keras_application
-from pipeline.images import Fit
-from pipeline.manifest import Manifest
-from pipeline.outputs import dvc_md5
+from pipeline.data.images import Fit
+from pipeline.data.manifest import Manifest
+from pipeline.finetuning import calibration
+from pipeline.networks import backbones, heads, model_file
+from pipeline.networks.backbones import keras_application
+from pipeline.storage.digests import dvc_md5
 
 PATHS = {
     "saved_model": "saved_model",
@@ -303,8 +304,8 @@ def test_exports_of_another_model_are_told(repository: Path, tmp_path: Path, cap
 def test_mobilenet_v2_with_a_temperature(
     shared: Path, project: Path, run: Run, tmp_path: Path, capfd: Any
 ) -> None:
-    settings = (f"inputs.data={shared / 'data' / 'hymenoptera.tar'}", "prepare.image_size=96")
-    prepare = ("prepare", "use.data=hymenoptera", "use.tracking=none", *settings)
+    settings = (f"data.path={shared / 'data' / 'hymenoptera.tar'}", "prepare.image_size=96")
+    prepare = ("prepare", "data.use=hymenoptera", "tracking.enabled=false", *settings)
     counts = ("prepare.train_per_class=null", "prepare.val_per_class=null")
     done = run(project, sys.executable, "-m", "pipeline", *prepare, *counts)
     assert done.returncode == 0, done.stderr

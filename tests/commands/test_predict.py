@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Run
 
-from pipeline.sources import digits
+from pipeline.intake.sources import digits
 
 
 @pytest.fixture(scope="module")

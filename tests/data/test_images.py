@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.images import BadPicture, Fit, decode
+from pipeline.data.images import BadPicture, Fit, decode
 
 # File -> upright size in the file, or the beginning of the reason why it is no picture.
 ODDITIES: dict[str, tuple[int, int] | str] = {
@@ -156,7 +156,7 @@ def test_transparency_is_white_and_16_bits_keep_their_tones(oddities: dict[str, 
 BOMBS = """
 import resource, sys
 from pathlib import Path
-from pipeline.images import BadPicture, decode
+from pipeline.data.images import BadPicture, decode
 before = resource.getrusage(resource.RUSAGE_SELF)
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:

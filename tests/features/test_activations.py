@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from conftest import Run
 
-from pipeline import backbones, cuts
-from pipeline.activations import Config, Source, Store, below
-from pipeline.backbones import glyph_cnn
-from pipeline.caching import Cache, decide
 from pipeline.errors import InputError
-from pipeline.inference import Forward
+from pipeline.features import cuts
+from pipeline.features.activations import Source, below
+from pipeline.features.store import Config, Store
+from pipeline.finetuning.cache_decision import Cache, decide
+from pipeline.networks import backbones
+from pipeline.networks.backbones import glyph_cnn
+from pipeline.networks.forward import Forward
 
 
 @pytest.fixture
@@ -96,7 +98,7 @@ WRITER = """
 import sys, time
 import numpy as np
 from pathlib import Path
-from pipeline.activations import Config, Store
+from pipeline.features.store import Config, Store
 def rows():
     for n in range(20):
         time.sleep(float(sys.argv[2]))
@@ -179,14 +181,14 @@ def test_the_command_lists_and_clears(clone: Path, run: Run) -> None:
 
 def test_cached_or_not_the_model_is_the_same_file(clone: Path, run: Run) -> None:
     before = (clone / "outputs/finetune/model.keras").read_bytes()
-    stage = [sys.executable, "-m", "pipeline", "finetune", "use.tracking=none"]
+    stage = [sys.executable, "-m", "pipeline", "finetune", "tracking.enabled=false"]
     done = run(clone, *stage, "finetune.cache=never")
     assert "activations below it are not cached: finetune.cache=never" in done.stdout
     assert (clone / "outputs/finetune/model.keras").read_bytes() == before
 
 
 def test_the_cut_table_needs_no_weights(clone: Path, run: Run) -> None:
-    done = run(clone, sys.executable, "-m", "pipeline", "cuts", "use.backbone=resnet50")
+    done = run(clone, sys.executable, "-m", "pipeline", "cuts", "backbone.use=resnet50")
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("conv5_block2_out")]
     assert line.split()[1:3] == ["164", "conv5_block2"]

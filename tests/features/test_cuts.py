@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline import backbones, cuts, heads
-from pipeline.backbones import glyph_cnn, keras_application, keras_file
 from pipeline.errors import InputError
+from pipeline.features import cuts
+from pipeline.networks import backbones, heads
+from pipeline.networks.backbones import glyph_cnn, keras_application, keras_file
 
 
 def network(name: str, size: int = 96) -> keras.Model:

@@ -8,12 +8,16 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline import activations, augmentation, backbones, finetuning, fitting, heads, model_file
-from pipeline.backbones import glyph_cnn
+from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
-from pipeline.finetuning import Config, Finetuner, Tuned
-from pipeline.manifest import Manifest
+from pipeline.features import augmentation
+from pipeline.features.store import Config as StoreConfig
+from pipeline.features.store import Store
+from pipeline.finetuning.finetuner import Config, Finetuner, Tuned
+from pipeline.networks import backbones, heads, model_file
+from pipeline.networks.backbones import glyph_cnn
 from pipeline.stages import train_head
+from pipeline.training import fitting
 
 MOVED = [{"RandomTranslation": {"height_factor": 0.2, "width_factor": 0.2}}]
 
@@ -27,7 +31,7 @@ def make(repository: Path, cwd: Path) -> Any:
         return Finetuner(
             body,
             repository / "outputs" / "prepare",
-            activations.Store(activations.Config()),
+            Store(StoreConfig()),
             augmentation.Config(**augment),
             batch_size=32,
             seed=0,
@@ -187,7 +191,7 @@ def test_the_test_split_is_never_looked_at(repository: Path, cwd: Path) -> None:
         finetuner = Finetuner(
             body,
             prepared,
-            activations.Store(activations.Config(), cwd / f"store{spoiled}"),
+            Store(StoreConfig(), cwd / f"store{spoiled}"),
             augmentation.Config(),
             batch_size=32,
             seed=0,

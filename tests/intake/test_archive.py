@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.outputs import file_sha256
-from pipeline.sources import archive
+from pipeline.intake.sources import archive
+from pipeline.storage.digests import file_sha256
 
 
 class Server(http.server.ThreadingHTTPServer):

@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
+from pipeline.data.manifest import Row
 from pipeline.errors import InputError
-from pipeline.manifest import Row
-from pipeline.splitting import Shares, assign
+from pipeline.intake.splitting import Shares, assign
 from pipeline.stages.prepare import Config
 
 FRACTIONS = Shares(None, None, 0.6, 0.2)

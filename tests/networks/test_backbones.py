@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from conftest import Run
 
-from pipeline import backbones
-from pipeline.backbones import glyph_cnn, keras_application, keras_file
 from pipeline.errors import InputError
-from pipeline.outputs import file_sha256
+from pipeline.networks import backbones
+from pipeline.networks.backbones import glyph_cnn, keras_application, keras_file
+from pipeline.storage.digests import file_sha256
 
 ALPHA_035 = {"alpha": 0.35}
 

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline import model_file
+from pipeline.data.images import Fit
 from pipeline.errors import InputError
-from pipeline.images import Fit
-from pipeline.model_file import Card
+from pipeline.networks import model_file
+from pipeline.networks.model_file import Card
 
 CARD = Card(["a", "b"], 8, Fit.crop, 32, 2)
 

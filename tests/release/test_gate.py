@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline import gate
 from pipeline.errors import InputError
+from pipeline.release import gate
 
 CLASSES = ["ant", "bee", "wasp"]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pipeline import processes
 from pipeline.errors import InputError
-from pipeline.registry import Registry
+from pipeline.release.registry import Registry
+from pipeline.tracking import processes
 
 NAME = "classifier"
 LEASE = "classifier.promotion-lease"

@@ -12,15 +12,15 @@ from conftest import Run, mlflow_server
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline import champion as champions
-from pipeline import promotion
-from pipeline.candidate import Answers
-from pipeline.classifier import Classifier
+from pipeline.data.images import Fit
+from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
-from pipeline.images import Fit
-from pipeline.manifest import Manifest
-from pipeline.registry import Registry
-from pipeline.sources import digits
+from pipeline.intake.sources import digits
+from pipeline.release import champion as champions
+from pipeline.release import promotion
+from pipeline.release.candidate import Answers
+from pipeline.release.registry import Registry
+from pipeline.serving.classifier import Classifier
 
 
 def pipeline(folder: Path, run: Run, *words: str) -> subprocess.CompletedProcess[str]:
@@ -233,8 +233,8 @@ def test_what_cannot_be_promoted(clone: Path, run: Run) -> None:
     assert "error: promote.metric must be one of accuracy" in done.stderr
     done = pipeline(clone, run, "promote", "promote.name=a/b")
     assert "error: promote.name must be a name that the MLflow registry takes" in done.stderr
-    done = pipeline(clone, run, "promote", "use.tracking=none")
-    assert "error: the registry is MLflow's, got use.tracking=none" in done.stderr
+    done = pipeline(clone, run, "promote", "tracking.enabled=false")
+    assert "error: the registry is MLflow's, got tracking.enabled=false" in done.stderr
     done = pipeline(clone, run, "promote", "evaluate.split=val")
     assert "is of another split than evaluate.split=val" in done.stderr
     path = clone / "params.yaml"

@@ -19,9 +19,9 @@ import requests
 from conftest import Run, listening, run_in
 from PIL import Image
 
-from pipeline.classifier import Classifier
-from pipeline.serving import Service
-from pipeline.sources import digits
+from pipeline.intake.sources import digits
+from pipeline.serving.classifier import Classifier
+from pipeline.serving.pyfunc import Service
 
 MAX_BYTES = 2_000_000
 CONTENT = {one.path: one.content for one in digits.pictures(digits.Config())}

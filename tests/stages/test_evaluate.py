@@ -13,8 +13,9 @@ from conftest import Run
 from PIL import Image
 from sklearn import metrics as sk
 
-from pipeline import calibration, metrics, resampling
-from pipeline.outputs import ROOT
+from pipeline.evaluation import metrics, resampling
+from pipeline.finetuning import calibration
+from pipeline.storage.outputs import ROOT
 
 
 def some(classes: int, pictures: int, seed: int = 0) -> tuple[metrics.Labels, Any]:
@@ -150,7 +151,7 @@ def test_slices_and_a_baseline(clone: Path, run: Run, picture_folder: Path) -> N
     for before, after in (
         ("data: digits ", "data: csv "),
         ("conf/data/digits.yaml", str(picture_folder / "list.csv")),
-        ("data: {}", "data: {path: '${inputs.data}'}"),
+        ("data: {}", "data: {path: '${data.path}'}"),
         ("image_size: 8 ", "image_size: 16 "),
         ("train_per_class: 20", "train_per_class: 6"),
         ("val_per_class: 20", "val_per_class: 2"),
@@ -206,7 +207,7 @@ def test_a_calibrated_model_keeps_its_answers(clone: Path, run: Run) -> None:
 
 
 def test_a_report_without_outputs_says_what_to_do(project: Path, run: Run) -> None:
-    done = run(project, sys.executable, "-m", "pipeline", "report", "use.tracking=none")
+    done = run(project, sys.executable, "-m", "pipeline", "report", "tracking.enabled=false")
     assert done.returncode == 1
     assert (
         "a report needs the outputs of all stages, prepare has none: run dvc repro" in done.stderr
@@ -216,7 +217,7 @@ def test_a_report_without_outputs_says_what_to_do(project: Path, run: Run) -> No
 def test_grad_cam_finds_what_speaks_for_a_class() -> None:
     import keras
 
-    from pipeline.gradcam import GradCam, overlay
+    from pipeline.evaluation.gradcam import GradCam, overlay
 
     entry = keras.Input((32, 32, 3))
     x = keras.layers.Conv2D(2, 4, strides=4, name="spots")(entry)
@@ -245,7 +246,7 @@ def test_grad_cam_of_a_flattened_map_keeps_places_apart() -> None:
     """Averaged gradients would cancel: the class likes one place as much as it dislikes another."""
     import keras
 
-    from pipeline.gradcam import GradCam
+    from pipeline.evaluation.gradcam import GradCam
 
     entry = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(1, 4, strides=4)(entry)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.data.manifest import Manifest, read_rows
 from pipeline.errors import InputError
-from pipeline.manifest import Manifest, read_rows
-from pipeline.sources import csv as csv_source
-from pipeline.sources import digits, folder
+from pipeline.intake.sources import csv as csv_source
+from pipeline.intake.sources import digits, folder
 from pipeline.stages import prepare
 
 HALF = {"train_fraction": 0.5, "val_fraction": 0.25}

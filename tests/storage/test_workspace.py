@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import provenance, workspace
+from pipeline.storage import digests, workspace
+from pipeline.tracking import provenance
 
 
 def test_a_folder_is_named_after_its_key_and_the_code(
@@ -28,4 +29,4 @@ def test_experiments_share_the_original_projects_work(
 def test_git_is_not_needed(cwd: Path) -> None:
     assert provenance.git_tags().keys() == {"code.sha256"}
     assert provenance.patch() == ""
-    assert len(provenance.code_sha256()) == 64
+    assert len(digests.code_sha256()) == 64

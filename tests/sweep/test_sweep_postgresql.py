@@ -113,7 +113,7 @@ def test_a_killed_worker_loses_no_trial(
     other = tmp_path / "other"
     shutil.copytree(clone, other, symlinks=True)
     words = [f"sweep.storage={server.url}", "sweep.n_trials=6", "sweep.heartbeat_s=3"]
-    words += ["finetune.epochs=10", "finetune.patience=10", "use.pruner=none"]
+    words += ["finetune.epochs=10", "finetune.patience=10", "pruner.use=none"]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
     def start(folder: Path, host: str) -> subprocess.Popen[bytes]:
@@ -168,7 +168,7 @@ def test_a_killed_worker_loses_no_trial(
 
 def test_a_database_that_goes_away(server: Server, clone: Path, run: Run) -> None:
     command = [sys.executable, "-m", "pipeline", "sweep", f"sweep.storage={server.url}"]
-    command += ["sweep.n_trials=4", "use.pruner=none"]
+    command += ["sweep.n_trials=4", "pruner.use=none"]
     with (clone / "told.txt").open("wb") as told:
         sweep = subprocess.Popen(command, cwd=clone, stdout=told, stderr=subprocess.STDOUT)
     storage = RDBStorage(server.url)

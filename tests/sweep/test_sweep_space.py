@@ -6,9 +6,11 @@ from typing import Any
 import optuna
 import pytest
 
-from pipeline import backbones, config, outputs
-from pipeline.backbones import glyph_cnn, keras_application
+from pipeline import config
 from pipeline.errors import InputError
+from pipeline.networks import backbones
+from pipeline.networks.backbones import glyph_cnn, keras_application
+from pipeline.storage import outputs
 from pipeline.sweep import space
 from pipeline.sweep.space import Space
 
@@ -60,7 +62,7 @@ def test_the_present_settings_always_belong_to_the_space(composed: Any) -> None:
     settings = searched.suggest(optuna.trial.FixedTrial(params))
     expected = {"finetune.cut": "b", "finetune.learning_rate": 0.5, "head.dropout": 0.0}
     assert settings == expected
-    words = space.overrides({**settings, "head.units": [64, 32], "use.head": "mlp"})
+    words = space.overrides({**settings, "head.units": [64, 32], "head.use": "mlp"})
     again = composed(*words)
     assert again.finetune.cut == "b"
     assert list(again.head.units) == [64, 32]
@@ -104,7 +106,7 @@ def test_what_makes_another_study(repository: Path, monkeypatch: pytest.MonkeyPa
         return space.study_name(composed, list(space.knobs(composed)), *made)
 
     searched = "finetune.learning_rate=1e-6"
-    beside = ("sweep.n_trials=99", "sweep.workers=2", "use.sampler=random", "use.tracking=none")
+    beside = ("sweep.n_trials=99", "sweep.workers=2", "sampler.use=random", "tracking.enabled=false")
     assert {name(), name(searched), *map(name, beside)} == {name()}
     others = ("sweep.cuts=all", "finetune.epochs=2", "train_head.epochs=2", "seed=1")
     assert len({name(), *map(name, others)}) == 1 + len(others)

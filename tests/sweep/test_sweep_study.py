@@ -14,10 +14,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from pipeline import processes
 from pipeline.errors import InputError, Stopped
 from pipeline.sweep import sharing, study
 from pipeline.sweep.settings import Config, Pruner, Sampler
+from pipeline.tracking import processes
 
 WORKER = """
 import sys

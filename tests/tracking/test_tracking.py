@@ -45,7 +45,7 @@ def test_one_parent_with_a_child_for_each_stage(repository: Path) -> None:
     assert {run.info.status for run in [parent, *children]} == {"FINISHED"}
     params, metrics = parent.data.params, parent.data.metrics
     assert params["finetune.cut"] == "block2_conv1"
-    assert params["use.backbone"] == "glyph_cnn"
+    assert params["backbone.use"] == "glyph_cnn"
     assert metrics["test_accuracy_fine_tuned"] > 0.95
     assert metrics["finetune.val_accuracy"] > 0.9
     assert len(parent.data.tags["backbone.weights_sha256"]) == 64
@@ -147,7 +147,7 @@ def test_another_store_and_none(clone: Path, run: Run, empty_store: Path, tmp_pa
     other = MlflowClient(uri)
     found = [e.experiment_id for e in other.search_experiments() if e.name == "pipeline"]
     assert {r.info.run_name for r in other.search_runs(found)} >= {"prepare"}
-    assert stage(clone, run, "prepare", "use.tracking=none").returncode == 0
+    assert stage(clone, run, "prepare", "tracking.enabled=false").returncode == 0
     assert len(runs(clone)) == before
     done = stage(clone, run, "prepare", "tracking.uri=http://127.0.0.1:9")
     assert done.returncode == 1
@@ -215,5 +215,5 @@ def test_a_server_that_goes_away_is_told_and_nothing_is_lost(
     rule = f"error: tracking.uri must be a store that answers until the end, got {address}: "
     assert told.splitlines()[-1].startswith(rule), told
     assert "Traceback" not in told
-    done = stage(clone, run, *words, "use.tracking=none")
+    done = stage(clone, run, *words, "tracking.enabled=false")
     assert "goes on after epoch" in done.stdout

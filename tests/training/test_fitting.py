@@ -12,10 +12,11 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline import fitting, heads
 from pipeline.errors import InputError
-from pipeline.examples import Examples
-from pipeline.training import Training
+from pipeline.networks import heads
+from pipeline.training import fitting
+from pipeline.training.examples import Examples
+from pipeline.training.settings import Training
 
 
 def examples(seed: int = 0, count: int = 70) -> Examples:
@@ -103,7 +104,7 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from pipeline import runtime
+from pipeline.networks import runtime
 runtime.configure(0, 2)
 from test_fitting import trained
 model, _ = trained(Path({work!r}), epochs=40, patience=40)

@@ -38,7 +38,7 @@ def test_a_preset_composes_and_says_how_to_run_it(preset: Path, cwd: Path) -> No
     assert "accuracy" in text.split("seed:")[0], "the header gives the expected result"
     (cwd / "params.yaml").write_text(text)
     composed = config.compose()
-    assert composed.inputs.data
+    assert composed.data.path
     default = (PROJECT / "params.yaml").read_text()
     sections = [line.split(":")[0] for line in default.splitlines() if line[:1].isalpha()]
     assert all(f"\n{section}:" in f"\n{text}" for section in sections)

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from conftest import Run
 
-from pipeline.outputs import digest, dvc_md5
 from pipeline.stages import STAGES
+from pipeline.storage.digests import digest, dvc_md5
 
 PROJECT = Path(__file__).parents[1]
 
@@ -174,7 +174,7 @@ def test_experiments_and_queues_are_separate_parents(clone: Path, run: Run) -> N
         return {run.info.run_name: run.data.params for run in runs}
 
     before = parents()
-    done = run(clone, "dvc", "exp", "run", "-n", "another-head", "-S", "use.head=mlp")
+    done = run(clone, "dvc", "exp", "run", "-n", "another-head", "-S", "head.use=mlp")
     assert done.returncode == 0, done.stdout + done.stderr
     assert executed(done.stdout) == ["train_head", "finetune", "evaluate"]
     choice = "train_head.learning_rate=choice(1e-3,1e-2)"
@@ -192,7 +192,7 @@ def test_experiments_and_queues_are_separate_parents(clone: Path, run: Run) -> N
     after = parents()
     new = {name: params for name, params in after.items() if name not in before}
     assert len(new) == 3
-    assert new["another-head"]["use.head"] == "mlp"
+    assert new["another-head"]["head.use"] == "mlp"
     rates = sorted(
         float(p["train_head.learning_rate"]) for n, p in new.items() if p["finetune.cut"] == "none"
     )

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from conftest import Run
 
-from pipeline.outputs import dvc_md5
+from pipeline.storage.digests import dvc_md5
 
 
 def stage(run: Run, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return run(folder, sys.executable, "-m", "pipeline", *words, "use.tracking=none")
+    return run(folder, sys.executable, "-m", "pipeline", *words, "tracking.enabled=false")
 
 
 def fails_in_one_line(done: subprocess.CompletedProcess[str], *told: str) -> None:
@@ -30,11 +30,11 @@ def fails_in_one_line(done: subprocess.CompletedProcess[str], *told: str) -> Non
     [
         (("prepare", "prepare.image_siz=3"), "did you mean prepare.image_size?"),
         (("prepare", "prepare.image_size=big"), "could not be converted to Integer"),
-        (("prepare", "use.data=digit"), "did you mean digits?"),
+        (("prepare", "data.use=digit"), "did you mean digits?"),
         (("prepare", "prepare.train_per_class=???"), "has no value ('???')"),
-        (("prepare", "use.data=folder", "inputs.data=nowhere"), "does not exist: set inputs.data"),
+        (("prepare", "data.use=folder", "data.path=nowhere"), "does not exist: set data.path"),
         (("prepare", "prepare.image_size=0"), "prepare.image_size must be at least 1, got 0"),
-        (("prepare", "use.data=tfds", "data.name=beans"), "pip install tensorflow-datasets"),
+        (("prepare", "data.use=tfds", "data.name=beans"), "pip install tensorflow-datasets"),
         (("extract_features", "extract_features.batch_size=0"), "at least 1, got 0"),
         (("extract_features", "backbone.weights=nowhere.h5"), "nowhere.h5: no such file"),
         (("extract_features", "threads=0"), "threads must be at least 1, got 0"),

@@ -6,11 +6,15 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline import activations, backbones, cuts, fitting, heads
-from pipeline.backbones import keras_application
-from pipeline.examples import Examples
-from pipeline.frozen import FrozenBelow
-from pipeline.training import Training
+from pipeline.features import activations, cuts
+from pipeline.features.store import Config as StoreConfig
+from pipeline.features.store import Store
+from pipeline.finetuning.frozen import FrozenBelow
+from pipeline.networks import backbones, heads
+from pipeline.networks.backbones import keras_application
+from pipeline.training import fitting
+from pipeline.training.examples import Examples
+from pipeline.training.settings import Training
 
 BATCH = 8
 PICTURES = 21  # the last batch is a partial one
@@ -42,7 +46,7 @@ def fine_tuned(
     rows = np.arange(PICTURES)
     inputs = images
     if cached:
-        store = activations.Store(activations.Config(), root / "store")
+        store = Store(StoreConfig(), root / "store")
         source = activations.Source(model, images, BATCH, 2, "w", "i")
         inputs = activations.below(store, source, resolved.at, rows)
     examples = Examples(inputs, rows, labels)

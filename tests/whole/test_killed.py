@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import Run, copied, run_in
 
-from pipeline.outputs import ROOT, digest
 from pipeline.stages import STAGES
+from pipeline.storage.digests import digest
+from pipeline.storage.outputs import ROOT
 
 
 def changed(repository: Path, folder: Path) -> Path:

@@ -11,7 +11,7 @@ def test_hymenoptera(project: Path, run: Run, shared: Path, empty_store: Path) -
     shutil.copy(empty_store, project / "mlflow.db")
     text = (project / "conf/experiment/hymenoptera_mobilenet_v2.yaml").read_text()
     text = text.replace("../shared", str(shared))
-    text = text.replace("weights: ${inputs.backbone}", "weights: imagenet")
+    text = text.replace("weights: ${backbone.path}", "weights: imagenet")
     (project / "params.yaml").write_text(text)
     (project / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
     home = {"KERAS_HOME": str(shared / "weights" / "keras_home")}

@@ -1,8 +1,8 @@
 """Where pictures come from: one module a kind.
 
-A kind is a module with a `Config` dataclass, whose `kind` is the module's name,
-and `pictures(config) -> Iterator[Picture]`. A new kind is one such module and
-one YAML in conf/data/; nothing else changes.
+A kind is a module with a `Config`, a `SourceConfig` whose `kind` is the module's name, and
+`pictures(config) -> Iterator[Picture]`. A new kind is one such module and one YAML in
+conf/data/; nothing else changes (docs/extending.md).
 """
 
 import importlib
@@ -10,6 +10,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pipeline.settings import REQUIRED, setting
+
+
+@dataclass
+class SourceConfig:
+    """Section `data`: what every kind of source is told; each kind adds its own settings."""
+
+    kind: str = "???"
+    use: str = setting(REQUIRED, "Where the pictures come from.", group="data")
+    path: str = setting(
+        REQUIRED,
+        "The folder, csv file or archive, which DVC watches for changes; for sources without "
+        "one, their file in conf/data/.",
+    )
 
 
 @dataclass(frozen=True)

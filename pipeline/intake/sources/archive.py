@@ -7,7 +7,7 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import requests
@@ -15,31 +15,25 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from pipeline.errors import InputError
-from pipeline.outputs import file_sha256, replacing
-from pipeline.sources import Picture
-from pipeline.sources.folder import folders, walk
+from pipeline.intake.sources import Picture, SourceConfig
+from pipeline.intake.sources.folder import folders, walk
+from pipeline.settings import REQUIRED, setting
+from pipeline.storage.digests import file_sha256
+from pipeline.storage.outputs import replacing
 
 _TIMEOUT_S = 30
 
 
 @dataclass
-class Config:
-    """Where the archive is.
-
-    Attributes:
-        url: http(s) address or a local path.
-        sha256: Of the archive, in hex.
-        splits: Renames given splits, as for a folder.
-        max_gb: What the extracted files may take together.
-        cache_dir: Where archives are kept and extracted.
-    """
+class Config(SourceConfig):
+    """An archive: `path`, or `url`."""
 
     kind: str = "archive"
-    url: str = "???"
-    sha256: str = "???"
-    splits: dict[str, str] = field(default_factory=dict)
-    max_gb: float = 50.0
-    cache_dir: str = ".work/archives"
+    url: str = setting("${.path}", "http(s) address or a local path.")
+    sha256: str = setting(REQUIRED, "Of the archive, in hex.")
+    splits: dict[str, str] = setting({}, "Renames given splits, such as {val: test}.")
+    max_gb: float = setting(50.0, "What the extracted files may take together.", above=0)
+    cache_dir: str = setting(".work/archives", "Where archives are kept and extracted.")
 
 
 def pictures(config: Config) -> Iterator[Picture]:

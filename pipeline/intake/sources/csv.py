@@ -6,29 +6,24 @@ value of a further column, too.
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.data.manifest import COLUMNS
 from pipeline.errors import InputError
-from pipeline.manifest import COLUMNS
-from pipeline.sources import Picture
-from pipeline.sources.folder import SPLIT_NAMES
+from pipeline.intake.sources import Picture, SourceConfig
+from pipeline.intake.sources.folder import SPLIT_NAMES
+from pipeline.settings import setting
 
 _COLUMNS = ("path", "label", "split")
 
 
 @dataclass
-class Config:
-    """Where the csv file is.
-
-    Attributes:
-        path: The csv file.
-        splits: Renames given splits, as for a folder.
-    """
+class Config(SourceConfig):
+    """A csv file: `path`."""
 
     kind: str = "csv"
-    path: str = "???"
-    splits: dict[str, str] = field(default_factory=dict)
+    splits: dict[str, str] = setting({}, "Renames given splits, such as {val: test}.")
 
 
 def pictures(config: Config) -> Iterator[Picture]:
@@ -39,7 +34,7 @@ def pictures(config: Config) -> Iterator[Picture]:
     """
     path = Path(config.path)
     if not path.is_file():
-        raise InputError(f"data path must be a csv file, got {path}: set inputs.data to the file")
+        raise InputError(f"data path must be a csv file, got {path}: set data.path to the file")
     with path.open(newline="", encoding="utf-8-sig") as file:
         table = csv.DictReader(file)
         missing = {"path", "label"} - set(table.fieldnames or ())

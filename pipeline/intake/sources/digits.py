@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.sources import Picture
+from pipeline.intake.sources import Picture, SourceConfig
 
 
 @dataclass
-class Config:
-    """The digits need no setting."""
+class Config(SourceConfig):
+    """The digits need no further setting."""
 
     kind: str = "digits"
 

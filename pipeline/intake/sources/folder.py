@@ -5,11 +5,12 @@ picture is judged by its content, later.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import InputError
-from pipeline.sources import Picture
+from pipeline.intake.sources import Picture, SourceConfig
+from pipeline.settings import setting
 
 SPLIT_NAMES = {
     "train": "train",
@@ -23,18 +24,15 @@ SPLIT_NAMES = {
 
 
 @dataclass
-class Config:
-    """Where the folder is.
-
-    Attributes:
-        path: The folder.
-        splits: Renames given splits, such as {val: test} for data that brings a
-            labelled val/ only, which is then the test split.
-    """
+class Config(SourceConfig):
+    """A folder: `path`."""
 
     kind: str = "folder"
-    path: str = "???"
-    splits: dict[str, str] = field(default_factory=dict)
+    splits: dict[str, str] = setting(
+        {},
+        "Renames given splits, such as {val: test} for data that brings a labelled val/ only, "
+        "which is then the test split.",
+    )
 
 
 def pictures(config: Config) -> Iterator[Picture]:
@@ -55,7 +53,7 @@ def walk(root: Path, renames: dict[str, str]) -> Iterator[Picture]:
     if not root.is_dir():
         raise InputError(
             f"data path must be a folder of class folders, got {root}, which "
-            f"{'is a file' if root.exists() else 'does not exist'}: set inputs.data to the folder"
+            f"{'is a file' if root.exists() else 'does not exist'}: set data.path to the folder"
         )
     splits = {folder: SPLIT_NAMES.get(folder.name.lower()) for folder in folders(root)}
     if splits and all(splits.values()):

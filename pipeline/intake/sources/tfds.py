@@ -4,28 +4,30 @@ name -> pictures, as the encoded bytes that the data set stores.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pipeline.errors import InputError
-from pipeline.sources import Picture
-from pipeline.sources.folder import SPLIT_NAMES
+from pipeline.intake.sources import Picture, SourceConfig
+from pipeline.intake.sources.folder import SPLIT_NAMES
+from pipeline.settings import REQUIRED, setting
 
 
 @dataclass
-class Config:
-    """Which data set.
-
-    Attributes:
-        name: Name in the catalogue, with a version where it matters: `cats_vs_dogs:4.0.1`.
-        data_dir: Where tensorflow-datasets keeps its files; its own default if null.
-        splits: Split of the data set -> train, val or test; null uses the names
-            it has, and a single split is divided here.
-    """
+class Config(SourceConfig):
+    """A data set of the catalogue: `name`."""
 
     kind: str = "tfds"
-    name: str = "???"
-    data_dir: str | None = None
-    splits: dict[str, str] = field(default_factory=dict)
+    name: str = setting(
+        REQUIRED, "Name in the catalogue, with a version where it matters: cats_vs_dogs:4.0.1."
+    )
+    data_dir: str | None = setting(
+        None, "Where tensorflow-datasets keeps its files; null for its own default."
+    )
+    splits: dict[str, str] = setting(
+        {},
+        "Split of the data set -> train, val or test; empty for the names it has. A single "
+        "split is divided.",
+    )
 
 
 def pictures(config: Config) -> Iterator[Picture]:

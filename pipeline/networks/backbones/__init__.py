@@ -1,8 +1,8 @@
 """Pre-trained networks: one module a kind.
 
-A kind is a module with a `Config` dataclass, whose `kind` is the module's name,
-and `build(config, image_size) -> Backbone`. A new kind is one such module and one
-YAML in conf/backbone/; nothing else changes. Modules import Keras inside their
+A kind is a module with a `Config`, a `BackboneConfig` whose `kind` is the module's name, and
+`build(config, image_size) -> Backbone`. A new kind is one such module and one YAML in
+conf/backbone/; nothing else changes (docs/extending.md). Modules import Keras inside their
 functions, so that reading a config stays fast.
 """
 
@@ -10,12 +10,31 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.settings import REQUIRED, setting
+
 if TYPE_CHECKING:
     import keras
+
+
+@dataclass
+class BackboneConfig:
+    """Section `backbone`: what every kind is told; each kind adds its own settings."""
+
+    kind: str = "???"
+    use: str = setting(REQUIRED, "The pre-trained network.", group="backbone")
+    path: str = setting(
+        REQUIRED,
+        "The weights or model file, which DVC watches for changes; for networks without one, "
+        "their file in conf/backbone/.",
+    )
+
+    def shaping(self) -> dict[str, Any]:
+        """The settings that shape the network, without where its files are."""
+        return {k: v for k, v in asdict(self).items() if k not in ("use", "path")}
 
 
 @dataclass(frozen=True)
@@ -40,8 +59,16 @@ class Backbone:
             digest.update(variable.numpy().tobytes())
         return digest.hexdigest()
 
+    @property
+    def sha256(self) -> str:
+        """Digest of all that shapes the features: the weights and the graph with its constants."""
+        from pipeline.networks import graph
 
-def build(config: Any, image_size: int, seed: int) -> Backbone:
+        parts = f"{self.weights_sha256} {graph.digest(self.model)}"
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def build(config: BackboneConfig, image_size: int, seed: int) -> Backbone:
     """Build a backbone.
 
     Args:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.backbones import Backbone, weights_file
 from pipeline.errors import InputError
+from pipeline.networks.backbones import Backbone, BackboneConfig, weights_file
+from pipeline.settings import setting
 
 if TYPE_CHECKING:
     import keras
@@ -21,15 +22,13 @@ FILTERS = (32, 64, 128)
 
 
 @dataclass
-class Config:
-    """Settings of glyph_cnn.
-
-    Attributes:
-        weights: `letters` for those that ship, null for random ones, or a path.
-    """
+class Config(BackboneConfig):
+    """Settings of glyph_cnn."""
 
     kind: str = "glyph_cnn"
-    weights: str | None = "letters"
+    weights: str | None = setting(
+        "letters", "letters for those that ship, null for random ones, or a path."
+    )
 
 
 def build(config: Config, image_size: int) -> Backbone:

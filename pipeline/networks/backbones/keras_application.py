@@ -7,33 +7,30 @@ from __future__ import annotations
 
 import sys
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.backbones import Backbone, weights_file
 from pipeline.errors import InputError
+from pipeline.networks.backbones import Backbone, BackboneConfig, weights_file
+from pipeline.settings import REQUIRED, setting
 
 if TYPE_CHECKING:
     from keras import KerasTensor
 
 
 @dataclass
-class Config:
-    """Which network.
-
-    Attributes:
-        name: In keras.applications, such as `MobileNetV2`.
-        weights: `imagenet`, null for random ones, or a path.
-        options: Further arguments of the network, such as {alpha: 0.35}.
-    """
+class Config(BackboneConfig):
+    """Which network of keras.applications."""
 
     kind: str = "keras_application"
-    name: str = "???"
-    weights: str | None = "imagenet"
-    options: dict[str, Any] = field(default_factory=dict)
+    name: str = setting(REQUIRED, "In keras.applications, such as MobileNetV2.")
+    weights: str | None = setting("imagenet", "imagenet, null for random ones, or a path.")
+    options: dict[str, Any] = setting(
+        {}, "Further arguments of the network, such as {alpha: 0.35}."
+    )
 
 
 def build(config: Config, image_size: int) -> Backbone:

@@ -11,8 +11,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.backbones import Backbone, weights_file
 from pipeline.errors import InputError
+from pipeline.networks.backbones import Backbone, BackboneConfig, weights_file
+from pipeline.settings import setting
 
 if TYPE_CHECKING:
     import keras
@@ -20,32 +21,29 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Config:
-    """Which model, and how its inputs were scaled.
-
-    Attributes:
-        path: The .keras or .h5 file.
-        features: Name of the layer whose output is the feature; null for the last but one,
-            which in a classifier is what its last layer sees.
-        scale: Pictures in [0, 255] are multiplied by this ...
-        offset: ... and then this is added, before the model sees them.
-        allow_code: Load models whose file holds code (Lambda layers). It runs with your
-            rights: only for files that you trust.
-    """
+class Config(BackboneConfig):
+    """Which model, and how its inputs were scaled; `path` is the .keras or .h5 file."""
 
     kind: str = "keras_file"
-    path: str = "???"
-    features: str | None = None
-    scale: float = 1.0
-    offset: float = 0.0
-    allow_code: bool = False
+    features: str | None = setting(
+        None,
+        "Name of the layer whose output is the feature; null for the last but one, which in a "
+        "classifier is what its last layer sees.",
+    )
+    scale: float = setting(1.0, "Pictures in [0, 255] are multiplied by this ...")
+    offset: float = setting(0.0, "... and then this is added, before the model sees them.")
+    allow_code: bool = setting(
+        False,
+        "Load models whose file holds code (Lambda layers). It runs with your rights: only for "
+        "files that you trust.",
+    )
 
 
 def build(config: Config, image_size: int) -> Backbone:
     """Load the model and join it to pictures of `image_size` px."""
     import keras
 
-    from pipeline.graph import replay
+    from pipeline.networks.graph import replay
 
     path = weights_file(config.path, "backbone.path")
     model = _load(path, config)

@@ -1,0 +1,31 @@
+"""Make the model of the present outputs the champion, if every rule of the gate holds.
+
+The model is registered in the MLflow registry in any case; if a rule fails, the champion stays
+and the exit code is 1.
+
+    python -m pipeline promote --dry-run
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from pipeline.release import promotion
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+SECTIONS = ("promote",)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--dry-run`."""
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show the decision and change nothing"
+    )
+
+
+def run(config: Config, options: argparse.Namespace) -> None:
+    """Decide, and promote unless this is a dry run."""
+    promotion.promote(config, dry_run=options.dry_run)

@@ -1,0 +1,35 @@
+"""Compare runs in the MLflow UI, on this machine only.
+
+python -m pipeline ui tracking.port=5000
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from pipeline.commands import ports
+from pipeline.tracking import store
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+SECTIONS = ("tracking",)
+
+
+def run(config: Config) -> None:
+    """Replace this process by the MLflow UI on the tracking store.
+
+    Raises:
+        InputError: The port is taken, or the store does not answer.
+    """
+    port = config.tracking.port
+    ports.check("127.0.0.1", port, "tracking.port")
+    store.connect(config.tracking)
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    print(f"MLflow UI: http://127.0.0.1:{port} (about 15 s to start; stop with Ctrl-C)", flush=True)
+    command = [sys.executable, "-m", "mlflow", "server"]
+    command += ["--backend-store-uri", store.address(config.tracking)]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    os.execve(sys.executable, command, environment)

@@ -1,0 +1,151 @@
+"""A store of arrays on disk, each named after everything that it depends on.
+
+Shared by all runs and processes, bounded in size: the least recently used go first. Knows
+nothing of networks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.settings import setting
+from pipeline.storage import outputs, tables, workspace
+from pipeline.storage.arrays import RowWriter
+
+Key = dict[str, Any]
+
+
+@dataclass
+class Config:
+    """Section `activations`."""
+
+    max_gb: float = setting(
+        20.0, "Disk that kept activations may take; the least recently used go first.", above=0
+    )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One array of the store.
+
+    Attributes:
+        folder: Where it lies.
+        key: Everything it depends on.
+        size: In bytes.
+        used: When it was last read, in seconds since 1970.
+    """
+
+    folder: Path
+    key: Key
+    size: int
+    used: float
+
+
+class Store:
+    """A folder of arrays, each named after everything that it depends on.
+
+    Any number of processes may read and write it at once: an entry is written
+    aside under a lock and renamed last. On disk an entry that is removed while it is
+    memory-mapped stays readable for who has it.
+
+    Args:
+        config: Section `activations`.
+        root: The folder; in the project's work folder if None.
+
+    Attributes:
+        hits: How many activations were asked for and there.
+        misses: How many were asked for and had to be computed.
+    """
+
+    def __init__(self, config: Config, root: Path | None = None) -> None:
+        self.root = root or workspace.root() / ".work" / "activations"
+        self.max_bytes = int(config.max_gb * 1e9)
+        self.hits = self.misses = 0
+
+    def get(self, key: Key) -> NDArray[Any] | None:
+        """The stored array, memory-mapped, or None."""
+        path = self._folder(key) / "activations.npy"
+        try:
+            array: NDArray[Any] = np.load(path, mmap_mode="r")
+            os.utime(path)
+        except FileNotFoundError:
+            return None
+        return array
+
+    def put(
+        self,
+        key: Key,
+        row_shape: tuple[int, ...],
+        count: int,
+        batches: Iterator[NDArray[Any]],
+        dtype: str = "float32",
+    ) -> NDArray[Any]:
+        """Store an array, unless another process has done so by now.
+
+        Args:
+            key: Everything it depends on.
+            row_shape: Of one row.
+            count: How many rows will come: what must go is removed before.
+            batches: The rows; not touched if the array is there.
+            dtype: What the rows are stored as.
+
+        Returns:
+            (count, *row_shape), memory-mapped.
+        """
+        folder = self._folder(key)
+        with outputs.locked(folder):
+            stored = self.get(key)
+            if stored is None:
+                self._make_room(np.dtype(dtype).itemsize * count * int(np.prod(row_shape)))
+                with outputs.replacing(folder) as aside:
+                    with RowWriter(aside / "activations.npy", row_shape, np.dtype(dtype)) as rows:
+                        for batch in batches:
+                            rows.append(batch)
+                    tables.write_json(aside / "key.json", key)
+                stored = self.get(key)
+        assert stored is not None
+        return stored
+
+    def entries(self) -> list[Entry]:
+        """What is stored, least recently used first."""
+        found = []
+        for path in self.root.glob("[0-9a-f]*/activations.npy"):
+            try:
+                state = path.stat()
+                key = json.loads((path.parent / "key.json").read_text(encoding="utf-8"))
+            except FileNotFoundError:  # removed meanwhile by another process
+                continue
+            found.append(Entry(path.parent, key, state.st_size, state.st_mtime))
+        return sorted(found, key=lambda entry: entry.used)
+
+    def clear(self) -> None:
+        """Remove everything."""
+        for entry in self.entries():
+            self._remove(entry)
+
+    def _make_room(self, wanted: int) -> None:
+        entries = self.entries()
+        total = sum(entry.size for entry in entries)
+        for entry in entries:
+            if total + wanted <= self.max_bytes:
+                break
+            self._remove(entry)
+            total -= entry.size
+
+    def _remove(self, entry: Entry) -> None:
+        shutil.rmtree(entry.folder, ignore_errors=True)
+        (self.root / f".{entry.folder.name}.lock").unlink(missing_ok=True)
+
+    def _folder(self, key: Key) -> Path:
+        text = json.dumps(key, sort_keys=True)
+        return self.root / hashlib.sha256(text.encode()).hexdigest()[:32]

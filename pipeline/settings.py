@@ -1,0 +1,162 @@
+"""A setting: its default, what it is for and which values it takes, all in one place.
+
+A section of params.yaml is a dataclass of settings. `--help` prints what is declared here,
+and `check` holds every value to it before any work begins.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable, Iterator
+from copy import copy
+from dataclasses import dataclass
+from enum import EnumType
+from typing import Any, TypeVar
+
+from pipeline.errors import InputError
+
+T = TypeVar("T")
+REQUIRED = "???"
+"""Default of a setting that has none: OmegaConf's mark for a missing value."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a setting takes; None leaves an end open."""
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        return (
+            math.isfinite(value)
+            and (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        ends = (
+            ("at least", self.least),
+            ("above", self.above),
+            ("at most", self.most),
+            ("below", self.below),
+        )
+        bounds = [f"{word} {value:g}" for word, value in ends if value is not None]
+        return " and ".join(bounds) or "a finite number"
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a setting beside its type.
+
+    Attributes:
+        text: What it is for.
+        range: The numbers it takes.
+        group: The folder of conf/ whose files it chooses from; empty for other settings.
+    """
+
+    text: str
+    range: Range
+    group: str = ""
+
+
+def setting(
+    default: T,
+    text: str,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    group: str = "",
+) -> T:
+    """Declare a setting of a section.
+
+    Args:
+        default: Its value where nobody gives another; `REQUIRED` if somebody must.
+        text: What it is for, in a line or two, as `--help` prints it.
+        least: The smallest number it takes.
+        above: A bound that it must exceed.
+        most: The largest number it takes.
+        below: A bound that it must stay under.
+        group: The folder of conf/ that it names a file of.
+    """
+    about = About(text, Range(least, above, most, below), group)
+    field: Any = dataclasses.field(default_factory=lambda: copy(default), metadata={"about": about})
+    return typing.cast(T, field)
+
+
+@dataclass(frozen=True)
+class Described:
+    """A setting of a section, as `--help` shows it.
+
+    Attributes:
+        name: Full name, such as `finetune.epochs`.
+        default: Its default; `REQUIRED` if it has none.
+        choices: The values it takes, where these are few.
+        about: What was declared.
+    """
+
+    name: str
+    default: Any
+    choices: tuple[str, ...]
+    about: About
+
+
+def described(section: Any, name: str) -> Iterator[Described]:
+    """The settings of a section and of the sections inside it, in order of declaration.
+
+    Args:
+        section: An instance of the section's dataclass; its values are shown as defaults.
+        name: Of the section; empty for the whole config.
+    """
+    hints = typing.get_type_hints(type(section))
+    for field in dataclasses.fields(section):
+        value, full = getattr(section, field.name), f"{name}.{field.name}".removeprefix(".")
+        if dataclasses.is_dataclass(value):
+            yield from described(value, full)
+        elif "about" in field.metadata:
+            yield Described(full, value, _choices(hints[field.name]), field.metadata["about"])
+
+
+def check(section: Any, name: str) -> None:
+    """Hold a section's values to what was declared, then to the section's own `check`.
+
+    Args:
+        section: An instance of the section's dataclass.
+        name: Of the section, for the message; empty for the whole config.
+
+    Raises:
+        InputError: A value out of its range, or values that do not go together.
+    """
+    for field in dataclasses.fields(section):
+        value, full = getattr(section, field.name), f"{name}.{field.name}".removeprefix(".")
+        if dataclasses.is_dataclass(value):
+            check(value, full)
+            continue
+        about: About | None = field.metadata.get("about")
+        for number in value if isinstance(value, list) else [value]:
+            is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+            if about and is_number and number not in about.range:
+                raise InputError(f"{full} must be {about.range}, got {value}")
+    own: Callable[[str], None] | None = getattr(section, "check", None)
+    if own is not None:
+        own(name)
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    """The values of an enum, or of an enum that may be null."""
+    if isinstance(hint, EnumType):
+        return tuple(str(member.value) for member in list[Any](hint))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        inner = [_choices(part) for part in typing.get_args(hint)]
+        found = next(filter(None, inner), ())
+        return (*found, "null") if found else ()
+    if hint is bool:
+        return ("true", "false")
+    return ()
