@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import config
+from pipeline import config, runner
 from pipeline.errors import InputError
 
 PROJECT = Path(__file__).parents[1]
@@ -26,8 +26,7 @@ def edited(path: Path, before: str, after: str) -> None:
 def test_later_layers_win(params: Path) -> None:
     assert config.compose(["head.use=mlp"]).head.units == [128]
     assert config.compose(["head.use=linear"]).head.units == []
-    assert config.compose(["head=linear"]).head.use == "linear"
-    edited(params, "head: {}", "head: {units: [7]}")
+    edited(params, "  use: linear", "  units: [7]\n  use: linear")
     assert config.compose(["head.use=linear"]).head.units == [7]
     assert config.compose(["head.use=linear", "head.units=[9]"]).head.units == [9]
 
@@ -50,7 +49,7 @@ MISTAKES = [
     ("foo=1", "foo is no setting", "the config has seed, threads"),
     ("data.foo=1", "data.foo is no setting", ""),
     ("data.use=digit", "data.use must be one of", "got 'digit': did you mean digits?"),
-    ("backbone=zzz", "backbone.use must be one of", "add conf/backbone/zzz.yaml"),
+    ("backbone.use=zzz", "backbone.use must be one of", "or add conf/backbone/zzz.yaml"),
     ("backbone.use=keras_application", "backbone.name has no value ('???')", "backbone.name=..."),
     ("finetune.cut=???", "finetune.cut has no value ('???')", "set it in params.yaml"),
     ("nonsense", "the form section.key=value, got 'nonsense'", "--help lists them"),
@@ -76,8 +75,8 @@ def test_a_mistake_on_the_command_line(word: str, rule: str, remedy: str) -> Non
         ("image_size: 8", "image_size: big", "prepare.image_size: Value 'big'"),
         ("seed: 0", "sed: 0", "sed is no setting: the config has seed"),
         ("seed: 0", "seed: [", "params.yaml must be YAML"),
-        ("data: digits", "data: nope", "data.use must be one of archive"),
-        ("head: {}", "head: {unit: 3}", "head.unit is no setting"),
+        ("use: digits", "use: nope", "data.use must be one of archive"),
+        ("  use: linear", "  use: linear\n  unit: 3", "head.unit is no setting"),
         ("cut: block", "cut: ??? # block", "finetune.cut has no value ('???')"),
     ],
 )
@@ -97,4 +96,4 @@ def test_no_params_yaml(cwd: Path) -> None:
 @pytest.mark.usefixtures("params")
 def test_several_runs_at_once_are_refused() -> None:
     with pytest.raises(InputError, match="dvc exp run --queue"):
-        config.application("prepare", ["--multirun", "seed=1,2"], print, "")
+        runner.run("prepare", ["--multirun", "seed=1,2"])

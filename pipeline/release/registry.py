@@ -221,7 +221,8 @@ def download(uri: str, config: store.Config) -> Path:
         reason = "it is listed there, but its files are gone"
         remedy = "restore them (mlartifacts/), or delete it in the MLflow UI and promote anew"
     raise InputError(
-        f"the model must be in the registry of {store.address(config)}, got {uri}: {reason}; {remedy}"
+        f"the model must be in the registry of {store.address(config)}, got {uri}: "
+        f"{reason}; {remedy}"
     )
 
 

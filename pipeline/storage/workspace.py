@@ -32,7 +32,7 @@ def processor() -> str:
 
 
 def work(kind: str, key: Mapping[str, object]) -> Path:
-    """A folder for work in progress, named after everything it depends on, code and processor too."""
+    """A folder for work in progress, named after all it depends on, code and processor too."""
     whole = {**key, "code": code_sha256(), "processor": processor()}
     text = json.dumps(whole, sort_keys=True, default=str)
     return root() / ".work" / kind / hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -126,7 +126,7 @@ def test_code_in_a_file_runs_only_when_asked(tmp_path: Path) -> None:
 
 def test_pretraining_is_repeatable_and_small(tmp_path: Path, run: Run) -> None:
     assert glyph_cnn.WEIGHTS.stat().st_size < 2_000_000
-    (tmp_path / "params.yaml").write_text((Path(__file__).parents[1] / "params.yaml").read_text())
+    (tmp_path / "params.yaml").write_text((Path(__file__).parents[2] / "params.yaml").read_text())
     words = ["pretrain.letters=600", "pretrain.epochs=2"]
     for name in ("a", "b"):
         path = f"pretrain.path={tmp_path / name}.weights.h5"

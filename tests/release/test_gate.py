@@ -5,6 +5,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.release import gate
+from pipeline.settings import check
 
 CLASSES = ["ant", "bee", "wasp"]
 
@@ -23,7 +24,7 @@ def labels() -> np.ndarray:
 
 def judge(labels: np.ndarray, wrong: int, champion: int | None, **settings: object) -> list:
     config = gate.Config(**{"max_calibration_error": None, "min_recall": None, **settings})
-    config.check()
+    check(config, "promote")
     other = None if champion is None else answers(labels, champion)
     return gate.judge(config, labels, CLASSES, answers(labels, wrong), other, seed=0)
 

@@ -149,9 +149,8 @@ def test_slices_and_a_baseline(clone: Path, run: Run, picture_folder: Path) -> N
     (picture_folder / "list.csv").write_text("\n".join(lines) + "\n")
     text = (clone / "params.yaml").read_text()
     for before, after in (
-        ("data: digits ", "data: csv "),
+        ("use: digits ", "use: csv "),
         ("conf/data/digits.yaml", str(picture_folder / "list.csv")),
-        ("data: {}", "data: {path: '${data.path}'}"),
         ("image_size: 8 ", "image_size: 16 "),
         ("train_per_class: 20", "train_per_class: 6"),
         ("val_per_class: 20", "val_per_class: 2"),

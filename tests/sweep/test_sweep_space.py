@@ -14,7 +14,7 @@ from pipeline.storage import outputs
 from pipeline.sweep import space
 from pipeline.sweep.space import Space
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -106,7 +106,12 @@ def test_what_makes_another_study(repository: Path, monkeypatch: pytest.MonkeyPa
         return space.study_name(composed, list(space.knobs(composed)), *made)
 
     searched = "finetune.learning_rate=1e-6"
-    beside = ("sweep.n_trials=99", "sweep.workers=2", "sampler.use=random", "tracking.enabled=false")
+    beside = (
+        "sweep.n_trials=99",
+        "sweep.workers=2",
+        "sampler.use=random",
+        "tracking.enabled=false",
+    )
     assert {name(), name(searched), *map(name, beside)} == {name()}
     others = ("sweep.cuts=all", "finetune.epochs=2", "train_head.epochs=2", "seed=1")
     assert len({name(), *map(name, others)}) == 1 + len(others)

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
 from mlflow.entities import Run as MlflowRun
 
-from pipeline.stages import STAGES
+from pipeline.storage.outputs import STAGES
 
 
 def client_of(folder: Path) -> MlflowClient:
@@ -188,7 +188,7 @@ def test_a_project_that_was_moved_takes_its_runs_along(
 
 @pytest.mark.usefixtures("cwd")
 def test_the_store_is_made_once_by_many(tmp_path: Path) -> None:
-    code = "from pipeline import tracking_store as s; s.connect(s.Config())"
+    code = "from pipeline.tracking import store as s; s.connect(s.Config())"
     children = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) for _ in range(3)]
     assert [child.wait() for child in children] == [0, 0, 0]
     assert client_of(tmp_path).search_experiments()

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.networks import heads
+from pipeline.settings import check
 from pipeline.training import fitting
 from pipeline.training.examples import Examples
 from pipeline.training.settings import Training
@@ -155,4 +156,4 @@ def test_two_that_need_the_same_training_both_get_it(tmp_path: Path) -> None:
 )
 def test_settings_out_of_range(settings: dict[str, object], told: str) -> None:
     with pytest.raises(InputError, match=told):
-        Training(**settings).check("finetune")
+        check(Training(**settings), "finetune")

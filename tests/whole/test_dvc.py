@@ -1,20 +1,18 @@
 """The real DVC: a stage runs when, and only when, something it reads has changed."""
 
-import ast
 import json
 import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from conftest import Run
 
-from pipeline.stages import STAGES
 from pipeline.storage.digests import digest, dvc_md5
+from pipeline.storage.outputs import STAGES
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 
 
 def executed(output: str) -> list[str]:
@@ -103,64 +101,6 @@ def test_diffs_between_two_commits(clone: Path, run: Run) -> None:
     assert "fine_tuned.accuracy" in found
     done = run(clone, "dvc", "plots", "diff")
     assert done.returncode == 0, done.stderr
-
-
-def closure(stage: str) -> set[str]:
-    """Files of the package that a stage imports, directly or not."""
-    found: set[str] = set()
-    open_files = [f"pipeline/stages/{stage}.py"]
-    while open_files:
-        name = open_files.pop()
-        if name in found:
-            continue
-        found.add(name)
-        for module in imported(PROJECT / name):
-            path = module.replace(".", "/")
-            for file in (f"{path}.py", f"{path}/__init__.py"):
-                if (PROJECT / file).exists():
-                    open_files.append(file)
-    # The package's own docstring, and the list of stages, change no result.
-    return found - {"pipeline/__init__.py", "pipeline/stages/__init__.py"}
-
-
-def imported(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in names if name.startswith("pipeline")}
-
-
-def sections(stage: str) -> set[str]:
-    """What the runner hands a stage: `c.seed`, `c.extract_features.batch_size`, ..."""
-    tree = ast.parse((PROJECT / "pipeline" / "__main__.py").read_text())
-    call = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "_call")
-    match = next(n for n in ast.walk(call) if isinstance(n, ast.Match))
-    case = next(c for c in match.cases if ast.literal_eval(c.pattern.value) == stage)
-    chains = {ast.unparse(n) for n in ast.walk(case) if isinstance(n, ast.Attribute)}
-    own = {chain.removeprefix("c.") for chain in chains if chain.startswith("c.")}
-    own.discard("activations")  # where results are kept, not what they are
-    return {one for one in own if not any(other.startswith(f"{one}.") for other in own)}
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_lists_what_it_imports_and_reads(stage: str) -> None:
-    listed = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"][stage]
-    deps = set(listed["deps"])
-    code = {dep for dep in deps if dep.startswith("pipeline/")}
-    folders = {dep for dep in code if (PROJECT / dep).is_dir()}
-    needed = {
-        next((f for f in folders if file.startswith(f"{f}/")), file) for file in closure(stage)
-    }
-    assert code == needed | folders
-    groups = {"data", "backbone", "head", "augment"} & sections(stage)
-    assert {f"conf/{group}/${{use.{group}}}.yaml" for group in groups} <= deps
-    inputs = {f"inputs.{group}" for group in groups & {"data", "backbone"}}
-    assert {f"${{{name}}}" for name in inputs} <= deps
-    runner = set() if stage == "prepare" else {"threads"}
-    assert set(listed["params"]) == sections(stage) | inputs | runner
 
 
 def test_experiments_and_queues_are_separate_parents(clone: Path, run: Run) -> None:

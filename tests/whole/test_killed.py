@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import Run, copied, run_in
 
-from pipeline.stages import STAGES
 from pipeline.storage.digests import digest
-from pipeline.storage.outputs import ROOT
+from pipeline.storage.outputs import ROOT, STAGES
 
 
 def changed(repository: Path, folder: Path) -> Path:

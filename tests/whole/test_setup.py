@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from conftest import Run
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 
 
 def test_make_repro_in_a_folder_without_git(project: Path, run: Run, repository: Path) -> None:
