@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from pipeline.evaluation.metrics import Labels
-
 if TYPE_CHECKING:
     import keras
 
 _HOTTEST = 20.0
 
 
-def temperature(labels: Labels, probabilities: NDArray[np.float32]) -> float:
+def temperature(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> float:
     """The temperature with the lowest log loss.
 
     Args:

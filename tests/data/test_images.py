@@ -110,7 +110,7 @@ def contents(archive: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def oddities() -> dict[str, bytes]:
-    archive = Path(__file__).parents[2] / "shared" / "data" / "oddities.tar"
+    archive = Path(__file__).parents[3] / "shared" / "data" / "oddities.tar"
     if not archive.exists():
         pytest.skip("needs ../shared/data/oddities.tar, which is absent")
     return contents(archive)

@@ -13,7 +13,6 @@ from pipeline.errors import InputError
 from pipeline.features import augmentation
 from pipeline.features.store import Config as StoreConfig
 from pipeline.features.store import Store
-from pipeline.finetuning import finetuner
 from pipeline.finetuning.finetuner import Finetuner, Tuned
 from pipeline.finetuning.settings import Config
 from pipeline.networks import backbones, heads, model_file
@@ -97,7 +96,7 @@ def test_each_time_is_as_good_as_the_first(make: Any, head: Path) -> None:
 def test_a_trace_is_reused_and_only_some_are_kept(
     make: Any, head: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetuner, "_KEPT_TRACES", 2)
+    monkeypatch.setattr("pipeline.finetuning.finetuner._KEPT_TRACES", 2)
     finetuner = make()
     fit(finetuner, head, cut="block3_conv1", epochs=1)
     ((model, _),) = finetuner._traced.values()

@@ -1,0 +1,141 @@
+"""The house: what each package may import, what each stage's closure touches, what stays out."""
+
+import ast
+import inspect
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.config import SECTIONS
+from pipeline.storage.outputs import STAGES
+
+PROJECT = Path(__file__).parents[2]
+PACKAGE = PROJECT / "pipeline"
+MAY_IMPORT = {
+    "errors": "",
+    "settings": "errors",
+    "storage": "settings",
+    "data": "storage",
+    "intake": "data",
+    "networks": "data",
+    "features": "networks",
+    "training": "networks",
+    "finetuning": "training features",
+    "evaluation": "training",
+    "serving": "networks",
+    "tracking": "serving",
+    "release": "tracking evaluation intake",
+    "export": "networks",
+    "sweep": "finetuning tracking",
+    "stages": "finetuning evaluation intake",
+    "commands": "release export sweep stages",
+    "config": "commands",
+    "runner": "config",
+    "__main__": "runner",
+}
+"""Package -> what it may import; what those may import is allowed, too."""
+
+
+def allowed(package: str) -> set[str]:
+    direct = set(MAY_IMPORT[package].split())
+    return direct.union(*(allowed(one) for one in direct)) if direct else direct
+
+
+def only_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """Modules of this project that a file imports when it runs, with what it takes from them."""
+    found: set[str] = set()
+    open_nodes: list[ast.AST] = [ast.parse(path.read_text())]
+    while open_nodes:
+        node = open_nodes.pop()
+        if only_for_types(node):
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        open_nodes += ast.iter_child_nodes(node)
+    return frozenset(name for name in found if name.startswith("pipeline."))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def closure(start: Path) -> set[Path]:
+    """Files of the package that a file imports, directly or not, without the root's docstring."""
+    found: set[Path] = set()
+    open_files = [start]
+    while open_files:
+        path = open_files.pop()
+        if path in found or not path.exists():
+            continue
+        found.add(path)
+        for name in imports(path):
+            parts = name.split(".")[1:]
+            for length in range(1, len(parts) + 1):
+                module = PACKAGE.joinpath(*parts[:length])
+                open_files += [module.with_suffix(".py"), module / "__init__.py"]
+    return found - {PACKAGE / "stages" / "__init__.py"}
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_point_one_way(package: str) -> None:
+    files = [*PACKAGE.glob(f"{package}.py"), *(PACKAGE / package).rglob("*.py")]
+    assert files
+    for path in files:
+        for name in imports(path):
+            other = name.split(".")[1]
+            assert other == package or other in allowed(package), f"{path} imports {name}"
+
+
+def test_every_room_has_its_row_and_its_face() -> None:
+    rooms = {room(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
+    assert rooms == set(MAY_IMPORT)
+    for package in [one for one in rooms if (PACKAGE / one).is_dir()]:
+        face = ast.get_docstring(ast.parse((PACKAGE / package / "__init__.py").read_text()))
+        assert face, f"{package} says nothing of itself"
+
+
+def test_what_travels_with_a_model_needs_neither_hydra_nor_dvc_nor_optuna() -> None:
+    for start in (PACKAGE / "serving").glob("*.py"):
+        for path in closure(start):
+            text = path.read_text()
+            for foreign in ("hydra", "dvc", "optuna", "omegaconf"):
+                assert f"import {foreign}" not in text, f"{path} is reachable from {start}"
+                assert f"from {foreign}" not in text, f"{path} is reachable from {start}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dvc_yaml_lists_what_a_stage_touches(stage: str) -> None:
+    listed = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"][stage]
+    deps = listed["deps"]
+    assert len(deps) <= 12
+    own = PACKAGE / "stages" / f"{stage}.py"
+    rooms = {room(path) for path in closure(own)} - {"stages"}
+    needed = {f"pipeline/{one}{'' if (PACKAGE / one).is_dir() else '.py'}" for one in rooms}
+    assert {dep for dep in deps if dep.startswith("pipeline/")} == needed | {
+        f"pipeline/stages/{stage}.py"
+    }
+    given = inspect.signature(import_module(f"pipeline.stages.{stage}").run).parameters
+    folders = {"prepared": 0, "features": 1, "trained_head": 2, "finetuned": 3}
+    read = {f"outputs/{STAGES[place]}" for name, place in folders.items() if name in given}
+    assert read <= set(deps)
+    # What no result depends on is no parameter: where activations are kept.
+    sections = {name for name in SECTIONS if name in given} - {"activations"} | {stage}
+    if "batch_size" in given:
+        sections.add("extract_features.batch_size")
+    runner = {"seed", "threads"} if stage != "prepare" else set()
+    assert set(listed["params"]) == sections | runner
+    for section in sections & {"data", "backbone", "head", "augment"}:
+        chosen = {f"conf/{section}/${{{section}.use}}.yaml"}
+        if section in ("data", "backbone"):
+            chosen.add(f"${{{section}.path}}")
+        assert chosen <= set(deps) or "outputs/extract_features" in deps
