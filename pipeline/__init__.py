@@ -8,3 +8,9 @@ config), `stages` (one file a stage), then the rooms that they use, from the gro
 `tracking`, `release`, `export`, `sweep`; and `commands` (one file a command). Each package's
 docstring says what happens in it; imports point one way, which tests/whole/test_house.py holds.
 """
+
+import os
+
+# TensorFlow takes oneDNN by itself on newer processors alone. Without it, the last bits of a
+# picture's activations depend on its place in the batch, and cached and plain training part ways.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -1,19 +1,23 @@
 """Shared by all tests: no network, a small real data set, a finished pipeline to look at."""
 
+import atexit
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import requests
+from filelock import FileLock
 from PIL import Image
 
 PROJECT = Path(__file__).parents[1]
@@ -51,13 +55,62 @@ def shared() -> Path:
     return SHARED
 
 
-def run_in(folder: Path, *command: str, env: dict[str, str] | None = None, timeout: int = 600):
-    """Run a command of the virtual environment in a folder."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+def pytest_configure(config: pytest.Config) -> None:
+    """One fork server serves all workers of a parallel run."""
+    if getattr(config.option, "numprocesses", None):
+        os.environ.update(fork_server())
+
+
+@cache
+def fork_server() -> dict[str, str]:
+    """The environment in which `python -m pipeline` and `dvc` run in forks: see forked/."""
+    if "FORK_SERVER" in os.environ:
+        return {name: os.environ[name] for name in ("FORK_SERVER", "FORK_PROGRAMS")}
+    folder = Path(tempfile.mkdtemp(prefix="forks-"))
+    client = (PROJECT / "tests" / "forked" / "client.py").read_text()
+    for name in ("python", "dvc"):
+        (folder / name).write_text(f"#!{sys.executable} -IS\n{client}")
+        (folder / name).chmod(0o755)
+    address = folder / "socket"
+    server = subprocess.Popen([sys.executable, PROJECT / "tests/forked/server.py", address])
+
+    def stop() -> None:
+        server.kill()
+        server.wait()
+        shutil.rmtree(folder)
+
+    atexit.register(stop)
+    return {"FORK_SERVER": str(address), "FORK_PROGRAMS": str(Path(sys.executable).parent)}
+
+
+def run_in(
+    folder: Path,
+    *command: str,
+    env: dict[str, str] | None = None,
+    timeout: int = 600,
+    forked: bool = True,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of the virtual environment in a folder.
+
+    Args:
+        folder: Where.
+        command: Its words.
+        env: Variables beside those of the tests.
+        timeout: In seconds.
+        forked: Whether `python -m pipeline` and `dvc`, and what they start, may run in forks,
+            on the code of this project: not where a test changes the code of `folder`.
+    """
+    path = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    own = {}
+    if forked and command[0] in (sys.executable, "dvc"):
+        own = fork_server()
+        forks = Path(own["FORK_SERVER"]).parent
+        path.insert(0, str(forks))
+        command = (str(forks / ("dvc" if command[0] == "dvc" else "python")), *command[1:])
     return subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, "PATH": path, **(env or {})},
+        env={**os.environ, **own, "PATH": os.pathsep.join(path), **(env or {})},
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -105,19 +158,24 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A git clone of the project in which `dvc repro` has run. Read only."""
-    folder = copy_project(tmp_path_factory.mktemp("repository") / "project")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    for command in (
-        ["git", "init", "-q"],
-        ["git", "config", "user.email", "a@example.org"],
-        ["git", "config", "user.name", "a"],
-        ["git", "add", "-A"],
-        ["git", "commit", "-qm", "start"],
-        ["dvc", "repro"],
-    ):
-        done = run_in(folder, *command)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+    base = tmp_path_factory.getbasetemp()
+    finished = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    with FileLock(f"{finished}.lock"):  # one worker runs it, each has a copy
+        if not finished.exists():
+            folder = copy_project(finished.with_name("unfinished"))
+            shutil.copy(empty_store, folder / "mlflow.db")
+            for command in (
+                ["git", "init", "-q"],
+                ["git", "config", "user.email", "a@example.org"],
+                ["git", "config", "user.name", "a"],
+                ["git", "add", "-A"],
+                ["git", "commit", "-qm", "start"],
+                ["dvc", "repro"],
+            ):
+                done = run_in(folder, *command)
+                assert done.returncode == 0, done.stdout + done.stderr
+            folder.rename(finished)
+    return copied(finished, tmp_path_factory.mktemp("repository") / "project")
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def train(
 
     Args:
         settings: Of the training.
-        backbone: `Config` of one of `pipeline.backbones`.
+        backbone: `Config` of one of `pipeline.networks.backbones`.
         head: (B, D) -> (B, K), whose architecture is taken, too.
         prepared: Output of prepare.
         seed: Of the first weights, order and dropout.

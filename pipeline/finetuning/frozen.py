@@ -4,6 +4,8 @@ from typing import Any
 
 import keras
 
+from pipeline.networks.forward import pictures_apart
+
 
 class FrozenBelow(keras.Model):
     """upper(lower(x)), where lower never trains, whatever `training` says.
@@ -18,7 +20,7 @@ class FrozenBelow(keras.Model):
 
     def __init__(self, lower: keras.Model, upper: keras.Model) -> None:
         super().__init__(name="frozen_below")
-        self.lower, self.upper = lower, upper
+        self.lower, self.upper = pictures_apart(lower), upper
         self.build(lower.input_shape)
 
     def build(self, input_shape: Any) -> None:

@@ -8,20 +8,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 from keras import KerasTensor
 
+Call = Callable[..., Any]
+"""Operation and what it takes -> what it gives."""
 
-def replay(model: keras.Model, x: KerasTensor) -> KerasTensor:
+
+def _call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+    return operation(*args, **kwargs)
+
+
+def replay(model: keras.Model, x: KerasTensor, call: Call = _call) -> KerasTensor:
     """The model's layers, one by one, on another input.
 
     A model inside the model becomes its layers, too, unless a name of theirs is taken.
+
+    Args:
+        model: The model.
+        x: Takes the place of its input.
+        call: How each operation is called.
     """
     taken = {node.operation.name for node in nodes(model) if not node.is_input}
-    return run(model, {id(model.inputs[0]): x}, skip=set(), open_up=_openable(model, taken))
+    return run(model, {id(model.inputs[0]): x}, set(), _openable(model, taken), call)
 
 
 def _openable(model: keras.Model, taken: set[str]) -> set[int]:
@@ -139,6 +151,7 @@ def run(
     tensors: dict[int, KerasTensor],
     skip: set[int],
     open_up: set[int] | None = None,
+    call: Call = _call,
 ) -> KerasTensor:
     """Call the nodes of a model on other tensors; returns what becomes of its output.
 
@@ -147,6 +160,7 @@ def run(
         tensors: By the ids of the model's own tensors, what takes their place.
         skip: Ids of nodes that are not called.
         open_up: Ids of models inside, the layers of which are called instead.
+        call: How each operation is called.
     """
     for node in nodes(model):
         known = all(id(tensor) in tensors for tensor in node.outputs)
@@ -155,8 +169,8 @@ def run(
         args, kwargs = node.arguments.fill_in(tensors)
         if open_up and id(node.operation) in open_up:
             entry = {id(node.operation.inputs[0]): args[0]}
-            outputs = [run(node.operation, entry, set(), open_up)]
+            outputs = [run(node.operation, entry, set(), open_up, call)]
         else:
-            outputs = keras.tree.flatten(node.operation(*args, **kwargs))
+            outputs = keras.tree.flatten(call(node.operation, *args, **kwargs))
         tensors |= {id(old): new for old, new in zip(node.outputs, outputs, strict=True)}
     return tensors[id(model.outputs[0])]

@@ -58,7 +58,7 @@ def run(
         config: Section `evaluate`.
         seed: Of the draws, and of the baseline.
         threads: As TensorFlow was configured with.
-        backbone: `Config` of one of `pipeline.backbones`, for the baseline.
+        backbone: `Config` of one of `pipeline.networks.backbones`, for the baseline.
         prepared: Output of prepare.
         features: Output of extract_features.
         trained_head: Output of train_head.

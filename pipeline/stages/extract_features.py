@@ -1,12 +1,12 @@
 """Push every picture once through the frozen backbone.
 
-images.npy -> features.npy (N, D), backbone.json; where training pictures are augmented,
-also augmented.npy (K - 1, M, D): the features of the M training pictures' further views.
+images.npy -> features.npy (N, D), backbone.json; where training pictures are augmented, also
+augment.json and augmented.npy (K - 1, M, D): the features of the M training pictures' further views.
 
     python -m pipeline extract_features extract_features.batch_size=64
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -48,7 +48,7 @@ def run(
         config: Section `extract_features`.
         seed: Of random weights, where the backbone has no others.
         threads: As TensorFlow was configured with.
-        backbone: `Config` of one of `pipeline.backbones`.
+        backbone: `Config` of one of `pipeline.networks.backbones`.
         augment: Section `augment`.
         activations: Section `activations`.
         prepared: Output of prepare.
@@ -85,6 +85,8 @@ def run(
         with RowWriter(out / "augmented.npy", (len(train), features.shape[1]), np.float32) as rows:
             for view in views:
                 rows.append(below(kept, view, last, np.arange(len(train)))[None])
+    if augment.layers:  # fine-tuning depends on them through this file
+        write_json(out / "augment.json", asdict(augment))
     parameters = int(built.model.count_params())
     write_json(
         out / "backbone.json",

@@ -38,7 +38,7 @@ def run(
         config: Section `finetune`.
         seed: Of order, dropout and views.
         threads: As TensorFlow was configured with.
-        backbone: `Config` of one of `pipeline.backbones`.
+        backbone: `Config` of one of `pipeline.networks.backbones`.
         batch_size: Pictures of a forward pass: `extract_features.batch_size`.
         augment: Section `augment`.
         activations: Section `activations`.

@@ -78,7 +78,7 @@ def run(config: Config, *, seed: int, data: Any, out: Path) -> dict[str, float]:
     Args:
         config: Section `prepare`.
         seed: Chooses the splits.
-        data: `Config` of one of `pipeline.sources`.
+        data: `Config` of one of `pipeline.intake.sources`.
         out: Folder to write to; exists and is empty.
 
     Returns:

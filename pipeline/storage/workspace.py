@@ -22,13 +22,14 @@ def root() -> Path:
 
 @cache
 def processor() -> str:
-    """The kind of this machine's processor: name and instruction sets, where they are told."""
+    """The kind of this machine's processor: name, instruction sets and whose kernels run on it."""
     told = Path("/proc/cpuinfo")
     lines = told.read_text(errors="replace").splitlines() if told.exists() else []
     known = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
     name = known.get("model name", platform.processor()).strip()
     sets = " ".join(sorted(known.get("flags", known.get("Features", "")).split()))
-    return f"{platform.machine()} {name} {hashlib.sha256(sets.encode()).hexdigest()[:8]}"
+    kernels = "" if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1" else " without oneDNN"
+    return f"{platform.machine()} {name} {hashlib.sha256(sets.encode()).hexdigest()[:8]}{kernels}"
 
 
 def work(kind: str, key: Mapping[str, object]) -> Path:

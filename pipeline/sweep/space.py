@@ -164,6 +164,7 @@ def study_name(config: Config, varied: list[str], prepared: Path, features: Path
         "images": data["images_sha256"],
         "manifest": hashlib.sha256((prepared / "manifest.csv").read_bytes()).hexdigest(),
         "backbone": backbone["weights_sha256"],
+        "model": backbone["config"].get("model_sha256"),
     }
     text = json.dumps(key, sort_keys=True, default=str)
     first = config.sweep.study or f"{config.data.use}-{config.backbone.use}"

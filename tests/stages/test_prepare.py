@@ -143,7 +143,7 @@ def test_too_little_or_too_bad_data_stops(picture_folder: Path, tmp_path: Path) 
     shutil.rmtree(picture_folder / "bright")
     with pytest.raises(InputError, match="pictures in class folders, got none"):
         prepared(source, tmp_path / "e")
-    with pytest.raises(InputError, match=r"nowhere, which does not exist: set inputs\.data"):
+    with pytest.raises(InputError, match=r"nowhere, which does not exist: set data\.path"):
         prepared(folder.Config(path="nowhere"), tmp_path / "f")
 
 

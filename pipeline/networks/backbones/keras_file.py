@@ -9,11 +9,12 @@ import math
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError
 from pipeline.networks.backbones import Backbone, BackboneConfig, weights_file
 from pipeline.settings import setting
+from pipeline.storage.digests import file_sha256
 
 if TYPE_CHECKING:
     import keras
@@ -37,6 +38,10 @@ class Config(BackboneConfig):
         "Load models whose file holds code (Lambda layers). It runs with your rights: only for "
         "files that you trust.",
     )
+
+    def shaping(self) -> dict[str, Any]:
+        """The file's content shapes the network, too."""
+        return {**super().shaping(), "model_sha256": file_sha256(Path(self.path))}
 
 
 def build(config: Config, image_size: int) -> Backbone:

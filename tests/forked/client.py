@@ -1,0 +1,46 @@
+"""Stands for `python` and `dvc` on the PATH of a test's commands: asks server.py to run them."""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+
+SOCKET = os.environ["FORK_SERVER"]
+PROGRAMS = os.environ["FORK_PROGRAMS"]
+"""The folder of the real ones."""
+
+
+def main() -> int:
+    name = os.path.basename(sys.argv[0])
+    words = sys.argv[1:]
+    if name == "python":
+        if words[:2] != ["-m", "pipeline"]:
+            program = os.path.join(PROGRAMS, name)
+            os.execv(program, [program, *words])
+        name, words = "pipeline", words[2:]
+    asked = {"program": name, "words": words, "cwd": os.getcwd(), "environ": dict(os.environ)}
+    request = json.dumps(asked).encode()
+    with socket.socket(socket.AF_UNIX) as server:
+        while True:  # it may still be importing
+            try:
+                server.connect(SOCKET)
+                break
+            except (FileNotFoundError, ConnectionRefusedError):
+                if not os.path.isdir(os.path.dirname(SOCKET)):
+                    raise
+                time.sleep(0.1)
+        server.sendall(b"%08d" % len(request))
+        socket.send_fds(server, [request], [0, 1, 2])
+        answer = server.makefile()
+        child = int(answer.readline())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: os.kill(child, number))
+        code = answer.readline()
+        answer.read()  # the end comes when the process is gone
+    return int(code) if code else 128 + signal.SIGKILL
+
+
+if __name__ == "__main__":
+    sys.exit(main())
