@@ -1,7 +1,7 @@
 """Push every picture once through the frozen backbone.
 
 images.npy -> features.npy (N, D), backbone.json; where training pictures are augmented, also
-augment.json and augmented.npy (K - 1, M, D): the features of the M training pictures' further views.
+augment.json and augmented.npy (K - 1, M, D): the features of the M pictures' further views.
 
     python -m pipeline extract_features extract_features.batch_size=64
 """

@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 SOCKET = os.environ["FORK_SERVER"]
 PROGRAMS = os.environ["FORK_PROGRAMS"]
@@ -13,14 +14,14 @@ PROGRAMS = os.environ["FORK_PROGRAMS"]
 
 
 def main() -> int:
-    name = os.path.basename(sys.argv[0])
+    name = Path(sys.argv[0]).name
     words = sys.argv[1:]
     if name == "python":
         if words[:2] != ["-m", "pipeline"]:
-            program = os.path.join(PROGRAMS, name)
+            program = str(Path(PROGRAMS, name))
             os.execv(program, [program, *words])
         name, words = "pipeline", words[2:]
-    asked = {"program": name, "words": words, "cwd": os.getcwd(), "environ": dict(os.environ)}
+    asked = {"program": name, "words": words, "cwd": str(Path.cwd()), "environ": dict(os.environ)}
     request = json.dumps(asked).encode()
     with socket.socket(socket.AF_UNIX) as server:
         while True:  # it may still be importing
@@ -28,7 +29,7 @@ def main() -> int:
                 server.connect(SOCKET)
                 break
             except (FileNotFoundError, ConnectionRefusedError):
-                if not os.path.isdir(os.path.dirname(SOCKET)):
+                if not Path(SOCKET).parent.is_dir():
                     raise
                 time.sleep(0.1)
         server.sendall(b"%08d" % len(request))

@@ -88,7 +88,7 @@ def _run(client: socket.socket, mains: dict[str, Callable[[list[str]], int | Non
     os.environ.clear()
     os.environ.update(asked["environ"])
     sys.argv = [asked["program"], *asked["words"]]
-    sys.executable = os.path.join(os.path.dirname(os.environ["FORK_SERVER"]), "python")
+    sys.executable = str(Path(os.environ["FORK_SERVER"]).with_name("python"))
     client.sendall(f"{os.getpid()}\n".encode())
     try:
         code = int(mains[asked["program"]](asked["words"]) or 0)

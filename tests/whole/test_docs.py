@@ -1,5 +1,6 @@
 """What README and docs/ show is true: commands parse, settings exist, the diffs apply and run."""
 
+import itertools
 import re
 import shlex
 import sys
@@ -56,7 +57,7 @@ def test_commands_parse(
             assert all(re.search(rf"^{word}:", makefile, re.MULTILINE) for word in words), line
         elif program == "dvc":
             parse_args(words)
-            for name, word in zip(words, words[1:], strict=False):
+            for name, word in itertools.pairwise(words):
                 if name == "-S":
                     config.compose([re.sub(r"choice\(([^,]+),.*\)", r"\1", word)])
         elif words[2:] == ["--help"]:
