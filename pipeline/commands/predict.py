@@ -14,13 +14,14 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.data.images import BadPicture, Pixels
+from pipeline.data.images import Pixels, or_reason
 from pipeline.errors import InputError
 from pipeline.networks import model_file
 from pipeline.release import registry
@@ -115,7 +116,7 @@ def predict(model_path: Path, files: Sequence[Path]) -> Iterator[Prediction]:
     with tqdm(total=len(files), desc="predict", unit="picture", disable=None) as bar:
         for start in range(0, len(files), card.batch_size):
             batch = files[start : start + card.batch_size]
-            decoded = [_decode(file, classifier) for file in batch]
+            decoded = [or_reason(partial(_decoded, classifier, file)) for file in batch]
             good = [pixels for pixels in decoded if not isinstance(pixels, str)]
             rows = iter(classifier.probabilities(np.stack(good)) if good else ())
             for file, pixels in zip(batch, decoded, strict=True):
@@ -126,13 +127,8 @@ def predict(model_path: Path, files: Sequence[Path]) -> Iterator[Prediction]:
             bar.update(len(batch))
 
 
-def _decode(file: Path, classifier: Classifier) -> Pixels | str:
-    try:
-        return classifier.decode(file.read_bytes())
-    except BadPicture as error:
-        return str(error)
-    except OSError as error:
-        return f"unreadable: {error.strerror}"
+def _decoded(classifier: Classifier, file: Path) -> Pixels:
+    return classifier.decode(file.read_bytes())
 
 
 def _files(paths: Sequence[str]) -> Iterator[Path]:

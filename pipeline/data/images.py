@@ -7,12 +7,14 @@ import io
 import warnings
 from collections.abc import Callable
 from enum import StrEnum
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
+T = TypeVar("T")
 
 MAX_PIXELS = 100_000_000
 """Pictures with more pixels than this are taken for decompression bombs."""
@@ -70,6 +72,16 @@ class Fit(StrEnum):
     crop = "crop"
     squash = "squash"
     pad = "pad"
+
+
+def or_reason(read: Callable[[], T]) -> T | str:
+    """What `read` gives, or in words why it is no picture."""
+    try:
+        return read()
+    except BadPicture as error:
+        return str(error)
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
 
 
 def decode(content: bytes, size_px: int, fit: Fit = Fit.crop) -> tuple[Pixels, int, int]:

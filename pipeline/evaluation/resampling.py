@@ -87,7 +87,7 @@ def resample(
         total=draws, desc=desc, unit="draw", delay=1, leave=False, disable=None if desc else True
     ) as bar:
         for counts in _counts(len(labels), draws, seed):
-            parts.append(weighted(labels, probabilities, counts))
+            parts.append(metrics.weighted(labels, probabilities, counts))
             bar.update(len(counts))
     drawn = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     right = probabilities.argmax(axis=1) == labels
@@ -168,66 +168,3 @@ def _counts(pictures: int, draws: int, seed: int) -> Iterator[Floats]:
         size = min(step, draws - start)
         drawn = rng.integers(pictures, size=(size, pictures))
         yield np.stack([np.bincount(one, minlength=pictures) for one in drawn]).astype(np.float64)
-
-
-def weighted(
-    labels: Labels, probabilities: NDArray[np.float32], counts: Floats
-) -> dict[str, Floats]:
-    """`metrics.summary` where picture n counts `counts[r, n]` times.
-
-    Args:
-        labels: (N,).
-        probabilities: (N, K).
-        counts: (R, N).
-
-    Returns:
-        Metric -> (R,). What a draw does not define, for lack of a class, leaves it out.
-    """
-    exact, classes = metrics.normalized(probabilities), probabilities.shape[1]
-    total = counts.sum(axis=1)
-    own, predicted = np.eye(classes)[labels], np.eye(classes)[probabilities.argmax(axis=1)]
-    of_own = np.clip(exact[np.arange(len(labels)), labels], np.finfo(np.float64).eps, 1)
-    hits = counts @ (own * predicted)
-    support, claimed = counts @ own, counts @ predicted
-    in_bin = np.eye(metrics.BINS)[metrics.bins(exact)]
-    gap = exact.max(axis=1) - (own * predicted).sum(axis=1)
-    with np.errstate(invalid="ignore"):
-        recall = hits / support
-    found = {
-        "accuracy": hits.sum(axis=1) / total,
-        "macro_f1": (2 * hits / np.maximum(support + claimed, 1)).mean(axis=1),
-        "balanced_accuracy": np.nanmean(recall, axis=1),
-        "log_loss": counts @ -np.log(of_own) / total,
-        "brier": counts @ (0.5 * ((exact - own) ** 2).sum(axis=1)) / total,
-        "calibration_error": np.abs(counts @ (in_bin * gap[:, None])).sum(axis=1) / total,
-        "roc_auc": _roc_auc(own.astype(bool), exact, counts),
-    }
-    if classes > metrics.TOP:
-        ranked = np.argsort(exact, axis=1, kind="mergesort")[:, ::-1][:, : metrics.TOP]
-        within = (ranked == labels[:, None]).any(axis=1).astype(np.float64)
-        found[f"top_{metrics.TOP}_accuracy"] = counts @ within / total
-    return found
-
-
-def _roc_auc(own: NDArray[np.bool_], scores: Floats, counts: Floats) -> Floats:
-    """(R,): the share of pairs of a picture of a class and one of the rest in right order."""
-    # A picture a row, so that sums run along memory; its halves of numbers of pictures are
-    # exact in float32, which takes half the time.
-    rows = np.ascontiguousarray(counts.T, dtype=np.float32)
-    total = counts.sum(axis=1)
-    areas = []
-    for place in range(own.shape[1]):
-        order = np.argsort(scores[:, place], kind="stable")
-        ranked, positive = scores[order, place], own[order, place]
-        rest = rows[order]
-        drawn = rest[positive]
-        rest[positive] = 0
-        sums = np.cumsum(np.concatenate([np.zeros_like(rest[:1]), rest]), axis=0)
-        below = sums[np.searchsorted(ranked, ranked[positive], "left")]
-        not_above = sums[np.searchsorted(ranked, ranked[positive], "right")]
-        ordered = drawn * ((below + not_above) / 2)  # a tie is half in order
-        support = drawn.sum(axis=0, dtype=np.float64)
-        with np.errstate(invalid="ignore"):
-            areas.append(ordered.sum(axis=0, dtype=np.float64) / (support * (total - support)))
-    mean: Floats = np.nanmean(np.stack(areas), axis=0)
-    return mean

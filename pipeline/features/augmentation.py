@@ -145,8 +145,10 @@ def _generators(layer: keras.layers.Layer) -> list[Any]:
     """Everything random in a layer, in the order in which it was made."""
     import keras
 
+    from pipeline.networks import graph
+
     found: list[Any] = []
-    for part in layer._flatten_layers():
+    for part in graph.parts(layer):
         for value in vars(part).values():
             if isinstance(value, keras.random.SeedGenerator) and value not in found:
                 found.append(value)

@@ -249,13 +249,14 @@ def freeze(model: keras.Model, trainable: tuple[str, ...], batch_norm: bool) -> 
     for layer in model.layers:
         layer.trainable = layer.name in named
         if not batch_norm:
-            for part in layer._flatten_layers():
+            for part in graph.parts(layer):
                 if isinstance(part, keras.layers.BatchNormalization):
                     part.trainable = False
 
 
 def _learns(layer: keras.layers.Layer, batch_norm: bool) -> bool:
-    parts = [part for part in layer._flatten_layers() if part._trainable_variables]
+    # `trainable_variables` is empty in a frozen layer, which may learn in the next training.
+    parts = [part for part in graph.parts(layer) if part._trainable_variables]
     return any(
         batch_norm or not isinstance(part, keras.layers.BatchNormalization) for part in parts
     )

@@ -57,6 +57,11 @@ def nodes(model: keras.Model) -> list[Any]:
     return [node for depth in sorted(depths, reverse=True) for node in depths[depth]]
 
 
+def parts(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """A layer and all layers inside it; Keras has no public name for these."""
+    return list(layer._flatten_layers())
+
+
 def cut_nodes(model: keras.Model) -> Iterator[Any]:
     """The nodes after which exactly one tensor, their output, is still needed."""
     ordered = nodes(model)

@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.data.images import BadPicture, Pixels
+from pipeline.data.images import BadPicture, Pixels, or_reason
 from pipeline.serving import http_guard
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.http_guard import LIMITS
@@ -48,6 +48,7 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Servi
 def _is_server() -> bool:
     from mlflow.pyfunc import scoring_server
 
+    # MLflow sets it for its server's workers alone; it tells nothing else that tells them apart.
     return scoring_server._SERVER_MODEL_PATH in os.environ
 
 
@@ -98,11 +99,7 @@ class Service:
     def _decode(self, value: Any) -> Pixels | str:
         """The pixels, or why there are none."""
         try:
-            return self._classifier.decode(content(value, self._max_bytes))
-        except BadPicture as error:
-            return str(error)
-        except OSError as error:
-            return f"unreadable: {error.strerror}"
+            return or_reason(lambda: self._classifier.decode(content(value, self._max_bytes)))
         except Exception:  # one row must not take the others with it
             _log.exception("a row could not be decoded")
             return "damaged: this picture could not be decoded"

@@ -20,7 +20,7 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from pipeline.data import images, manifest
-from pipeline.data.images import BadPicture, Fit, Pixels
+from pipeline.data.images import Fit, Pixels
 from pipeline.data.manifest import SPLITS, Row
 from pipeline.errors import InputError
 from pipeline.intake import sources
@@ -142,15 +142,14 @@ def _decode_all(
 def _judge(picture: Picture, config: Config) -> tuple[Row, Pixels | str]:
     """The picture's pixels, or the reason why it has none."""
     row = Row(picture.path, picture.label, picture.split or "", "", 0, 0, "ok", picture.extra)
-    try:
-        content = picture.read()
-    except OSError as error:
-        return row, f"unreadable: {error.strerror}"
+    content = images.or_reason(picture.read)
+    if isinstance(content, str):
+        return row, content
     row = replace(row, sha256=hashlib.sha256(content).hexdigest())
-    try:
-        pixels, width, height = images.decode(content, config.image_size, config.fit)
-    except BadPicture as error:
-        return row, str(error)
+    decoded = images.or_reason(lambda: images.decode(content, config.image_size, config.fit))
+    if isinstance(decoded, str):
+        return row, decoded
+    pixels, width, height = decoded
     return replace(row, width=width, height=height), pixels
 
 

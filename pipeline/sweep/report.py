@@ -5,12 +5,12 @@ study -> best.yaml, trials.csv, report.html (works offline), four PNG.
 
 from __future__ import annotations
 
-import html
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import jinja2
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 from ruamel.yaml import YAML
@@ -70,14 +70,13 @@ def write(opened: Study, config: Config, words: list[str], folder: Path) -> Foun
     _write_best(best, config, words, folder / "best.yaml")
     cuts = opened.user_attrs["cuts"]
     pages = plots.write(opened, done, cuts, folder)
-    rows = "".join(f"<tr>{''.join(f'<td>{c}</td>' for c in row)}</tr>" for row in _rows(trials))
-    head = "".join(f"<th>{name}</th>" for name in ("tried", *_COLUMNS))
-    document = _PAGE.format(
-        title=html.escape(f"Sweep {opened.study_name}"),
-        verdict=html.escape(verdict),
-        counts=html.escape(_counted(counts)),
-        table=f"<table><tr>{head}</tr>{rows}</table>",
-        plots="".join(pages),
+    document = _template().render(
+        title=f"Sweep {opened.study_name}",
+        verdict=verdict,
+        counts=_counted(counts),
+        columns=("tried", *_COLUMNS),
+        rows=_rows(trials),
+        plots=pages,
     )
     with outputs.replacing_file(folder / "report.html") as aside:
         aside.write_text(document, encoding="utf-8")
@@ -85,6 +84,11 @@ def write(opened: Study, config: Config, words: list[str], folder: Path) -> Foun
     adopt = f"to adopt the best: cp {near}/best.yaml params.yaml && dvc repro"
     text = f"{_counted(counts)}\n{verdict}\nplots: {near}/report.html\n{adopt}"
     return Found(text, {**counts, **metrics})
+
+
+def _template() -> jinja2.Template:
+    loader = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
+    return jinja2.Environment(loader=loader, autoescape=True).get_template("report.html")
 
 
 def _verdict(done: list[FrozenTrial], best: FrozenTrial) -> tuple[str, dict[str, float]]:
@@ -131,7 +135,7 @@ def _rows(trials: list[FrozenTrial]) -> list[list[str]]:
         values = {"trial": trial.number, "state": trial.state.name.lower(), **trial.user_attrs}
         cells = [values.get(name, "") for name in _COLUMNS]
         shown = [f"{cell:.5g}" if isinstance(cell, float) else str(cell) for cell in cells]
-        rows.append([html.escape(cell) for cell in (named(trial), *shown)])
+        rows.append([named(trial), *shown])
     return rows
 
 
@@ -188,20 +192,3 @@ def _without_password(word: str) -> str:
     if word.startswith("sweep.storage=") and "@" in word:
         return "sweep.storage=..."
     return word
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1100px; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-td, th {{ padding: .2rem .7rem; text-align: left; border-bottom: 1px solid #ddd; }}
-.verdict {{ white-space: pre-line; font-size: 1.1rem; }}
-</style>
-<h1>{title}</h1>
-<p class="verdict">{verdict}</p><p>{counts}</p>
-{plots}
-<h2>Trials, best first</h2>
-{table}
-</html>
-"""

@@ -2,6 +2,8 @@
 
 A worker that dies leaves its trial RUNNING: another one of this machine puts it back as
 it was, at once; one of another machine starts it again when its heartbeats are missing.
+
+`_storage` and `_trial_id`: Optuna has no public way to change a trial that another process ran.
 """
 
 from __future__ import annotations
@@ -194,7 +196,7 @@ def _given_up_if_ended(study: Study, trial: Trial) -> Iterator[None]:
         yield
     except Exception as error:
         failed = error
-    if study._storage.get_trial(trial._trial_id).state.is_finished():
+    if study.get_trials(deepcopy=False)[trial.number].state.is_finished():
         told = f"trial {trial.number} was taken up by another machine while this one slept"
         raise TakenOver(told) from failed
     if failed:

@@ -136,7 +136,7 @@ class _Worker:
         return float(found["val_loss"])
 
     def _report(self, trial: Trial, loss: float, epoch: int) -> None:
-        known = self.study._storage.get_trial(trial._trial_id).intermediate_values
+        known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
         if epoch not in known:  # a trial that was taken up again reports its first epochs twice
             trial.report(loss, epoch)
         if trial.user_attrs.get("kind") not in REFERENCES and trial.should_prune():

@@ -9,9 +9,12 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import Stopped
 from pipeline.storage.outputs import STAGES
 from pipeline.tracking import processes, provenance
 
@@ -30,6 +33,39 @@ def bury(client: MlflowClient, experiment: str) -> None:
         if processes.dead(run.data.tags):
             client.set_tag(run.info.run_id, "error", "the process was killed")
             client.set_terminated(run.info.run_id, "FAILED")
+
+
+Ended = Callable[[str, "BaseException | None"], None]
+"""Takes MLflow's word for how a run ended, and what ended it."""
+
+
+@contextmanager
+def ending(end: Ended) -> Iterator[None]:
+    """Say how a run ended, whatever happens in the block.
+
+    FINISHED; KILLED if it was interrupted or stopped; FAILED if it raised. A store that is gone
+    cannot be told.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException:
+        raise
+    except (Stopped, SystemExit, KeyboardInterrupt) as reason:
+        end("KILLED", reason)
+        raise
+    except BaseException as error:
+        end("FAILED", error)
+        raise
+    end("FINISHED", None)
+
+
+def terminate(client: MlflowClient, run_id: str, status: str, reason: BaseException | None) -> None:
+    """End a run; a failed one is tagged with its error."""
+    if status == "FAILED":
+        client.set_tag(run_id, "error", f"{type(reason).__name__}: {reason}"[:5000])
+    client.set_terminated(run_id, status)
 
 
 def experiment_tags() -> dict[str, str]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -81,7 +82,7 @@ def stage_run(stage: str, config: Config) -> Iterator[StageRun]:
         experiment = store.experiment(client, config.tracking)
         records.bury(client, experiment)
         run = _Tracked(client, experiment, stage, config)
-        with _ending(run.end):
+        with records.ending(run.end):
             yield run
 
 
@@ -110,35 +111,8 @@ def run_of_outputs(
         tags["mlflow.parentRunId"] = one.data.tags["mlflow.parentRunId"]
     run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
 
-    def end(status: str, error: str = "") -> None:
-        _end(client, run_id, status, error)
-
-    with _ending(end):
+    with records.ending(partial(records.terminate, client, run_id)):
         yield run_id
-
-
-@contextmanager
-def _ending(end: Callable[..., None]) -> Iterator[None]:
-    """Say how a run ended, whatever happens in the block; only a store that is gone is not told."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-        end("FINISHED")
-    except MlflowException:
-        raise
-    except (KeyboardInterrupt, SystemExit):
-        end("KILLED")
-        raise
-    except BaseException as error:
-        end("FAILED", f"{type(error).__name__}: {error}")
-        raise
-
-
-def _end(client: MlflowClient, run_id: str, status: str, error: str) -> None:
-    if error:
-        client.set_tag(run_id, "error", error[:5000])
-    client.set_terminated(run_id, status)
 
 
 class _Untracked:
@@ -200,9 +174,9 @@ class _Tracked:
         assert self._parent is not None
         self._client.log_artifact(self._parent, str(path))
 
-    def end(self, status: str, error: str = "") -> None:
+    def end(self, status: str, reason: BaseException | None) -> None:
         for run in filter(None, (self._run, self._parent)):
-            _end(self._client, run, status, error)
+            records.terminate(self._client, run, status, reason)
 
     def _attach(self) -> None:
         """Find or make the parent of this state of the pipeline."""

@@ -96,9 +96,8 @@ class Tracker:
 
     @contextmanager
     def _trial(self, number: int, name: str, config: Config) -> Iterator[TrialRun]:
-        from mlflow.exceptions import MlflowException
-
         assert self._client is not None
+        client = self._client
         tags = {
             "sweep.study": self._study,
             "sweep.role": "trial",
@@ -107,20 +106,16 @@ class Tracker:
         }
         run = self._found_or_made(f"trial {number}: {name}", tags, config)
         self._take(run)
-        try:
-            yield _Tracked(self._client, run)
-        except MlflowException:  # nothing can be told any more
-            raise
-        except (Stopped, SystemExit, KeyboardInterrupt) as reason:
-            self._client.set_tag(run, "pruned", str(reason) if isinstance(reason, Stopped) else "")
-            self._client.set_terminated(run, "KILLED")
-            raise
-        except BaseException as error:
-            self._client.log_text(run, traceback.format_exc(), "traceback.txt")
-            self._client.set_tag(run, "error", f"{type(error).__name__}: {error}"[:5000])
-            self._client.set_terminated(run, "FAILED")
-            raise
-        self._client.set_terminated(run, "FINISHED")
+
+        def end(status: str, reason: BaseException | None) -> None:
+            if isinstance(reason, Stopped):
+                client.set_tag(run, "pruned", str(reason))
+            if status == "FAILED":
+                client.log_text(run, traceback.format_exc(), "traceback.txt")
+            records.terminate(client, run, status, reason)
+
+        with records.ending(end):
+            yield _Tracked(client, run)
 
     def finish(self, folder: Path, metrics: dict[str, float], status: str) -> None:
         """Log what the sweep found and end its run."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.errors import Stopped
+from pipeline.networks import graph
 from pipeline.storage.outputs import locked, replacing_file
 from pipeline.storage.tables import write_json
 from pipeline.training import curves, steps
@@ -98,9 +99,7 @@ def fit(
     # Two experiments may need the same training at the same time: one waits for the other.
     with locked(work), _removed_if_stopped(work):
         _compile(model, settings)
-        generators = [
-            layer for layer in model._flatten_layers() if hasattr(layer, "seed_generator")
-        ]
+        generators = [layer for layer in graph.parts(model) if hasattr(layer, "seed_generator")]
         checkpoint = _Checkpoint(model, work)
         state = checkpoint.load()
         if state is None:
@@ -179,6 +178,7 @@ def _compile(model: keras.Model, settings: Training) -> None:
 def _compiled_alike(model: keras.Model, settings: Training) -> bool:
     if getattr(model, "optimizer", None) is None:
         return False
+    # Which variables an optimizer was built for: it has no public name.
     trained = [id(variable) for variable in model.optimizer._trainable_variables]
     return (
         trained == [id(variable) for variable in model.trainable_variables]

@@ -29,40 +29,45 @@ def some(classes: int, pictures: int, seed: int = 0) -> tuple[metrics.Labels, An
     return labels, (rounded / rounded.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def independent(folder: Path) -> dict[str, float]:
-    """The metrics of predictions.csv, by scikit-learn alone."""
-    with (folder / "predictions.csv").open(newline="") as file:
-        table = list(csv.DictReader(file))
-    classes = list(table[0])[3:]
-    truth = [row["label"] for row in table]
-    told = [row["predicted"] for row in table]
-    scores = np.array([[float(row[name]) for name in classes] for row in table])
-    scores /= scores.sum(axis=1, keepdims=True)
-    one_hot = np.array([[row["label"] == name for name in classes] for row in table])
+def by_scikit_learn(labels: metrics.Labels, scores: Any) -> dict[str, float]:
+    """The metrics by scikit-learn alone, of labels (N,) and probabilities (N, K)."""
+    scores = scores.astype(np.float64)
+    scores = scores / scores.sum(axis=1, keepdims=True)
+    classes = np.arange(scores.shape[1])
+    predicted = scores.argmax(axis=1)
+    right = labels == predicted
     places = np.minimum((scores.max(axis=1) * 15).astype(int), 14)
-    right = np.array(truth) == np.array(told)
     gaps = [
         abs(right[places == b].mean() - scores.max(axis=1)[places == b].mean())
         * (places == b).mean()
         for b in set(places)
     ]
-    area = (
-        sk.roc_auc_score(truth, scores, multi_class="ovr", labels=classes)
-        if len(classes) > 2
-        else sk.roc_auc_score(one_hot[:, 1], scores[:, 1])
-    )
-    found = {
-        "accuracy": sk.accuracy_score(truth, told),
-        "macro_f1": sk.f1_score(truth, told, average="macro"),
-        "balanced_accuracy": sk.balanced_accuracy_score(truth, told),
-        "log_loss": sk.log_loss(truth, scores, labels=classes),
-        "brier": float(((scores - one_hot) ** 2).sum(axis=1).mean() / 2),
+    areas = [sk.roc_auc_score(labels == k, scores[:, k]) for k in classes if (labels == k).any()]
+    expected = {
+        "accuracy": sk.accuracy_score(labels, predicted),
+        "macro_f1": sk.f1_score(
+            labels, predicted, labels=classes, average="macro", zero_division=0
+        ),
+        "balanced_accuracy": sk.balanced_accuracy_score(labels, predicted),
+        "log_loss": sk.log_loss(labels, scores, labels=classes),
+        "brier": sk.brier_score_loss(labels, scores, labels=classes, scale_by_half=True),
         "calibration_error": float(sum(gaps)),
-        "roc_auc": area,
+        "roc_auc": float(np.mean(areas)),
     }
     if len(classes) > 5:
-        found["top_5_accuracy"] = sk.top_k_accuracy_score(truth, scores, k=5, labels=classes)
-    return found
+        expected["top_5_accuracy"] = sk.top_k_accuracy_score(labels, scores, k=5, labels=classes)
+    return expected
+
+
+def independent(folder: Path) -> dict[str, float]:
+    """The metrics of predictions.csv, by scikit-learn alone."""
+    with (folder / "predictions.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    classes = list(table[0])[3:]
+    scores = np.array([[float(row[name]) for name in classes] for row in table])
+    predicted = [classes[place] for place in scores.argmax(axis=1)]
+    assert predicted == [row["predicted"] for row in table]
+    return by_scikit_learn(np.array([classes.index(row["label"]) for row in table]), scores)
 
 
 def test_the_numbers_are_those_of_the_predictions(repository: Path) -> None:
@@ -81,9 +86,9 @@ def test_a_draw_counts_as_its_pictures_repeated(classes: int, pictures: int) -> 
     rng = np.random.default_rng(1)
     drawn = [rng.integers(pictures, size=pictures) for _ in range(5)]
     counts = np.stack([np.bincount(one, minlength=pictures) for one in drawn]).astype(float)
-    found = resampling.weighted(labels, probabilities, counts)
+    found = metrics.weighted(labels, probabilities, counts)
     for place, chosen in enumerate(drawn):
-        expected = metrics.summary(labels[chosen], probabilities[chosen])
+        expected = by_scikit_learn(labels[chosen], probabilities[chosen])
         assert {n: v[place] for n, v in found.items()} == pytest.approx(expected, abs=1e-12)
 
 
