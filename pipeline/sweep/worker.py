@@ -98,6 +98,7 @@ class _Worker:
             threads=config.threads,
         )
         self._tracker = Tracker(config, name)
+        self._config = config
 
     def objective(self, trial: Trial) -> float:
         """The validation loss of a trial's best epoch."""
@@ -111,7 +112,11 @@ class _Worker:
         settings = self._space.suggest(trial)
         trial.set_user_attr("settings", settings)
         trial.set_user_attr("code", digests.code_sha256())
-        config = self._compose([*self._words, *space.overrides(settings)])
+        try:
+            config = self._compose([*self._words, *space.overrides(settings)])
+        except InputError:  # a choice out of its range: tracked like any trial that fails
+            with self._tracker.trial(trial.number, space.named(settings), self._config):
+                raise
         hits, misses = self._store.hits, self._store.misses
         with self._tracker.trial(trial.number, space.named(settings), config) as run:
             trained = self._head(config)
