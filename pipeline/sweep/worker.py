@@ -98,7 +98,6 @@ class _Worker:
             threads=config.threads,
         )
         self._tracker = Tracker(config, name)
-        self._config = config
 
     def objective(self, trial: Trial) -> float:
         """The validation loss of a trial's best epoch."""

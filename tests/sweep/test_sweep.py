@@ -215,7 +215,7 @@ def test_failed_and_pruned_trials_are_kept_and_tracked(clone: Path, run: Run) ->
         number: status[state] for number, state in states.items()
     }
     failed = next(trial for trial in trials if trial.state.name == "FAIL")
-    assert "head.dropout in [0, 1)" in failed.user_attrs["error"]
+    assert "head.dropout must be at least 0 and below 1, got 1.5" in failed.user_attrs["error"]
     assert "Traceback" in failed.user_attrs["error"]
     assert f"{sum(state == 'FAIL' for state in states.values())} failed" in told
     child = next(c for c in children if int(c.data.tags["sweep.trial"]) == failed.number)
