@@ -58,6 +58,8 @@ _BESIDE = (
 )
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@/]*(=.*)?", re.DOTALL)
 
+_CHOICE = re.compile(r"Invalid value (?P<value>.*), expected one of \[(?P<choices>.*)\]")
+
 
 @dataclass
 class Config:
@@ -274,6 +276,8 @@ def _one_line(error: BaseException) -> str:
         )
     if key and "is not a subclass of" in text:
         return f"{key} is a section with settings of its own, got {text.rpartition(': ')[2]}"
+    if choice := _CHOICE.match(text):
+        return f"{key} must be one of {choice['choices']}, got {choice['value']}"
     return f"{key}: {text}" if key and key not in text else text
 
 

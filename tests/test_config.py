@@ -44,7 +44,7 @@ MISTAKES = [
         "prepare.image_size: Value 'big'",
         "could not be converted to Integer",
     ),
-    ("prepare.on_bad_image=x", "prepare.on_bad_image", "expected one of [quarantine, error]"),
+    ("prepare.on_bad_image=x", "prepare.on_bad_image", "must be one of quarantine, error, got 'x'"),
     ("prepare=3", "prepare is a section", "got 3"),
     ("foo=1", "foo is no setting", "the config has seed, threads"),
     ("data.foo=1", "data.foo is no setting", ""),

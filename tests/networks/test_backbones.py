@@ -28,8 +28,8 @@ def test_preprocessing_is_the_networks_own_and_inside(name: str) -> None:
     network = getattr(keras.applications, name)
     plain = network(weights=None, include_top=False, pooling="avg", input_shape=(64, 64, 3))
     preprocess = sys.modules[network.__module__].preprocess_input
-    expected = plain.predict(preprocess(x.copy()), verbose=0)
-    found = application(name).model.predict(x, verbose=0)
+    expected = plain(preprocess(x.copy()), training=False)
+    found = application(name).model(x, training=False)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 

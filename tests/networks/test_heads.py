@@ -8,6 +8,7 @@ import pytest
 from pipeline import config
 from pipeline.errors import InputError
 from pipeline.networks import heads
+from pipeline.settings import check
 
 PROJECT = Path(__file__).parents[2]
 
@@ -23,7 +24,7 @@ def test_a_head_gives_probabilities(choice: str, cwd: Path) -> None:
 
 
 def test_a_size_that_cannot_be() -> None:
-    with pytest.raises(InputError, match=r"got \[0\] and 0.0"):
-        heads.build(heads.Config(units=[0]), 12, 5)
-    with pytest.raises(InputError, match=r"dropout in \[0, 1\), got \[\] and 1.0"):
-        heads.build(heads.Config(dropout=1.0), 12, 5)
+    with pytest.raises(InputError, match=r"head.units must be at least 1, got \[0\]"):
+        check(heads.Config(use="mlp", units=[0]), "head")
+    with pytest.raises(InputError, match=r"head.dropout must be at least 0 and below 1, got 1.0"):
+        check(heads.Config(use="mlp", dropout=1.0), "head")

@@ -261,14 +261,14 @@ def test_the_docker_context_holds_all_it_needs(
     script = (
         "import json, sys, mlflow, pandas as pd\n"
         f"model = mlflow.pyfunc.load_model({str(context / 'model_dir')!r})\n"
-        "import base64, io, pathlib, numpy as np, PIL.Image, pipeline.images\n"
+        "import base64, io, pathlib, numpy as np, PIL.Image, pipeline.data.images\n"
         "(row,) = json.load(open('rows.json'))['dataframe_records']\n"
         "content = base64.b64decode(row['picture'])\n"
         "pathlib.Path('picture').write_bytes(content)\n"
         "pixels = np.asarray(PIL.Image.open(io.BytesIO(content)))\n"
         "rows = [row['picture'], content, pathlib.Path('picture'), pixels]\n"
         "found = model.predict(pd.DataFrame({'picture': pd.Series(rows, dtype=object)}))\n"
-        "print(json.dumps([pipeline.images.__file__, list(found['probabilities'])]))\n"
+        "print(json.dumps([pipeline.data.images.__file__, list(found['probabilities'])]))\n"
     )
     done = run(tmp_path, sys.executable, "-c", script, env={"PYTHONPATH": ""})
     assert done.returncode == 0, done.stderr
@@ -288,7 +288,7 @@ def test_what_cannot_be_served(repository: Path, run: Run) -> None:
     assert "got models:/classifier@champion" in told
     assert "serve.workers must be at least 1, got 0" in serve("serve.workers=0")
     told = serve("serve.port=99999")
-    assert "serve.port must be a port that is free on 127.0.0.1, got 99999" in told
+    assert "serve.port must be at least 1 and at most 65535, got 99999" in told
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -117,7 +117,7 @@ def test_states_are_counted_as_they_should(cwd: Path) -> None:
 def test_a_trial_that_kills_its_process_again_and_again_is_given_up(cwd: Path) -> None:
     code = "import test_sweep_study as t; t.deadly()"
     tests = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}"}
+    environment = {**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}:{tests.parents[1]}"}
     for _ in range(sharing.DEATHS):
         done = subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, check=False)
         assert done.returncode == -9
