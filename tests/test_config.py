@@ -32,7 +32,7 @@ def test_later_layers_win(params: Path) -> None:
 
 
 def test_numbers_are_read_as_dvc_reads_them(params: Path) -> None:
-    edited(params, "learning_rate: 3e-4", "learning_rate: 3e-5")
+    edited(params, "learning_rate: 1e-3    #", "learning_rate: 3e-5    #")
     assert config.compose().finetune.learning_rate == 3e-5
     assert config.compose(["finetune.cut=100"]).finetune.cut == 100
 

@@ -27,6 +27,7 @@ def train(
     *,
     seed: int,
     threads: int,
+    calibrate: bool,
 ) -> keras.Model:
     """Train a network whose weights, all of them, start at random.
 
@@ -37,6 +38,7 @@ def train(
         prepared: Output of prepare.
         seed: Of the first weights, order and dropout.
         threads: As TensorFlow was configured with.
+        calibrate: Whether it gets a temperature, fitted on the validation split.
 
     Returns:
         (B, H, W, 3) -> (B, K) probabilities, as after its best epoch.
@@ -44,7 +46,7 @@ def train(
     import keras
 
     from pipeline.networks import heads
-    from pipeline.training import fitting
+    from pipeline.training import calibration, fitting
     from pipeline.training.examples import Examples
 
     data = Manifest(prepared)
@@ -61,7 +63,7 @@ def train(
         "manifest": file_sha256(prepared / "manifest.csv"),
     }
     train, val = (data.indices(split) for split in ("train", "val"))
-    fitting.fit(
+    fitted = fitting.fit(
         model,
         Examples(data.images, train, data.labels[train]),
         Examples(data.images, val, data.labels[val]),
@@ -70,4 +72,7 @@ def train(
         work=workspace.work("baseline", key),
         log=lambda *_: None,
     )
+    if calibrate:
+        top = calibration.scaled(top, fitted.best["temperature"])
+        return heads.join(body, top, "from_scratch")
     return model

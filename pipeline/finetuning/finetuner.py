@@ -136,7 +136,8 @@ class Finetuner:
         if config.head_only:
             model.trainable = False
             kept = json.loads((head / "summary.json").read_text(encoding="utf-8"))
-            best = {name: kept[name] for name in ("val_loss", "val_accuracy")}
+            names = ("val_loss", "val_accuracy", "val_score", "temperature")
+            best = {name: kept[name] for name in names}
             return Tuned(top, fitting.Fitted([], 0, best), False)
         batch_norm = config.batch_norm == BatchNorm.train
         cut = cuts.resolve(model, config.cut, batch_norm)
@@ -159,6 +160,8 @@ class Finetuner:
             work=workspace.work("finetune", key),
             log=log,
             first_epoch=len(curves.read(head)),
+            shares=shares(trained if cached else trained.upper, config.lowest_rate),
+            interpolate=config.interpolate,
         )
         return Tuned(top, fitted, cached)
 
@@ -233,3 +236,20 @@ class Finetuner:
         what = f"activations below it are {'' if decision.cached else 'not '}cached"
         print(f"{what}: {decision.why}", flush=True)
         return decision.cached
+
+
+def shares(above: keras.Model, lowest: float) -> dict[str, float]:
+    """Path of a variable -> its share of the learning rate: `lowest` at the cut, 1 at the head.
+
+    In between it falls by the same factor from each cut point to the one below.
+    """
+    from pipeline.networks import graph
+
+    places = graph.segments(above)
+    last = max(places.values())
+    return {
+        variable.path: lowest ** (1 - places[id(layer)] / last)
+        for layer in above.layers
+        for variable in layer.trainable_variables
+        if last and places[id(layer)] < last
+    }

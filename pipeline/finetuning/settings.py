@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any
 
 from pipeline.settings import setting
-from pipeline.training.settings import Training
+from pipeline.training.settings import Schedule, Training
 
 
 class BatchNorm(StrEnum):
@@ -34,13 +34,38 @@ class Precision(StrEnum):
 class Config(Training):
     """Section `finetune`."""
 
-    learning_rate: float = setting(1e-4, "Of Adam.", above=0)
-    epochs: int = setting(20, "At most.", least=1)
-    patience: int = setting(
-        5,
-        "Epochs without a lower validation loss before stopping; the weights of the best epoch "
-        "are kept.",
+    learning_rate: float = setting(3e-4, "Of Adam; with a schedule, the highest.", above=0)
+    lowest_rate: float = setting(
+        0.3,
+        "Rate of the lowest layers that train, as a share of the head's; in between it falls "
+        "block by block.",
+        above=0,
+        most=1,
+    )
+    schedule: Schedule = setting(
+        Schedule.cosine, "How the rate runs by step: constant, or on a cosine down to zero."
+    )
+    warmup: float = setting(
+        0.1, "Share of all steps in which the rate first rises from zero.", least=0, below=1
+    )
+    clip_norm: float | None = setting(
+        1.0, "Longest gradient, all variables taken together; a longer one is cut to it.", above=0
+    )
+    weight_decay: float = setting(0.01, "Of AdamW; biases and scales do not decay.", least=0)
+    label_smoothing: float = setting(
+        0.1, "Share of the label that is spread over all classes.", least=0, below=1
+    )
+    epochs: int = setting(12, "How many; fewer with patience.", least=1)
+    patience: int | None = setting(
+        None,
+        "Epochs without a better score before stopping; null never stops early. The weights of "
+        "the best epoch are kept either way.",
         least=1,
+    )
+    interpolate: bool = setting(
+        True,
+        "Whether weights between the head-only model's and the fine-tuned one's are tried, too, "
+        "and kept if their score is better.",
     )
     cut: Any = setting(
         "none",
@@ -62,7 +87,7 @@ class Config(Training):
         "differs from training without a cache.",
     )
     calibrate: bool = setting(
-        False,
+        True,
         "Give the finished classifier a temperature, fitted on the validation split, that "
         "makes it as sure as it is right.",
     )

@@ -6,6 +6,7 @@ per_class.json, slices.csv, predictions.csv, plots.
     python -m pipeline evaluate evaluate.baseline=true
 """
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,12 +74,17 @@ def run(
     from pipeline.evaluation import baseline, plots
     from pipeline.networks import model_file
     from pipeline.networks.forward import Forward
+    from pipeline.training import calibration
 
     data = Manifest(prepared)
     rows = data.indices(config.split)
     labels = data.labels[rows]
     model, card = model_file.load(finetuned / "model.keras")
     top = keras.saving.load_model(trained_head / "head.keras", compile=False)
+    calibrate = any(layer.name == calibration.LAYER for layer in model.layers)
+    if calibrate:  # or the two would differ by that alone
+        summary = json.loads((trained_head / "summary.json").read_text(encoding="utf-8"))
+        top = calibration.scaled(top, summary["temperature"])
     known = np.load(features / "features.npy", mmap_mode="r")
     models = {
         "head_only": Forward(top, card.batch_size).all(known, rows),
@@ -86,7 +92,13 @@ def run(
     }
     if config.baseline:
         scratch = baseline.train(
-            config.from_scratch, backbone, top, prepared, seed=seed, threads=threads
+            config.from_scratch,
+            backbone,
+            keras.saving.load_model(trained_head / "head.keras", compile=False),
+            prepared,
+            seed=seed,
+            threads=threads,
+            calibrate=calibrate,
         )
         models["from_scratch"] = Forward(scratch, card.batch_size).all(data.images, rows)
     resampled = {

@@ -54,10 +54,8 @@ def run(
         InputError: The backbone has no such cut, or nothing would be left to train.
     """
     from pipeline.data.manifest import Manifest
-    from pipeline.finetuning import calibration
     from pipeline.networks import backbones, heads, model_file
-    from pipeline.networks.forward import Forward
-    from pipeline.training import fitting
+    from pipeline.training import calibration, fitting
 
     body = backbones.build(backbone, Manifest(prepared).image_size, seed)
     finetuner = Finetuner(
@@ -73,9 +71,7 @@ def run(
     data, top = finetuner.data, tuned.head
     classifier = heads.join(body.model, top, "classifier")
     if config.calibrate:
-        val = data.indices("val")
-        sure = Forward(classifier, batch_size).all(data.images, val, "calibrate")
-        temperature = calibration.temperature(data.labels[val], sure)
+        temperature = tuned.fitted.best["temperature"]
         print(f"temperature {temperature:g}", flush=True)
         classifier = heads.join(body.model, calibration.scaled(top, temperature), "classifier")
     card = model_file.Card(data.classes, data.image_size, data.fit, batch_size, threads)

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial
 from pipeline.storage import outputs
 from pipeline.sweep.space import NONE
 
-_LOSS = "validation loss"
+_SCORE = "validation score"
 
 
 def write(opened: Study, done: list[FrozenTrial], cuts: list[str], folder: Path) -> list[str]:
@@ -34,16 +34,16 @@ def write(opened: Study, done: list[FrozenTrial], cuts: list[str], folder: Path)
         folder: Gets the pictures.
     """
     mpl.use("agg")
-    pages = [interactive.plot_optimization_history(opened, target_name=_LOSS)]
-    _save(drawn.plot_optimization_history(opened, target_name=_LOSS), folder / "history.png")
+    pages = [interactive.plot_optimization_history(opened, target_name=_SCORE)]
+    _save(drawn.plot_optimization_history(opened, target_name=_SCORE), folder / "history.png")
     pages.append(_cut_against_score(done, cuts))
     _save(_drawn_cut_against_score(done, cuts), folder / "cut_and_score.png")
     if len({str(trial.params) for trial in done}) > 1:
-        pages.append(interactive.plot_parallel_coordinate(opened, target_name=_LOSS))
-        _save(drawn.plot_parallel_coordinate(opened, target_name=_LOSS), folder / "parallel.png")
+        pages.append(interactive.plot_parallel_coordinate(opened, target_name=_SCORE))
+        _save(drawn.plot_parallel_coordinate(opened, target_name=_SCORE), folder / "parallel.png")
     if len(done) > 3 and len({trial.value for trial in done}) > 1:
-        pages.append(interactive.plot_param_importances(opened, target_name=_LOSS))
-        _save(drawn.plot_param_importances(opened, target_name=_LOSS), folder / "importance.png")
+        pages.append(interactive.plot_param_importances(opened, target_name=_SCORE))
+        _save(drawn.plot_param_importances(opened, target_name=_SCORE), folder / "importance.png")
     return [
         page.to_html(full_html=False, include_plotlyjs=number == 0)
         for number, page in enumerate(pages)
@@ -81,7 +81,7 @@ def _cut_against_score(done: list[FrozenTrial], cuts: list[str]) -> go.Figure:
     )
     figure = go.Figure(points)
     ticks = {"tickvals": list(range(len(cuts))), "ticktext": _labels(cuts)}
-    figure.update_layout(title="Cut and score", xaxis=ticks, yaxis={"title": _LOSS})
+    figure.update_layout(title="Cut and score", xaxis=ticks, yaxis={"title": _SCORE})
     return figure
 
 
@@ -93,7 +93,7 @@ def _drawn_cut_against_score(done: list[FrozenTrial], cuts: list[str]) -> Any:
     points = axes.scatter(_places(done), losses, c=rates, norm=norm, s=50)
     figure.colorbar(points, label="learning rate")
     axes.set_xticks(range(len(cuts)), _labels(cuts), rotation=60, ha="right", fontsize=8)
-    axes.set_ylabel(_LOSS)
+    axes.set_ylabel(_SCORE)
     axes.set_title("Cut and score")
     return axes
 

@@ -23,7 +23,16 @@ from pipeline.sweep import plots, sharing, space
 if TYPE_CHECKING:
     from pipeline.config import Config
 
-_COLUMNS = ("trial", "state", "val_loss", "val_accuracy", "best_epoch", "seconds", "cache_hits")
+_COLUMNS = (
+    "trial",
+    "state",
+    "val_score",
+    "val_loss",
+    "val_accuracy",
+    "best_epoch",
+    "seconds",
+    "cache_hits",
+)
 
 _HEADER = "# Found by a sweep:"
 
@@ -94,27 +103,27 @@ def _template() -> jinja2.Template:
 def _verdict(done: list[FrozenTrial], best: FrozenTrial) -> tuple[str, dict[str, float]]:
     """Whether fine-tuning was worth it, in words and numbers."""
     pictures = len(Manifest(outputs.ROOT / "prepare").indices("val"))
-    metrics = {"best_val_loss": best.value or 0.0, "best_val_accuracy": _accuracy(best)}
+    metrics = {"best_val_score": best.value or 0.0, "best_val_accuracy": _accuracy(best)}
     head = [trial for trial in done if trial.user_attrs["settings"]["finetune.cut"] == space.NONE]
     if not head:
-        return f"best: {named(best)}, val_loss {best.value:.4f}; head only has not run", metrics
+        return f"best: {named(best)}, val_score {best.value:.4f}; head only has not run", metrics
     # Where the head varies, the best of them is what fine-tuning must beat.
     alone = min(head, key=lambda trial: trial.value or 0.0)
-    metrics["head_only_val_loss"] = alone.value or 0.0
+    metrics["head_only_val_score"] = alone.value or 0.0
     metrics["head_only_val_accuracy"] = _accuracy(alone)
     scores = (
-        f"head only: val_loss {alone.value:.4f}, val_accuracy {_accuracy(alone):.4f}; "
-        f"best: {named(best)} (trial {best.number}): val_loss {best.value:.4f}, "
+        f"head only: val_score {alone.value:.4f}, val_accuracy {_accuracy(alone):.4f}; "
+        f"best: {named(best)} (trial {best.number}): val_score {best.value:.4f}, "
         f"val_accuracy {_accuracy(best):.4f}"
     )
     if best.value == alone.value:
-        return f"{scores}\nfine-tuning was not worth it: no trial has a lower loss", metrics
+        return f"{scores}\nfine-tuning was not worth it: no trial has a better score", metrics
     assert best.value is not None
     assert alone.value is not None
     lower = 1 - best.value / alone.value
     more = round((_accuracy(best) - _accuracy(alone)) * pictures)
     words = f"{abs(more)} {'more' if more >= 0 else 'fewer'} of {pictures} validation pictures"
-    told = f"fine-tuning lowered the validation loss by {lower:.0%} and got {words} right"
+    told = f"fine-tuning improved the validation score by {lower:.0%} and got {words} right"
     doubt = "; a difference that small may be chance" if more < 3 else ""
     return f"{scores}\n{told}{doubt}", metrics
 
@@ -171,7 +180,7 @@ def _write_best(best: FrozenTrial, config: Config, words: list[str], path: Path)
     stale = "" if code else "# An earlier version of the code scored it: dvc repro may differ.\n"
     command = shlex.join(["python", "-m", "pipeline", "sweep", *map(_without_password, words)])
     header = (
-        f"{_HEADER} {named(best)}: val_loss {best.value!r}, val_accuracy {_accuracy(best)!r}\n"
+        f"{_HEADER} {named(best)}: val_score {best.value!r}, val_accuracy {_accuracy(best)!r}\n"
         f"# trial {best.number} of {path.parent.name}\n"
         f"#   {command}\n{stale}"
         f"# To adopt it: cp {path.parent.parent.name}/{path.parent.name}/best.yaml params.yaml "

@@ -213,7 +213,7 @@ def _line(trial: FrozenTrial) -> str:
     if trial.state == TrialState.COMPLETE:
         attrs = trial.user_attrs
         return told + (
-            f"val_loss {trial.value:.4f}, val_accuracy {attrs['val_accuracy']:.3f}, "
+            f"val_score {trial.value:.4f}, val_accuracy {attrs['val_accuracy']:.3f}, "
             f"{attrs['seconds']:.1f} s"
         )
     if trial.state == TrialState.PRUNED:

@@ -100,7 +100,7 @@ class _Worker:
         self._tracker = Tracker(config, name)
 
     def objective(self, trial: Trial) -> float:
-        """The validation loss of a trial's best epoch."""
+        """The validation score of a trial's model."""
         try:
             return self._loss(trial)
         except tracking_store.Gone as error:  # no fault of the trial's: it is left to be taken up
@@ -123,7 +123,7 @@ class _Worker:
 
             def log(metrics: dict[str, float], epoch: int) -> None:
                 run.log(metrics, epoch)
-                self._report(trial, metrics["val_loss"], epoch - first)
+                self._report(trial, metrics["val_score"], epoch - first)
 
             tuned = self._finetuner.fit(config.finetune, trained, log)
             found = {
@@ -137,7 +137,7 @@ class _Worker:
             run.finish(found)
         for name, value in found.items():
             trial.set_user_attr(name, value)
-        return float(found["val_loss"])
+        return float(found["val_score"])
 
     def _report(self, trial: Trial, loss: float, epoch: int) -> None:
         known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.storage.tables import write_table
 
 Curve = list[dict[str, float]]
-COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
+COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_score")
 
 
 def write(path: Path, curve: Iterable[dict[str, float]]) -> None:

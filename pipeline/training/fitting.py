@@ -1,6 +1,6 @@
 """Train a model on arrays: order, dropout and stopping depend on (seed, epoch) alone.
 
-model + examples -> the weights of its best epoch and a learning curve. A killed
+model + examples -> the weights with the best score and a learning curve. A killed
 training goes on from its last finished epoch and ends with the same bytes as an
 uninterrupted one. Knows nothing of pictures, backbones or stages.
 """
@@ -25,10 +25,14 @@ from pipeline.errors import Stopped
 from pipeline.networks import graph
 from pipeline.storage.outputs import locked, replacing_file
 from pipeline.storage.tables import write_json
-from pipeline.training import curves, steps
+from pipeline.training import curves, optimizer, schedule, score, steps
 from pipeline.training.curves import Curve
 from pipeline.training.examples import Examples, batches
+from pipeline.training.optimizer import Shares
 from pipeline.training.settings import Training
+
+SHARES = (0.25, 0.5, 0.75)
+"""Between the start and the best epoch, that are tried."""
 
 Log = Callable[[dict[str, float], int], None]
 
@@ -45,17 +49,19 @@ class _State:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The outcome of a training; the model has the weights of `best_epoch`.
+    """The outcome of a training.
 
     Attributes:
         curve: One entry an epoch: epoch, loss, accuracy, val_loss, val_accuracy.
         best_epoch: Counted from 1; 0 if no epoch was better than the start.
-        best: Validation metrics of the model at `best_epoch`.
+        best: Validation metrics of the model.
+        share: How far the weights are from the start (0) to those of `best_epoch` (1).
     """
 
     curve: Curve
     best_epoch: int
     best: dict[str, float]
+    share: float = 1.0
 
 
 def fit(
@@ -68,8 +74,10 @@ def fit(
     work: Path,
     log: Log,
     first_epoch: int = 0,
+    shares: Shares | None = None,
+    interpolate: bool = False,
 ) -> Fitted:
-    """Train until the validation loss stops falling.
+    """Train, and keep the weights with the best score on the validation split.
 
     A model that was fitted before keeps what TensorFlow has traced of it; its optimizer
     starts anew. The result is that of a model that was built for the purpose.
@@ -85,20 +93,25 @@ def fit(
         log: Called with the metrics and the number of every epoch; may raise
             `Stopped`, which removes the checkpoint.
         first_epoch: Epochs that an earlier phase trained; counting goes on from it.
+        shares: Path of a variable -> its share of the learning rate; 1 where it has none.
+        interpolate: Whether weights between the start and the best epoch are tried, too.
 
     Returns:
         The curve and the best epoch.
     """
     classes = int(model.output_shape[-1])
     weights = _class_weights(train.labels, classes, settings)
+    start = [variable.numpy() for variable in model.variables]
+    count = -(-len(train.rows) // settings.batch_size)
 
     def judged() -> dict[str, float]:
         in_order = np.arange(len(val.rows))
-        return steps.evaluate(model, batches(val, in_order, classes, settings.batch_size))
+        shown = batches(val, in_order, classes, settings.batch_size)
+        return score.judge(val.labels, steps.probabilities(model, shown), settings.monitor)
 
     # Two experiments may need the same training at the same time: one waits for the other.
     with locked(work), _removed_if_stopped(work):
-        _compile(model, settings)
+        optimizer.prepare(model, settings, shares or {})
         generators = [layer for layer in graph.parts(model) if hasattr(layer, "seed_generator")]
         checkpoint = _Checkpoint(model, work)
         state = checkpoint.load()
@@ -117,7 +130,6 @@ def fit(
                 _reseed(generators, seed, number)
                 train.begin(number)
                 order = np.random.default_rng([seed, number]).permutation(len(train.rows))
-                count = -(-len(order) // settings.batch_size)
                 shown = tqdm(
                     batches(train, order, classes, settings.batch_size, weights),
                     desc=f"epoch {number + 1}",
@@ -127,11 +139,15 @@ def fit(
                     delay=2,  # only where an epoch takes long
                     disable=None,
                 )
-                trained, validation = steps.train(model, shown), judged()
+                rates = (
+                    schedule.rate(settings, state.epoch * count + step, settings.epochs * count)
+                    for step in range(count)
+                )
+                trained, validation = steps.train(model, shown, rates), judged()
                 metrics = trained | validation
                 state.epoch += 1
                 state.curve.append({"epoch": first_epoch + state.epoch, **metrics})
-                if validation["val_loss"] < state.best["val_loss"]:
+                if validation["val_score"] < state.best["val_score"]:
                     state.best, state.best_epoch = validation, state.epoch
                     checkpoint.save_best()
                 checkpoint.save(state)
@@ -139,8 +155,44 @@ def fit(
                 bar.update()
                 bar.set_postfix({name: f"{value:.4f}" for name, value in metrics.items()})
         checkpoint.load_best()
+        share = 1.0
+        if interpolate and state.best_epoch:
+            share, state.best = _interpolated(model, start, state.best, judged)
         shutil.rmtree(work)
-        return Fitted(state.curve, state.best_epoch, state.best)
+        return Fitted(state.curve, state.best_epoch, state.best, share)
+
+
+def _interpolated(
+    model: keras.Model,
+    start: list[NDArray[Any]],
+    best: dict[str, float],
+    judged: Callable[[], dict[str, float]],
+) -> tuple[float, dict[str, float]]:
+    """Leave the model with the best weights on the line from the start to where it is.
+
+    Source: Wortsman et al. 2021, Robust fine-tuning of zero-shot models.
+
+    Returns:
+        How far along that line they are, and the validation metrics there.
+    """
+    end = [variable.numpy() for variable in model.variables]
+    moved = [
+        (variable, first, last)
+        for variable, first, last in zip(model.variables, start, end, strict=True)
+        if np.issubdtype(last.dtype, np.floating) and (first != last).any()
+    ]
+
+    def go(share: float) -> None:
+        for variable, first, last in moved:
+            variable.assign(last if share == 1 else first + np.float32(share) * (last - first))
+
+    found = {1.0: best}
+    for share in SHARES:
+        go(share)
+        found[share] = judged()
+    chosen = min(found, key=lambda share: (found[share]["val_score"], -share))
+    go(chosen)
+    return chosen, found[chosen]
 
 
 @contextmanager
@@ -152,49 +204,8 @@ def _removed_if_stopped(work: Path) -> Iterator[None]:
         raise
 
 
-def _compile(model: keras.Model, settings: Training) -> None:
-    """Give the model a fresh optimizer and loss, or make those it has as good as fresh."""
-    if not _compiled_alike(model, settings):
-        kind = keras.optimizers.AdamW if settings.weight_decay else keras.optimizers.Adam
-        optimizer = kind(settings.learning_rate)
-        if settings.weight_decay:
-            # A variable, so that another value needs no other trace.
-            optimizer.weight_decay = keras.Variable(0.0, trainable=False, name="weight_decay")
-        model.compile(
-            optimizer=optimizer,
-            loss=keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),
-            metrics=["accuracy"],
-        )
-        optimizer.build(model.trainable_variables)
-        _build_metrics(model)
-    # Both optimizers start from zeros.
-    for variable in model.optimizer.variables:
-        variable.assign(np.zeros(variable.shape, variable.dtype))
-    model.optimizer.learning_rate.assign(settings.learning_rate)
-    if settings.weight_decay:
-        model.optimizer.weight_decay.assign(settings.weight_decay)
-
-
-def _compiled_alike(model: keras.Model, settings: Training) -> bool:
-    if getattr(model, "optimizer", None) is None:
-        return False
-    # Which variables an optimizer was built for: it has no public name.
-    trained = [id(variable) for variable in model.optimizer._trainable_variables]
-    return (
-        trained == [id(variable) for variable in model.trainable_variables]
-        and isinstance(model.optimizer, keras.optimizers.AdamW) == bool(settings.weight_decay)
-        and model.loss.label_smoothing == settings.label_smoothing
-    )
-
-
-def _build_metrics(model: keras.Model) -> None:
-    """Their variables must be there before a step is traced."""
-    some = np.full((1, model.output_shape[-1]), 0.5, dtype=np.float32)
-    model.compute_metrics(None, some, some)
-
-
 def _improving(state: _State, settings: Training) -> bool:
-    return state.epoch - state.best_epoch < settings.patience
+    return settings.patience is None or state.epoch - state.best_epoch < settings.patience
 
 
 def _class_weights(
@@ -273,6 +284,7 @@ def report(fitted: Fitted, model: keras.Model, out: Path) -> dict[str, float]:
         "total_parameters": _count(model.variables),
         "epochs": len(fitted.curve),
         "best_epoch": fitted.best_epoch,
+        "share": fitted.share,
         **fitted.best,
     }
     write_json(out / "summary.json", summary)

@@ -12,17 +12,46 @@ class ClassWeight(StrEnum):
     balanced = "balanced"
 
 
+class Schedule(StrEnum):
+    """How the learning rate runs, step by step."""
+
+    constant = "constant"
+    cosine = "cosine"
+
+
+class Monitor(StrEnum):
+    """What epochs, trials and models are compared by, on the validation split."""
+
+    log_loss = "log_loss"
+    accuracy = "accuracy"
+    macro_f1 = "macro_f1"
+
+
 @dataclass
 class Training:
     """How a model is trained."""
 
-    learning_rate: float = setting(1e-3, "Of Adam.", above=0)
+    learning_rate: float = setting(1e-3, "Of Adam; with a schedule, the highest.", above=0)
+    schedule: Schedule = setting(
+        Schedule.constant, "How the rate runs by step: constant, or on a cosine down to zero."
+    )
+    warmup: float = setting(
+        0.0, "Share of all steps in which the rate first rises from zero.", least=0, below=1
+    )
+    clip_norm: float | None = setting(
+        None, "Longest gradient, all variables taken together; a longer one is cut to it.", above=0
+    )
     epochs: int = setting(100, "At most.", least=1)
-    patience: int = setting(
+    patience: int | None = setting(
         10,
-        "Epochs without a lower validation loss before stopping; the weights of the best epoch "
-        "are kept.",
+        "Epochs without a better score before stopping; null never stops early. The weights of "
+        "the best epoch are kept either way.",
         least=1,
+    )
+    monitor: Monitor = setting(
+        Monitor.log_loss,
+        "What the score is, on the validation split: log_loss after a temperature fitted for the "
+        "purpose, which overconfidence does not fool; accuracy; or macro_f1.",
     )
     batch_size: int = setting(32, "Pictures a step.", least=1)
     label_smoothing: float = setting(
@@ -31,4 +60,4 @@ class Training:
     class_weight: ClassWeight | None = setting(
         None, "balanced weighs each class by the inverse of its size."
     )
-    weight_decay: float = setting(0.0, "Of AdamW, decoupled from the gradient.", least=0)
+    weight_decay: float = setting(0.0, "Of AdamW; biases and scales do not decay.", least=0)

@@ -1,4 +1,4 @@
-"""Keras' own training and test step over batches, without `fit` and `evaluate` around them.
+"""Keras' own training step and forward pass over batches, without `fit` and `predict` around them.
 
 Those take up to 0.1 s an epoch beside the steps (benchmarks/RESULTS.md, "Training loop"),
 which on kept activations is a large part of it, and leave what a generator reads from in memory.
@@ -17,32 +17,37 @@ from numpy.typing import NDArray
 Batch = tuple[NDArray[np.float32], ...]
 
 
-def train(model: keras.Model, batches: Iterable[Batch]) -> dict[str, float]:
+def train(model: keras.Model, batches: Iterable[Batch], rates: Iterable[float]) -> dict[str, float]:
     """Train on every batch once.
 
     Args:
         model: (B, ...) -> (B, K), compiled; what is traced is kept with it.
         batches: (B, ...) inputs, (B, K) one-hot labels and maybe (B,) weights.
+        rates: The learning rate of each step.
 
     Returns:
         Loss and metrics, means over the epoch.
     """
     model.reset_metrics()
-    for batch in batches:
+    present = None
+    for batch, rate in zip(batches, rates, strict=True):
         if not _takes(model.train_function, batch):
             model.train_function = _traced(model.train_step, batch)
+        if rate != present:
+            model.optimizer.learning_rate.assign(rate)
+            present = rate
         model.train_function(*batch)
     return _means(model)
 
 
-def evaluate(model: keras.Model, batches: Iterable[Batch]) -> dict[str, float]:
-    """Loss and metrics of a compiled model, see `train`; named val_loss and so on."""
-    model.reset_metrics()
-    for batch in batches:
-        if not _takes(model.test_function, batch):
-            model.test_function = _traced(model.test_step, batch)
-        model.test_function(*batch)
-    return {f"val_{name}": value for name, value in _means(model).items()}
+def probabilities(model: keras.Model, batches: Iterable[Batch]) -> NDArray[np.float32]:
+    """What a model says of every batch's inputs, in order: (N, K); see `train`."""
+    outputs = []
+    for inputs, *_ in batches:
+        if not hasattr(model, "probabilities_function"):  # kept with the model, like the step
+            model.probabilities_function = _traced(lambda x: model(x[0], training=False), (inputs,))
+        outputs.append(model.probabilities_function(inputs).numpy())
+    return np.concatenate(outputs)
 
 
 def _takes(step: Any, batch: Batch) -> bool:

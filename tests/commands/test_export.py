@@ -17,10 +17,10 @@ from sklearn.linear_model import LogisticRegression
 from pipeline.__main__ import main
 from pipeline.data.images import Fit
 from pipeline.data.manifest import Manifest
-from pipeline.finetuning import calibration
 from pipeline.networks import backbones, heads, model_file
 from pipeline.networks.backbones import keras_application
 from pipeline.storage.digests import dvc_md5
+from pipeline.training import calibration
 
 PATHS = {
     "saved_model": "saved_model",

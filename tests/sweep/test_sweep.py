@@ -55,16 +55,16 @@ def test_from_the_sweep_to_the_adopted_winner(
     assert trials[0].user_attrs["settings"]["finetune.learning_rate"] == 1e-5
     assert trials[1].user_attrs["settings"]["finetune.cut"] == "none"
     head = json.loads((clone / ROOT / "train_head" / "summary.json").read_text())
-    assert trials[1].value == head["val_loss"], "head only is what train_head made"
+    assert trials[1].value == head["val_score"], "head only is what train_head made"
     best = min(trials, key=lambda trial: trial.value)
-    assert "fine-tuning lowered the validation loss" in told
+    assert "fine-tuning improved the validation score" in told
 
     # In MLflow: a run a study, below it one a trial.
     (parent,) = runs(clone, "tags.`sweep.role` = 'study'")
     children = runs(clone, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert {one.info.status for one in (parent, *children)} == {"FINISHED"}
-    assert parent.data.metrics["best_val_loss"] == best.value
-    assert parent.data.metrics["head_only_val_loss"] == head["val_loss"]
+    assert parent.data.metrics["best_val_score"] == best.value
+    assert parent.data.metrics["head_only_val_score"] == head["val_score"]
     by_number = {int(child.data.tags["sweep.trial"]): child for child in children}
     assert sorted(by_number) == list(range(6))
     client = MlflowClient(f"sqlite:///{clone / 'mlflow.db'}")
@@ -72,7 +72,7 @@ def test_from_the_sweep_to_the_adopted_winner(
         child = by_number[trial.number]
         cut = trial.user_attrs["settings"]["finetune.cut"]
         assert child.data.params["finetune.cut"] == cut
-        assert child.data.metrics["best_val_loss"] == trial.value
+        assert child.data.metrics["best_val_score"] == trial.value
         assert {"seconds", "cache_hits", "cache_misses"} <= set(child.data.metrics)
         epochs = client.get_metric_history(child.info.run_id, "loss")
         assert len(epochs) == (0 if cut == "none" else len(trial.intermediate_values))
@@ -87,7 +87,7 @@ def test_from_the_sweep_to_the_adopted_winner(
     assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
     with (folder / "trials.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
-    assert [float(row["val_loss"]) for row in table] == [trial.value for trial in trials]
+    assert [float(row["val_score"]) for row in table] == [trial.value for trial in trials]
 
     # Running again goes on, and changes nothing that is there.
     sweep(clone, run, *words, "sweep.n_trials=6")
@@ -104,7 +104,7 @@ def test_from_the_sweep_to_the_adopted_winner(
     shutil.copy(folder / "best.yaml", clone / "params.yaml")
     assert run(clone, "dvc", "repro").returncode == 0
     summary = json.loads((clone / ROOT / "finetune" / "summary.json").read_text())
-    assert summary["val_loss"] == best.value
+    assert summary["val_score"] == best.value
     space = "+sweep.space.head={dropout: [0.0, 0.3], units: [[], [32]]}"
     sweep(clone, run, "pruner.use=none", space, "sweep.n_trials=7")
     again, same = study_of(clone)

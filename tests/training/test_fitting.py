@@ -15,9 +15,9 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.networks import heads
 from pipeline.settings import check
-from pipeline.training import fitting
+from pipeline.training import calibration, fitting, schedule, score
 from pipeline.training.examples import Examples
-from pipeline.training.settings import Training
+from pipeline.training.settings import Monitor, Schedule, Training
 
 
 def examples(seed: int = 0, count: int = 70) -> Examples:
@@ -73,13 +73,73 @@ def test_a_training_lets_go_of_its_examples(tmp_path: Path) -> None:
 
 def test_the_best_epoch_is_kept_and_patience_stops(tmp_path: Path) -> None:
     model, fitted = trained(tmp_path, learning_rate=0.05, epochs=50, patience=3)
-    losses = [entry["val_loss"] for entry in fitted.curve]
+    losses = [entry["val_score"] for entry in fitted.curve]
     assert fitted.best_epoch == 1 + int(np.argmin(losses))
     assert len(losses) == fitted.best_epoch + 3
     data = examples(1)
     found = model.predict(data.inputs, verbose=0)
-    loss = -np.log(found[np.arange(len(found)), data.labels]).mean()
-    assert abs(loss - min(losses)) < 1e-4
+    kept = score.judge(data.labels, found, Monitor.log_loss)
+    assert abs(kept["val_score"] - min(losses)) < 1e-4
+
+
+def test_without_patience_every_epoch_runs(tmp_path: Path) -> None:
+    _, fitted = trained(tmp_path, learning_rate=0.5, epochs=30, patience=None)
+    assert len(fitted.curve) == 30
+
+
+def test_the_rate_rises_and_falls_step_by_step() -> None:
+    settings = Training(learning_rate=2.0, schedule=Schedule.cosine, warmup=0.2)
+    rates = [schedule.rate(settings, step, 10) for step in range(10)]
+    assert rates[:3] == [1.0, 2.0, 2.0]
+    assert rates[6] == pytest.approx(1.0)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert 0 < rates[-1] < 0.1
+    constant = Training(learning_rate=2.0, warmup=0.2)
+    assert [schedule.rate(constant, step, 10) for step in (0, 1, 5, 9)] == [1.0, 2.0, 2.0, 2.0]
+
+
+def test_overconfidence_is_not_what_a_model_is_judged_by() -> None:
+    """A model that is right more often and far too sure has the better score, the worse loss."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=500)
+    logits = rng.normal(size=(500, 3)) + 2 * np.eye(3)[labels]
+
+    def judged(scale: float, good: int, monitor: Monitor = Monitor.log_loss) -> dict[str, float]:
+        mixed = np.where(np.arange(500)[:, None] < good, logits, logits[:, [1, 2, 0]])
+        values = np.exp(scale * mixed)
+        probabilities = (values / values.sum(axis=1, keepdims=True)).astype(np.float32)
+        return score.judge(labels, probabilities, monitor)
+
+    modest, sure = judged(1.0, 450), judged(6.0, 480)
+    assert sure["val_accuracy"] > modest["val_accuracy"]
+    assert sure["val_loss"] > modest["val_loss"]
+    assert sure["val_score"] < modest["val_score"]
+    for monitor in (Monitor.accuracy, Monitor.macro_f1):
+        better, worse = judged(6.0, 480, monitor), judged(1.0, 450, monitor)
+        assert better["val_score"] < worse["val_score"]
+        same_answers = judged(1.0, 480, monitor)
+        assert same_answers["val_score"] == pytest.approx(better["val_score"], abs=1e-3)
+    assert calibration.temperature(labels, np.eye(3, dtype=np.float32)[labels]) > 0.05
+
+
+def test_weights_between_start_and_end_are_kept_if_better(tmp_path: Path) -> None:
+    """Fitted to a few pictures far too well, the best model lies on the way."""
+    keras.utils.set_random_seed(0)
+    model = heads.build(heads.Config(), 8, 3)
+    few, many = examples(2, 12), examples(1, 300)
+    fast = Training(learning_rate=0.3, epochs=1, batch_size=12)
+    start = model.get_weights()
+    settings = {"seed": 0, "log": lambda *_: None, "interpolate": True}
+    fitted = fitting.fit(model, few, many, fast, work=tmp_path / "a", **settings)
+    assert fitted.share in (*fitting.SHARES, 1.0)
+    kept = score.judge(many.labels, model.predict(many.inputs, verbose=0), Monitor.log_loss)
+    assert kept["val_score"] == pytest.approx(fitted.best["val_score"], abs=1e-5)
+    model.set_weights(start)
+    whole = fitting.fit(
+        model, few, many, fast, work=tmp_path / "b", **{**settings, "interpolate": False}
+    )
+    assert fitted.best["val_score"] <= whole.best["val_score"]
+    assert (fitted.share < 1) == (fitted.best["val_score"] < whole.best["val_score"])
 
 
 def test_learning_that_only_hurts_leaves_the_start(tmp_path: Path) -> None:
@@ -97,24 +157,36 @@ def test_settings_reach_the_training(tmp_path: Path) -> None:
         {"class_weight": "balanced"},
         {"weight_decay": 0.5},
         {"batch_size": 7},
+        {"schedule": Schedule.cosine},
+        {"warmup": 0.5},
+        {"clip_norm": 0.01},
     ):
         assert not same(plain, trained(tmp_path, **settings)[0]), settings
 
 
+RECIPE = {
+    "epochs": 40,
+    "patience": None,
+    "schedule": Schedule.cosine,
+    "warmup": 0.1,
+    "clip_norm": 1.0,
+    "weight_decay": 0.01,
+    "label_smoothing": 0.1,
+}
 KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from pipeline.networks import runtime
 runtime.configure(0, 2)
-from test_fitting import trained
-model, _ = trained(Path({work!r}), epochs=40, patience=40)
+from test_fitting import RECIPE, trained
+model, _ = trained(Path({work!r}), **RECIPE)
 model.save_weights({out!r})
 """
 
 
 def test_a_killed_training_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    expected, _ = trained(tmp_path / "whole", epochs=40, patience=40)
+    expected, _ = trained(tmp_path / "whole", **RECIPE)
     work, out = tmp_path / "work", tmp_path / "end.weights.h5"
     code = KILLED.format(tests=str(Path(__file__).parent), work=str(work), out=str(out))
     child = subprocess.Popen([sys.executable, "-c", code])

@@ -123,7 +123,7 @@ def test_help_is_there(repository: Path, run: Run) -> None:
     told = run(repository, sys.executable, "-m", "pipeline", "finetune", "--help")
     assert told.returncode == 0
     assert "convnext_tiny" in told.stdout
-    assert "finetune.label_smoothing=0.0" in told.stdout
+    assert "finetune.label_smoothing=0.1" in told.stdout
     told = run(repository, sys.executable, "-m", "pipeline", "finetune", "--cfg", "job")
     assert "batch_norm: train" in told.stdout
     told = run(repository, "make", "help")

@@ -9,16 +9,19 @@ import pytest
 from pipeline.features import activations, cuts
 from pipeline.features.store import Config as StoreConfig
 from pipeline.features.store import Store
+from pipeline.finetuning import finetuner
 from pipeline.finetuning.frozen import FrozenBelow
+from pipeline.finetuning.settings import Config
 from pipeline.networks import backbones, heads
 from pipeline.networks.backbones import keras_application
 from pipeline.training import fitting
 from pipeline.training.examples import Examples
-from pipeline.training.settings import Training
 
 BATCH = 8
 PICTURES = 21  # the last batch is a partial one
-SETTINGS = Training(learning_rate=3e-4, epochs=3, patience=3, batch_size=BATCH)
+SETTINGS = Config(
+    learning_rate=3e-4, epochs=3, batch_size=BATCH, weight_decay=0.05, lowest_rate=0.1
+)  # the whole recipe
 
 
 def fine_tuned(
@@ -59,6 +62,8 @@ def fine_tuned(
         seed=0,
         work=root / "work",
         log=lambda *_: None,
+        shares=finetuner.shares(trained, SETTINGS.lowest_rate),
+        interpolate=SETTINGS.interpolate,
     )
     after = {w.path: w.numpy() for w in (*model.weights, *head.weights)}
     assert any((after[path] != before[path]).any() for path in after if "head" not in path)

@@ -17,11 +17,25 @@ from scipy.special import log_softmax
 if TYPE_CHECKING:
     import keras
 
+LAYER = "temperature"
+"""Name of the layer that divides the logits."""
+
 _HOTTEST = 20.0
 
 
+def log_loss(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float32], temperature: float = 1.0
+) -> float:
+    """Mean of -log of the probability of the true class, at a temperature."""
+    scaled_logits = log_softmax(_logits(probabilities) / temperature, axis=1)
+    return float(-scaled_logits[np.arange(len(labels)), labels].mean())
+
+
 def temperature(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> float:
-    """The temperature with the lowest log loss.
+    """The temperature with the lowest log loss, if one more picture were of another class.
+
+    Without that one, a few pictures that are all right would make any classifier as sure as can
+    be. Source: Platt 1999, Probabilistic outputs for support vector machines.
 
     Args:
         labels: (N,) class indices of pictures that were not trained on.
@@ -30,17 +44,24 @@ def temperature(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -
     Returns:
         Above 1 for a classifier that is too sure; between 0.05 and 20.
     """
-    tiny = np.finfo(np.float32).tiny
-    logits = np.log(np.maximum(probabilities.astype(np.float64), tiny))
+    logits = _logits(probabilities)
+    others = 1 / (len(labels) + 1) / (logits.shape[1] - 1 or 1)
+    targets = np.full(logits.shape, others)
+    targets[np.arange(len(labels)), labels] = 1 - others * (logits.shape[1] - 1)
 
     def loss(log_temperature: float) -> float:
-        scaled = log_softmax(logits / np.exp(log_temperature), axis=1)
-        return float(-scaled[np.arange(len(labels)), labels].mean())
+        return float(-(targets * log_softmax(logits / np.exp(log_temperature), axis=1)).sum())
 
     bound = np.log(_HOTTEST)
     found = minimize_scalar(loss, bounds=(-bound, bound), method="bounded")
     # In float32, as it is kept; and rounded, so that it does not hang on the solver's last bits.
     return float(np.float32(round(float(np.exp(found.x)), 4)))
+
+
+def _logits(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    tiny = np.finfo(np.float32).tiny
+    logits: NDArray[np.float64] = np.log(np.maximum(probabilities.astype(np.float64), tiny))
+    return logits
 
 
 def scaled(head: keras.Model, by: float) -> keras.Model:
@@ -53,5 +74,5 @@ def scaled(head: keras.Model, by: float) -> keras.Model:
     import keras
 
     softmax = head.layers[-1]
-    logits = keras.layers.Rescaling(1 / by, name="temperature")(softmax.input)
+    logits = keras.layers.Rescaling(1 / by, name=LAYER)(softmax.input)
     return keras.Model(head.inputs, keras.layers.Softmax(name=softmax.name)(logits), name=head.name)
