@@ -22,7 +22,7 @@ def reached(*_, **__):
     raise SystemExit(0)
 module.run = reached
 from pipeline.__main__ import main
-main([stage, "use.tracking=" + sys.argv[2]])
+main([stage, "tracking.enabled=" + sys.argv[2]])
 """
 
 
@@ -35,9 +35,9 @@ def main(rounds: int) -> None:
             workshop.run(folder, "dvc", "repro")
             found.setdefault("dvc repro, nothing to do", []).append(time.perf_counter() - started)
             for stage in STAGES:
-                for tracking in ("mlflow", "none"):
+                for tracking in ("true", "false"):
                     told = workshop.run(folder, sys.executable, "-c", UNTIL_RUN, stage, tracking)
-                    name = f"{stage}, tracking {tracking}"
+                    name = f"{stage}, {'' if tracking == 'true' else 'not '}tracked"
                     found.setdefault(name, []).append(float(told.splitlines()[-1]))
     lines = [
         f"`python -m benchmarks.startup {rounds}`: seconds from the start of the process until the",

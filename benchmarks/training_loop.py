@@ -70,8 +70,8 @@ def measure(name: str) -> side_by_side.Figures:
             batches(Examples(inputs, rows, labels), np.arange(len(rows)), CLASSES, BATCH)
             for rows in splits
         )
-        steps.train(model, train)
-        steps.evaluate(model, val)
+        steps.train(model, train, [1e-5] * -(-len(splits[0]) // BATCH))
+        steps.probabilities(model, val)
 
     shown = [dataset(rows) for rows in splits]
     epoch = of_keras if way == "fit" else step_by_step

@@ -17,8 +17,8 @@ WEIGHTS = (
 
 
 @contextmanager
-def copy(preset: str = "default") -> Iterator[Path]:
-    """Yield a folder with what a clone has and a preset as its params.yaml."""
+def copy(preset: str = "") -> Iterator[Path]:
+    """Yield a folder with what a clone has, its params.yaml or that of a preset."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "project"
         listed = subprocess.check_output(
@@ -29,7 +29,8 @@ def copy(preset: str = "default") -> Iterator[Path]:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(PROJECT / name, folder / name)
         (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
-        shutil.copy(PROJECT / "conf" / "experiment" / f"{preset}.yaml", folder / "params.yaml")
+        if preset:
+            shutil.copy(PROJECT / "conf" / "experiment" / f"{preset}.yaml", folder / "params.yaml")
         if SHARED.is_dir():
             (folder.parent / "shared").symlink_to(SHARED)
         yield folder
@@ -43,7 +44,7 @@ def real_weights(folder: Path) -> None:
         )
     path = folder / "params.yaml"
     text = path.read_text()
-    text = text.replace("backbone: mobilenet_v2_035", "backbone: mobilenet_v2")
+    text = text.replace("use: mobilenet_v2_035", "use: mobilenet_v2")
     old = "../shared/weights/mobilenet_v2_0.35_224_no_top.weights.h5"
     assert old in text
     path.write_text(text.replace(old, f"../shared/{WEIGHTS}"))

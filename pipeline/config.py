@@ -27,7 +27,7 @@ from omegaconf.errors import (
 )
 from yaml import YAMLError
 
-from pipeline import settings
+from pipeline import old_spelling, settings
 from pipeline.commands.demo import Config as Demo
 from pipeline.commands.pretrain import Config as Pretrain
 from pipeline.commands.serve import Config as Serve
@@ -186,50 +186,21 @@ def _params() -> DictConfig:
         raise InputError(f"{PARAMS} must be YAML: {' '.join(str(error).split())}") from error
     if not isinstance(params, DictConfig):
         raise InputError(f"{PARAMS} must hold sections such as data and prepare, got a list")
-    _refuse_old_spelling(params)
+    old_spelling.refuse_sections(params, _groups())
     for key in sorted(OmegaConf.missing_keys(params)):
         raise _without_value(key)
     return params
 
 
-def _refuse_old_spelling(params: DictConfig) -> None:
-    """Say what to write instead of the sections `use` and `inputs` of version 0.1."""
-    old = {name: params.get(name) for name in ("use", "inputs") if name in params}
-    if not old:
-        return
-    use, inputs = (old.get(name) or {} for name in ("use", "inputs"))
-    new: dict[str, dict[str, str]] = {}
-    for group in _groups():
-        if group in use:
-            new.setdefault(group, {})["use"] = str(use[group])
-        if group in inputs:
-            new.setdefault(group, {})["path"] = str(inputs[group])
-    lines = [
-        f"{group}: {{{', '.join(f'{key}: {value}' for key, value in values.items())}}}"
-        for group, values in new.items()
-    ]
-    if use.get("tracking") == "none":
-        lines.append("tracking: {enabled: false}")
-    raise InputError(
-        f"{PARAMS} has one section a noun, got the sections {' and '.join(old)} of an earlier "
-        f"version: remove them and write {'; '.join(lines) or 'data: {use: ..., path: ...}'}"
-    )
-
-
 def _check_form(word: str) -> None:
-    key, _, value = word.lstrip("+~").partition("=")
+    key = word.lstrip("+~").partition("=")[0]
     if not _OVERRIDE.fullmatch(word) or not ("=" in word or word[0] == "~"):
         raise InputError(
             f"settings have the form section.key=value, got {word!r}: --help lists them"
         )
-    first, _, rest = key.partition(".")
     if key in _groups():
         raise InputError(f"{key} is a section with settings of its own, got {word}: {key}.use=...")
-    if first == "use" and rest == "tracking":
-        raise InputError(f"use.tracking is now tracking.enabled, true or false, got {word}")
-    if first in ("use", "inputs") and rest in _groups():
-        new = f"{rest}.{'use' if first == 'use' else 'path'}"
-        raise InputError(f"{key} is now {new}, got {word}: write {new}={value}")
+    old_spelling.refuse_word(word, _groups())
 
 
 def _chosen(params: DictConfig, overrides: Sequence[str]) -> Iterator[tuple[str, str]]:

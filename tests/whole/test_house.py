@@ -17,6 +17,7 @@ PACKAGE = PROJECT / "pipeline"
 MAY_IMPORT = {
     "errors": "",
     "settings": "errors",
+    "old_spelling": "errors",
     "storage": "settings",
     "data": "storage",
     "intake": "data",
@@ -32,7 +33,7 @@ MAY_IMPORT = {
     "sweep": "finetuning tracking",
     "stages": "finetuning evaluation intake",
     "commands": "release export sweep stages",
-    "config": "commands",
+    "config": "commands old_spelling",
     "runner": "config",
     "__main__": "runner",
 }
