@@ -43,6 +43,14 @@ def decision(folder: Path, version: ModelVersion, scratch: Path) -> dict:
     )
 
 
+WEAK = {
+    "epochs": ("epochs: 100", "epochs: 2"),
+    "cut": ("cut: block2_conv1", "cut: none"),
+    "calibrate": ("batch_norm: train", "calibrate: false\n  batch_norm: train"),
+}
+"""A head that has hardly learned, as unsure as it is."""
+
+
 def repro(folder: Path, run: Run, **replaced: str) -> None:
     """Write params.yaml with some lines replaced, and run."""
     path = folder / "params.yaml"
@@ -63,7 +71,7 @@ def test_worse_is_refused_better_promoted_and_the_way_back(
     assert "dry run: it would be promoted" in dry.stdout
     assert client_of(clone).search_registered_models() == []
     good = (clone / "params.yaml").read_text()
-    repro(clone, run, epochs=("epochs: 100", "epochs: 2"), cut=("cut: block2_conv1", "cut: none"))
+    repro(clone, run, **WEAK)
     weak = pipeline(clone, run, "promote")
     assert weak.stderr.startswith("error: not promoted, there is no champion: calibration error")
     first = pipeline(
@@ -101,7 +109,7 @@ def test_worse_is_refused_better_promoted_and_the_way_back(
     again = pipeline(clone, run, "promote")
     assert again.stdout == "classifier version 2 is this model already\n"
 
-    repro(clone, run, epochs=("epochs: 100", "epochs: 2"), cut=("cut: block2_conv1", "cut: none"))
+    repro(clone, run, **WEAK)
     worse = pipeline(clone, run, "promote")
     assert worse.returncode == 1
     assert worse.stderr.startswith("error: not promoted, the champion stays: accuracy not worse")
