@@ -29,7 +29,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def commands(page: Path) -> list[str]:
     """The command lines of a page, without comments; several in a line are told apart."""
     text = "\n".join(blocks(page, "")).replace("\\\n", " ")
-    inline = re.findall(r"`((?:python -m pipeline|dvc|make) [^`]+)`", page.read_text())
+    inline = re.findall(r"`((?:python -m pipeline|make|dvc exp) [^`]+)`", page.read_text())
     lines = [line.partition("  #")[0].strip() for line in [*text.splitlines(), *inline]]
     parts = [part.strip() for line in lines for part in re.split(r"&&|;", line)]
     return [part for part in parts if re.match(r"(python -m pipeline|dvc|make) ", part)]
