@@ -74,11 +74,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace, compose: Callable[[], Config]) -> int:
+def run(
+    options: argparse.Namespace,
+    overrides: Sequence[str],
+    compose: Callable[[Sequence[str]], Config],
+) -> int:
     """Export what the command line names; returns 1 if a format could not be exported."""
     if not 0 <= options.min_agreement <= 1:
         raise InputError(f"--min-agreement must be between 0 and 1, got {options.min_agreement}")
-    path = registry.model_file(options.model, compose)
+    path = registry.model_file(options.model, lambda: compose(overrides))
     card = model_file.read_card(path)
     manifest = _manifest(card)
     names = list(_available(options.formats))

@@ -83,14 +83,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--csv", action="store_true", help="a table with every probability in full")
 
 
-def run(options: argparse.Namespace, compose: Callable[[], Config]) -> int:
+def run(
+    options: argparse.Namespace,
+    overrides: Sequence[str],
+    compose: Callable[[Sequence[str]], Config],
+) -> int:
     """Classify what the command line names; returns 1 if any file could not be classified."""
     if options.top_k is not None and options.top_k < 1:
         raise InputError(f"--top-k must be at least 1, got {options.top_k}")
     files = list(_files(options.paths))
     if not files:
         raise InputError(f"predict needs pictures, found none in {', '.join(options.paths)}")
-    model = registry.model_file(options.model, compose)
+    model = registry.model_file(options.model, lambda: compose(overrides))
     found = predict(model, files)
     if options.json:
         return _write_json(found, options.top_k, sys.stdout)

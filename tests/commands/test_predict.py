@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Run
+from PIL import Image
 
 from pipeline.intake.sources import digits
 
@@ -71,6 +72,19 @@ def test_no_model_and_no_pictures(repository: Path, run: Run, tmp_path: Path) ->
     assert done.stderr.startswith("error: predict needs pictures, found none in")
     done = predict(run, repository, "x.png", "--model", "nowhere.keras")
     assert done.stderr.startswith("error: the model must be a .keras file, got nowhere.keras")
+
+
+@pytest.mark.parametrize("words", [("predict", "a.png"), ("export",)])
+def test_settings_of_the_registry_are_heeded(
+    repository: Path, run: Run, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    store = f"tracking.uri=sqlite:///{tmp_path / 'other.db'}"
+    name, *paths = words
+    command = [sys.executable, "-m", "pipeline", name, *(str(tmp_path / path) for path in paths)]
+    done = run(repository, *command, "--model", "models:/classifier@champion", store)
+    assert done.returncode == 1
+    assert f"must be in the registry of sqlite:///{tmp_path / 'other.db'}" in done.stderr
 
 
 def test_patterns_lists_and_standard_input(
