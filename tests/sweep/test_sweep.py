@@ -226,7 +226,7 @@ def test_failed_and_pruned_trials_are_kept_and_tracked(clone: Path, run: Run) ->
 def test_two_workers_on_a_grid(clone: Path, run: Run) -> None:
     rate = "sweep.space.finetune.learning_rate"
     words = ["finetune.epochs=2", "sampler.use=grid", "sweep.workers=2"]
-    words += [f"~{rate}", f"+{rate}=[1e-4, 3e-4]"]
+    words += [f"~{rate}", f"+{rate}=[1e-4, 1e-3]"]
     sweep(clone, run, *words, "sweep.n_trials=50", "tracking.enabled=false")
     folder, trials = study_of(clone)
     tried = [tuple(sorted(t.user_attrs["settings"].items())) for t in finished(trials)]
