@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 _SECTIONS = ("finetune", "head", "train_head")
 _REFUSED = {
     "finetune.cut": "it is varied already: limit it with sweep.cuts",
-    "finetune.label_smoothing": "it changes the validation loss, by which trials are compared",
+    "finetune.monitor": "it is what trials are compared by",
+    "train_head.monitor": "it is what trials are compared by",
     "finetune.cache": "it changes no result",
 }
 _DEFAULT = {"finetune": {"learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}}}

@@ -71,7 +71,7 @@ def test_the_present_settings_always_belong_to_the_space(composed: Any) -> None:
 def test_how_many_different_trials(composed: Any) -> None:
     cuts = ("a", "b", "none")
     rate = "sweep.space.finetune.learning_rate"
-    grid = [f"~{rate}", f"+{rate}=[1e-4, 3e-4]"]
+    grid = [f"~{rate}", f"+{rate}=[1e-4, 1e-3]"]
     grid.append("+sweep.space.finetune.epochs={low: 10, high: 30}")
     assert Space(cuts, space.knobs(composed(*grid))).combinations == 2 * 2 * 21 + 1
     assert Space(cuts, space.knobs(composed())).combinations is None
@@ -81,7 +81,7 @@ def test_how_many_different_trials(composed: Any) -> None:
     ("word", "told"),
     [
         ("+sweep.space.finetune.cut=[a]", "cannot hold finetune.cut: it is varied already"),
-        ("+sweep.space.finetune.label_smoothing=[0.1]", "changes the validation loss"),
+        ("+sweep.space.finetune.monitor=[accuracy]", "it is what trials are compared by"),
         ("+sweep.space.prepare={image_size: [8]}", "got prepare.image_size: for others, edit"),
         ("+sweep.space.finetune.rate=[1]", "holds finetune.rate, which is no setting"),
         ("+sweep.space.seed=3", "nested like params.yaml.* got seed: 3"),
