@@ -27,7 +27,7 @@ demo: $(VENV)/.installed-dev  ## a page to drop pictures on (PORT=7860)
 	python -m pipeline demo demo.port=$(or $(PORT),7860)
 
 test: $(VENV)/.installed-dev .dvc/.scm  ## install, then run the test suite
-	python -m pytest -n 3
+	python -m pytest -n 2
 
 lint: $(VENV)/.installed-dev  ## ruff and mypy
 	ruff check .

@@ -168,11 +168,11 @@ def test_a_killed_worker_loses_no_trial(
 
 def test_a_database_that_goes_away(server: Server, clone: Path, run: Run) -> None:
     command = [sys.executable, "-m", "pipeline", "sweep", f"sweep.storage={server.url}"]
-    command += ["sweep.n_trials=4", "pruner.use=none"]
+    command += ["sweep.n_trials=4", "pruner.use=none", "finetune.epochs=5"]
     with (clone / "told.txt").open("wb") as told:
         sweep = subprocess.Popen(command, cwd=clone, stdout=told, stderr=subprocess.STDOUT)
     storage = RDBStorage(server.url)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not any(trial.state == TrialState.COMPLETE for trial in trials(storage)):
         assert time.monotonic() < deadline, (clone / "told.txt").read_text()
         time.sleep(0.2)
