@@ -28,7 +28,7 @@ def processor() -> str:
     known = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
     name = known.get("model name", platform.processor()).strip()
     sets = " ".join(sorted(known.get("flags", known.get("Features", "")).split()))
-    kernels = "" if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1" else " without oneDNN"
+    kernels = " with oneDNN" if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1" else ""
     return f"{platform.machine()} {name} {hashlib.sha256(sets.encode()).hexdigest()[:8]}{kernels}"
 
 
