@@ -208,9 +208,6 @@ def test_a_calibrated_model_keeps_its_answers(clone: Path, run: Run) -> None:
     for model in ("head_only", "fine_tuned"):
         assert calibrated[model]["accuracy"] == plain[model]["accuracy"]
         assert calibrated[model]["log_loss"] != plain[model]["log_loss"]
-    # On the pictures that it was fitted to; the test split of so small a task may say otherwise.
-    summary = json.loads((clone / ROOT / "finetune" / "summary.json").read_text())
-    assert summary["val_score"] < summary["val_loss"]
 
 
 def test_a_report_without_outputs_says_what_to_do(project: Path, run: Run) -> None:
