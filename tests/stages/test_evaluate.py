@@ -195,6 +195,23 @@ def test_a_temperature_makes_a_classifier_as_sure_as_it_is_right() -> None:
         assert found == pytest.approx(too_sure * right, rel=1e-3)
 
 
+@pytest.mark.parametrize("sharpness", [0.3, 1.0, 4.0])
+@pytest.mark.parametrize("all_right", [False, True])
+def test_a_temperature_never_makes_the_loss_it_was_fitted_to_higher(
+    sharpness: float, all_right: bool
+) -> None:
+    labels, probabilities = some(6, 150)
+    if all_right:
+        labels = probabilities.argmax(axis=1)
+    values = probabilities.astype(np.float64) ** sharpness
+    values = (values / values.sum(axis=1, keepdims=True)).astype(np.float32)
+    found = calibration.temperature(labels, values)
+    plain = calibration.log_loss(labels, values)
+    assert calibration.log_loss(labels, values, found) <= plain + 1e-6
+    if all_right:
+        assert 0.05 < found <= 1, "surer, but not without end"
+
+
 def test_a_calibrated_model_keeps_its_answers(clone: Path, run: Run) -> None:
     calibrated = json.loads((clone / ROOT / "evaluate" / "metrics.json").read_text())
     params = clone / "params.yaml"
@@ -207,7 +224,11 @@ def test_a_calibrated_model_keeps_its_answers(clone: Path, run: Run) -> None:
     plain = json.loads((clone / ROOT / "evaluate" / "metrics.json").read_text())
     for model in ("head_only", "fine_tuned"):
         assert calibrated[model]["accuracy"] == plain[model]["accuracy"]
-        assert calibrated[model]["log_loss"] != plain[model]["log_loss"]
+    for name in ("log_loss", "calibration_error"):
+        assert calibrated["fine_tuned"][name] < plain["fine_tuned"][name]
+    for stage in ("train_head", "finetune"):
+        summary = json.loads((clone / ROOT / stage / "summary.json").read_text())
+        assert summary["val_score"] <= summary["val_loss"] + 1e-6, "where it was fitted"
 
 
 def test_a_report_without_outputs_says_what_to_do(project: Path, run: Run) -> None:
