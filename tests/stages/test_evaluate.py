@@ -64,7 +64,8 @@ def independent(folder: Path) -> dict[str, float]:
     with (folder / "predictions.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     classes = list(table[0])[3:]
-    scores = np.array([[float(row[name]) for name in classes] for row in table])
+    # As written, the shortest decimals that tell one float32 from all others: read as such.
+    scores = np.array([[float(row[name]) for name in classes] for row in table], np.float32)
     predicted = [classes[place] for place in scores.argmax(axis=1)]
     assert predicted == [row["predicted"] for row in table]
     return by_scikit_learn(np.array([classes.index(row["label"]) for row in table]), scores)
