@@ -95,14 +95,18 @@ class Config:
         return dict(_flat(self.essentials(), ""))
 
 
-def compose(overrides: Sequence[str] = ()) -> Config:
+def compose(overrides: Sequence[str] = (), params: Path = PARAMS) -> Config:
     """The config of params.yaml in the working folder and of the command line.
+
+    Args:
+        overrides: Words of the command line.
+        params: Another file in the place of params.yaml.
 
     Raises:
         InputError: A key, type, value or choice that does not exist.
     """
     try:
-        composed: Any = OmegaConf.to_object(_composed(overrides))
+        composed: Any = OmegaConf.to_object(_composed(overrides, params))
     except MissingMandatoryValue as error:
         raise _without_value(str(error.full_key)) from error
     except (HydraException, OmegaConfBaseException) as error:
@@ -158,10 +162,10 @@ def _groups() -> dict[str, str]:
     return groups
 
 
-def _composed(overrides: Sequence[str]) -> DictConfig:
+def _composed(overrides: Sequence[str], path: Path = PARAMS) -> DictConfig:
     for word in overrides:
         _check_form(word)
-    params = _params()
+    params = read(path)
     store = ConfigStore.instance()
     store.store("schema", Config)
     for group, package in _KINDS.items():
@@ -174,18 +178,19 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
         return hydra.compose("config", [*picked, *overrides])
 
 
-def _params() -> DictConfig:
-    if not PARAMS.exists():
+def read(path: Path) -> DictConfig:
+    """The sections of a params.yaml, as they are written."""
+    if not path.exists():
         raise InputError(
-            f"{PARAMS} is read from the current folder, and {Path.cwd()} has none: change to "
+            f"{path} is read from the current folder, and {Path.cwd()} has none: change to "
             "the project's folder"
         )
     try:
-        params = OmegaConf.load(PARAMS)
+        params = OmegaConf.load(path)
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise InputError(f"{PARAMS} must be YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} must be YAML: {' '.join(str(error).split())}") from error
     if not isinstance(params, DictConfig):
-        raise InputError(f"{PARAMS} must hold sections such as data and prepare, got a list")
+        raise InputError(f"{path} must hold sections such as data and prepare, got a list")
     old_spelling.refuse_sections(params, _groups())
     for key in sorted(OmegaConf.missing_keys(params)):
         raise _without_value(key)

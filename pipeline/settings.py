@@ -19,6 +19,21 @@ from pipeline.errors import InputError
 T = TypeVar("T")
 REQUIRED = "???"
 """Default of a setting that has none: OmegaConf's mark for a missing value."""
+AUTO = "auto"
+"""What a number is until the stage that needs it derives it from the data."""
+
+if typing.TYPE_CHECKING:
+    AutoInt: typing.TypeAlias = int
+    AutoFloat: typing.TypeAlias = float
+else:
+    # In a config; code that works with the number sees it derived.
+    AutoInt = int | str
+    AutoFloat = float | int | str
+
+
+def is_auto(value: object) -> bool:
+    """Whether a number is still to be derived."""
+    return value == AUTO
 
 
 @dataclass(frozen=True)
@@ -91,6 +106,11 @@ def setting(
     return typing.cast(T, field)
 
 
+def automatic(text: str, *, least: float | None = None, above: float | None = None) -> Any:
+    """Declare a number that is `auto` unless somebody gives one; arguments as for `setting`."""
+    return setting(AUTO, text, least=least, above=above)
+
+
 @dataclass(frozen=True)
 class Described:
     """A setting of a section, as `--help` shows it.
@@ -144,15 +164,23 @@ def check(section: Any, name: str) -> None:
             is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
             if about and is_number and number not in about.range:
                 raise InputError(f"{full} must be {about.range}, got {value}")
+        if _may_be_auto(type(section), field.name) and isinstance(value, str) and value != AUTO:
+            raise InputError(f"{full} must be a number or {AUTO}, got {value!r}")
     own: Callable[[str], None] | None = getattr(section, "check", None)
     if own is not None:
         own(name)
+
+
+def _may_be_auto(section: type, name: str) -> bool:
+    return typing.get_type_hints(section)[name] in (AutoInt, AutoFloat)
 
 
 def _choices(hint: Any) -> tuple[str, ...]:
     """The values of an enum, or of an enum that may be null."""
     if isinstance(hint, EnumType):
         return tuple(str(member.value) for member in list[Any](hint))
+    if hint in (AutoInt, AutoFloat):
+        return ()
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         inner = [_choices(part) for part in typing.get_args(hint)]
         found = next(filter(None, inner), ())

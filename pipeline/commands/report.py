@@ -22,6 +22,8 @@ from pipeline.data import manifest
 from pipeline.data.manifest import KEPT, SPLITS
 from pipeline.errors import InputError
 from pipeline.evaluation.metrics import LOWER_IS_BETTER
+from pipeline.storage import derived
+from pipeline.storage.derived import Derived
 from pipeline.storage.digests import digest
 from pipeline.storage.outputs import ROOT, STAGES, replacing_file
 from pipeline.tracking import provenance
@@ -75,8 +77,9 @@ def write(config: Config, timings: dict[str, float]) -> Path:
     pages = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
     )
+    cut = derived.value(ROOT / "finetune", "finetune.cut", config.finetune.cut)
     text = pages.get_template("report.html").render(
-        title=f"{config.data.use}, {config.backbone.use}, cut {config.finetune.cut}",
+        title=f"{config.data.use}, {config.backbone.use}, cut {cut}",
         split=config.evaluate.split,
         pictures=sum(row.split == config.evaluate.split for row in kept),
         classes=manifest.read_classes(prepared / "classes.txt"),
@@ -94,12 +97,18 @@ def write(config: Config, timings: dict[str, float]) -> Path:
         duplicates=sum(row.verdict == "duplicate" for row in kept),
         quarantine=_table(prepared / "quarantine.csv"),
         lineage=_lineage(),
+        derived=_derived(),
         timings=timings,
         config=OmegaConf.to_yaml(OmegaConf.create(config.essentials())),
     )
     with replacing_file(PATH) as aside:
         aside.write_text(text, encoding="utf-8")
     return PATH
+
+
+def _derived() -> dict[str, Derived]:
+    """What stands in for `auto` in the stages' settings."""
+    return {name: one for stage in STAGES for name, one in derived.read(ROOT / stage).items()}
 
 
 def _lineage() -> dict[str, str]:

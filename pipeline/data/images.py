@@ -117,6 +117,16 @@ def decode(content: bytes, size_px: int, fit: Fit = Fit.crop) -> tuple[Pixels, i
     return np.asarray(_square(picture, size_px, fit)), width, height
 
 
+def sides(content: bytes) -> tuple[int, int]:
+    """Width and height of a picture in its file, of which only the header is read.
+
+    Raises:
+        BadPicture: The content is no picture.
+    """
+    width, height = _open(content).size
+    return width, height
+
+
 def _open(content: bytes) -> Image.Image:
     if not content:
         raise BadPicture("empty file")

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline.evaluation import metrics
+from pipeline.evaluation import metrics, verdict
 from pipeline.evaluation.metrics import Floats, Labels
+from pipeline.evaluation.verdict import LEVEL
 
-LEVEL = 0.95
 _CHUNK = 4_000_000
 
 
@@ -60,14 +60,14 @@ class Comparison:
         only_first: Pictures that only the first gets right.
         only_second: Pictures that only the second gets right.
         p_value: Of McNemar's exact test: how likely so uneven a split of them is by chance.
-        verdict: In words.
+        verdict: In words: a sentence for accuracy, one for log loss, one for what else counts.
     """
 
     differences: dict[str, Interval]
     only_first: int
     only_second: int
     p_value: float
-    verdict: str
+    verdict: tuple[str, ...]
 
 
 def resample(
@@ -99,12 +99,13 @@ def intervals(of: Resampled) -> dict[str, Interval]:
     return _bounds(of.values, of.drawn)
 
 
-def compare(first: Resampled, second: Resampled) -> Comparison:
+def compare(first: Resampled, second: Resampled, metric: str = "macro_f1") -> Comparison:
     """Whether the second model is better than the first.
 
     Args:
         first: What is compared with.
         second: What may be better, on the same pictures and the same draws.
+        metric: What counts beside accuracy and log loss.
     """
     from scipy import stats
 
@@ -117,8 +118,22 @@ def compare(first: Resampled, second: Resampled) -> Comparison:
     only_second = int((second.right & ~first.right).sum())
     uneven = only_first + only_second
     p_value = float(stats.binomtest(only_second, uneven).pvalue) if uneven else 1.0
-    told = _verdict(before, after, differences["accuracy"], p_value, len(first.right))
-    return Comparison(differences, only_first, only_second, p_value, told)
+    pictures, bounds = len(first.right), {n: (d.low, d.high) for n, d in differences.items()}
+    sentences = [
+        verdict.of_accuracy(
+            before["accuracy"],
+            after["accuracy"],
+            bounds["accuracy"],
+            (only_first, only_second),
+            p_value,
+            pictures,
+        )
+    ]
+    for name in dict.fromkeys(("log_loss", metric)):
+        if name != "accuracy" and name in before:
+            pair = (before[name], after[name])
+            sentences.append(verdict.of_metric(name, *pair, bounds[name], pictures))
+    return Comparison(differences, only_first, only_second, p_value, tuple(sentences))
 
 
 def as_json(found: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
@@ -127,28 +142,6 @@ def as_json(found: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
         name: {key: round(value, 6) for key, value in asdict(interval).items()}
         for name, interval in found.items()
     }
-
-
-def _verdict(
-    before: dict[str, float],
-    after: dict[str, float],
-    accuracy: Interval,
-    p_value: float,
-    pictures: int,
-) -> str:
-    scores = f"accuracy {before['accuracy']:.4f} -> {after['accuracy']:.4f}"
-    if all(before[name] == after[name] for name in before):
-        return f"no difference: {scores} on {pictures} pictures"
-    points = [100 * value for value in (accuracy.value, accuracy.low, accuracy.high)]
-    measured = (
-        f"{scores}, {points[0]:+.1f} points (95 % interval {points[1]:+.1f} to {points[2]:+.1f}; "
-        f"McNemar p = {p_value:.2g}; {pictures} pictures)"
-    )
-    if p_value < 1 - LEVEL and accuracy.low > 0:
-        return f"better: {measured}"
-    if p_value < 1 - LEVEL and accuracy.high < 0:
-        return f"worse: {measured}"
-    return f"no difference that {pictures} pictures can tell: {measured}"
 
 
 def _bounds(values: dict[str, float], drawn: dict[str, Floats]) -> dict[str, Interval]:

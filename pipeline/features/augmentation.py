@@ -10,7 +10,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,12 +18,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.errors import InputError
-from pipeline.settings import setting
+from pipeline.settings import AutoInt, automatic, is_auto, setting
+from pipeline.storage.derived import Derived
 
 if TYPE_CHECKING:
     import keras
 
 Pixels = NDArray[np.uint8]
+
+_VIEWS = ((2_000, 4), (20_000, 2))
+"""Up to so many training pictures, so many views pay; with more, pictures are varied enough."""
 
 
 @dataclass
@@ -31,11 +35,10 @@ class Config:
     """Section `augment`."""
 
     use: str = setting("none", "How training pictures are varied.", group="augment")
-    views: int = setting(
-        4,
+    views: AutoInt = automatic(
         "Versions of each training picture, the picture itself being one: each is computed "
-        "once and kept, and every epoch trains on another. 0 draws a fresh one in every epoch, "
-        "which fine-tuning cannot keep.",
+        "once and kept, and every epoch trains on another. auto goes by the number of pictures. "
+        "0 draws a fresh one in every epoch, which fine-tuning cannot keep.",
         least=0,
     )
     layers: list[Any] = setting(
@@ -43,6 +46,23 @@ class Config:
         "Random layers of Keras, each `Name: {argument: value}`, applied in order to pictures "
         "in [0, 255].",
     )
+
+    def derive(self, pictures: int) -> tuple[Config, dict[str, Derived]]:
+        """The section with a number of views.
+
+        Args:
+            pictures: In the train split.
+
+        Returns:
+            The section without `auto`; full name -> what was derived and why.
+        """
+        if not is_auto(self.views):
+            return self, {}
+        if not self.layers:
+            return replace(self, views=1), {}
+        views = next((views for most, views in _VIEWS if pictures <= most), 1)
+        reason = f"{pictures} training pictures"
+        return replace(self, views=views), {"augment.views": Derived(views, reason)}
 
     @property
     def count(self) -> int:

@@ -210,6 +210,11 @@ def trainable_points(model: keras.Model, batch_norm: bool) -> list[str]:
     return [name for name in cut_points(model) if name in names]
 
 
+def learning_layers(model: keras.Model, batch_norm: bool) -> list[str]:
+    """Names of the layers of the network itself that have something to train, in order."""
+    return [layer.name for layer in _layers(model) if _learns(layer, batch_norm)]
+
+
 def learning(model: keras.Model, cut: Cut, batch_norm: bool) -> tuple[str, ...]:
     """Names of the layers above a cut that have something to train."""
     named = set(cut.trainable)

@@ -25,9 +25,11 @@ from pipeline.errors import InputError
 from pipeline.features import activations, augmentation
 from pipeline.features.activations import Source
 from pipeline.features.store import Store
+from pipeline.finetuning import recipe
 from pipeline.finetuning.cache_decision import Decision, decide
 from pipeline.finetuning.settings import BatchNorm, Config, Precision
-from pipeline.storage import workspace
+from pipeline.storage import derived, workspace
+from pipeline.storage.derived import Derived
 from pipeline.storage.digests import file_sha256
 from pipeline.training import curves, examples
 from pipeline.training.examples import Rows
@@ -51,11 +53,13 @@ class Tuned:
         head: (B, D) -> (B, K), trained together with the backbone.
         fitted: Curve, best epoch and its metrics.
         cached: Whether the activations below the cut were kept.
+        derived: Full name of each setting that was `auto` -> what it became.
     """
 
     head: keras.Model
     fitted: Fitted
     cached: bool
+    derived: dict[str, Derived]
 
 
 class Finetuner:
@@ -83,6 +87,8 @@ class Finetuner:
         threads: int,
     ) -> None:
         self.data = Manifest(prepared)
+        self._rows = {split: self.data.indices(split) for split in ("train", "val")}
+        augment, _ = augment.derive(len(self._rows["train"]))
         self._body, self._store, self._augment, self._seed = body, store, augment, seed
         self._start = [variable.numpy() for variable in body.model.variables]
         self._traced: OrderedDict[str, tuple[keras.Model, keras.Model]] = OrderedDict()
@@ -103,7 +109,6 @@ class Finetuner:
             backbone_sha256=body.sha256,
             images_sha256=self.data.images_sha256,
         )
-        self._rows = {split: self.data.indices(split) for split in ("train", "val")}
 
     def fit(
         self, config: Config, head: Path, log: Callable[[dict[str, float], int], None]
@@ -138,7 +143,9 @@ class Finetuner:
             kept = json.loads((head / "summary.json").read_text(encoding="utf-8"))
             names = ("val_loss", "val_accuracy", "val_score", "temperature")
             best = {name: kept[name] for name in names}
-            return Tuned(top, fitting.Fitted([], 0, best), False)
+            return Tuned(top, fitting.Fitted([], 0, best), False, {})
+        config, chosen = recipe.derive(config, len(self._rows["train"]), model)
+        derived.tell(chosen)
         batch_norm = config.batch_norm == BatchNorm.train
         cut = cuts.resolve(model, config.cut, batch_norm)
         cuts.freeze(model, cut.trainable, batch_norm)
@@ -163,7 +170,7 @@ class Finetuner:
             shares=shares(trained if cached else trained.upper, config.lowest_rate),
             interpolate=config.interpolate,
         )
-        return Tuned(top, fitted, cached)
+        return Tuned(top, fitted, cached, chosen)
 
     def _trainable(
         self, cut: Cut, batch_norm: bool, cached: bool, top: keras.Model

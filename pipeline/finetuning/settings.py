@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from pipeline.settings import setting
+from pipeline.settings import AUTO, AutoFloat, AutoInt, automatic, setting
 from pipeline.training.settings import Schedule, Training
 
 
@@ -34,7 +34,9 @@ class Precision(StrEnum):
 class Config(Training):
     """Section `finetune`."""
 
-    learning_rate: float = setting(3e-4, "Of Adam; with a schedule, the highest.", above=0)
+    learning_rate: AutoFloat = automatic(
+        "Of AdamW; with a schedule, the highest. auto goes by batch_size.", above=0
+    )
     lowest_rate: float = setting(
         0.3,
         "Rate of the lowest layers that train, as a share of the head's; in between it falls "
@@ -55,7 +57,9 @@ class Config(Training):
     label_smoothing: float = setting(
         0.1, "Share of the label that is spread over all classes.", least=0, below=1
     )
-    epochs: int = setting(12, "How many; fewer with patience.", least=1)
+    epochs: AutoInt = automatic(
+        "How many; fewer with patience. auto goes by the number of pictures.", least=1
+    )
     patience: int | None = setting(
         None,
         "Epochs without a better score before stopping; null never stops early. The weights of "
@@ -68,9 +72,9 @@ class Config(Training):
         "and kept if their score is better.",
     )
     cut: Any = setting(
-        "none",
+        AUTO,
         "Layer from which on the backbone trains: a name, an index as Keras counts, "
-        "{blocks: N} for the last N blocks, or none to keep the head-only model.",
+        "{blocks: N} for the last N blocks, auto, or none to keep the head-only model.",
     )
     batch_norm: BatchNorm = setting(
         BatchNorm.frozen,

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from pipeline.errors import InputError
 from pipeline.settings import REQUIRED, setting
 
 if TYPE_CHECKING:
     import keras
+
+
+class Solver(StrEnum):
+    """How a head is fitted to features."""
+
+    adam = "adam"
+    lbfgs = "lbfgs"
 
 
 @dataclass
@@ -16,12 +25,25 @@ class Config:
     """Section `head`."""
 
     use: str = setting(REQUIRED, "The new top of the network.", group="head")
+    solver: Solver = setting(
+        Solver.adam,
+        "How it is fitted to the features: adam, as train_head says; or lbfgs, a logistic "
+        "regression whose strength is chosen by cross-validation.",
+    )
     units: list[int] = setting(
         [], "Sizes of the hidden relu layers; none for a linear head.", least=1
     )
     dropout: float = setting(
         0.0, "Share of each hidden layer's outputs dropped while training.", least=0, below=1
     )
+
+    def check(self, section: str) -> None:
+        """Check that the solver can fit what is asked for."""
+        if self.solver == Solver.lbfgs and self.units:
+            raise InputError(
+                f"{section}.solver=lbfgs fits a head without hidden layers, got {section}.units="
+                f"{self.units}: set {section}.units=[], or {section}.solver=adam"
+            )
 
 
 def build(config: Config, features: int, classes: int) -> keras.Model:

@@ -22,6 +22,8 @@ from pipeline.release.candidate import LOCK, PARAMS, PREDICTIONS, Answers, Candi
 from pipeline.release.gate import Verdict
 from pipeline.release.registry import Registry
 from pipeline.serving.classifier import MODEL
+from pipeline.storage import derived
+from pipeline.storage.outputs import ROOT
 from pipeline.tracking import logged_model, runs, store
 
 if TYPE_CHECKING:
@@ -162,7 +164,8 @@ def _same(tags: Mapping[str, str], candidate: Candidate) -> bool:
 
 
 def _described(config: Config, candidate: Candidate) -> str:
-    made = f"{config.data.use}, {config.backbone.use}, cut {config.finetune.cut}"
+    cut = derived.value(ROOT / "finetune", "finetune.cut", config.finetune.cut)
+    made = f"{config.data.use}, {config.backbone.use}, cut {cut}"
     return f"{made}: {_scored(config.promote, candidate)}"
 
 

@@ -8,6 +8,7 @@ per_class.json, slices.csv, predictions.csv, plots.
 
 import json
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,17 @@ from pipeline.training.settings import Training
 _SLICES_MAX = 50
 
 
+class Metric(StrEnum):
+    """What may count beside accuracy and log loss."""
+
+    macro_f1 = "macro_f1"
+    balanced_accuracy = "balanced_accuracy"
+    brier = "brier"
+    calibration_error = "calibration_error"
+    roc_auc = "roc_auc"
+    top_5_accuracy = "top_5_accuracy"
+
+
 @dataclass
 class Config:
     """Section `evaluate`. How the baseline is trained is `from_scratch`."""
@@ -33,6 +45,7 @@ class Config:
     draws: int = setting(
         1000, "Of the bootstrap: how often pictures are drawn with replacement.", least=1
     )
+    metric: Metric = setting(Metric.macro_f1, "What the verdict says beside accuracy and log loss.")
     baseline: bool = setting(
         False,
         "Also train the same network from scratch, on the pictures as they are, to show what "
@@ -111,7 +124,7 @@ def run(
         name: resampling.as_json(resampling.intervals(one)) for name, one in resampled.items()
     }
     write_json(out / "intervals.json", spread)
-    comparisons = _compare(resampled)
+    comparisons = _compare(resampled, str(config.metric))
     write_json(out / "comparison.json", {k: _as_json(c) for k, c in comparisons.items()})
     best = models["fine_tuned"]
     write_json(out / "per_class.json", metrics.per_class(labels, best, data.classes))
@@ -131,10 +144,10 @@ def run(
     }
 
 
-def _compare(models: dict[str, Resampled]) -> dict[str, Comparison]:
+def _compare(models: dict[str, Resampled], metric: str) -> dict[str, Comparison]:
     """Fine-tuned against every other model."""
     return {
-        f"fine_tuned against {name}": resampling.compare(one, models["fine_tuned"])
+        f"fine_tuned against {name}": resampling.compare(one, models["fine_tuned"], metric)
         for name, one in models.items()
         if name != "fine_tuned"
     }
@@ -148,7 +161,7 @@ def _as_json(one: Comparison) -> dict[str, Any]:
             "only_second_right": one.only_second,
             "p_value": round(one.p_value, 12),
         },
-        "verdict": one.verdict,
+        "verdict": list(one.verdict),
     }
 
 
@@ -157,7 +170,9 @@ def _tell(found: dict[str, dict[str, float]], comparisons: dict[str, Comparison]
     for name, values in found.items():
         print(f"{name:12} " + "  ".join(f"{key} {values[key]:.4f}" for key in shown))
     for name, one in comparisons.items():
-        print(f"{name}: {one.verdict}")
+        print(f"{name}:")
+        for sentence in one.verdict:
+            print(f"  {sentence}")
 
 
 def _write_slices(

@@ -18,6 +18,7 @@ from pipeline.features.activations import Source, below, views_of
 from pipeline.features.store import Store
 from pipeline.networks.backbones import BackboneConfig
 from pipeline.settings import setting
+from pipeline.storage import derived
 from pipeline.storage.arrays import RowWriter
 from pipeline.storage.tables import write_json
 
@@ -80,6 +81,9 @@ def run(
     with RowWriter(out / "features.npy", features.shape[1:], np.float32) as rows:
         rows.append(features)
     train = data.indices("train")
+    augment, chosen = augment.derive(len(train))
+    derived.tell(chosen)
+    derived.write(out, chosen)
     views = views_of(kept, source, train, augment, seed)
     if views:
         with RowWriter(out / "augmented.npy", (len(train), features.shape[1]), np.float32) as rows:

@@ -14,6 +14,7 @@ from pipeline.features.store import Config as StoreConfig
 from pipeline.features.store import Store
 from pipeline.finetuning.finetuner import Finetuner
 from pipeline.finetuning.settings import Config
+from pipeline.storage import derived
 
 __all__ = ["Config", "run"]
 
@@ -68,6 +69,7 @@ def run(
         threads=threads,
     )
     tuned = finetuner.fit(config, trained_head, log)
+    derived.write(out, tuned.derived)
     data, top = finetuner.data, tuned.head
     classifier = heads.join(body.model, top, "classifier")
     if config.calibrate:

@@ -6,8 +6,6 @@ Imports no TensorFlow.
     python -m pipeline prepare prepare.image_size=96
 """
 
-import hashlib
-import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -16,18 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
-from tqdm import tqdm
 
-from pipeline.data import images, manifest
-from pipeline.data.images import Fit, Pixels
+from pipeline.data import manifest
+from pipeline.data.images import Fit
 from pipeline.data.manifest import SPLITS, Row
 from pipeline.errors import InputError
-from pipeline.intake import sources
+from pipeline.intake import sizing, sources
+from pipeline.intake.judging import judge
 from pipeline.intake.sources import Picture
 from pipeline.intake.splitting import Shares, assign
-from pipeline.settings import setting
-from pipeline.storage import tables
+from pipeline.settings import AutoInt, automatic, is_auto, setting
+from pipeline.storage import derived, tables
 from pipeline.storage.arrays import RowWriter
 from pipeline.storage.digests import file_sha256
 from pipeline.storage.tables import write_json
@@ -40,15 +37,14 @@ class OnBadImage(StrEnum):
     error = "error"
 
 
-# joblib warns of pictures that were decoded in vain when a stage fails; its error says enough.
-warnings.filterwarnings("ignore", module=r"joblib\.")
-
-
 @dataclass
 class Config:
     """Section `prepare`."""
 
-    image_size: int = setting(224, "Side in px that every picture is brought to.", least=1)
+    image_size: AutoInt = automatic(
+        "Side in px that every picture is brought to. auto goes by the pictures' own size.",
+        least=1,
+    )
     fit: Fit = setting(Fit.crop, "crop the centre, squash the aspect, or pad with white.")
     train_per_class: int | None = setting(
         None, "Pictures a class in train; null for train_fraction.", least=1
@@ -88,6 +84,11 @@ def run(config: Config, *, seed: int, data: Any, out: Path) -> dict[str, float]:
         InputError: Too many bad files, or a class or split with too few pictures.
     """
     shares = Shares.of(config)
+    if is_auto(config.image_size):
+        side = sizing.derive(sources.pictures(data))
+        derived.tell({"prepare.image_size": side})
+        derived.write(out, {"prepare.image_size": side})
+        config = replace(config, image_size=int(side.value))
     judged, bad = _decode_all(sources.pictures(data), config, out / "images.npy")
     _check_bad(judged, bad, config)
     rows, reasons = assign(judged, bad, shares, seed)
@@ -119,38 +120,21 @@ def run(config: Config, *, seed: int, data: Any, out: Path) -> dict[str, float]:
 def _decode_all(
     pictures: Iterable[Picture], config: Config, target: Path
 ) -> tuple[list[Row], dict[str, str]]:
-    """Judge every picture on all cores; the good ones' pixels go to `target` in order.
+    """Judge every picture; the good ones' pixels go to `target` in order.
 
     Returns:
         A row a picture, and path -> reason for the bad ones.
     """
-    # Threads: decoding happens outside Python's lock, and nothing is copied between processes.
-    workers = Parallel(n_jobs=-1, prefer="threads", return_as="generator", pre_dispatch="8*n_jobs")
-    results = workers(delayed(_judge)(picture, config) for picture in pictures)
     rows, bad = [], {}
     shape = (config.image_size, config.image_size, 3)
     with RowWriter(target, shape, np.uint8) as pixel_rows:
-        for row, verdict in tqdm(results, desc="prepare", unit="picture", disable=None):
+        for row, verdict in judge(pictures, config.image_size, config.fit, "prepare"):
             rows.append(row)
             if isinstance(verdict, str):
                 bad[row.path] = verdict
             else:
                 pixel_rows.append(verdict[None])
     return rows, bad
-
-
-def _judge(picture: Picture, config: Config) -> tuple[Row, Pixels | str]:
-    """The picture's pixels, or the reason why it has none."""
-    row = Row(picture.path, picture.label, picture.split or "", "", 0, 0, "ok", picture.extra)
-    content = images.or_reason(picture.read)
-    if isinstance(content, str):
-        return row, content
-    row = replace(row, sha256=hashlib.sha256(content).hexdigest())
-    decoded = images.or_reason(lambda: images.decode(content, config.image_size, config.fit))
-    if isinstance(decoded, str):
-        return row, decoded
-    pixels, width, height = decoded
-    return replace(row, width=width, height=height), pixels
 
 
 def _drop_rows(path: Path, present: list[bool], kept: list[bool]) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,9 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
+from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
+from pipeline.finetuning import recipe
 from pipeline.storage import outputs
 from pipeline.sweep import report, sharing, space, study
 from pipeline.tracking import store
@@ -69,7 +72,8 @@ def _supervise(config: Config, words: list[str], compose: Callable[[list[str]], 
     _check(config, words)
     _bring_up_to_date()
     prepared, features = outputs.ROOT / "prepare", outputs.ROOT / "extract_features"
-    varied = list(space.knobs(config))
+    finetune, _ = recipe.derive_numbers(config.finetune, len(Manifest(prepared).indices("train")))
+    varied = list(space.knobs(replace(config, finetune=finetune)))
     name = space.study_name(config, varied, prepared, features)
     folder = study.folder() / name
     folder.mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from optuna import Study, Trial
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError, Stopped
 from pipeline.features.store import Store
+from pipeline.finetuning import recipe
 from pipeline.finetuning.finetuner import Finetuner
 from pipeline.networks import backbones, runtime
 from pipeline.storage import digests, outputs, workspace
@@ -80,10 +82,13 @@ def total_of(config: Config, searched: Space) -> int:
 
 class _Worker:
     def __init__(self, config: Config, words: list[str], compose: Compose, name: str) -> None:
-        self._config, self._words, self._compose = config, words, compose
+        self._words, self._compose = words, compose
         self._prepared, self._features = outputs.ROOT / "prepare", outputs.ROOT / "extract_features"
         data = Manifest(self._prepared)
         self._body = backbones.build(config.backbone, data.image_size, config.seed)
+        pictures = len(data.indices("train"))
+        finetune, _ = recipe.derive(config.finetune, pictures, self._body.model)
+        self._config = config = replace(config, finetune=finetune)
         self._space = Space(space.cut_choices(self._body.model, config), space.knobs(config))
         self.total = total_of(config, self._space)
         self.study = _opened(config, name, self._space, self._body.model)

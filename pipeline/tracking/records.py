@@ -12,9 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import Stopped
+from pipeline.settings import is_auto
+from pipeline.storage import derived
 from pipeline.storage.outputs import STAGES
 from pipeline.tracking import processes, provenance
 
@@ -117,7 +120,19 @@ def dataset(config: Config, data_md5: str) -> Any:
 
 
 def params(config: Config) -> list[Any]:
-    """Every setting that results depend on, as MLflow params."""
+    """Every setting that results depend on, as MLflow params; but for those that are `auto`."""
     from mlflow.entities import Param
 
-    return [Param(key, str(value)[:6000]) for key, value in config.flat().items()]
+    settings = config.flat().items()
+    return [Param(key, str(value)[:6000]) for key, value in settings if not is_auto(value)]
+
+
+def derived_params(folder: Path) -> list[Any]:
+    """What a stage derived for settings that are `auto`, as MLflow params.
+
+    Args:
+        folder: The stage's output.
+    """
+    from mlflow.entities import Param
+
+    return [Param(name, str(one.value)) for name, one in derived.read(folder).items()]

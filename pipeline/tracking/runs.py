@@ -155,6 +155,7 @@ class _Tracked:
         self._client.set_tag(self._run, "dvc.out.md5", digest(out))
         self._client.log_batch(self._run, metrics=records.metrics(metrics, 0))
         self._client.log_batch(self._parent, metrics=_headlines(self._stage, metrics))
+        self._log_derived(out, self._run, self._parent)
         if (out / "backbone.json").exists():
             weights = json.loads((out / "backbone.json").read_text())["weights_sha256"]
             for run in (self._run, self._parent):
@@ -221,6 +222,15 @@ class _Tracked:
             self._client.log_text(run_id, patch, "changes.patch")
         return parent
 
+    def _log_derived(self, out: Path, *runs: str) -> None:
+        """Log what stands in for `auto` where the setting itself would be."""
+        params = records.derived_params(out)
+        for run in runs if params else ():
+            self._client.log_batch(run, params=params)
+            for param in params:
+                if param.key == "finetune.cut":
+                    self._client.set_tag(run, "cut", param.value)
+
     def _log_files(self, out: Path) -> None:
         for path in sorted(out.rglob("*")):
             if path.suffix in _LOGGED and path.stat().st_size <= _LOGGED_MAX_BYTES:
@@ -236,6 +246,7 @@ class _Tracked:
         for stage in STAGES[: STAGES.index(self._stage)]:
             if f"run.{stage}" in tags or not (ROOT / stage).exists():
                 continue
+            self._log_derived(ROOT / stage, self._parent)
             md5 = digest(ROOT / stage)
             found = self._search(f"tags.`dvc.out.md5` = '{md5}' and tags.`dvc.stage` = '{stage}'")
             if found:

@@ -16,8 +16,8 @@ from pipeline.data.manifest import Manifest
 from pipeline.networks import heads, model_file
 from pipeline.storage import workspace
 from pipeline.storage.digests import digest, file_sha256
-from pipeline.training import fitting
-from pipeline.training.examples import Examples, Rows, Views
+from pipeline.training import fitting, logistic, score, steps
+from pipeline.training.examples import Examples, Rows, Views, batches
 from pipeline.training.settings import Training
 
 
@@ -55,7 +55,7 @@ def train(
     """Train a head.
 
     Args:
-        config: How to train it.
+        config: How to train it; of the logistic head, only `class_weight` and `monitor` matter.
         head: Section `head`.
         seed: Of the head's first weights, the order, dropout and views.
         threads: As TensorFlow was configured with.
@@ -70,21 +70,74 @@ def train(
     data = Manifest(prepared)
     inputs = np.load(features / "features.npy", mmap_mode="r")
     train, val = data.indices("train"), data.indices("val")
-    shown, rows, views = inputs, train, features / "augmented.npy"
-    if views.exists():
-        arrays = [Rows(inputs, train), *np.load(views, mmap_mode="r")]
-        shown, rows = Views(arrays, seed), np.arange(len(train))
     keras.utils.set_random_seed(seed)
     model = heads.build(head, inputs.shape[1], len(data.classes))
-    depends = key(config, head, seed=seed, threads=threads, prepared=prepared, features=features)
-    fitted = fitting.fit(
-        model,
-        Examples(shown, rows, data.labels[train]),
-        Examples(inputs, val, data.labels[val]),
-        config,
-        seed=seed,
-        work=workspace.work("train_head", depends),
-        log=log,
-    )
+    judged_on = Examples(inputs, val, data.labels[val])
+    if head.solver == heads.Solver.lbfgs:
+        fitted = _regression(
+            config,
+            model,
+            Examples(inputs, train, data.labels[train]),
+            judged_on,
+            seed=seed,
+            threads=threads,
+        )
+        log(fitted.curve[0], 1)
+    else:
+        shown, rows, views = inputs, train, features / "augmented.npy"
+        if views.exists():
+            arrays = [Rows(inputs, train), *np.load(views, mmap_mode="r")]
+            shown, rows = Views(arrays, seed), np.arange(len(train))
+        depends = key(
+            config, head, seed=seed, threads=threads, prepared=prepared, features=features
+        )
+        fitted = fitting.fit(
+            model,
+            Examples(shown, rows, data.labels[train]),
+            judged_on,
+            config,
+            seed=seed,
+            work=workspace.work("train_head", depends),
+            log=log,
+        )
     model_file.save(model, out / "head.keras")
     return fitting.report(fitted, model, out)
+
+
+def _regression(
+    config: Training,
+    model: keras.Model,
+    train: Examples,
+    val: Examples,
+    *,
+    seed: int,
+    threads: int,
+) -> fitting.Fitted:
+    """Give a linear head the weights of a logistic regression: a training of one epoch."""
+    chosen = logistic.fit(
+        np.asarray(train.inputs[train.rows]),
+        train.labels,
+        classes=model.output_shape[-1],
+        balanced=config.class_weight is not None,
+        seed=seed,
+        threads=threads,
+    )
+    model.set_weights([chosen.weights, chosen.biases])
+    how = f"logistic regression, C = {chosen.strength:g}"
+    if len(chosen.losses):
+        how += f", log loss {chosen.losses.mean():.4f} on pictures left out"
+    print(how, flush=True)
+
+    def judged(examples: Examples) -> dict[str, float]:
+        shown = batches(examples, np.arange(len(examples.rows)), model.output_shape[-1], 1024)
+        probabilities = steps.probabilities(model, shown)
+        return score.judge(examples.labels, probabilities, config.monitor)
+
+    fitted_to, left_out = judged(train), judged(val)
+    entry = {
+        "epoch": 1,
+        "loss": fitted_to["val_loss"],
+        "accuracy": fitted_to["val_accuracy"],
+        **left_out,
+    }
+    return fitting.Fitted([entry], 1, left_out)

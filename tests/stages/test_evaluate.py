@@ -118,14 +118,14 @@ def test_verdicts() -> None:
         )
 
     better = verdict(bad, good)
-    assert better.verdict.startswith("better: accuracy")
+    assert better.verdict[0].startswith("better: accuracy")
     assert (better.only_first, better.only_second) == (0, 30)
     assert better.p_value == pytest.approx(2 * 0.5**30)
     assert better.differences["accuracy"].value == pytest.approx(30 / 400)
-    assert verdict(good, bad).verdict.startswith("worse: accuracy")
-    assert verdict(good, good).verdict.startswith("no difference: accuracy")
+    assert verdict(good, bad).verdict[0].startswith("worse: accuracy")
+    assert verdict(good, good).verdict[0].startswith("no difference: accuracy")
     bad[wrong[2:]] = good[wrong[2:]]
-    assert "no difference that 400 pictures can tell" in verdict(bad, good).verdict
+    assert "no difference that 400 pictures can tell" in verdict(bad, good).verdict[0]
 
 
 def test_the_report_works_offline(repository: Path, browser: Any) -> None:

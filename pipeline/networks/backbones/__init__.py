@@ -1,9 +1,10 @@
 """Pre-trained networks: one module a kind.
 
 A kind is a module with a `Config`, a `BackboneConfig` whose `kind` is the module's name, and
-`build(config, image_size) -> Backbone`. A new kind is one such module and one YAML in
-conf/backbone/; nothing else changes (docs/extending.md). Modules import Keras inside their
-functions, so that reading a config stays fast.
+`build(config, image_size) -> Backbone`; and `side(config)` if pictures of one size alone will
+do. A new kind is one such module and one YAML in conf/backbone/; nothing else changes
+(docs/extending.md). Modules import Keras inside their functions, so that reading a config stays
+fast.
 """
 
 from __future__ import annotations
@@ -85,6 +86,17 @@ def build(config: BackboneConfig, image_size: int, seed: int) -> Backbone:
     keras.utils.set_random_seed(seed)
     backbone: Backbone = module.build(config, image_size)
     return backbone
+
+
+def side(config: BackboneConfig) -> int | None:
+    """Side in px of the pictures that a network takes, or None if it takes several.
+
+    Args:
+        config: The `Config` of one of the modules here.
+    """
+    module = importlib.import_module(f"{__name__}.{config.kind}")
+    found: int | None = module.side(config) if hasattr(module, "side") else None
+    return found
 
 
 def weights_file(path: str, key: str) -> Path:

@@ -67,6 +67,16 @@ def build(config: Config, image_size: int) -> Backbone:
     return Backbone(joined, path.stem)
 
 
+def side(config: Config) -> int | None:
+    """Side in px of the pictures that the model takes; None for any."""
+    shape = _load(weights_file(config.path, "backbone.path"), config).inputs[0].shape[1:]
+    found: int | None = shape[0]
+    if len(shape) == 1:  # flat pictures, in grey or in colour
+        roots = [math.isqrt(shape[0] // bands) for bands in (1, 3) if not shape[0] % bands]
+        found = next((root for root in roots if shape[0] in (root**2, 3 * root**2)), None)
+    return found
+
+
 def _load(path: Path, config: Config) -> keras.Model:
     import keras
 

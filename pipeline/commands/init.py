@@ -1,0 +1,182 @@
+"""Look at your pictures and write the params.yaml that suits them, with a reason for each value.
+
+Takes a folder with a sub-folder for each class, a csv file or an archive. Says what it found,
+what `dvc repro` will cost, and how small a difference the test pictures can show. A params.yaml
+of your own is kept unless you say --force, and even then a copy of it.
+
+    python -m pipeline init pictures --try mobilenet_v2,efficientnet_v2_b0
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from pipeline.errors import InputError
+from pipeline.intake import sizing, sources, survey
+from pipeline.setup import candidates, params_file, planning
+from pipeline.setup import source as sources_of_all_kinds
+from pipeline.setup.candidates import Tried
+from pipeline.setup.planning import Plan, Section
+from pipeline.setup.source import Looked
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.networks.backbones import Backbone
+
+SECTIONS: tuple[str, ...] = ()
+_DEFAULT = "mobilenet_v2"
+_SEED = 0
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the pictures and the networks."""
+    parser.add_argument("pictures", type=Path, metavar="PICTURES", help="folder, csv or archive")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--backbone",
+        default=_DEFAULT,
+        metavar="NAME",
+        help=f"a file of conf/backbone, or a .keras or .h5 model (default: {_DEFAULT})",
+    )
+    which.add_argument(
+        "--try",
+        dest="tried",
+        metavar="NAME,NAME,...",
+        help="compare these on a sample of the pictures and take the best",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace a params.yaml of your own; a copy is kept"
+    )
+
+
+def run(options: argparse.Namespace, compose: Callable[..., Config]) -> None:
+    """Look, derive, write."""
+    params_file.refuse_to_lose(options.force)
+    looked = sources_of_all_kinds.look(options.pictures, _SEED)
+    for line in survey.describe(looked.survey):
+        print(line)
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    plan = _planned(options, looked, threads or 1, compose)
+    command = f"python -m pipeline init {shlex.join(sys.argv[2:])}"
+    kept = params_file.write(params_file.text(plan.sections, command), compose)
+    print()
+    for line in _conclusion(plan, looked):
+        print(line)
+    print("params.yaml is written" + (f"; the one before is {kept}" if kept else ""))
+    print("next: make repro, or dvc repro")
+
+
+def _planned(
+    options: argparse.Namespace, looked: Looked, threads: int, compose: Callable[..., Config]
+) -> Plan:
+    from pipeline.networks import runtime
+    from pipeline.setup import mirror
+
+    runtime.configure(_SEED, threads)
+    side = sizing.derive(sources.pictures(looked.config))
+    names = options.tried.split(",") if options.tried else [options.backbone]
+    built, failed = _built([name.strip() for name in names], int(side.value), looked, compose)
+    reason = "as asked for" if options.backbone != _DEFAULT else "small, fast and known"
+    name = next(iter(built))
+    if options.tried:
+        best = _compared(built, failed, looked, threads)
+        name, reason = best.name, f"the best of those tried, accuracy {best.accuracy.mean():.3f}"
+    backbone, size_px = built[name]
+    pictures, labels = candidates.sample(looked.config, looked.survey, size_px)
+    size = (size_px, side.reason if size_px == side.value else f"what {name} takes")
+    return planning.plan(
+        looked,
+        _section(name),
+        reason,
+        backbone.model,
+        size,
+        seed=_SEED,
+        threads=threads,
+        ms_a_picture=candidates.milliseconds(backbone.model, pictures),
+        mirrored=mirror.harmless(backbone, pictures, labels, seed=_SEED, threads=threads),
+    )
+
+
+def _built(
+    names: list[str], side_px: int, looked: Looked, compose: Callable[..., Config]
+) -> tuple[dict[str, tuple[Backbone, int]], dict[str, str]]:
+    """Name -> network and the side it takes; name -> why it cannot be had.
+
+    Raises:
+        InputError: None of them can be had.
+    """
+    built, failed = {}, {}
+    for name in names:
+        try:
+            built[name] = _network(name, side_px, looked, compose)
+        except InputError as error:
+            failed[name] = str(error)
+    if not built:
+        raise InputError("; ".join(failed.values()))
+    return built, failed
+
+
+def _network(
+    name: str, side_px: int, looked: Looked, compose: Callable[..., Config]
+) -> tuple[Backbone, int]:
+    from pipeline.networks import backbones
+
+    section = _section(name)
+    few = {
+        "data": Section(looked.settings),
+        "backbone": Section(dict(section)),
+        "head": Section({"use": "logistic"}),
+    }
+    with TemporaryDirectory() as scratch:
+        path = Path(scratch) / "params.yaml"
+        path.write_text(params_file.text(few, "init"), encoding="utf-8")
+        config = compose([], path).backbone
+    size_px = backbones.side(config) or side_px
+    return backbones.build(config, size_px, _SEED), size_px
+
+
+def _section(name: str) -> dict[str, str]:
+    if candidates.is_file(name):
+        return {"use": "keras_file", "path": name}
+    return {"use": name, "path": f"conf/backbone/{name}.yaml"}
+
+
+def _compared(
+    built: dict[str, tuple[Backbone, int]], failed: dict[str, str], looked: Looked, threads: int
+) -> Tried:
+    tried = []
+    for name, (backbone, size_px) in built.items():
+        pictures, labels = candidates.sample(looked.config, looked.survey, size_px)
+        tried.append(
+            candidates.attempt(name, backbone, pictures, labels, seed=_SEED, threads=threads)
+        )
+        print(tried[-1])
+    for name, why in failed.items():
+        print(f"{name:24} cannot be had: {why}")
+    return candidates.best(tried)
+
+
+def _conclusion(plan: Plan, looked: Looked) -> Iterator[str]:
+    """What to expect."""
+    from pipeline.evaluation import verdict
+
+    for name, section in plan.sections.items():
+        for setting, reason in section.reasons.items():
+            full = f"{name}.{setting}".removeprefix(".")
+            yield f"{full}={section.values[setting]}: {reason}"
+    minutes = plan.seconds / 60
+    took = f"{minutes:.0f} minutes" if minutes >= 2 else f"{plan.seconds:.0f} seconds"
+    yield f"dvc repro will take about {took} on this machine and {plan.megabytes:.0f} MB of disk"
+    test = looked.survey.count("test")
+    points = 100 * verdict.detectable(test)
+    yield (
+        f"{test} test pictures: differences of less than {points:.1f} points of accuracy will "
+        "hardly show"
+    )

@@ -1,0 +1,88 @@
+"""What fine-tuning does where its settings say `auto`: derived from the pictures and the network.
+
+settings + number of pictures + backbone -> settings without `auto`, and the reasons. An explicit
+value always wins. The lengths follow Kolesnikov et al. 2020, Big Transfer: at least a number of
+steps where pictures are few, a number of epochs where they are not.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pipeline.features import automatic_cut
+from pipeline.settings import is_auto
+from pipeline.storage.derived import Derived
+
+if TYPE_CHECKING:
+    import keras
+
+    from pipeline.finetuning.settings import Config
+
+STEPS = 250
+"""At least, however few the pictures are."""
+EPOCHS = 12
+"""Of a data set of medium size."""
+MANY = 20_000
+"""Pictures from which on fewer epochs do."""
+FEWEST_EPOCHS = 5
+
+_RATE = 3e-4
+_RATE_BATCH = 32
+
+
+def derive(config: Config, pictures: int, model: keras.Model) -> tuple[Config, dict[str, Derived]]:
+    """Put a value where a setting says `auto`.
+
+    Args:
+        config: Section `finetune`.
+        pictures: In the train split.
+        model: The backbone.
+
+    Returns:
+        The section without `auto`; full name -> what was derived and why.
+    """
+    config, found = derive_numbers(config, pictures)
+    if is_auto(config.cut):
+        cut = automatic_cut.derive(model, config.batch_norm == "train")
+        config, found = replace(config, cut=cut.value), {"finetune.cut": cut, **found}
+    return config, found
+
+
+def derive_numbers(config: Config, pictures: int) -> tuple[Config, dict[str, Derived]]:
+    """The same for all but the cut, which alone needs the network."""
+    found: dict[str, Derived] = {}
+    if is_auto(config.epochs):
+        found["finetune.epochs"] = epochs(pictures, config.batch_size)
+    if is_auto(config.learning_rate):
+        found["finetune.learning_rate"] = learning_rate(config.batch_size)
+    values: dict[str, Any] = {name.partition(".")[2]: one.value for name, one in found.items()}
+    return replace(config, **values), found
+
+
+def epochs(pictures: int, batch_size: int) -> Derived:
+    """How long to train.
+
+    Args:
+        pictures: In the train split.
+        batch_size: Pictures a step.
+    """
+    steps = math.ceil(pictures / batch_size)
+    if pictures > MANY:
+        fewer = max(FEWEST_EPOCHS, round(EPOCHS * math.sqrt(MANY / pictures)))
+        return Derived(fewer, f"{pictures} training pictures need fewer than {EPOCHS}")
+    if steps * EPOCHS >= STEPS:
+        return Derived(EPOCHS, f"enough for {pictures} training pictures: {steps * EPOCHS} steps")
+    longer = math.ceil(STEPS / steps)
+    return Derived(longer, f"{pictures} training pictures are few: {STEPS} steps at least")
+
+
+def learning_rate(batch_size: int) -> Derived:
+    """The highest rate of AdamW: with the square root of the batch, as its noise falls.
+
+    Args:
+        batch_size: Pictures a step.
+    """
+    rate = float(f"{_RATE * math.sqrt(batch_size / _RATE_BATCH):.2g}")
+    return Derived(rate, f"of AdamW, for batches of {batch_size}")

@@ -1,0 +1,54 @@
+"""Read and decode every picture of a source on all cores.
+
+pictures -> a row of the manifest each, and its pixels or the reason why it has none.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+from pipeline.data import images
+from pipeline.data.images import Fit, Pixels
+from pipeline.data.manifest import Row
+from pipeline.intake.sources import Picture
+
+# joblib warns of pictures that were decoded in vain when a stage fails; its error says enough.
+warnings.filterwarnings("ignore", module=r"joblib\.")
+
+
+def judge(
+    pictures: Iterable[Picture], size_px: int, fit: Fit, desc: str
+) -> Iterator[tuple[Row, Pixels | str]]:
+    """Judge every picture, in order.
+
+    Args:
+        pictures: Of a source.
+        size_px: Side of the square that they are brought to.
+        fit: How they are.
+        desc: Name of the progress bar.
+
+    Yields:
+        The picture's row, without a split if its source gives none, and its pixels,
+        (size_px, size_px, 3), or the reason why it is bad.
+    """
+    # Threads: decoding happens outside Python's lock, and nothing is copied between processes.
+    workers = Parallel(n_jobs=-1, prefer="threads", return_as="generator", pre_dispatch="8*n_jobs")
+    results = workers(delayed(_judge)(picture, size_px, fit) for picture in pictures)
+    yield from tqdm(results, desc=desc, unit="picture", disable=None)
+
+
+def _judge(picture: Picture, size_px: int, fit: Fit) -> tuple[Row, Pixels | str]:
+    row = Row(picture.path, picture.label, picture.split or "", "", 0, 0, "ok", picture.extra)
+    content = images.or_reason(picture.read)
+    if isinstance(content, str):
+        return row, content
+    row = replace(row, sha256=hashlib.sha256(content).hexdigest())
+    decoded = images.or_reason(lambda: images.decode(content, size_px, fit))
+    if isinstance(decoded, str):
+        return row, decoded
+    pixels, width, height = decoded
+    return replace(row, width=width, height=height), pixels

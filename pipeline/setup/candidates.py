@@ -1,0 +1,135 @@
+"""Backbones on a sample of the pictures: how good, how fast and how large each is.
+
+backbones + sample -> a logistic regression on the features of each, judged by cross-validation.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data import images
+from pipeline.data.images import Fit, Pixels
+from pipeline.intake import sources
+from pipeline.intake.sources import SourceConfig
+from pipeline.intake.survey import Survey
+from pipeline.networks.backbones import Backbone
+
+if TYPE_CHECKING:
+    import keras
+
+SAMPLE = 1_000
+_BATCH = 32
+_TIMED = 64
+
+
+@dataclass(frozen=True)
+class Tried:
+    """How a backbone does on a sample.
+
+    Attributes:
+        name: As it was asked for.
+        accuracy: (F,) of each fold that was left out.
+        ms_a_picture: Milliseconds of a forward pass.
+        megabytes: Of the weights.
+        pictures: How many the sample has.
+    """
+
+    name: str
+    accuracy: NDArray[np.float64]
+    ms_a_picture: float
+    megabytes: float
+    pictures: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name:24} accuracy {self.accuracy.mean():.3f} "
+            f"({self.accuracy.min():.3f} to {self.accuracy.max():.3f})  "
+            f"{self.ms_a_picture:.1f} ms a picture  {self.megabytes:.0f} MB"
+        )
+
+
+def sample(
+    source: SourceConfig, survey: Survey, size_px: int, most: int = SAMPLE
+) -> tuple[Pixels, NDArray[np.int64]]:
+    """Training pictures, evenly spread over the classes: (M, size, size, 3) and their labels.
+
+    Args:
+        source: Section `data`.
+        survey: What is in it.
+        size_px: Side of the square.
+        most: How many pictures at most.
+    """
+    own: dict[str, list[str]] = {name: [] for name in survey.classes}
+    for row in survey.rows:
+        if row.verdict == "ok" and row.split == "train":
+            own[row.label].append(row.path)
+    share = max(2, most // len(own))
+    wanted = {
+        path: place
+        for place, (_, paths) in enumerate(own.items())
+        for path in paths[:: max(1, -(-len(paths) // share))]
+    }
+    decoded, labels = [], []
+    for picture in sources.pictures(source):
+        if picture.path in wanted:
+            decoded.append(images.decode(picture.read(), size_px, Fit.crop)[0])
+            labels.append(wanted[picture.path])
+    return np.stack(decoded), np.array(labels, dtype=np.int64)
+
+
+def milliseconds(model: keras.Model, pictures: Pixels) -> float:
+    """Of a forward pass of one picture, in batches."""
+    from pipeline.networks.forward import Forward
+
+    forward = Forward(model, _BATCH)
+    few = np.resize(pictures, (_TIMED, *pictures.shape[1:]))
+    forward(few[:_BATCH])  # traces it
+    started = time.perf_counter()
+    forward.all(few)
+    return (time.perf_counter() - started) / len(few) * 1000
+
+
+def attempt(
+    name: str,
+    backbone: Backbone,
+    pictures: Pixels,
+    labels: NDArray[np.int64],
+    *,
+    seed: int,
+    threads: int,
+) -> Tried:
+    """Judge a backbone.
+
+    Args:
+        name: As it was asked for.
+        backbone: The network with its weights.
+        pictures: (M, size, size, 3).
+        labels: (M,) class indices; at least two pictures of each class.
+        seed: Of the folds.
+        threads: Of the linear algebra.
+    """
+    from pipeline.networks.forward import Forward
+    from pipeline.training import logistic
+
+    features = Forward(backbone.model, _BATCH).all(pictures, None, f"features of {name}")
+    accuracy = logistic.left_out(features, labels, seed=seed, threads=threads)
+    speed = milliseconds(backbone.model, pictures)
+    size = 4 * backbone.model.count_params() / 1e6
+    return Tried(name, accuracy, speed, size, len(labels))
+
+
+def best(tried: Iterable[Tried]) -> Tried:
+    """The most accurate; the faster of two that are equal."""
+    return min(tried, key=lambda one: (-one.accuracy.mean(), one.ms_a_picture))
+
+
+def is_file(name: str) -> bool:
+    """Whether a backbone is named by a model file."""
+    return Path(name).suffix.lower() in (".keras", ".h5", ".hdf5")

@@ -1,0 +1,154 @@
+"""Every value that params.yaml needs for these pictures and this network, and what to expect.
+
+source + backbone -> sections of settings with reasons, minutes, disk.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pipeline.features import augmentation
+from pipeline.finetuning import recipe
+from pipeline.finetuning.settings import Config as Finetune
+from pipeline.setup.source import Looked
+
+if TYPE_CHECKING:
+    import keras
+
+_START_S = 8.0
+"""Of a stage: Python, TensorFlow, MLflow."""
+_DRAW_S = 6.0
+"""Of evaluate's plots and intervals."""
+_STAGES = 5
+_BACKWARD = 3.0
+"""A training step in forward passes."""
+
+
+@dataclass
+class Section:
+    """A section of params.yaml.
+
+    Attributes:
+        values: Setting -> value.
+        reasons: Setting -> why.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def put(self, name: str, value: Any, reason: str = "") -> None:
+        """Add a setting."""
+        self.values[name] = value
+        if reason:
+            self.reasons[name] = reason
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `init` writes and says.
+
+    Attributes:
+        sections: Name -> section, in order; "" has the settings that belong to none.
+        seconds: That `dvc repro` will take on this machine.
+        megabytes: Of disk that it will fill, the DVC cache included.
+    """
+
+    sections: dict[str, Section]
+    seconds: float
+    megabytes: float
+
+
+def plan(
+    looked: Looked,
+    backbone: dict[str, str],
+    why_backbone: str,
+    model: keras.Model,
+    size: tuple[int, str],
+    *,
+    seed: int,
+    threads: int,
+    ms_a_picture: float,
+    mirrored: tuple[bool, str],
+) -> Plan:
+    """Derive all values.
+
+    Args:
+        looked: The source.
+        backbone: Section `backbone`.
+        why_backbone: Why this network.
+        model: The network at that size.
+        size: Side of the pictures in px, and why.
+        seed: Of the splits and everything else.
+        threads: Of TensorFlow.
+        ms_a_picture: Of a forward pass here.
+        mirrored: Whether mirrored pictures are as good as others, and why.
+    """
+    train = looked.survey.count("train")
+    shared = Section()
+    shared.put("seed", seed)
+    shared.put("threads", threads, "cores of this machine; other numbers give other last bits")
+    augment = Section()
+    augment.put("use", "flip_crop" if mirrored[0] else "auto", mirrored[1])
+    layers = augmentation.Config(layers=["any"])
+    views = layers.derive(train)[1]["augment.views"]
+    augment.put("views", views.value, views.reason)
+    prepare = Section()
+    prepare.put("image_size", *size)
+    if not looked.survey.given:
+        prepare.put("train_fraction", 0.7, "val has 0.15 and test the rest")
+    chosen, derived = recipe.derive(Finetune(), train, model)
+    finetune = Section()
+    for name, one in derived.items():
+        finetune.put(name.partition(".")[2], one.value, one.reason)
+    sections = {
+        "": shared,
+        "data": Section(looked.settings, looked.reasons),
+        "backbone": Section(dict(backbone), {"use": why_backbone}),
+        "head": Section({"use": "logistic"}, {"use": "in seconds, the start of fine-tuning"}),
+        "augment": augment,
+        "prepare": prepare,
+        "finetune": finetune,
+        "evaluate": Section({"split": "test"}),
+        "sweep": Section({"n_trials": 20}, {"n_trials": "of make sweep"}),
+    }
+    work = _work(looked, model, chosen, int(views.value), size[0])
+    return Plan(
+        sections,
+        work.passes * ms_a_picture / 1000 + _STAGES * _START_S + _DRAW_S,
+        work.megabytes,
+    )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Forward passes of the whole network, and megabytes on disk."""
+
+    passes: float
+    megabytes: float
+
+
+def _work(
+    looked: Looked, model: keras.Model, finetune: Finetune, views: int, size_px: int
+) -> _Work:
+    from pipeline.features import cuts
+
+    at = cuts.resolve(model, finetune.cut, finetune.batch_norm == "train").at
+    (point,) = [one for one in cuts.describe(model) if one.name == at]
+    train, val, test = (looked.survey.count(split) for split in ("train", "val", "test"))
+    every, shown = train + val + test, train * views
+    above = 1 - point.flops_below
+    passes = (
+        every
+        + (shown - train)
+        + (shown + val) * point.flops_below
+        + finetune.epochs * above * (_BACKWARD * train + val)
+        + test
+    )
+    width = 4 * math.prod(model.output_shape[1:])
+    pixels, features = 3 * every * size_px**2, width * (every + shown - train)
+    parameters = 4 * model.count_params()
+    # Outputs are kept twice, once by DVC; activations once.
+    kept = 2 * (pixels + features + parameters) + features + (shown + val) * point.bytes_a_picture
+    return _Work(passes, kept / 1e6)
