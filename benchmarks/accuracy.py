@@ -1,91 +1,181 @@
 """Test accuracy and log loss of ways to train on one's own pictures, over seeds.
 
-python -m benchmarks.accuracy [SEEDS]
+python -m benchmarks.accuracy [SEEDS [BACKBONE [few]]]
 
-MobileNetV2 1.0 with its ImageNet weights on the data sets in ../shared/data. Each seed draws
+On the data sets in ../shared/data, each as `init` sets it up, nothing edited. Each seed draws
 other pictures for validation (and test, where the source gives no split), and trains anew:
 
-- head only: the pipeline's train_head;
-- constant rate: fine-tuning at a constant 1e-5 from block_13_expand, stopped by patience and not
-  calibrated, which was the recipe of version 0.1 but for the score;
-- the pipeline: fine-tuning as it comes, from block_6_expand.
+- logistic: a logistic regression on the features, the head that `init` chooses;
+- head only: the linear head, trained step by step;
+- version 0.1: fine-tuning at a constant 1e-5 from the last blocks, stopped by patience;
+- Keras guide: plain `fit` with flips and rotations, 12 epochs of the head at 1e-3, then 12 of all
+  layers at 1e-5 (benchmarks/keras_guide.py);
+- the pipeline: what `init` wrote.
+
+With `few`, sign_digits with 10, 20 and 50 training pictures a class: logistic and the pipeline.
+
+BACKBONE is mobilenet_v2, whose weights are looked for in $KERAS_HOME, or a .keras file. Seconds
+are from prepared pictures to the model, processes' starts included. Log losses are those at the
+temperature that fits the validation split best.
 """
 
 import json
 import sys
 import tarfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks import side_by_side, workshop
 
-SETS = {"hymenoptera": 224, "sign_digits": 96, "cifar10_small": 96}
-"""Data set -> side of its pictures in px."""
+SETS = ("hymenoptera", "sign_digits", "cifar10_small")
+LINEAR = (
+    *("head.use=linear", "augment.use=none", "augment.layers=[]"),
+    *("train_head.learning_rate=1e-3", "train_head.epochs=100", "train_head.patience=10"),
+)
 CONSTANT = (
-    *("finetune.cut=block_13_expand", "finetune.learning_rate=1e-5", "finetune.schedule=constant"),
+    *LINEAR,
+    *("finetune.learning_rate=1e-5", "finetune.schedule=constant", "finetune.cut={cut}"),
     *("finetune.warmup=0", "finetune.clip_norm=null", "finetune.weight_decay=0"),
     *("finetune.label_smoothing=0", "finetune.lowest_rate=1", "finetune.interpolate=false"),
     *("finetune.epochs=20", "finetune.patience=5", "finetune.calibrate=false"),
 )
-RECIPES = {"constant rate": CONSTANT, "the pipeline": ("finetune.cut=block_6_expand",)}
-PARAMS = """seed: 0
-data: {{use: folder, path: {data}}}
-backbone: {{use: mobilenet_v2, path: "{weights}", weights: "${{.path}}"}}
-tracking: {{enabled: false}}
-prepare: {{image_size: {size}}}
-finetune: {{cut: none}}
-"""
+LAST_BLOCKS = {"mobilenet_v2": "block_13_expand"}
+"""Where version 0.1 cut; for other networks, their last three blocks."""
+FEW = (10, 20, 50)
 
 
-def measure(folder: Path, seed: int) -> dict[str, dict[str, float]]:
-    """Accuracy, log loss and seconds by recipe; those of the shared stages are not counted."""
+@dataclass(frozen=True)
+class Outcome:
+    """A model on the test split: its probabilities, at the temperature that suits it."""
 
-    def stage(name: str, *words: str) -> float:
+    right: dict[str, bool]
+    log_loss: float
+    seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the test pictures."""
+        return float(np.mean(list(self.right.values())))
+
+
+class Project:
+    """A copy of the project with one data set, its stages run one by one."""
+
+    def __init__(self, folder: Path, seed: int, words: tuple[str, ...] = ()) -> None:
+        self.folder, self._seed, self._words = folder, seed, words
+        self._stage("prepare")
+
+    def _stage(self, name: str, *words: str) -> float:
         started = time.perf_counter()
-        command = [sys.executable, "-m", "pipeline", name, f"seed={seed}", *words]
-        workshop.run(folder, *command)
+        command = [sys.executable, "-m", "pipeline", name, f"seed={self._seed}", *self._words]
+        workshop.run(self.folder, *command, "tracking.enabled=false", *words)
         return time.perf_counter() - started
 
-    for name in ("prepare", "extract_features"):
-        stage(name)
-    head = stage("train_head")
-    found: dict[str, dict[str, float]] = {}
-    for recipe, words in RECIPES.items():
-        seconds = stage("finetune", *words)
-        stage("evaluate")
-        told = json.loads((folder / "outputs" / "evaluate" / "metrics.json").read_text())
-        found["head only"] = {**told["head_only"], "seconds": head}
-        found[recipe] = {**told["fine_tuned"], "seconds": seconds}
-    return found
+    def tuned(self, *words: str) -> tuple[Outcome, Outcome]:
+        """The head alone and the fine-tuned model of a recipe."""
+        extracted = self._stage("extract_features", *words)
+        head = extracted + self._stage("train_head", *words)
+        whole = head + self._stage("finetune", *words)
+        return self._judged("head", head), self._judged("model", whole)
+
+    def guide(self) -> Outcome:
+        """The model of the Keras guide."""
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "benchmarks.keras_guide", str(self._seed)]
+        workshop.run(self.folder, *command)
+        return self._judged("guide", time.perf_counter() - started)
+
+    def _judged(self, which: str, seconds: float) -> Outcome:
+        workshop.run(self.folder, sys.executable, "-m", "benchmarks.predictions", which)
+        found = json.loads((self.folder / "judged.json").read_text())
+        return Outcome(found["right"], found["log_loss"], seconds)
 
 
-def main(seeds: int) -> None:
+def measure(folder: Path, seed: int, cut: str) -> dict[str, Outcome]:
+    """All recipes on one draw of the data."""
+    project = Project(folder, seed)
+    logistic, pipeline = project.tuned()
+    linear, constant = project.tuned(*(word.format(cut=cut) for word in CONSTANT))
+    guide = project.guide()
+    return {
+        "logistic": logistic,
+        "head only": linear,
+        "version 0.1": constant,
+        "Keras guide": guide,
+        "the pipeline": pipeline,
+    }
+
+
+def few(folder: Path, seed: int, count: int) -> dict[str, Outcome]:
+    """The pipeline and the floor with `count` training pictures a class."""
+    shares = (f"prepare.train_per_class={count}", f"prepare.val_per_class={max(5, count // 4)}")
+    automatic = ("finetune.epochs=auto", "augment.views=auto")
+    logistic, pipeline = Project(folder, seed, (*shares, *automatic)).tuned()
+    return {"logistic": logistic, "the pipeline": pipeline}
+
+
+def gain(ours: list[Outcome], other: list[Outcome]) -> str:
+    """Difference of accuracy in points with its paired bootstrap interval over pictures."""
+    by_picture: dict[str, list[float]] = {}
+    for one, two in zip(ours, other, strict=True):
+        for path, right in one.right.items():
+            by_picture.setdefault(path, []).append(float(right) - float(two.right[path]))
+    differences = np.array([np.mean(values) for values in by_picture.values()])
+    drawn = np.random.default_rng(0).integers(len(differences), size=(2000, len(differences)))
+    low, high = np.percentile(100 * differences[drawn].mean(axis=1), [2.5, 97.5])
+    return f"{100 * differences.mean():+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def rows(name: str, results: list[dict[str, Outcome]]) -> list[str]:
+    """Lines of the table: medians and ranges over seeds, and the pipeline's gain."""
+    lines = []
+    ours = [result["the pipeline"] for result in results]
+    for recipe in results[0]:
+        own = [result[recipe] for result in results]
+        cells = [
+            side_by_side.middle([one.accuracy for one in own], ".3f"),
+            side_by_side.middle([one.log_loss for one in own], ".3f"),
+            side_by_side.middle([one.seconds for one in own], ".0f"),
+            "" if recipe == "the pipeline" else gain(ours, own),
+        ]
+        lines.append(f"| {name} | {recipe} | {' | '.join(cells)} |")
+        print(lines[-1], file=sys.stderr, flush=True)
+    return lines
+
+
+def project_of(folder: Path, name: str, backbone: str) -> None:
+    """Let `init` set a data set up, nothing edited."""
+    with tarfile.open(workshop.SHARED / "data" / f"{name}.tar") as archive:
+        archive.extractall(folder / "pictures", filter="data")
+    command = [sys.executable, "-m", "pipeline", "init", f"pictures/{name}", "--force"]
+    print(workshop.run(folder, *command, "--backbone", backbone), file=sys.stderr, flush=True)
+
+
+def main(seeds: int, backbone: str, with_few: bool) -> None:
+    title = f"Accuracy, {Path(backbone).stem}" + (", few pictures" if with_few else "")
     lines = [
-        f"`python -m benchmarks.accuracy {seeds}`: medians (ranges) over {seeds} seeds; seconds",
-        "are those of the stage, its start included.",
+        f"Medians (ranges) over {seeds} seeds; the gain is the pipeline's, in points of accuracy,",
+        "with its paired 95 % interval over pictures.",
         "",
-        "| data | trained | test accuracy | log loss | seconds |",
-        "|---|---|---|---|---|",
+        "| data | trained | test accuracy | log loss | seconds | gain of the pipeline |",
+        "|---|---|---|---|---|---|",
     ]
-    for name, size in SETS.items():
+    for name in ("sign_digits",) if with_few else SETS:
         with workshop.copy() as folder:
-            with tarfile.open(workshop.SHARED / "data" / f"{name}.tar") as archive:
-                archive.extractall(folder / "pictures", filter="data")
-            weights = workshop.SHARED / workshop.WEIGHTS
-            text = PARAMS.format(data=f"pictures/{name}", weights=weights, size=size)
-            (folder / "params.yaml").write_text(text)
-            results = [measure(folder, seed) for seed in range(seeds)]
-        for recipe in results[0]:
-            own = [result[recipe] for result in results]
-            cells = [
-                side_by_side.middle(values, f".{digits}f")
-                for key, digits in (("accuracy", 3), ("log_loss", 3), ("seconds", 0))
-                for values in [[one[key] for one in own]]
-            ]
-            lines.append(f"| {name} | {recipe} | {' | '.join(cells)} |")
-            print(lines[-1], file=sys.stderr, flush=True)
-    side_by_side.write("Accuracy", "\n".join(lines))
+            project_of(folder, name, backbone)
+            if with_few:
+                for count in FEW:
+                    found = [few(folder, seed, count) for seed in range(seeds)]
+                    lines += rows(f"{name}, {count} a class", found)
+            else:
+                cut = LAST_BLOCKS.get(backbone, "{blocks: 3}")
+                lines += rows(name, [measure(folder, seed, cut) for seed in range(seeds)])
+    side_by_side.write(title, "\n".join(lines))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    asked = [*sys.argv[1:], *("3", "mobilenet_v2")[len(sys.argv) - 1 :]]
+    main(int(asked[0]), asked[1], "few" in asked)

@@ -61,11 +61,14 @@ def run(name: str, words: Sequence[str]) -> int:
 def run_stage(stage: str, composed: Config) -> None:
     """Run one stage: locked, tracked, its output put in place at the very end."""
     from pipeline.networks import runtime
+    from pipeline.setup import checks
     from pipeline.tracking import runs
 
     out = ROOT / stage
     with outputs.locked(out), runs.stage_run(stage, composed) as tracked:
-        if stage != STAGES[0]:  # which needs no TensorFlow
+        if stage == STAGES[0]:  # which needs no TensorFlow
+            checks.insist(composed)
+        else:
             runtime.configure(composed.seed, composed.threads)
         with outputs.replacing(out) as aside:
             given = {

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.commands import ports
 from pipeline.data.images import Pixels
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
@@ -22,6 +21,7 @@ from pipeline.intake import sources
 from pipeline.release import registry
 from pipeline.serving.http_guard import LIMITS
 from pipeline.settings import setting
+from pipeline.setup import ports
 from pipeline.storage.outputs import ROOT
 
 if TYPE_CHECKING:

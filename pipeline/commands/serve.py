@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.commands import ports
 from pipeline.release import registry
 from pipeline.serving.http_guard import LIMITS
 from pipeline.settings import setting
+from pipeline.setup import ports
 from pipeline.tracking import store
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from pipeline.commands import ports
+from pipeline.setup import ports
 from pipeline.tracking import store
 
 if TYPE_CHECKING:

@@ -119,6 +119,17 @@ def address(config: Config) -> str:
     return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or _own_store()
 
 
+def shown(config: Config) -> str:
+    """The store's address, for people: without a password."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(address(config)).render_as_string(hide_password=True)
+    except ArgumentError:  # a folder, or the address of something else
+        return address(config).rpartition("@")[2]
+
+
 def _own_store() -> str:
     return f"sqlite:///{_database()}"
 

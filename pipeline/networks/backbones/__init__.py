@@ -37,6 +37,10 @@ class BackboneConfig:
         """The settings that shape the network, without where its files are."""
         return {k: v for k, v in asdict(self).items() if k not in ("use", "path")}
 
+    def file(self) -> tuple[str, Path] | None:
+        """The setting that names a file without which there is no network, and the file."""
+        return None
+
 
 @dataclass(frozen=True)
 class Backbone:

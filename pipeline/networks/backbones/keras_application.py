@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import warnings
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,11 @@ class Config(BackboneConfig):
     options: dict[str, Any] = setting(
         {}, "Further arguments of the network, such as {alpha: 0.35}."
     )
+
+    def file(self) -> tuple[str, Path] | None:
+        """The weights, unless Keras finds or downloads them."""
+        own = self.weights not in (None, "imagenet")
+        return ("backbone.weights", Path(str(self.weights))) if own else None
 
 
 def build(config: Config, image_size: int) -> Backbone:

@@ -39,6 +39,10 @@ class Config(BackboneConfig):
         "files that you trust.",
     )
 
+    def file(self) -> tuple[str, Path]:
+        """The model."""
+        return "backbone.path", Path(self.path)
+
     def shaping(self) -> dict[str, Any]:
         """The file's content shapes the network, too."""
         return {**super().shaping(), "model_sha256": file_sha256(Path(self.path))}

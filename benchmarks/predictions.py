@@ -1,0 +1,46 @@
+"""Which test pictures a model gets right, and its log loss at the best temperature for validation.
+
+python -m benchmarks.predictions head|model|guide: outputs -> judged.json.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from pipeline.data.manifest import Manifest
+from pipeline.networks import model_file, runtime
+from pipeline.networks.forward import Forward
+from pipeline.training import calibration
+
+OUTPUTS = Path("outputs")
+GUIDE = Path("guide.npy")
+"""(N, K) of all pictures, as benchmarks.keras_guide leaves them."""
+
+
+def main(which: str) -> None:
+    runtime.configure(0, 2)
+    data = Manifest(OUTPUTS / "prepare")
+    if which == "head":
+        head = keras.saving.load_model(OUTPUTS / "train_head/head.keras", compile=False)
+        features = np.load(OUTPUTS / "extract_features/features.npy")
+        probabilities = Forward(head, 32).all(features)
+    elif which == "model":
+        model, card = model_file.load(OUTPUTS / "finetune/model.keras")
+        probabilities = Forward(model, card.batch_size).all(data.images)
+    else:
+        probabilities = np.load(GUIDE)
+    val, test = data.indices("val"), data.indices("test")
+    temperature = calibration.temperature(data.labels[val], probabilities[val])
+    right = probabilities[test].argmax(axis=1) == data.labels[test]
+    found = {
+        "right": {data.rows[row].path: bool(one) for row, one in zip(test, right, strict=True)},
+        "log_loss": calibration.log_loss(data.labels[test], probabilities[test], temperature),
+    }
+    Path("judged.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,43 @@
+"""Check what a run needs: packages, weights, pictures, disk, memory, git, DVC, tracking, ports.
+
+A line each: ok, warning or error, with the remedy. The exit code is 1 if there is an error.
+`dvc repro` looks at pictures, weights and disk before anything else.
+
+    python -m pipeline doctor
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from pipeline.errors import InputError
+from pipeline.setup import checks
+from pipeline.setup.checks import Check, Level
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+SECTIONS: tuple[str, ...] = ()
+
+
+def run(overrides: list[str], compose: Callable[[list[str]], Config]) -> int:
+    """Print every check as it is made; returns 1 if one is an error."""
+    failed = 0
+    for check in _every(overrides, compose):
+        print(f"{check.level:8} {check.name:14} {check.text}", flush=True)
+        failed += check.level == Level.error
+    if failed:
+        print(f"{failed} to mend before dvc repro can do its work")
+    return int(failed > 0)
+
+
+def _every(overrides: list[str], compose: Callable[[list[str]], Config]) -> Iterator[Check]:
+    yield checks.tensorflow()
+    try:
+        config = compose(overrides)
+    except InputError as error:
+        yield Check("params.yaml", Level.error, f"{error}; or write another: init PICTURES")
+        return
+    yield Check("params.yaml", Level.ok, "every setting is known and in its range")
+    yield from checks.every(config)

@@ -1,0 +1,242 @@
+"""What a run needs: packages, weights, disk, memory, git, DVC, tracking store, ports, pictures.
+
+config -> checks, each ok, a warning or an error with its remedy. Imports TensorFlow only where
+it is asked about.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from pipeline.errors import InputError
+from pipeline.intake import sources
+from pipeline.settings import is_auto
+from pipeline.setup import ports
+from pipeline.storage import workspace
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.networks.backbones import BackboneConfig
+
+_MEMORY_GB = 2.0
+"""TensorFlow, MLflow and a network of medium size."""
+_SPARE_GB = 1.0
+_USUAL_PX = 224
+
+
+class Level(StrEnum):
+    """How a check came out."""
+
+    ok = "ok"
+    warning = "warning"
+    error = "error"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that a run needs.
+
+    Attributes:
+        name: Of the thing.
+        level: Whether it is there.
+        text: What was found and, where it is not well, what to do.
+    """
+
+    name: str
+    level: Level
+    text: str
+
+
+def cheap(config: Config) -> Iterator[Check]:
+    """What takes no time to see: pictures, weights, disk."""
+    yield _pictures(config)
+    yield weights(config.backbone)
+    yield _disk(config)
+
+
+def insist(config: Config) -> None:
+    """Stop before any work if a run cannot end well; warnings go to stderr.
+
+    Raises:
+        InputError: A cheap check is an error.
+    """
+    for check in cheap(config):
+        if check.level == Level.error:
+            raise InputError(f"{check.name}: {check.text}")
+        if check.level == Level.warning:
+            print(f"{check.level}: {check.name}: {check.text}", file=sys.stderr)
+
+
+def every(config: Config) -> Iterator[Check]:
+    """All checks of a project whose config is sound."""
+    yield from cheap(config)
+    yield _memory()
+    yield _git()
+    yield from _dvc()
+    yield _tracking(config)
+    yield from _ports(config)
+
+
+def tensorflow() -> Check:
+    """TensorFlow and its devices."""
+    from pipeline.networks import runtime
+
+    try:
+        with runtime.quiet():
+            import tensorflow as tf
+    except ImportError as error:
+        return Check("tensorflow", Level.error, f"cannot be imported: {error}; run make repro")
+    devices = [device.device_type for device in tf.config.list_physical_devices()]
+    gpus = devices.count("GPU")
+    shown = f"{gpus} GPU" if gpus else "no GPU, so it computes on the processor"
+    python = ".".join(map(str, sys.version_info[:3]))
+    return Check("tensorflow", Level.ok, f"{tf.version.VERSION} on Python {python}; {shown}")
+
+
+def weights(backbone: BackboneConfig) -> Check:
+    """Whether the backbone's weights are there, and where they are looked for."""
+    if named := backbone.file():
+        setting, path = named
+        if path.is_file():
+            return Check("weights", Level.ok, f"{path}, {path.stat().st_size / 1e6:.0f} MB")
+        return Check("weights", Level.error, f"{path} is no file: set {setting} to the file")
+    if getattr(backbone, "weights", None) != "imagenet":
+        return Check("weights", Level.ok, f"{backbone.use} needs no file of yours")
+    folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
+    name = getattr(backbone, "name", backbone.use)
+    wanted = _letters(name)
+    for path in sorted(folder.glob("*.h5")):
+        if _letters(path.name).startswith(wanted) and re.search(r"no_?top", path.name):
+            return Check("weights", Level.ok, f"of {name}, in {folder}")
+    return Check(
+        "weights",
+        Level.warning,
+        f"of {name} are not in {folder}: the first run downloads them, or put the file "
+        "there, or set backbone.weights to its path",
+    )
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _pictures(config: Config) -> Check:
+    path = Path(config.data.path)
+    if not path.exists():
+        return Check(
+            "pictures", Level.error, f"data.path={path} does not exist: set it to your pictures"
+        )
+    return Check("pictures", Level.ok, f"{config.data.use}, {path}")
+
+
+def _disk(config: Config) -> Check:
+    free = shutil.disk_usage(workspace.root()).free / 1e9
+    need = _needed_gb(config)
+    shown = f"{free:.1f} GB free, about {need:.1f} GB needed"
+    if free < need:
+        return Check(
+            "disk",
+            Level.error,
+            f"{shown}: free some, lower prepare.image_size, or move the project",
+        )
+    if free < need + _SPARE_GB:
+        return Check("disk", Level.warning, f"{shown}: free some before it runs out")
+    return Check("disk", Level.ok, shown)
+
+
+def _needed_gb(config: Config) -> float:
+    """Of decoded pictures, in the outputs and in DVC's cache; activations have their own limit."""
+    side = _USUAL_PX if is_auto(config.prepare.image_size) else config.prepare.image_size
+    if config.data.kind not in ("folder", "csv"):  # what is in others is not known unopened
+        return 0.0
+    try:
+        pictures = sum(1 for _ in sources.pictures(config.data))
+    except InputError:
+        return 0.0  # prepare says what is wrong with them
+    return 2 * pictures * 3 * side**2 / 1e9
+
+
+def _memory() -> Check:
+    available = psutil.virtual_memory().available / 1e9
+    shown = f"{available:.1f} GB available"
+    if available < _MEMORY_GB:
+        return Check(
+            "memory", Level.warning, f"{shown}: a run takes about {_MEMORY_GB:.0f} GB; close others"
+        )
+    return Check("memory", Level.ok, shown)
+
+
+def _git() -> Check:
+    found = _told("git", "rev-parse", "--short", "HEAD")
+    if found is None:
+        return Check(
+            "git",
+            Level.warning,
+            "no commit here, so runs cannot name their code: git init, git add -A, git commit",
+        )
+    changed = len((_told("git", "status", "--porcelain") or "").splitlines())
+    dirty = f", {changed} files changed since, which runs keep as a patch" if changed else ""
+    return Check("git", Level.ok, f"at {found}{dirty}")
+
+
+def _dvc() -> Iterator[Check]:
+    if not Path(".dvc").is_dir():
+        yield Check("dvc", Level.error, "no .dvc here: dvc init (or dvc init --no-scm)")
+        return
+    remotes = _told(sys.executable, "-m", "dvc", "remote", "list") or ""
+    if remotes:
+        name = remotes.split()[0]
+        yield Check("dvc remote", Level.ok, f"{name}: dvc push shares outputs")
+    else:
+        yield Check(
+            "dvc remote",
+            Level.warning,
+            "none, so outputs are on this machine alone: dvc remote add -d NAME URL, then dvc push",
+        )
+    types = _told(sys.executable, "-m", "dvc", "config", "cache.type") or "reflink,copy"
+    yield Check("dvc links", Level.ok, f"cache.type={types}")
+
+
+def _tracking(config: Config) -> Check:
+    from pipeline.tracking import store
+
+    if not config.tracking.enabled:
+        return Check("tracking", Level.warning, "off: no run is logged (tracking.enabled=false)")
+    try:
+        store.connect(config.tracking)
+    except InputError as error:
+        return Check("tracking", Level.error, str(error))
+    return Check("tracking", Level.ok, store.shown(config.tracking))
+
+
+def _ports(config: Config) -> Iterator[Check]:
+    for host, number, name in (
+        ("127.0.0.1", config.tracking.port, "tracking.port"),
+        (config.serve.host, config.serve.port, "serve.port"),
+    ):
+        try:
+            ports.check(host, number, name)
+        except InputError as error:
+            yield Check(name, Level.warning, str(error))
+        else:
+            yield Check(name, Level.ok, f"{number} is free")
+
+
+def _told(*command: str) -> str | None:
+    """What a program prints; None if it fails or is not there."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,149 @@
+"""Experiments as the tracking store knows them: settings, metrics and what evaluate wrote.
+
+store -> `Experiment`s. The parents of runs that came to their end.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError
+from pipeline.storage.outputs import STAGES
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_EVALUATE = f"run.{STAGES[-1]}"
+_FEWEST_LETTERS = 4
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What evaluate wrote of the fine-tuned model.
+
+    Attributes:
+        intervals: Metric -> value, low, high.
+        paths: Of the pictures it was judged on.
+        labels: (N,) indices of `classes`.
+        probabilities: (N, K).
+    """
+
+    intervals: dict[str, dict[str, float]]
+    paths: tuple[str, ...]
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A state of the pipeline that was evaluated.
+
+    Attributes:
+        run_id: Of its parent.
+        name: Of its parent.
+        settings: Full name -> value, as text.
+        metrics: Of its parent.
+    """
+
+    run_id: str
+    name: str
+    settings: dict[str, str]
+    metrics: dict[str, float]
+    _client: MlflowClient = field(repr=False)
+    _evaluated: str = field(repr=False)
+
+    @cached_property
+    def judged(self) -> Judged:
+        """What evaluate wrote, read once."""
+        with TemporaryDirectory() as scratch:
+            files = [
+                Path(self._client.download_artifacts(self._evaluated, name, scratch))
+                for name in ("intervals.json", "predictions.csv")
+            ]
+            intervals = json.loads(files[0].read_text(encoding="utf-8"))["fine_tuned"]
+            with files[1].open(newline="", encoding="utf-8") as file:
+                header, *lines = list(csv.reader(file))
+        classes = header[3:]
+        return Judged(
+            intervals,
+            tuple(line[0] for line in lines),
+            np.array([classes.index(line[1]) for line in lines], dtype=np.int64),
+            np.array([line[3:] for line in lines], dtype=np.float32),
+        )
+
+    def same_pictures(self, other: Experiment) -> bool:
+        """Whether both were judged on the same pictures."""
+        mine, theirs = self.judged, other.judged
+        return mine.paths == theirs.paths and bool((mine.labels == theirs.labels).all())
+
+
+def evaluated(client: MlflowClient, experiment: str, asked: Sequence[str]) -> list[Experiment]:
+    """Experiments that were evaluated, the newest first.
+
+    Args:
+        client: Of the tracking store.
+        experiment: Id of the MLflow experiment.
+        asked: Names, DVC's names or ids (or their first letters) of parents; all if empty.
+
+    Raises:
+        InputError: Nothing, or more than one thing, goes by a name.
+    """
+    parents = [run for run in _parents(client, experiment) if _EVALUATE in run.data.tags]
+    if asked:
+        parents = [_named(parents, name) for name in asked]
+    return [_experiment(client, run) for run in parents]
+
+
+def _parents(client: MlflowClient, experiment: str) -> list[Run]:
+    found: list[Run] = []
+    token: str | None = None
+    while True:
+        page: Any = client.search_runs(
+            [experiment],
+            "tags.`pipeline.state` LIKE '%' AND attributes.status = 'FINISHED'",
+            order_by=["attributes.start_time DESC"],
+            page_token=token,
+        )
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _named(parents: list[Run], name: str) -> Run:
+    def goes_by(run: Run) -> bool:
+        begins = len(name) >= _FEWEST_LETTERS and run.info.run_id.startswith(name)
+        return begins or name in (run.info.run_name, run.data.tags.get("dvc.exp_name"))
+
+    found = [run for run in parents if goes_by(run)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        ids = ", ".join(run.info.run_id[:8] for run in found[:5])
+        raise InputError(f"{name} names {len(found)} experiments: give an id, such as {ids}")
+    known = ", ".join(f"{run.info.run_name} ({run.info.run_id[:8]})" for run in parents[:5])
+    raise InputError(
+        f"no evaluated experiment is called {name}: there are {known or 'none; run dvc repro'}"
+    )
+
+
+def _experiment(client: MlflowClient, run: Run) -> Experiment:
+    return Experiment(
+        run.info.run_id,
+        run.info.run_name,
+        dict(run.data.params),
+        dict(run.data.metrics),
+        client,
+        run.data.tags[_EVALUATE],
+    )
