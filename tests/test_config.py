@@ -40,10 +40,11 @@ def test_numbers_are_read_as_dvc_reads_them(params: Path) -> None:
 MISTAKES = [
     ("prepare.image_siz=3", "prepare.image_siz is no setting", "did you mean prepare.image_size?"),
     (
-        "prepare.image_size=big",
-        "prepare.image_size: Value 'big'",
+        "extract_features.batch_size=big",
+        "extract_features.batch_size: Value 'big'",
         "could not be converted to Integer",
     ),
+    ("prepare.image_size=big", "prepare.image_size must be a number or auto", "got 'big'"),
     ("prepare.on_bad_image=x", "prepare.on_bad_image", "must be one of quarantine, error, got 'x'"),
     ("prepare=3", "prepare is a section", "got 3"),
     ("foo=1", "foo is no setting", "the config has seed, threads"),
@@ -72,7 +73,7 @@ def test_a_mistake_on_the_command_line(word: str, rule: str, remedy: str) -> Non
     ("before", "after", "told"),
     [
         ("image_size: 8", "image_siz: 8", "prepare.image_siz is no setting"),
-        ("image_size: 8", "image_size: big", "prepare.image_size: Value 'big'"),
+        ("batch_size: 32", "batch_size: big", "extract_features.batch_size: Value 'big'"),
         ("seed: 0", "sed: 0", "sed is no setting: the config has seed"),
         ("seed: 0", "seed: [", "params.yaml must be YAML"),
         ("use: digits", "use: nope", "data.use must be one of archive"),

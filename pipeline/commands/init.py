@@ -19,12 +19,13 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pipeline.errors import InputError
-from pipeline.intake import sizing, sources, survey
+from pipeline.intake import sizing, survey
 from pipeline.setup import candidates, params_file, planning
 from pipeline.setup import source as sources_of_all_kinds
 from pipeline.setup.candidates import Tried
 from pipeline.setup.planning import Plan, Section
 from pipeline.setup.source import Looked
+from pipeline.storage.derived import Derived
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -80,17 +81,15 @@ def _planned(
     from pipeline.setup import mirror
 
     runtime.configure(_SEED, threads)
-    side = sizing.derive(sources.pictures(looked.config))
-    names = options.tried.split(",") if options.tried else [options.backbone]
-    built, failed = _built([name.strip() for name in names], int(side.value), looked, compose)
-    reason = "as asked for" if options.backbone != _DEFAULT else "small, fast and known"
-    name = next(iter(built))
+    asked = options.tried.split(",") if options.tried else [options.backbone]
+    networks, failed = _networks([name.strip() for name in asked], looked, compose)
+    name = next(iter(networks))
+    reason = "small, fast and known" if name == _DEFAULT else "as asked for"
     if options.tried:
-        best = _compared(built, failed, looked, threads)
+        best = _compared(networks, failed, looked, threads)
         name, reason = best.name, f"the best of those tried, accuracy {best.accuracy.mean():.3f}"
-    backbone, size_px = built[name]
-    pictures, labels = candidates.sample(looked.config, looked.survey, size_px)
-    size = (size_px, side.reason if size_px == side.value else f"what {name} takes")
+    backbone, size = networks[name]
+    pictures, labels = candidates.sample(looked.config, looked.survey, int(size.value))
     return planning.plan(
         looked,
         _section(name),
@@ -104,42 +103,41 @@ def _planned(
     )
 
 
-def _built(
-    names: list[str], side_px: int, looked: Looked, compose: Callable[..., Config]
-) -> tuple[dict[str, tuple[Backbone, int]], dict[str, str]]:
-    """Name -> network and the side it takes; name -> why it cannot be had.
+def _networks(
+    names: list[str], looked: Looked, compose: Callable[..., Config]
+) -> tuple[dict[str, tuple[Backbone, Derived]], dict[str, str]]:
+    """Name -> network and side of its pictures in px; name -> why it cannot be had.
 
     Raises:
         InputError: None of them can be had.
     """
-    built, failed = {}, {}
+    found, failed = {}, {}
     for name in names:
         try:
-            built[name] = _network(name, side_px, looked, compose)
+            found[name] = _network(name, looked, compose)
         except InputError as error:
             failed[name] = str(error)
-    if not built:
+    if not found:
         raise InputError("; ".join(failed.values()))
-    return built, failed
+    return found, failed
 
 
-def _network(
-    name: str, side_px: int, looked: Looked, compose: Callable[..., Config]
-) -> tuple[Backbone, int]:
+def _network(name: str, looked: Looked, compose: Callable[..., Config]) -> tuple[Backbone, Derived]:
     from pipeline.networks import backbones
 
-    section = _section(name)
     few = {
         "data": Section(looked.settings),
-        "backbone": Section(dict(section)),
+        "backbone": Section(dict(_section(name))),
         "head": Section({"use": "logistic"}),
     }
     with TemporaryDirectory() as scratch:
         path = Path(scratch) / "params.yaml"
         path.write_text(params_file.text(few, "init"), encoding="utf-8")
         config = compose([], path).backbone
-    size_px = backbones.side(config) or side_px
-    return backbones.build(config, size_px, _SEED), size_px
+    shorter = [min(row.width, row.height) for row in looked.survey.kept]
+    least, most = backbones.sides(config) or (sizing.SMALLEST_PX, sizing.USUAL_PX)
+    size = sizing.fitting(shorter, least, most)
+    return backbones.build(config, int(size.value), _SEED), size
 
 
 def _section(name: str) -> dict[str, str]:
@@ -149,11 +147,14 @@ def _section(name: str) -> dict[str, str]:
 
 
 def _compared(
-    built: dict[str, tuple[Backbone, int]], failed: dict[str, str], looked: Looked, threads: int
+    networks: dict[str, tuple[Backbone, Derived]],
+    failed: dict[str, str],
+    looked: Looked,
+    threads: int,
 ) -> Tried:
     tried = []
-    for name, (backbone, size_px) in built.items():
-        pictures, labels = candidates.sample(looked.config, looked.survey, size_px)
+    for name, (backbone, size) in networks.items():
+        pictures, labels = candidates.sample(looked.config, looked.survey, int(size.value))
         tried.append(
             candidates.attempt(name, backbone, pictures, labels, seed=_SEED, threads=threads)
         )
@@ -170,7 +171,7 @@ def _conclusion(plan: Plan, looked: Looked) -> Iterator[str]:
     for name, section in plan.sections.items():
         for setting, reason in section.reasons.items():
             full = f"{name}.{setting}".removeprefix(".")
-            yield f"{full}={section.values[setting]}: {reason}"
+            yield f"{full}={params_file.written(section.values[setting])}: {reason}"
     minutes = plan.seconds / 60
     took = f"{minutes:.0f} minutes" if minutes >= 2 else f"{plan.seconds:.0f} seconds"
     yield f"dvc repro will take about {took} on this machine and {plan.megabytes:.0f} MB of disk"

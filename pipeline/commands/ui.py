@@ -27,9 +27,13 @@ def run(config: Config) -> None:
     port = config.tracking.port
     ports.check("127.0.0.1", port, "tracking.port")
     store.connect(config.tracking)
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {
+        **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # Not as an argument: a list of processes would show a password in it.
+        "MLFLOW_BACKEND_STORE_URI": store.address(config.tracking),
+    }
     print(f"MLflow UI: http://127.0.0.1:{port} (about 15 s to start; stop with Ctrl-C)", flush=True)
     command = [sys.executable, "-m", "mlflow", "server"]
-    command += ["--backend-store-uri", store.address(config.tracking)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     os.execve(sys.executable, command, environment)

@@ -4,7 +4,7 @@ pictures -> a side in px and the reason. Reads the headers of a sample.
 """
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pipeline.data import images
 from pipeline.intake.sources import Picture
@@ -19,12 +19,11 @@ _STEP_PX = 32  # by which networks halve and halve again
 _SAMPLE = 400
 
 
-def derive(pictures: Iterable[Picture], largest_px: int = USUAL_PX) -> Derived:
-    """Choose a side that keeps what the pictures show, and no more.
+def derive(pictures: Iterable[Picture]) -> Derived:
+    """Choose a side from the headers of a sample.
 
     Args:
         pictures: Of a source.
-        largest_px: The side that the backbone was trained at.
     """
     shorter = [
         min(found)
@@ -32,12 +31,27 @@ def derive(pictures: Iterable[Picture], largest_px: int = USUAL_PX) -> Derived:
         if isinstance(content := images.or_reason(picture.read), bytes)
         and not isinstance(found := _sides(content), str)
     ]
+    return fitting(shorter)
+
+
+def fitting(
+    shorter: Sequence[int], least_px: int = SMALLEST_PX, most_px: int = USUAL_PX
+) -> Derived:
+    """A side that keeps what the pictures show, and no more.
+
+    Args:
+        shorter: The shorter side of each picture in px.
+        least_px: The smallest side that the backbone works with.
+        most_px: The largest.
+    """
     if not shorter:
-        return Derived(largest_px, "no picture could be measured")
+        return Derived(most_px, "no picture could be measured")
     median = statistics.median(shorter)
-    fitting = -(-int(median) // _STEP_PX) * _STEP_PX
-    side = min(max(fitting, min(SMALLEST_PX, largest_px)), largest_px)
-    return Derived(side, f"the shorter side of the pictures has {median:g} px (median)")
+    rounded = -(-int(median) // _STEP_PX) * _STEP_PX
+    return Derived(
+        min(max(rounded, least_px), most_px),
+        f"the shorter side of the pictures has {median:g} px (median)",
+    )
 
 
 def spread(pictures: Iterable[Picture], most: int) -> list[Picture]:

@@ -35,7 +35,7 @@ def text(sections: Mapping[str, Section], command: str) -> str:
         lines.append("" if not name else f"\n{name}:")
         indent = "  " if name else ""
         for setting, value in section.values.items():
-            line = f"{indent}{setting}: {_written(value)}"
+            line = f"{indent}{setting}: {written(value)}"
             reason = section.reasons.get(setting)
             lines.append(f"{line:{_COLUMN}}# {reason}" if reason else line)
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
@@ -88,10 +88,12 @@ def _aside() -> Path:
     return path
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """As YAML on one line."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_written(inner)}" for key, inner in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {written(inner)}" for key, inner in value.items()) + "}"
+    if value is None:
+        return "null"
     if isinstance(value, float):
         return f"{value:g}".replace("e-0", "e-")
     return json.dumps(value, ensure_ascii=False) if _needs_quotes(value) else str(value)

@@ -13,6 +13,7 @@ from pipeline.features import augmentation
 from pipeline.finetuning import recipe
 from pipeline.finetuning.settings import Config as Finetune
 from pipeline.setup.source import Looked
+from pipeline.storage.derived import Derived
 
 if TYPE_CHECKING:
     import keras
@@ -65,7 +66,7 @@ def plan(
     backbone: dict[str, str],
     why_backbone: str,
     model: keras.Model,
-    size: tuple[int, str],
+    size: Derived,
     *,
     seed: int,
     threads: int,
@@ -79,7 +80,7 @@ def plan(
         backbone: Section `backbone`.
         why_backbone: Why this network.
         model: The network at that size.
-        size: Side of the pictures in px, and why.
+        size: Side of the pictures in px.
         seed: Of the splits and everything else.
         threads: Of TensorFlow.
         ms_a_picture: Of a forward pass here.
@@ -95,7 +96,7 @@ def plan(
     views = layers.derive(train)[1]["augment.views"]
     augment.put("views", views.value, views.reason)
     prepare = Section()
-    prepare.put("image_size", *size)
+    prepare.put("image_size", size.value, size.reason)
     if not looked.survey.given:
         prepare.put("train_fraction", 0.7, "val has 0.15 and test the rest")
     chosen, derived = recipe.derive(Finetune(), train, model)
@@ -109,11 +110,15 @@ def plan(
         "head": Section({"use": "logistic"}, {"use": "in seconds, the start of fine-tuning"}),
         "augment": augment,
         "prepare": prepare,
+        "extract_features": Section({"batch_size": 32}),
+        "train_head": Section(
+            {"class_weight": None}, {"class_weight": "balanced if small classes count as much"}
+        ),
         "finetune": finetune,
         "evaluate": Section({"split": "test"}),
         "sweep": Section({"n_trials": 20}, {"n_trials": "of make sweep"}),
     }
-    work = _work(looked, model, chosen, int(views.value), size[0])
+    work = _work(looked, model, chosen, int(views.value), int(size.value))
     return Plan(
         sections,
         work.passes * ms_a_picture / 1000 + _STAGES * _START_S + _DRAW_S,

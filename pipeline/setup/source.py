@@ -54,12 +54,13 @@ def look(path: Path, seed: int) -> Looked:
     config = _config(settings)
     listed = list(sources.pictures(config))
     reasons: dict[str, str] = {}
-    if {picture.split for picture in listed} == {"train", "val"}:
+    given = {picture.split for picture in listed if picture.split}
+    if given == {"train", "val"}:
         settings["splits"] = {"val": "test"}
         reasons["splits"] = "no test/ is given: val/ is the test split, and val is drawn from train"
         config = _config(settings)
         listed = [replace(one, split="test") if one.split == "val" else one for one in listed]
-    found = surveys.survey(listed, SHARES, seed)
+    found = replace(surveys.survey(listed, SHARES, seed), given=tuple(sorted(given)))
     _check(path, found)
     return Looked(settings, reasons, config, found)
 

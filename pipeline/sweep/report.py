@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ruamel.yaml import YAML
 
 from pipeline.data.manifest import Manifest
-from pipeline.storage import digests, outputs, tables
+from pipeline.storage import addresses, digests, outputs, tables
 from pipeline.storage.outputs import PARAMS
 from pipeline.sweep import plots, sharing, space
 
@@ -178,7 +178,7 @@ def _write_best(best: FrozenTrial, config: Config, words: list[str], path: Path)
         section[name] = value
     code = best.user_attrs["code"] == digests.code_sha256()
     stale = "" if code else "# An earlier version of the code scored it: dvc repro may differ.\n"
-    command = shlex.join(["python", "-m", "pipeline", "sweep", *map(_without_password, words)])
+    command = shlex.join(["python", "-m", "pipeline", "sweep", *map(addresses.word_shown, words)])
     header = (
         f"{_HEADER} {named(best)}: val_score {best.value!r}, val_accuracy {_accuracy(best)!r}\n"
         f"# trial {best.number} of {path.parent.name}\n"
@@ -195,9 +195,3 @@ def _full_name(word: str) -> str:
     """The setting that a word of the command line changes, if results depend on it."""
     key = word.lstrip("+~").partition("=")[0]
     return key if key.startswith(("finetune.", "train_head.", "head.")) else ""
-
-
-def _without_password(word: str) -> str:
-    if word.startswith("sweep.storage=") and "@" in word:
-        return "sweep.storage=..."
-    return word

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.settings import setting
+from pipeline.storage import addresses
 
 
 @dataclass
@@ -41,8 +42,8 @@ class Config:
     )
 
     def described(self) -> dict[str, Any]:
-        """The settings, without a database's user and password."""
-        return {**asdict(self), "storage": self.storage.rpartition("@")[2]}
+        """The settings, without a database's password."""
+        return {**asdict(self), "storage": addresses.shown(self.storage)}
 
 
 @dataclass

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from pipeline.errors import InputError
-from pipeline.storage import workspace
+from pipeline.storage import addresses, workspace
 from pipeline.sweep.settings import Config, Pruner, Sampler
 
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -61,7 +61,8 @@ def _storage(config: Config) -> BaseStorage:
     local = config.storage == "sqlite"
     if not local and "://" not in config.storage:
         raise InputError(
-            f"sweep.storage must be sqlite, journal, or a database's URL, got {config.storage}"
+            "sweep.storage must be sqlite, journal, or a database's URL, got "
+            f"{addresses.shown(config.storage)}"
         )
     url = f"sqlite:///{folder() / 'optuna.db'}" if local else config.storage
     try:
@@ -77,8 +78,11 @@ def _storage(config: Config) -> BaseStorage:
             "for PostgreSQL: pip install 'psycopg[binary]' and postgresql+psycopg://..."
         ) from error
     except Exception as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise InputError(f"sweep.storage must be a database that answers: {reason}") from error
+        reason = addresses.without_secrets(str(error.__cause__ or error).splitlines()[0], url)
+        raise InputError(
+            f"sweep.storage must be a database that answers, got {addresses.shown(url)}: {reason}; "
+            "start it, or correct the address"
+        ) from error
 
 
 def _database(url: str, heartbeat_s: int) -> RDBStorage:

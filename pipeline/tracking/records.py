@@ -15,9 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from pipeline.errors import Stopped
 from pipeline.settings import is_auto
-from pipeline.storage import derived
+from pipeline.storage import addresses, derived
 from pipeline.storage.outputs import STAGES
 from pipeline.tracking import processes, provenance
 
@@ -125,6 +127,15 @@ def params(config: Config) -> list[Any]:
 
     settings = config.flat().items()
     return [Param(key, str(value)[:6000]) for key, value in settings if not is_auto(value)]
+
+
+def as_yaml(config: Config) -> str:
+    """The whole config as it was resolved, without passwords."""
+    whole = OmegaConf.structured(config)
+    for section, name in (("tracking", "uri"), ("sweep", "storage")):
+        if whole[section][name]:
+            whole[section][name] = addresses.shown(whole[section][name])
+    return OmegaConf.to_yaml(whole)
 
 
 def derived_params(folder: Path) -> list[Any]:

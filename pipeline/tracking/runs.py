@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from filelock import FileLock
-from omegaconf import OmegaConf
 
 from pipeline.storage.digests import digest
 from pipeline.storage.outputs import ROOT, STAGES
@@ -214,9 +213,7 @@ class _Tracked:
         for start in range(0, len(params), 100):
             self._client.log_batch(run_id, params=params[start : start + 100])
         self._client.log_inputs(run_id, [records.dataset(config, data_md5)])
-        self._client.log_text(
-            run_id, OmegaConf.to_yaml(OmegaConf.structured(config)), "config.yaml"
-        )
+        self._client.log_text(run_id, records.as_yaml(config), "config.yaml")
         self._client.log_artifact(run_id, "params.yaml")
         if patch := provenance.patch():
             self._client.log_text(run_id, patch, "changes.patch")

@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from pipeline.errors import InputError
 from pipeline.settings import setting
-from pipeline.storage import workspace
+from pipeline.storage import addresses, workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,6 +58,11 @@ def connect(config: Config) -> MlflowClient:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = address(config)
     mlflow.set_tracking_uri(uri)
+    if uri != _own_store() and addresses.is_database(uri):
+        # MLflow itself tries for minutes, and prints a trace each time.
+        reason = addresses.unreachable(uri)
+        if reason:
+            raise InputError(_not_answering(config, reason))
     try:
         # Two processes that create the database at once would break it for good.
         with FileLock(lock_path()), _few_tries():
@@ -66,12 +71,16 @@ def connect(config: Config) -> MlflowClient:
             client = mlflow.MlflowClient(uri)
             client.search_experiments(max_results=1)
     except (MlflowException, sqlite3.Error) as error:
-        reason = str(error).splitlines()[0][:300]
-        raise InputError(
-            f"tracking.uri must be a store that answers, got {uri}: {reason}; mend it, or set "
-            "tracking.enabled=false"
-        ) from error
+        reason = addresses.without_secrets(str(error).splitlines()[0][:300], uri)
+        raise InputError(_not_answering(config, reason)) from error
     return client
+
+
+def _not_answering(config: Config, reason: str) -> str:
+    return (
+        f"tracking.uri must be a store that answers, got {shown(config)}: {reason}; mend it, or "
+        "set tracking.enabled=false"
+    )
 
 
 @contextmanager
@@ -107,9 +116,9 @@ def answering(config: Config) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        reason = str(error).splitlines()[0][:300]
+        reason = addresses.without_secrets(str(error).splitlines()[0][:300], address(config))
         raise Gone(
-            f"tracking.uri must be a store that answers until the end, got {address(config)}: "
+            f"tracking.uri must be a store that answers until the end, got {shown(config)}: "
             f"{reason}; when it answers again, run the same command again"
         ) from error
 
@@ -121,13 +130,7 @@ def address(config: Config) -> str:
 
 def shown(config: Config) -> str:
     """The store's address, for people: without a password."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(address(config)).render_as_string(hide_password=True)
-    except ArgumentError:  # a folder, or the address of something else
-        return address(config).rpartition("@")[2]
+    return addresses.shown(address(config))
 
 
 def _own_store() -> str:
@@ -181,8 +184,16 @@ def experiment(client: MlflowClient, config: Config) -> str:
         found = client.get_experiment_by_name(config.experiment)
         if found is not None:
             return str(found.experiment_id)
-        local = address(config).startswith("sqlite:")
-        artifacts = _artifacts().as_uri() if local else None
+        artifacts = None
+        if addresses.is_database(address(config)):
+            # Absolute: DVC runs experiments in temporary copies of the project.
+            artifacts = _artifacts().as_uri()
+            if not address(config).startswith("sqlite:"):
+                print(
+                    f"files of runs are kept in {_artifacts()}, where other machines see them "
+                    "only if they share that folder; or use an MLflow server as tracking.uri",
+                    file=sys.stderr,
+                )
         return str(client.create_experiment(config.experiment, artifact_location=artifacts))
 
 

@@ -29,7 +29,7 @@ def fails_in_one_line(done: subprocess.CompletedProcess[str], *told: str) -> Non
     ("words", "told"),
     [
         (("prepare", "prepare.image_siz=3"), "did you mean prepare.image_size?"),
-        (("prepare", "prepare.image_size=big"), "could not be converted to Integer"),
+        (("prepare", "prepare.image_size=big"), "must be a number or auto, got 'big'"),
         (("prepare", "data.use=digit"), "did you mean digits?"),
         (("prepare", "prepare.train_per_class=???"), "has no value ('???')"),
         (("prepare", "data.use=folder", "data.path=nowhere"), "does not exist: set data.path"),

@@ -1,8 +1,8 @@
 """Pre-trained networks: one module a kind.
 
 A kind is a module with a `Config`, a `BackboneConfig` whose `kind` is the module's name, and
-`build(config, image_size) -> Backbone`; and `side(config)` if pictures of one size alone will
-do. A new kind is one such module and one YAML in conf/backbone/; nothing else changes
+`build(config, image_size) -> Backbone`; and `sides(config)` if it does not take pictures of
+any size. A new kind is one such module and one YAML in conf/backbone/; nothing else changes
 (docs/extending.md). Modules import Keras inside their functions, so that reading a config stays
 fast.
 """
@@ -92,14 +92,14 @@ def build(config: BackboneConfig, image_size: int, seed: int) -> Backbone:
     return backbone
 
 
-def side(config: BackboneConfig) -> int | None:
-    """Side in px of the pictures that a network takes, or None if it takes several.
+def sides(config: BackboneConfig) -> tuple[int, int] | None:
+    """Smallest and largest side in px of the pictures that a network takes; None for any.
 
     Args:
         config: The `Config` of one of the modules here.
     """
     module = importlib.import_module(f"{__name__}.{config.kind}")
-    found: int | None = module.side(config) if hasattr(module, "side") else None
+    found: tuple[int, int] | None = module.sides(config) if hasattr(module, "sides") else None
     return found
 
 

@@ -31,12 +31,22 @@ class Config(BackboneConfig):
     )
 
 
+SIDES = (4, 32)
+"""Smallest and largest side in px of pictures with which the weights can do something."""
+
+
+def sides(_: Config) -> tuple[int, int]:
+    """Smallest and largest side in px."""
+    return SIDES
+
+
 def build(config: Config, image_size: int) -> Backbone:
     """Build glyph_cnn for pictures of `image_size` px."""
-    if not 4 <= image_size <= 32:
+    least, most = SIDES
+    if not least <= image_size <= most:
         raise InputError(
-            f"prepare.image_size must be 4 to 32 for glyph_cnn, got {image_size}: it was trained "
-            "on 8 px; use another backbone for photographs"
+            f"prepare.image_size must be {least} to {most} for glyph_cnn, got {image_size}: it was "
+            "trained on 8 px; use another backbone for photographs"
         )
     model = network(image_size)
     if config.weights is not None:

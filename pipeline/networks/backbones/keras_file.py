@@ -71,14 +71,14 @@ def build(config: Config, image_size: int) -> Backbone:
     return Backbone(joined, path.stem)
 
 
-def side(config: Config) -> int | None:
-    """Side in px of the pictures that the model takes; None for any."""
+def sides(config: Config) -> tuple[int, int] | None:
+    """The side in px that the model was made for, twice; None if it takes any."""
     shape = _load(weights_file(config.path, "backbone.path"), config).inputs[0].shape[1:]
-    found: int | None = shape[0]
+    side: int | None = shape[0]
     if len(shape) == 1:  # flat pictures, in grey or in colour
         roots = [math.isqrt(shape[0] // bands) for bands in (1, 3) if not shape[0] % bands]
-        found = next((root for root in roots if shape[0] in (root**2, 3 * root**2)), None)
-    return found
+        side = next((root for root in roots if shape[0] in (root**2, 3 * root**2)), None)
+    return None if side is None else (side, side)
 
 
 def _load(path: Path, config: Config) -> keras.Model:

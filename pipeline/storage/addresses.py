@@ -1,0 +1,85 @@
+"""Addresses of databases and servers: how to show them, and whether a database answers.
+
+URL -> the URL without its password; URL -> why it cannot be reached.
+"""
+
+from sqlalchemy import create_engine
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+_HIDDEN = "***"
+_SECRETS = ("password", "passwd", "pwd", "sslpassword")
+_TIMEOUT_S = 10
+
+
+def shown(address: str) -> str:
+    """An address for people and files: with `***` for every password in it."""
+    try:
+        url = make_url(address)
+    except ArgumentError:  # a folder, a name, or nothing that can be parsed
+        return f"{_HIDDEN}@{address.rpartition('@')[2]}" if "@" in address else address
+    secret = {name: _HIDDEN for name in url.query if name.lower() in _SECRETS}
+    told = url.update_query_dict(secret).render_as_string(hide_password=True)
+    return told.replace("%2A", "*")
+
+
+def word_shown(word: str) -> str:
+    """A word of the command line for people and files: `section.key=value`, `+key=...`."""
+    key, equals, value = word.partition("=")
+    return f"{key}{equals}{shown(value)}" if "://" in value else word
+
+
+def without_secrets(text: str, address: str) -> str:
+    """A message in which an address or its password may stand, without them."""
+    try:
+        url = make_url(address)
+    except ArgumentError:
+        return text.replace(address, shown(address))
+    text = text.replace(address, shown(address))
+    for secret in filter(None, [url.password, *_values(url)]):
+        text = text.replace(str(secret), _HIDDEN)
+    return text
+
+
+def _values(url: URL) -> list[str]:
+    found = [value for name, value in url.query.items() if name.lower() in _SECRETS]
+    return [value if isinstance(value, str) else value[0] for value in found]
+
+
+def is_database(address: str) -> bool:
+    """Whether an address is one of SQLAlchemy's, not a server's or a folder's."""
+    try:
+        return make_url(address).drivername.split("+")[0] in (
+            "sqlite",
+            "postgresql",
+            "mysql",
+            "mariadb",
+            "mssql",
+            "oracle",
+        )
+    except ArgumentError:
+        return False
+
+
+def unreachable(address: str) -> str:
+    """Why a database does not answer, in a line without passwords; empty if it does."""
+    url = make_url(address)
+    server = url.get_backend_name() != "sqlite"
+    arguments = {"connect_timeout": _TIMEOUT_S} if url.get_backend_name() == "postgresql" else {}
+    try:
+        engine = create_engine(url, connect_args=arguments)
+        with engine.connect():
+            pass
+        engine.dispose()
+    except (ImportError, NoSuchModuleError) as error:
+        driver = "pip install 'psycopg[binary]'" if server else "install the driver it names"
+        return without_secrets(f"its driver is not installed ({_line(error)}): {driver}", address)
+    except SQLAlchemyError as error:
+        cause = error.__cause__ or error
+        return without_secrets(_line(cause), address)
+    return ""
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:300].rpartition(" ")[0] + " ..."

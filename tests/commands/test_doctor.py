@@ -1,0 +1,78 @@
+"""doctor: a line a check, each broken thing with its remedy."""
+
+import shutil
+import socket
+import sys
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from conftest import Run
+
+
+def doctor(run: Run, folder: Path, *words: str, **env: str) -> CompletedProcess[str]:
+    return run(folder, sys.executable, "-m", "pipeline", "doctor", *words, env=env)
+
+
+def line_of(done: CompletedProcess[str], name: str) -> str:
+    (found,) = [line for line in done.stdout.splitlines() if line[9:].startswith(f"{name} ")]
+    return found
+
+
+def test_a_healthy_project(repository: Path, run: Run) -> None:
+    done = doctor(run, repository)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not done.stderr
+    for name in ("tensorflow", "params.yaml", "pictures", "weights", "disk", "git", "tracking"):
+        assert line_of(done, name).startswith("ok")
+    assert line_of(done, "dvc remote").startswith("warning")
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "level", "told"),
+    [
+        (["data.use=folder", "data.path=nowhere"], "pictures", "error", "data.path=nowhere"),
+        (["backbone.use=keras_file", "backbone.path=no.keras"], "weights", "error", "no.keras"),
+        (["backbone.use=resnet50"], "weights", "warning", "the first run downloads them"),
+        (["backbone.use=resnet50", "backbone.weights=x.h5"], "weights", "error", "x.h5 is no file"),
+        (["tracking.uri=postgresql://a:secret@127.0.0.1:9/x"], "tracking", "error", "127.0.0.1"),
+        (["tracking.enabled=false"], "tracking", "warning", "no run is logged"),
+        (["finetune.epochs=-3"], "params.yaml", "error", "must be at least 1, got -3"),
+        (["finetune.epochs=many"], "params.yaml", "error", "must be a number or auto, got 'many'"),
+    ],
+)
+def test_each_thing_broken(
+    repository: Path, run: Run, words: list[str], name: str, level: str, told: str
+) -> None:
+    done = doctor(run, repository, *words, KERAS_HOME=str(repository / "no_keras"))
+    found = line_of(done, name)
+    assert found.startswith(level)
+    assert told in found
+    assert done.returncode == (level == "error")
+    assert "secret" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_no_dvc_no_git_and_a_port_that_is_taken(project: Path, run: Run) -> None:
+    shutil.rmtree(project / ".dvc")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = doctor(run, project, f"tracking.port={port}", "tracking.enabled=false")
+    assert done.returncode == 1
+    assert line_of(done, "dvc").startswith("error    dvc            no .dvc here: dvc init")
+    assert line_of(done, "git").startswith("warning")
+    assert line_of(done, "tracking.port").startswith("warning")
+
+
+def test_dvc_repro_looks_first(clone: Path, run: Run) -> None:
+    text = (clone / "params.yaml").read_text()
+    text = text.replace("  use: glyph_cnn", "  use: resnet50\n  weights: gone.h5")
+    (clone / "params.yaml").write_text(text.replace("glyph_cnn.yaml", "resnet50.yaml"))
+    (clone / "params.yaml").write_text(
+        (clone / "params.yaml").read_text().replace("image_size: 8 ", "image_size: 32 ")
+    )
+    done = run(clone, "dvc", "repro")
+    assert done.returncode != 0
+    assert "error: weights: gone.h5 is no file: set backbone.weights to the file" in done.stderr

@@ -1,0 +1,162 @@
+"""init: from a folder to a params.yaml that works, with a reason for each value."""
+
+import csv
+import json
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+import yaml
+from conftest import Run
+from mlflow import MlflowClient
+from PIL import Image
+from sklearn.datasets import load_digits
+
+Init = Callable[..., CompletedProcess[str]]
+
+
+def digits(folder: Path, classes: int = 4, count: int = 60) -> Path:
+    """Handwritten digits as pictures, a folder a class."""
+    data = load_digits()
+    for label in range(classes):
+        (folder / str(label)).mkdir(parents=True)
+        for place, values in enumerate(data.images[data.target == label][:count]):
+            picture = Image.fromarray((255 - values * 255 / 16).astype(np.uint8))
+            picture.save(folder / str(label) / f"{place}.png")
+    return folder
+
+
+@pytest.fixture
+def init(project: Path, run: Run) -> Init:
+    def call(*words: object) -> CompletedProcess[str]:
+        return run(project, sys.executable, "-m", "pipeline", "init", *map(str, words))
+
+    return call
+
+
+def test_two_commands_and_no_edit(clone: Path, run: Run) -> None:
+    pictures = digits(clone / "pictures")
+    (pictures / "0" / "note.txt").write_text("no picture")
+    (pictures / "1" / "again.png").write_bytes((pictures / "1" / "0.png").read_bytes())
+    shipped = (clone / "params.yaml").read_bytes()
+    done = run(
+        clone, sys.executable, "-m", "pipeline", "init", "pictures", "--backbone", "glyph_cnn"
+    )
+    assert done.returncode == 0, done.stderr
+    for told in (
+        "241 pictures of 4 classes",
+        "  0  60",
+        "splits in the source: none",
+        "1 are byte for byte the same as another one",
+        "  0/note.txt: not a picture",
+        "dvc repro will take about",
+        "test pictures: differences of less than",
+    ):
+        assert told in done.stdout
+    assert (clone / "params.before.yaml").read_bytes() == shipped
+    text = (clone / "params.yaml").read_text()
+    sections = yaml.safe_load(text)
+    assert sections["data"] == {"use": "folder", "path": "pictures"}
+    for derived in ("cut", "epochs", "learning_rate"):
+        (line,) = [line for line in text.splitlines() if line.startswith(f"  {derived}:")]
+        assert "# " in line, "each derived value has its reason beside it"
+
+    done = run(clone, "dvc", "repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    metrics = json.loads((clone / "outputs/evaluate/metrics.json").read_text())
+    assert metrics["fine_tuned"]["accuracy"] > 0.9
+    client = MlflowClient(f"sqlite:///{clone / 'mlflow.db'}")
+    newest = client.search_runs(["1"], "tags.`pipeline.state` != ''")[0]
+    assert newest.data.params["finetune.cut"] == sections["finetune"]["cut"]
+    assert newest.data.params["head.solver"] == "lbfgs"
+
+
+def test_a_params_file_of_somebodys_own_is_kept(project: Path, init: Init) -> None:
+    pictures = digits(project / "pictures", classes=2, count=20)
+    assert init(pictures, "--backbone", "glyph_cnn").returncode == 0
+    mine = (project / "params.yaml").read_text() + "# mine\n"
+    (project / "params.yaml").write_text(mine)
+    refused = init(pictures, "--backbone", "glyph_cnn")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: params.yaml is not overwritten unasked")
+    assert (project / "params.yaml").read_text() == mine
+    assert init(pictures, "--backbone", "glyph_cnn", "--force").returncode == 0
+    assert (project / "params.before2.yaml").read_text() == mine
+
+
+def test_a_csv_and_an_archive(project: Path, init: Init) -> None:
+    pictures = digits(project / "pictures", classes=2, count=30)
+    with (project / "list of pictures.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["path", "label"])
+        table.writerows(
+            [f"pictures/{p.parent.name}/{p.name}", f"no. {p.parent.name}"]
+            for p in sorted(pictures.rglob("*.png"))
+        )
+    done = init("list of pictures.csv", "--backbone", "glyph_cnn")
+    assert done.returncode == 0, done.stderr
+    assert "  no. 1  30" in done.stdout
+    found = yaml.safe_load((project / "params.yaml").read_text())
+    assert found["data"] == {"use": "csv", "path": "list of pictures.csv"}
+
+    with tarfile.open(project / "pictures.tar", "w") as archive:
+        archive.add(pictures, "pictures")
+    done = init("pictures.tar", "--backbone", "glyph_cnn", "--force")
+    assert done.returncode == 0, done.stderr
+    found = yaml.safe_load((project / "params.yaml").read_text())
+    assert found["data"]["use"] == "archive"
+    assert len(found["data"]["sha256"]) == 64
+
+
+def test_a_labelled_val_without_test_is_the_test_split(project: Path, init: Init) -> None:
+    digits(project / "pictures" / "train", classes=2, count=40)
+    digits(project / "pictures" / "val", classes=2, count=60)
+    for place in range(40):  # what lies in both would stay in val alone
+        for label in "01":
+            (project / "pictures" / "val" / label / f"{place}.png").unlink()
+    done = init("pictures", "--backbone", "glyph_cnn")
+    assert done.returncode == 0, done.stderr
+    assert "splits in the source: train, val" in done.stdout
+    assert ", 40 test" in done.stdout
+    found = yaml.safe_load((project / "params.yaml").read_text())
+    assert found["data"]["splits"] == {"val": "test"}
+
+
+def test_backbones_are_tried(project: Path, init: Init) -> None:
+    pictures = digits(project / "pictures", classes=3, count=40)
+    done = init(pictures, "--try", "glyph_cnn,nowhere.keras")
+    assert done.returncode == 0, done.stderr
+    (tried,) = [line for line in done.stdout.splitlines() if line.startswith("glyph_cnn ")]
+    assert "accuracy 0.9" in tried or "accuracy 1.0" in tried
+    assert "ms a picture" in tried
+    assert "nowhere.keras" in done.stdout
+    assert "cannot be had" in done.stdout
+    assert yaml.safe_load((project / "params.yaml").read_text())["backbone"]["use"] == "glyph_cnn"
+
+
+@pytest.mark.parametrize(
+    ("path", "words", "told"),
+    [
+        ("nowhere", (), "got nowhere: no such file or folder"),
+        ("README.md", (), "got README.md: name the folder that holds a sub-folder for each class"),
+        ("one", (), "at least 2 classes with good pictures, one has 1 (0)"),
+        ("empty", (), "must hold pictures in a folder for each class"),
+        ("two", ("--backbone", "mobilenet"), "did you mean mobilenet_v2"),
+        ("two", ("--backbone", "x.keras"), "x.keras: no such file"),
+    ],
+)
+def test_bad_input(project: Path, init: Init, path: str, words: tuple[str, ...], told: str) -> None:
+    digits(project / "one", classes=1, count=3)
+    digits(project / "two", classes=2, count=3)
+    (project / "empty").mkdir()
+    before = (project / "params.yaml").read_bytes()
+    done = init(path, *words)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: "), done.stderr
+    assert done.stderr.count("\n") == 1
+    assert told in done.stderr
+    assert (project / "params.yaml").read_bytes() == before
