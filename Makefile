@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --compile --require-hashes
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help .dvc/.scm repro sweep promote serve demo test lint format ui pretrain lock clean
+.PHONY: help .dvc/.scm repro init sweep promote serve demo test lint format ui pretrain lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -13,6 +13,10 @@ help:  ## list the targets
 
 repro: $(VENV)/.installed .dvc/.scm  ## install, then run the whole pipeline as params.yaml says
 	dvc repro
+
+init: $(VENV)/.installed  ## install, then write the params.yaml that suits PICTURES
+	@test -n "$(PICTURES)" || { echo "error: name your pictures: make init PICTURES=folder"; exit 1; }
+	python -m pipeline init "$(PICTURES)" $(if $(BACKBONE),--backbone "$(BACKBONE)")
 
 sweep: $(VENV)/.installed .dvc/.scm  ## install, then search the cut and the learning rate
 	python -m pipeline sweep
