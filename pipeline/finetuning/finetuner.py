@@ -150,7 +150,7 @@ class Finetuner:
         cut = cuts.resolve(model, config.cut, batch_norm)
         cuts.freeze(model, cut.trainable, batch_norm)
         cached = self._decide(config, cut)
-        trained, top = self._trainable(cut, batch_norm, cached, top)
+        trained, top = self._trainable(cut, config, cached, top)
         train, val = self._examples(config, cut, cached)
         key = {
             **self._key,
@@ -167,24 +167,28 @@ class Finetuner:
             work=workspace.work("finetune", key),
             log=log,
             first_epoch=len(curves.read(head)),
-            shares=shares(trained if cached else trained.upper, config.lowest_rate),
+            shares=shares(getattr(trained, "upper", trained), config.lowest_rate),
             interpolate=config.interpolate,
+            mixup=config.mixup,
         )
         return Tuned(top, fitted, cached, chosen)
 
     def _trainable(
-        self, cut: Cut, batch_norm: bool, cached: bool, top: keras.Model
+        self, cut: Cut, config: Config, cached: bool, top: keras.Model
     ) -> tuple[keras.Model, keras.Model]:
         """What trains above a cut, and the head in it with the weights of `top`."""
         from pipeline.features import cuts
         from pipeline.finetuning.frozen import FrozenBelow
         from pipeline.networks import heads
 
-        name = json.dumps([cut.at, cut.trainable, batch_norm, cached, top.get_config()])
+        plain = cached and not config.mixup
+        batch_norm = config.batch_norm == BatchNorm.train
+        name = json.dumps([cut.at, cut.trainable, batch_norm, cached, plain, top.get_config()])
         if name not in self._traced:
             lower, upper = cuts.split(self._body.model, cut.at)
             above = heads.join(upper, top, "above_the_cut")
-            self._traced[name] = above if cached else FrozenBelow(lower, above), top
+            below = None if cached else lower
+            self._traced[name] = above if plain else FrozenBelow(below, above), top
             if len(self._traced) > _KEPT_TRACES:
                 self._traced.popitem(last=False)
                 gc.collect()

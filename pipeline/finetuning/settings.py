@@ -66,6 +66,12 @@ class Config(Training):
         "the best epoch are kept either way.",
         least=1,
     )
+    mixup: float = setting(
+        0.0,
+        "Alpha of MixUp: training sees mixtures of two pictures' activations at the cut; 0 mixes "
+        "nothing, 0.2 a little.",
+        least=0,
+    )
     interpolate: bool = setting(
         True,
         "Whether weights between the head-only model's and the fine-tuned one's are tried, too, "

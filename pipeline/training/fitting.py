@@ -25,14 +25,11 @@ from pipeline.errors import Stopped
 from pipeline.networks import graph
 from pipeline.storage.outputs import locked, replacing_file
 from pipeline.storage.tables import write_json
-from pipeline.training import curves, optimizer, schedule, score, steps
+from pipeline.training import curves, interpolation, mixing, optimizer, schedule, score, steps
 from pipeline.training.curves import Curve
 from pipeline.training.examples import Examples, batches
 from pipeline.training.optimizer import Shares
 from pipeline.training.settings import Training
-
-SHARES = (0.25, 0.5, 0.75)
-"""Between the start and the best epoch, that are tried."""
 
 Log = Callable[[dict[str, float], int], None]
 
@@ -76,6 +73,7 @@ def fit(
     first_epoch: int = 0,
     shares: Shares | None = None,
     interpolate: bool = False,
+    mixup: float = 0.0,
 ) -> Fitted:
     """Train, and keep the weights with the best score on the validation split.
 
@@ -95,6 +93,8 @@ def fit(
         first_epoch: Epochs that an earlier phase trained; counting goes on from it.
         shares: Path of a variable -> its share of the learning rate; 1 where it has none.
         interpolate: Whether weights between the start and the best epoch are tried, too.
+        mixup: Alpha of the mixing of examples; above 0, the model takes what
+            `mixing.mixed` yields.
 
     Returns:
         The curve and the best epoch.
@@ -111,7 +111,7 @@ def fit(
 
     # Two experiments may need the same training at the same time: one waits for the other.
     with locked(work), _removed_if_stopped(work):
-        optimizer.prepare(model, settings, shares or {})
+        optimizer.prepare(model, settings, shares or {}, settings.epochs * count)
         generators = [layer for layer in graph.parts(model) if hasattr(layer, "seed_generator")]
         checkpoint = _Checkpoint(model, work)
         state = checkpoint.load()
@@ -131,7 +131,11 @@ def fit(
                 train.begin(number)
                 order = np.random.default_rng([seed, number]).permutation(len(train.rows))
                 shown = tqdm(
-                    batches(train, order, classes, settings.batch_size, weights),
+                    mixing.mixed(
+                        batches(train, order, classes, settings.batch_size, weights),
+                        mixup,
+                        np.random.default_rng([seed, number, 1]),
+                    ),
                     desc=f"epoch {number + 1}",
                     total=count,
                     unit="batch",
@@ -143,13 +147,15 @@ def fit(
                     schedule.rate(settings, state.epoch * count + step, settings.epochs * count)
                     for step in range(count)
                 )
-                trained, validation = steps.train(model, shown, rates), judged()
-                metrics = trained | validation
+                trained = steps.train(model, shown, rates)
                 state.epoch += 1
+                with optimizer.averaged(model):
+                    validation = judged()
+                    if validation["val_score"] < state.best["val_score"]:
+                        state.best, state.best_epoch = validation, state.epoch
+                        checkpoint.save_best()
+                metrics = trained | validation
                 state.curve.append({"epoch": first_epoch + state.epoch, **metrics})
-                if validation["val_score"] < state.best["val_score"]:
-                    state.best, state.best_epoch = validation, state.epoch
-                    checkpoint.save_best()
                 checkpoint.save(state)
                 log(state.curve[-1], first_epoch + state.epoch)
                 bar.update()
@@ -157,42 +163,9 @@ def fit(
         checkpoint.load_best()
         share = 1.0
         if interpolate and state.best_epoch:
-            share, state.best = _interpolated(model, start, state.best, judged)
+            share, state.best = interpolation.interpolate(model, start, state.best, judged)
         shutil.rmtree(work)
         return Fitted(state.curve, state.best_epoch, state.best, share)
-
-
-def _interpolated(
-    model: keras.Model,
-    start: list[NDArray[Any]],
-    best: dict[str, float],
-    judged: Callable[[], dict[str, float]],
-) -> tuple[float, dict[str, float]]:
-    """Leave the model with the best weights on the line from the start to where it is.
-
-    Source: Wortsman et al. 2021, Robust fine-tuning of zero-shot models.
-
-    Returns:
-        How far along that line they are, and the validation metrics there.
-    """
-    end = [variable.numpy() for variable in model.variables]
-    moved = [
-        (variable, first, last)
-        for variable, first, last in zip(model.variables, start, end, strict=True)
-        if np.issubdtype(last.dtype, np.floating) and (first != last).any()
-    ]
-
-    def go(share: float) -> None:
-        for variable, first, last in moved:
-            variable.assign(last if share == 1 else first + np.float32(share) * (last - first))
-
-    found = {1.0: best}
-    for share in SHARES:
-        go(share)
-        found[share] = judged()
-    chosen = min(found, key=lambda share: (found[share]["val_score"], -share))
-    go(chosen)
-    return chosen, found[chosen]
 
 
 @contextmanager

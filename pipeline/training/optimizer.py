@@ -5,7 +5,8 @@ settings + shares -> an optimizer, made once and as good as new for every furthe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -41,25 +42,34 @@ class _AdamW(_Shared, keras.optimizers.AdamW):
     pass
 
 
-def prepare(model: keras.Model, settings: Training, shares: Shares) -> None:
+def prepare(model: keras.Model, settings: Training, shares: Shares, steps: int) -> None:
     """Give the model a fresh optimizer and loss, or make those it has as good as fresh.
 
     Args:
         model: (B, ...) -> (B, K) probabilities, its trainable layers chosen.
         settings: Of the training.
         shares: Of the learning rate.
+        steps: Of the whole training.
     """
+    momentum = 1 - 1 / max(1.0, settings.average * steps)
     trained = model.trainable_variables
     taken = (
         tuple(id(variable) for variable in trained),
         bool(settings.weight_decay),
         settings.clip_norm,
         settings.label_smoothing,
+        momentum,
         tuple(shares.get(variable.path, 1.0) for variable in trained),
     )
     if getattr(getattr(model, "optimizer", None), "traced", None) != taken:
         kind = _AdamW if settings.weight_decay else _Adam
-        optimizer = kind(settings.learning_rate, global_clipnorm=settings.clip_norm, name="adam")
+        optimizer = kind(
+            settings.learning_rate,
+            global_clipnorm=settings.clip_norm,
+            use_ema=settings.average > 0,
+            ema_momentum=momentum,
+            name="adam",
+        )
         optimizer.shares, optimizer.traced = taken[-1], taken
         if settings.weight_decay:
             # A variable, so that another value needs no other trace.
@@ -79,6 +89,28 @@ def prepare(model: keras.Model, settings: Training, shares: Shares) -> None:
     model.optimizer.learning_rate.assign(settings.learning_rate)
     if settings.weight_decay:
         model.optimizer.weight_decay.assign(settings.weight_decay)
+
+
+@contextmanager
+def averaged(model: keras.Model) -> Iterator[None]:
+    """Let the model have the averages of its weights, where its optimizer keeps them.
+
+    Source: Polyak and Juditsky 1992; with a horizon that fits short trainings.
+
+    Args:
+        model: As `prepare` has left it, trained for a step or more.
+    """
+    if not model.optimizer.use_ema:
+        yield
+        return
+    trained = model.trainable_variables
+    present = [variable.numpy() for variable in trained]
+    model.optimizer.finalize_variable_values(trained)
+    try:
+        yield
+    finally:
+        for variable, value in zip(trained, present, strict=True):
+            variable.assign(value)
 
 
 def _build_metrics(model: keras.Model) -> None:

@@ -61,3 +61,10 @@ class Training:
         None, "balanced weighs each class by the inverse of its size."
     )
     weight_decay: float = setting(0.0, "Of AdamW; biases and scales do not decay.", least=0)
+    average: float = setting(
+        0.0,
+        "Share of all steps over which the weights are averaged, the latest counting most; what "
+        "is judged and kept is the average. 0 keeps the weights themselves.",
+        least=0,
+        below=1,
+    )

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-Batch = tuple[NDArray[np.float32], ...]
+Batch = tuple[Any, ...]
 
 
 def train(model: keras.Model, batches: Iterable[Batch], rates: Iterable[float]) -> dict[str, float]:
@@ -22,7 +22,8 @@ def train(model: keras.Model, batches: Iterable[Batch], rates: Iterable[float]) 
 
     Args:
         model: (B, ...) -> (B, K), compiled; what is traced is kept with it.
-        batches: (B, ...) inputs, (B, K) one-hot labels and maybe (B,) weights.
+        batches: (B, ...) inputs, (B, K) one-hot labels and maybe (B,) weights; of a model that
+            mixes, as `mixing.mixed` yields them.
         rates: The learning rate of each step.
 
     Returns:
@@ -51,12 +52,16 @@ def probabilities(model: keras.Model, batches: Iterable[Batch]) -> NDArray[np.fl
 
 
 def _takes(step: Any, batch: Batch) -> bool:
-    return step is not None and len(step.input_signature) == len(batch)
+    return step is not None and len(tf.nest.flatten(step.input_signature)) == len(
+        tf.nest.flatten(batch)
+    )
 
 
 def _traced(step: Callable[[Batch], Any], batch: Batch) -> Any:
     """A step that is traced once for batches of all sizes."""
-    signature = [tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in batch]
+    signature = tf.nest.map_structure(
+        lambda part: tf.TensorSpec((None, *part.shape[1:]) if part.ndim else (), part.dtype), batch
+    )
     return tf.function(lambda *parts: step(parts), input_signature=signature, autograph=False)
 
 

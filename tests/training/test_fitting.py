@@ -15,7 +15,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.networks import heads
 from pipeline.settings import check
-from pipeline.training import calibration, fitting, schedule, score
+from pipeline.training import calibration, fitting, interpolation, schedule, score
 from pipeline.training.examples import Examples
 from pipeline.training.settings import Monitor, Schedule, Training
 
@@ -131,7 +131,7 @@ def test_weights_between_start_and_end_are_kept_if_better(tmp_path: Path) -> Non
     start = model.get_weights()
     settings = {"seed": 0, "log": lambda *_: None, "interpolate": True}
     fitted = fitting.fit(model, few, many, fast, work=tmp_path / "a", **settings)
-    assert fitted.share in (*fitting.SHARES, 1.0)
+    assert fitted.share in (*interpolation.SHARES, 1.0)
     kept = score.judge(many.labels, model.predict(many.inputs, verbose=0), Monitor.log_loss)
     assert kept["val_score"] == pytest.approx(fitted.best["val_score"], abs=1e-5)
     model.set_weights(start)
@@ -140,6 +140,17 @@ def test_weights_between_start_and_end_are_kept_if_better(tmp_path: Path) -> Non
     )
     assert fitted.best["val_score"] <= whole.best["val_score"]
     assert (fitted.share < 1) == (fitted.best["val_score"] < whole.best["val_score"])
+
+
+def test_the_average_is_judged_and_kept(tmp_path: Path) -> None:
+    """At a rate so high that the weights jump about, their average is better than they are."""
+    data, wild = examples(1), {"learning_rate": 0.5, "epochs": 30, "patience": None}
+    jumping, alone = trained(tmp_path / "a", **wild)
+    steady, averaged = trained(tmp_path / "b", average=0.5, **wild)
+    assert averaged.curve[-1]["val_score"] < alone.curve[-1]["val_score"]
+    kept = score.judge(data.labels, steady.predict(data.inputs, verbose=0), Monitor.log_loss)
+    assert kept["val_score"] == pytest.approx(averaged.best["val_score"], abs=1e-5)
+    assert not same(jumping, steady)
 
 
 def test_learning_that_only_hurts_leaves_the_start(tmp_path: Path) -> None:
@@ -160,6 +171,7 @@ def test_settings_reach_the_training(tmp_path: Path) -> None:
         {"schedule": Schedule.cosine},
         {"warmup": 0.5},
         {"clip_norm": 0.01},
+        {"average": 0.5},
     ):
         assert not same(plain, trained(tmp_path, **settings)[0]), settings
 
@@ -172,6 +184,7 @@ RECIPE = {
     "clip_norm": 1.0,
     "weight_decay": 0.01,
     "label_smoothing": 0.1,
+    "average": 0.2,
 }
 KILLED = """
 import sys

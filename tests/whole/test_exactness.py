@@ -20,7 +20,12 @@ from pipeline.training.examples import Examples
 BATCH = 8
 PICTURES = 21  # the last batch is a partial one
 SETTINGS = Config(
-    learning_rate=3e-4, epochs=3, batch_size=BATCH, weight_decay=0.05, lowest_rate=0.1
+    learning_rate=3e-4,
+    epochs=3,
+    batch_size=BATCH,
+    weight_decay=0.05,
+    lowest_rate=0.1,
+    average=0.3,
 )  # the whole recipe
 
 
@@ -54,8 +59,11 @@ def fine_tuned(
         inputs = activations.below(store, source, resolved.at, rows)
     examples = Examples(inputs, rows, labels)
     before = {w.path: w.numpy() for w in (*model.weights, *head.weights)}
+    # Every other case mixes, which takes another model around what trains.
+    mixup = 0.4 if batch_norm else 0.0
+    plain = cached and not mixup
     fitting.fit(
-        trained if cached else FrozenBelow(lower, trained),
+        trained if plain else FrozenBelow(None if cached else lower, trained),
         examples,
         examples,
         SETTINGS,
@@ -64,6 +72,7 @@ def fine_tuned(
         log=lambda *_: None,
         shares=finetuner.shares(trained, SETTINGS.lowest_rate),
         interpolate=SETTINGS.interpolate,
+        mixup=mixup,
     )
     after = {w.path: w.numpy() for w in (*model.weights, *head.weights)}
     assert any((after[path] != before[path]).any() for path in after if "head" not in path)

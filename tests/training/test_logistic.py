@@ -1,0 +1,76 @@
+"""The logistic head is scikit-learn's regression, whatever the scale of the features."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.special import softmax
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from pipeline.training import logistic
+
+
+def digits(classes: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    data = load_digits()
+    chosen = data.target < classes
+    # Features of very different scales, as those of a stranger's network may be.
+    scales = np.logspace(-3, 3, data.data.shape[1])
+    return (data.data[chosen] * scales).astype(np.float32), data.target[chosen]
+
+
+def fitted(
+    features: NDArray[np.float32], labels: NDArray[np.int64], seed: int = 0
+) -> logistic.Fitted:
+    classes = int(labels.max()) + 1
+    return logistic.fit(features, labels, classes=classes, balanced=False, seed=seed, threads=2)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_probabilities_are_those_of_scikit_learn(classes: int) -> None:
+    features, labels = digits(classes)
+    half = len(labels) // 2
+    model = fitted(features[:half], labels[:half])
+    assert model.weights.shape == (64, classes)
+    assert model.biases.shape == (classes,)
+    expected = make_pipeline(
+        StandardScaler(),
+        LogisticRegression(C=model.strength, tol=logistic.TOLERANCE, max_iter=5000),
+    ).fit(features[:half].astype(np.float64), labels[:half])
+    found = softmax(features[half:] @ model.weights + model.biases, axis=1)
+    np.testing.assert_allclose(found, expected.predict_proba(features[half:]), atol=1e-5)
+    assert (found.argmax(axis=1) == labels[half:]).mean() > 0.95
+
+
+def test_the_strength_is_that_with_the_lowest_loss_on_pictures_left_out() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=90)
+    noise = rng.normal(size=(90, 200)).astype(np.float32)
+    held = fitted(noise, labels).strength
+    assert held <= 1e-2, "nothing can be learnt"
+    easy = noise.copy()
+    easy[:, :3] += 8 * np.eye(3, dtype=np.float32)[labels]
+    assert fitted(easy, labels).strength > held
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    features, labels = digits(4)
+    one, two = fitted(features, labels), fitted(features, labels)
+    assert one.weights.tobytes() == two.weights.tobytes()
+    assert one.biases.tobytes() == two.biases.tobytes()
+
+
+def test_a_class_with_one_picture_is_fitted_all_the_same() -> None:
+    features, labels = digits(3)
+    first = [int(np.flatnonzero(labels == 2)[0])]
+    rows = np.concatenate([np.flatnonzero(labels < 2)[:40], first])
+    model = fitted(features[rows], labels[rows])
+    assert len(model.losses) == 0
+    assert np.isfinite(model.weights).all()
+
+
+def test_features_that_are_all_the_same_do_no_harm() -> None:
+    features, labels = digits(3)
+    constant = np.hstack([features, np.ones((len(features), 2), np.float32)])
+    assert np.isfinite(fitted(constant, labels).weights).all()
