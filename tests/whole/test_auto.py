@@ -1,0 +1,105 @@
+"""What `auto` becomes: derived from the data, told with its reason, recorded; a given value wins."""
+
+import json
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+from conftest import Run
+from mlflow import MlflowClient
+
+from pipeline.features import augmentation, automatic_cut, cuts
+from pipeline.finetuning import recipe
+from pipeline.finetuning.settings import Config
+from pipeline.intake import sizing
+
+
+@pytest.mark.parametrize(
+    ("pictures", "epochs"), [(64, 125), (192, 42), (668, 12), (20_000, 12), (80_000, 6), (10**7, 5)]
+)
+def test_few_pictures_are_seen_often_and_many_less_often(pictures: int, epochs: int) -> None:
+    found = recipe.epochs(pictures, 32)
+    assert found.value == epochs
+    assert str(pictures) in found.reason
+
+
+def test_the_rate_goes_with_the_square_root_of_the_batch() -> None:
+    assert recipe.learning_rate(32).value == 3e-4
+    assert recipe.learning_rate(128).value == 6e-4
+
+
+@pytest.mark.parametrize(
+    ("shorter", "side"), [([32] * 5, 96), ([100, 100, 4000], 128), ([371] * 3, 224), ([], 224)]
+)
+def test_pictures_are_brought_to_a_side_that_keeps_what_they_show(
+    shorter: list[int], side: int
+) -> None:
+    assert sizing.fitting(shorter).value == side
+    assert sizing.fitting([5], least_px=4, most_px=32).value == 32
+
+
+@pytest.mark.parametrize(("pictures", "views"), [(500, 4), (5_000, 2), (50_000, 1)])
+def test_few_pictures_get_more_views(pictures: int, views: int) -> None:
+    layers = augmentation.Config(layers=[{"RandomFlip": {}}])
+    assert layers.derive(pictures)[0].count == views
+    assert augmentation.Config(layers=layers.layers, views=3).derive(pictures)[1] == {}
+    assert augmentation.Config().derive(pictures)[0].count == 1
+
+
+@pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50", "VGG16", "EfficientNetV2B0"])
+def test_the_cut_leaves_most_of_the_work_above(name: str) -> None:
+    model = getattr(keras.applications, name)(
+        include_top=False, weights=None, pooling="avg", input_shape=(64, 64, 3)
+    )
+    chosen = automatic_cut.derive(model, batch_norm=False)
+    at = cuts.resolve(model, str(chosen.value)).at
+    (point,) = [one for one in cuts.describe(model) if one.name == at]
+    low, high = automatic_cut.BETWEEN
+    assert low <= point.flops_below <= high
+    assert f"{point.flops_below:.0%}" in chosen.reason
+
+
+def test_a_network_with_nothing_in_between_is_cut_nearest() -> None:
+    entry = keras.Input((4, 4, 3))
+    x = keras.layers.Conv2D(4, 1, name="small")(entry)
+    x = keras.layers.Conv2D(400, 3, padding="same", name="large")(x)
+    model = keras.Model(entry, keras.layers.GlobalAveragePooling2D()(x))
+    assert automatic_cut.derive(model, batch_norm=False).value in ("small", "large")
+
+
+def test_a_value_given_wins() -> None:
+    given = Config(cut="x", epochs=3, learning_rate=0.1)
+    model = keras.Model()
+    assert recipe.derive(given, 100, model) == (given, {})
+
+
+def test_runs_say_what_was_used(clone: Path, run: Run) -> None:
+    words = ["finetune.cut=auto", "finetune.learning_rate=auto", "finetune.epochs=auto"]
+    done = run(clone, sys.executable, "-m", "pipeline", "finetune", *words)
+    assert done.returncode == 0, done.stderr
+    derived = json.loads((clone / "outputs" / "finetune" / "derived.json").read_text())
+    assert set(derived) == {word.partition("=")[0] for word in words}
+    for name, one in derived.items():
+        assert f"{name}={one['value']}: {one['reason']}" in done.stdout
+    client = MlflowClient(f"sqlite:///{clone / 'mlflow.db'}")
+    (parent,) = client.search_runs(
+        ["1"],
+        f"params.`finetune.epochs` = '{derived['finetune.epochs']['value']}' "
+        "and tags.`pipeline.state` != ''",
+    )
+    child = client.get_run(parent.data.tags["run.finetune"])
+    for found in (parent, child):
+        assert found.data.params["finetune.cut"] == derived["finetune.cut"]["value"]
+        assert found.data.tags["cut"] == derived["finetune.cut"]["value"]
+    done = run(clone, sys.executable, "-m", "pipeline", "evaluate", *words)
+    assert done.returncode == 0, done.stderr
+    page = (clone / "outputs" / "report.html").read_text()
+    assert f"cut {derived['finetune.cut']['value']}" in page
+    assert derived["finetune.epochs"]["reason"] in page
+
+
+def test_prepare_derives_the_side(clone: Path, run: Run) -> None:
+    done = run(clone, sys.executable, "-m", "pipeline", "prepare", "prepare.image_size=auto")
+    assert done.returncode == 0, done.stderr
+    assert "prepare.image_size=96: the shorter side of the pictures has 8 px" in done.stdout
