@@ -12,7 +12,7 @@ import json
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,10 @@ from pipeline.errors import InputError
 from pipeline.features import activations, augmentation
 from pipeline.features.activations import Source
 from pipeline.features.store import Store
-from pipeline.finetuning import recipe
+from pipeline.finetuning import recipe, soup
 from pipeline.finetuning.cache_decision import Decision, decide
 from pipeline.finetuning.settings import BatchNorm, Config, Precision
+from pipeline.finetuning.soup import Ingredient
 from pipeline.storage import derived, workspace
 from pipeline.storage.derived import Derived
 from pipeline.storage.digests import file_sha256
@@ -54,12 +55,15 @@ class Tuned:
         fitted: Curve, best epoch and its metrics.
         cached: Whether the activations below the cut were kept.
         derived: Full name of each setting that was `auto` -> what it became.
+        soup: Which trainings the weights are the average of: 0 is the section's own, 1 that of
+            the first of `finetune.soup`; best first.
     """
 
     head: keras.Model
     fitted: Fitted
     cached: bool
     derived: dict[str, Derived]
+    soup: tuple[int, ...] = (0,)
 
 
 class Finetuner:
@@ -152,26 +156,37 @@ class Finetuner:
         cached = self._decide(config, cut)
         trained, top = self._trainable(cut, config, cached, top)
         train, val = self._examples(config, cut, cached)
-        key = {
-            **self._key,
-            "config": asdict(config),
-            "head": file_sha256(head / "head.keras"),
-            "cached": cached,
-        }
-        fitted = fitting.fit(
-            trained,
-            train,
-            val,
-            config,
-            seed=self._seed,
-            work=workspace.work("finetune", key),
-            log=log,
-            first_epoch=len(curves.read(head)),
-            shares=shares(getattr(trained, "upper", trained), config.lowest_rate),
-            interpolate=config.interpolate,
-            mixup=config.mixup,
-        )
-        return Tuned(top, fitted, cached, chosen)
+        first, begin = len(curves.read(head)), [v.numpy() for v in trained.variables]
+        key = {**self._key, "head": file_sha256(head / "head.keras"), "cached": cached}
+
+        def fitted(settings: Config, log: Callable[[dict[str, float], int], None]) -> Fitted:
+            for variable, value in zip(trained.variables, begin, strict=True):
+                variable.assign(value)
+            return fitting.fit(
+                trained,
+                train,
+                val,
+                settings,
+                seed=self._seed,
+                work=workspace.work("finetune", {**key, "config": asdict(settings)}),
+                log=log,
+                first_epoch=first,
+                shares=shares(getattr(trained, "upper", trained), settings.lowest_rate),
+                interpolate=settings.interpolate,
+                mixup=settings.mixup,
+            )
+
+        alone, *others = soup.variants(config)
+        result = fitted(alone, log)
+        if others:
+            parts = [Ingredient.of(trained, result.best)]
+            for settings in others:
+                other = fitted(settings, lambda *_: None)
+                parts.append(Ingredient.of(trained, other.best))
+            best, kept = soup.cook(trained, parts, lambda: fitting.judge(trained, val, alone))
+            print(f"soup of trainings {', '.join(map(str, kept))}", flush=True)
+            return Tuned(top, replace(result, best=best), cached, chosen, tuple(kept))
+        return Tuned(top, result, cached, chosen)
 
     def _trainable(
         self, cut: Cut, config: Config, cached: bool, top: keras.Model

@@ -96,6 +96,11 @@ class Config(Training):
         "What kept activations are stored as: float16 takes half the disk, and training then "
         "differs from training without a cache.",
     )
+    soup: list[Any] = setting(
+        [],
+        "Settings of further trainings from the same cut, such as {learning_rate: 1e-3}: their "
+        "weights are averaged with the first one's where that improves the score.",
+    )
     calibrate: bool = setting(
         True,
         "Give the finished classifier a temperature, fitted on the validation split, that "

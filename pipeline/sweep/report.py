@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from pipeline.data.manifest import Manifest
 from pipeline.storage import addresses, digests, outputs, tables
 from pipeline.storage.outputs import PARAMS
-from pipeline.sweep import plots, sharing, space
+from pipeline.sweep import plots, sharing, soup, space
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -76,7 +76,22 @@ def write(opened: Study, config: Config, words: list[str], folder: Path) -> Foun
         return Found(f"no trial has come to its end; {_counted(counts)}", dict(counts))
     best = min(done, key=lambda trial: (trial.value or 0.0, trial.number))
     verdict, metrics = _verdict(done, best)
-    _write_best(best, config, words, folder / "best.yaml")
+    averaged = soup.tried(opened)
+    added: list[FrozenTrial] = []
+    if averaged:
+        numbers = ", ".join(map(str, averaged["kept"]))
+        better = averaged["val_score"] < (best.value or 0.0)
+        metrics["soup_val_score"] = averaged["val_score"]
+        if better:
+            ordered = {trial.number: trial for trial in done}
+            best, *added = (ordered[number] for number in averaged["kept"])
+        verdict += (
+            f"\naveraging the weights of trials {numbers}: val_score {averaged['val_score']:.4f}, "
+            f"val_accuracy {averaged['val_accuracy']:.4f}, which best.yaml does"
+            if better
+            else "\naveraging the weights of the best trials of this cut did not improve the score"
+        )
+    _write_best(best, added, config, words, folder / "best.yaml")
     cuts = opened.user_attrs["cuts"]
     pages = plots.write(opened, done, cuts, folder)
     document = _template().render(
@@ -160,8 +175,18 @@ def _write_table(trials: list[FrozenTrial], path: Path) -> None:
         tables.write_table(aside, (*_COLUMNS, *keys), table)
 
 
-def _write_best(best: FrozenTrial, config: Config, words: list[str], path: Path) -> None:
-    """params.yaml with the winner's settings, its comments kept."""
+def _write_best(
+    best: FrozenTrial, added: list[FrozenTrial], config: Config, words: list[str], path: Path
+) -> None:
+    """params.yaml with the winner's settings, its comments kept.
+
+    Args:
+        best: The winner.
+        added: Trials whose weights are averaged with its weights.
+        config: The whole config.
+        words: The command line.
+        path: Of the file.
+    """
     yaml = YAML()
     yaml.preserve_quotes = True
     text = PARAMS.read_text(encoding="utf-8")
@@ -170,7 +195,8 @@ def _write_best(best: FrozenTrial, config: Config, words: list[str], path: Path)
     params = yaml.load(text)
     changed = {_full_name(word): None for word in words}
     settings = {key: space.setting(config, key) for key in changed if key}
-    for key, value in {**settings, **best.user_attrs["settings"]}.items():
+    averaged = {"finetune.soup": soup.recipe([best, *added])} if added else {}
+    for key, value in {**settings, **best.user_attrs["settings"], **averaged}.items():
         section = params
         *sections, name = key.split(".")
         for part in sections:

@@ -33,6 +33,7 @@ _REFUSED = {
     "finetune.monitor": "it is what trials are compared by",
     "train_head.monitor": "it is what trials are compared by",
     "finetune.cache": "it changes no result",
+    "finetune.soup": "an average of the best trials is tried at the end",
 }
 _DEFAULT = {"finetune": {"learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}}}
 NONE = "none"

@@ -27,7 +27,7 @@ from pipeline.finetuning import recipe
 from pipeline.finetuning.finetuner import Finetuner
 from pipeline.networks import backbones, runtime
 from pipeline.storage import digests, outputs, workspace
-from pipeline.sweep import sharing, space, study
+from pipeline.sweep import sharing, soup, space, study
 from pipeline.sweep.space import NONE, Space
 from pipeline.tracking import store as tracking_store
 from pipeline.tracking.sweep_runs import Tracker
@@ -57,6 +57,8 @@ def run(config: Config, words: list[str], compose: Compose, name: str) -> None:
     runtime.configure(config.seed, config.threads)
     worker = _Worker(config, words, compose, name)
     sharing.run_trials(worker.study, worker.objective, worker.total)
+    with sharing.lock_of(name):
+        worker.try_soup()
 
 
 def _end_with_the_sweep(parent: int) -> None:
@@ -130,7 +132,8 @@ class _Worker:
                 run.log(metrics, epoch)
                 self._report(trial, metrics["val_score"], epoch - first)
 
-            tuned = self._finetuner.fit(config.finetune, trained, log)
+            # A trial is one training; averages come at the end.
+            tuned = self._finetuner.fit(replace(config.finetune, soup=[]), trained, log)
             found = {
                 **tuned.fitted.best,
                 "best_epoch": tuned.fitted.best_epoch,
@@ -143,6 +146,24 @@ class _Worker:
         for name, value in found.items():
             trial.set_user_attr(name, value)
         return float(found["val_score"])
+
+    def try_soup(self) -> None:
+        """Fine-tune the average of the best trials, once, and keep what came of it."""
+        trials = soup.candidates(self.study)
+        if len(trials) < 2 or soup.tried(self.study):
+            return
+        settings = trials[0].user_attrs["settings"]
+        config = self._compose([*self._words, *space.overrides(settings)])
+        recipe = soup.recipe(trials)
+        tuned = self._finetuner.fit(
+            replace(config.finetune, soup=recipe), self._head(config), lambda *_: None
+        )
+        found = {
+            "tried": [trial.number for trial in trials],
+            "kept": [trials[place].number for place in tuned.soup],
+            **tuned.fitted.best,
+        }
+        self.study.set_user_attr(soup.ATTRIBUTE, found)
 
     def _report(self, trial: Trial, loss: float, epoch: int) -> None:
         known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values

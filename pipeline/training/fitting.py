@@ -105,9 +105,7 @@ def fit(
     count = -(-len(train.rows) // settings.batch_size)
 
     def judged() -> dict[str, float]:
-        in_order = np.arange(len(val.rows))
-        shown = batches(val, in_order, classes, settings.batch_size)
-        return score.judge(val.labels, steps.probabilities(model, shown), settings.monitor)
+        return judge(model, val, settings)
 
     # Two experiments may need the same training at the same time: one waits for the other.
     with locked(work), _removed_if_stopped(work):
@@ -166,6 +164,13 @@ def fit(
             share, state.best = interpolation.interpolate(model, start, state.best, judged)
         shutil.rmtree(work)
         return Fitted(state.curve, state.best_epoch, state.best, share)
+
+
+def judge(model: keras.Model, val: Examples, settings: Training) -> dict[str, float]:
+    """The validation metrics of a model as it is."""
+    in_order, classes = np.arange(len(val.rows)), int(model.output_shape[-1])
+    shown = batches(val, in_order, classes, settings.batch_size)
+    return score.judge(val.labels, steps.probabilities(model, shown), settings.monitor)
 
 
 @contextmanager

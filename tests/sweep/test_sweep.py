@@ -13,6 +13,7 @@ from typing import Any
 
 import optuna
 import pytest
+import yaml
 from conftest import Run, copied, mlflow_server, run_in
 from mlflow import MlflowClient
 from optuna.trial import FrozenTrial
@@ -200,6 +201,31 @@ def test_a_tracking_server_that_goes_away_costs_no_trial(
     assert not {"FAIL", "RUNNING"} & set(states), states
     sweep(clone, run, *words, "tracking.enabled=false")
     assert [trial.state.name for trial in study_of(clone)[1]] == ["COMPLETE"] * 3
+
+
+def test_the_best_trials_are_averaged_at_the_end(clone: Path, run: Run) -> None:
+    words = ["finetune.epochs=4", "pruner.use=none", "sweep.cuts=[block2_conv1]"]
+    told = sweep(clone, run, *words, "sweep.n_trials=6")
+    folder, trials = study_of(clone)
+    assert len(trials) == 6, "the average is no trial"
+    storage = f"sqlite:///{clone / 'sweeps' / 'optuna.db'}"
+    found = optuna.load_study(study_name=folder.name, storage=storage).user_attrs["soup"]
+    best = min(trials, key=lambda trial: trial.value)
+    assert found["tried"][0] == best.number
+    assert len(found["tried"]) == 5, "head only has nothing in common with them"
+    assert found["val_score"] <= best.value
+    adopted = yaml.safe_load((folder / "best.yaml").read_text())
+    if found["val_score"] == best.value:
+        assert "did not improve the score" in told
+        assert "soup" not in adopted["finetune"]
+        return
+    assert "averaging the weights of trials" in told
+    assert len(adopted["finetune"]["soup"]) == len(found["kept"]) - 1
+    shutil.copy(folder / "best.yaml", clone / "params.yaml")
+    done = run(clone, "dvc", "repro", "finetune")
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((clone / ROOT / "finetune" / "summary.json").read_text())
+    assert summary["val_score"] == found["val_score"]
 
 
 def test_failed_and_pruned_trials_are_kept_and_tracked(clone: Path, run: Run) -> None:

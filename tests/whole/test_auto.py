@@ -1,4 +1,4 @@
-"""What `auto` becomes: derived from the data, told with its reason, recorded; a given value wins."""
+"""What `auto` becomes: derived from the data, told with its reason, recorded; a given one wins."""
 
 import json
 import sys

@@ -1,0 +1,92 @@
+"""Average the weights of several fine-tunings of one cut, where the average has a better score.
+
+trainings -> one model. Source: Wortsman et al. 2022, Model soups; the greedy recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError
+from pipeline.finetuning.settings import Config
+
+if TYPE_CHECKING:
+    import keras
+
+_SHARED = ("cut", "batch_norm", "cache", "precision", "monitor", "calibrate", "soup")
+"""What is the same in all trainings of a soup, or there would be nothing to average."""
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """A training that may go into the soup.
+
+    Attributes:
+        weights: Of all variables of the model.
+        best: Its validation metrics.
+    """
+
+    weights: list[NDArray[Any]]
+    best: Metrics
+
+    @classmethod
+    def of(cls, model: keras.Model, best: Metrics) -> Ingredient:
+        """The model as it is."""
+        return cls([variable.numpy() for variable in model.variables], best)
+
+
+def variants(config: Config) -> list[Config]:
+    """The settings of each training: those of the section, then those with `soup`'s changes.
+
+    Raises:
+        InputError: A change of what is no setting, or must be the same in all.
+    """
+    names = {field.name for field in fields(Config)} - set(_SHARED)
+    alone = replace(config, soup=[])
+    found = [alone]
+    for changes in config.soup:
+        if not isinstance(changes, dict) or not set(changes) <= names:
+            raise InputError(
+                "finetune.soup must list settings of section finetune such as "
+                f"{{learning_rate: 1e-3}}, got {changes}: it may hold {', '.join(sorted(names))}"
+            )
+        found.append(replace(alone, **changes))
+    return found
+
+
+def cook(
+    model: keras.Model, ingredients: Sequence[Ingredient], judged: Callable[[], Metrics]
+) -> tuple[Metrics, list[int]]:
+    """Leave the model with the average of those that improve it, the best one first.
+
+    Args:
+        model: Whose weights they are.
+        ingredients: Two or more.
+        judged: The validation metrics of the model as it is.
+
+    Returns:
+        The metrics of the average, and which ingredients are in it.
+    """
+    ranked = sorted(range(len(ingredients)), key=lambda n: ingredients[n].best["val_score"])
+    kept, best = ranked[:1], ingredients[ranked[0]].best
+    for number in ranked[1:]:
+        _assign(model, [ingredients[n].weights for n in (*kept, number)])
+        found = judged()
+        if found["val_score"] < best["val_score"]:
+            kept, best = [*kept, number], found
+    _assign(model, [ingredients[n].weights for n in kept])
+    return best, kept
+
+
+def _assign(model: keras.Model, several: Sequence[list[NDArray[Any]]]) -> None:
+    """Give the model the mean of several sets of weights; counters are those of the first."""
+    for variable, values in zip(model.variables, zip(*several, strict=True), strict=True):
+        floating = np.issubdtype(values[0].dtype, np.floating)
+        variable.assign(np.mean(values, axis=0, dtype=values[0].dtype) if floating else values[0])
