@@ -77,7 +77,7 @@ def run(options: argparse.Namespace, compose: Callable[..., Config]) -> None:
 def _planned(
     options: argparse.Namespace, looked: Looked, threads: int, compose: Callable[..., Config]
 ) -> Plan:
-    from pipeline.networks import runtime
+    from pipeline.networks import backbones, runtime
     from pipeline.setup import mirror
 
     runtime.configure(_SEED, threads)
@@ -92,7 +92,7 @@ def _planned(
     pictures, labels = candidates.sample(looked.config, looked.survey, int(size.value))
     return planning.plan(
         looked,
-        _section(name),
+        backbones.section(name),
         reason,
         backbone.model,
         size,
@@ -127,7 +127,7 @@ def _network(name: str, looked: Looked, compose: Callable[..., Config]) -> tuple
 
     few = {
         "data": Section(looked.settings),
-        "backbone": Section(dict(_section(name))),
+        "backbone": Section(dict(backbones.section(name))),
         "head": Section({"use": "logistic"}),
     }
     with TemporaryDirectory() as scratch:
@@ -138,12 +138,6 @@ def _network(name: str, looked: Looked, compose: Callable[..., Config]) -> tuple
     least, most = backbones.sides(config) or (sizing.SMALLEST_PX, sizing.USUAL_PX)
     size = sizing.fitting(shorter, least, most)
     return backbones.build(config, int(size.value), _SEED), size
-
-
-def _section(name: str) -> dict[str, str]:
-    if candidates.is_file(name):
-        return {"use": "keras_file", "path": name}
-    return {"use": name, "path": f"conf/backbone/{name}.yaml"}
 
 
 def _compared(

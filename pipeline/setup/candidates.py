@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -128,8 +127,3 @@ def attempt(
 def best(tried: Iterable[Tried]) -> Tried:
     """The most accurate; the faster of two that are equal."""
     return min(tried, key=lambda one: (-one.accuracy.mean(), one.ms_a_picture))
-
-
-def is_file(name: str) -> bool:
-    """Whether a backbone is named by a model file."""
-    return Path(name).suffix.lower() in (".keras", ".h5", ".hdf5")

@@ -19,7 +19,6 @@ from optuna import Study
 from optuna.trial import FrozenTrial
 
 from pipeline.storage import outputs
-from pipeline.sweep.space import NONE
 
 _SCORE = "validation score"
 
@@ -30,7 +29,7 @@ def write(opened: Study, done: list[FrozenTrial], cuts: list[str], folder: Path)
     Args:
         opened: The study.
         done: Its complete trials.
-        cuts: Names of the cuts, shallow to deep.
+        cuts: Names of the cuts, shallow to deep, backbone by backbone.
         folder: Gets the pictures.
     """
     mpl.use("agg")
@@ -80,7 +79,7 @@ def _cut_against_score(done: list[FrozenTrial], cuts: list[str]) -> go.Figure:
         | {"colorbar": {"title": title}},
     )
     figure = go.Figure(points)
-    ticks = {"tickvals": list(range(len(cuts))), "ticktext": _labels(cuts)}
+    ticks = {"tickvals": list(range(len(cuts))), "ticktext": cuts}
     figure.update_layout(title="Cut and score", xaxis=ticks, yaxis={"title": _SCORE})
     return figure
 
@@ -92,11 +91,7 @@ def _drawn_cut_against_score(done: list[FrozenTrial], cuts: list[str]) -> Any:
     losses = np.array([trial.value for trial in done])
     points = axes.scatter(_places(done), losses, c=rates, norm=norm, s=50)
     figure.colorbar(points, label="learning rate")
-    axes.set_xticks(range(len(cuts)), _labels(cuts), rotation=60, ha="right", fontsize=8)
+    axes.set_xticks(range(len(cuts)), cuts, rotation=60, ha="right", fontsize=8)
     axes.set_ylabel(_SCORE)
     axes.set_title("Cut and score")
     return axes
-
-
-def _labels(cuts: list[str]) -> list[str]:
-    return ["head only" if cut == NONE else cut for cut in cuts]

@@ -20,6 +20,7 @@ from optuna.distributions import (
 )
 
 from pipeline.errors import InputError
+from pipeline.sweep import networks
 
 if TYPE_CHECKING:
     import keras
@@ -47,10 +48,12 @@ class Space:
         cuts: Names of layers from which on the backbone may train, shallow to deep, and
             `none` for head only: a trial's parameter `cut` is an index of it.
         knobs: Full name of each further setting, and where it is drawn from.
+        others: Name of each further backbone with one of its cuts: the indices go on here.
     """
 
     cuts: tuple[str, ...]
     knobs: dict[str, BaseDistribution]
+    others: tuple[tuple[str, str], ...] = ()
 
     @property
     def head_only(self) -> int:
@@ -58,9 +61,15 @@ class Space:
         return len(self.cuts) - 1
 
     @property
+    def labels(self) -> list[str]:
+        """What each index of a cut stands for, for people."""
+        more = [f"{name} {'head only' if cut == NONE else cut}" for name, cut in self.others]
+        return ["head only" if cut == NONE else cut for cut in self.cuts] + more
+
+    @property
     def combinations(self) -> int | None:
         """How many different trials there are, head only being one; None for infinitely many."""
-        total = self.head_only
+        total = self.head_only + len(self.others)
         for knob in self.knobs.values():
             if isinstance(knob, CategoricalDistribution):
                 total *= len(knob.choices)
@@ -72,10 +81,13 @@ class Space:
 
     def suggest(self, trial: Trial) -> dict[str, Any]:
         """Draw a trial's settings: full name -> value."""
-        index = trial.suggest_int("cut", 0, self.head_only)
+        index = trial.suggest_int("cut", 0, self.head_only + len(self.others))
         drawn = {key: _draw(trial, key, knob) for key, knob in self.knobs.items()}
         settings = {key: _decoded(value) for key, value in drawn.items()}
-        return {"finetune.cut": self.cuts[index], **settings}
+        if index <= self.head_only:
+            return {"finetune.cut": self.cuts[index], **settings}
+        name, cut = self.others[index - len(self.cuts)]
+        return {"finetune.cut": cut, **networks.settings(name), **settings}
 
     def params(self, config: Config, cut: str) -> dict[str, Any]:
         """The parameters of a trial that does what a config says, at a cut."""
@@ -107,8 +119,12 @@ def overrides(settings: dict[str, Any]) -> list[str]:
 
 def named(settings: dict[str, Any]) -> str:
     """A trial's settings for people: `block_13_expand, 3.1e-04`."""
-    shown = [f"{v:.2g}" if isinstance(v, float) else str(v) for v in settings.values()]
-    return "head only" if shown[:1] == [NONE] else ", ".join(shown)
+    told = {key: value for key, value in settings.items() if key != "backbone.path"}
+    shown = [f"{v:.2g}" if isinstance(v, float) else str(v) for v in told.values()]
+    if shown[:1] == [NONE]:
+        other = settings.get("backbone.use")
+        return f"head only, {other}" if other else "head only"
+    return ", ".join(shown)
 
 
 def setting(config: Config, key: str) -> Any:
@@ -123,7 +139,7 @@ def knobs(config: Config) -> dict[str, BaseDistribution]:
         InputError: A setting that cannot be varied, or a range that is none.
     """
     found = {}
-    for key, drawn_from in _leaves(config.sweep.space or _DEFAULT):
+    for key, drawn_from in _leaves(config.sweep.space) or _leaves(_DEFAULT):
         section = key.partition(".")[0]
         if key in _REFUSED:
             raise InputError(f"sweep.space cannot hold {key}: {_REFUSED[key]}")
@@ -208,6 +224,8 @@ def _leaves(space: dict[str, Any]) -> list[tuple[str, Any]]:
     """Full names and what they are drawn from; {low, high} is a leaf."""
     found = []
     for section, inner in space.items():
+        if section == networks.SETTING:
+            continue
         if not isinstance(inner, dict):
             raise InputError(
                 "sweep.space is nested like params.yaml, a section and below it its settings, "

@@ -25,7 +25,7 @@ from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
 from pipeline.finetuning import recipe
 from pipeline.storage import outputs
-from pipeline.sweep import report, sharing, space, study
+from pipeline.sweep import networks, report, sharing, space, study
 from pipeline.tracking import store
 from pipeline.tracking.sweep_runs import Tracker
 
@@ -94,6 +94,7 @@ def _supervise(config: Config, words: list[str], compose: Callable[[list[str]], 
 
 
 def _check(config: Config, words: list[str]) -> None:
+    networks.others(config)
     for word in words:
         key = word.lstrip("+~").partition("=")[0]
         if key.partition(".")[0] not in _FREE:

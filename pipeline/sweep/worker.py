@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -24,10 +24,10 @@ from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError, Stopped
 from pipeline.features.store import Store
 from pipeline.finetuning import recipe
-from pipeline.finetuning.finetuner import Finetuner
-from pipeline.networks import backbones, runtime
+from pipeline.networks import runtime
 from pipeline.storage import digests, outputs, workspace
-from pipeline.sweep import sharing, soup, space, study
+from pipeline.sweep import networks, sharing, soup, space, study
+from pipeline.sweep.networks import Network, Networks
 from pipeline.sweep.space import NONE, Space
 from pipeline.tracking import store as tracking_store
 from pipeline.tracking.sweep_runs import Tracker
@@ -85,26 +85,30 @@ def total_of(config: Config, searched: Space) -> int:
 class _Worker:
     def __init__(self, config: Config, words: list[str], compose: Compose, name: str) -> None:
         self._words, self._compose = words, compose
-        self._prepared, self._features = outputs.ROOT / "prepare", outputs.ROOT / "extract_features"
-        data = Manifest(self._prepared)
-        self._body = backbones.build(config.backbone, data.image_size, config.seed)
-        pictures = len(data.indices("train"))
-        finetune, _ = recipe.derive(config.finetune, pictures, self._body.model)
-        self._config = config = replace(config, finetune=finetune)
-        self._space = Space(space.cut_choices(self._body.model, config), space.knobs(config))
-        self.total = total_of(config, self._space)
-        self.study = _opened(config, name, self._space, self._body.model)
+        self._prepared = outputs.ROOT / "prepare"
         self._store = Store(config.activations)
-        self._finetuner = Finetuner(
-            self._body,
-            self._prepared,
-            self._store,
-            config.augment,
-            batch_size=config.extract_features.batch_size,
-            seed=config.seed,
-            threads=config.threads,
-        )
+        self._networks = Networks(config, self._composed, self._store)
+        own = self._networks[networks.OWN].body.model
+        pictures = len(Manifest(self._prepared).indices("train"))
+        finetune, _ = recipe.derive(config.finetune, pictures, own)
+        self._config = config = replace(config, finetune=finetune)
+        cuts = space.cut_choices(own, config)
+        self._space = Space(cuts, space.knobs(config), tuple(self._others(config)))
+        self.total = total_of(config, self._space)
+        self.study = _opened(config, name, self._space, own)
         self._tracker = Tracker(config, name)
+
+    def _composed(self, settings: dict[str, Any]) -> Config:
+        return self._compose([*self._words, *space.overrides(settings)])
+
+    def _others(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Further backbones and their cuts: names in `sweep.cuts` are those of the present one."""
+        listed = isinstance(config.sweep.cuts, list)
+        sweep = replace(config.sweep, cuts="blocks") if listed else config.sweep
+        for name in networks.others(config):
+            model = self._networks[name].body.model
+            asked = replace(config, finetune=replace(config.finetune, cut=NONE), sweep=sweep)
+            yield from ((name, cut) for cut in space.cut_choices(model, asked))
 
     def objective(self, trial: Trial) -> float:
         """The validation score of a trial's model."""
@@ -119,13 +123,14 @@ class _Worker:
         trial.set_user_attr("settings", settings)
         trial.set_user_attr("code", digests.code_sha256())
         try:
-            config = self._compose([*self._words, *space.overrides(settings)])
+            config = self._composed(settings)
         except InputError:  # a choice out of its range: tracked like any trial that fails
             with self._tracker.trial(trial.number, space.named(settings), self._config):
                 raise
         hits, misses = self._store.hits, self._store.misses
         with self._tracker.trial(trial.number, space.named(settings), config) as run:
-            trained = self._head(config)
+            network = self._network(settings)
+            trained = self._head(config, network.features)
             first = len(curves.read(trained))
 
             def log(metrics: dict[str, float], epoch: int) -> None:
@@ -133,7 +138,7 @@ class _Worker:
                 self._report(trial, metrics["val_score"], epoch - first)
 
             # A trial is one training; averages come at the end.
-            tuned = self._finetuner.fit(replace(config.finetune, soup=[]), trained, log)
+            tuned = network.finetuner.fit(replace(config.finetune, soup=[]), trained, log)
             found = {
                 **tuned.fitted.best,
                 "best_epoch": tuned.fitted.best_epoch,
@@ -153,11 +158,10 @@ class _Worker:
         if len(trials) < 2 or soup.tried(self.study):
             return
         settings = trials[0].user_attrs["settings"]
-        config = self._compose([*self._words, *space.overrides(settings)])
-        recipe = soup.recipe(trials)
-        tuned = self._finetuner.fit(
-            replace(config.finetune, soup=recipe), self._head(config), lambda *_: None
-        )
+        config, network = self._composed(settings), self._network(settings)
+        averaged = replace(config.finetune, soup=soup.recipe(trials))
+        trained = self._head(config, network.features)
+        tuned = network.finetuner.fit(averaged, trained, lambda *_: None)
         found = {
             "tried": [trial.number for trial in trials],
             "kept": [trials[place].number for place in tuned.soup],
@@ -172,14 +176,18 @@ class _Worker:
         if trial.user_attrs.get("kind") not in REFERENCES and trial.should_prune():
             raise Stopped(f"pruned after epoch {epoch}")
 
-    def _head(self, config: Config) -> Path:
+    def _network(self, settings: dict[str, Any]) -> Network:
+        use, path = settings.get("backbone.use", networks.OWN), settings.get("backbone.path")
+        return self._networks[path if use == "keras_file" and path else use]
+
+    def _head(self, config: Config, features: Path) -> Path:
         """The trained head of a trial: trials whose head has the same settings share it."""
         asked = (config.train_head, config.head)
         inputs: dict[str, Any] = {
             "seed": config.seed,
             "threads": config.threads,
             "prepared": self._prepared,
-            "features": self._features,
+            "features": features,
         }
         folder = workspace.work("heads", head.key(*asked, **inputs))
         with outputs.locked(folder):
@@ -193,7 +201,7 @@ def _opened(config: Config, name: str, searched: Space, model: Any) -> Study:
     """The study, with the trials that it begins with."""
     opened = study.open_study(config, name, avoid=searched.head_only)
     with sharing.lock_of(name):
-        opened.set_user_attr("cuts", searched.cuts)
+        opened.set_user_attr("cuts", searched.labels)
         current = searched.current(config, model)
         sharing.add_once(opened, searched.params(config, current), REFERENCES[0])
         sharing.add_once(opened, searched.params(config, NONE), REFERENCES[1], telling=("cut",))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -280,3 +281,41 @@ def test_mistakes_are_told_in_one_line(clone: Path, run: Run, word: str, told: s
     assert done.returncode == 1
     assert told in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_backbones_are_searched_too(clone: Path, run: Run) -> None:
+    """A second network: the one that comes with the project, not trained."""
+    (clone / "conf/backbone/fresh.yaml").write_text(
+        (clone / "conf/backbone/glyph_cnn.yaml").read_text() + "weights: null\n"
+    )
+    words = ["finetune.epochs=2", "pruner.use=none", "sampler.use=random"]
+    plain = partial(run, forked=False)  # forks know the conf/ of the project alone
+    told = sweep(clone, plain, *words, "+sweep.space.backbone=[fresh]", "sweep.n_trials=8")
+    folder, trials = study_of(clone)
+    used = [trial.user_attrs["settings"].get("backbone.use", "glyph_cnn") for trial in trials]
+    assert used[:2] == ["glyph_cnn", "glyph_cnn"], "params.yaml as it is, and its head alone"
+    assert {"glyph_cnn", "fresh"} == set(used)
+    best = min(trials, key=lambda trial: trial.value)
+    assert used[best.number] == "glyph_cnn", "what was trained before is better"
+    worst = max(trials, key=lambda trial: trial.value)
+    assert used[worst.number] == "fresh"
+    assert "fresh" in (folder / "report.html").read_text()
+    assert "8 trials" in told
+    # A trial of another backbone is what the pipeline makes of the same settings.
+    settings = worst.user_attrs["settings"]
+    words = [f"{key}={value}" for key, value in settings.items()]
+    for stage in ("extract_features", "train_head", "finetune"):
+        done = plain(clone, sys.executable, "-m", "pipeline", stage, "finetune.epochs=2", *words)
+        assert done.returncode == 0, done.stderr
+    summary = json.loads((clone / ROOT / "finetune" / "summary.json").read_text())
+    assert summary["val_score"] == worst.value
+
+
+def test_a_backbone_section_that_others_could_not_share(clone: Path, run: Run) -> None:
+    text = (clone / "params.yaml").read_text()
+    (clone / "params.yaml").write_text(
+        text.replace("  use: glyph_cnn ", "  weights: letters\n  use: glyph_cnn ")
+    )
+    done = run(clone, sys.executable, "-m", "pipeline", "sweep", "+sweep.space.backbone=[resnet50]")
+    assert done.returncode == 1
+    assert "needs a section backbone of use and path alone, got also weights" in done.stderr

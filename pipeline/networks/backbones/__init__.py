@@ -103,6 +103,13 @@ def sides(config: BackboneConfig) -> tuple[int, int] | None:
     return found
 
 
+def section(name: str) -> dict[str, str]:
+    """What section `backbone` says to choose a file of conf/backbone, or a model file."""
+    if Path(name).suffix.lower() in (".keras", ".h5", ".hdf5"):
+        return {"use": "keras_file", "path": name}
+    return {"use": name, "path": f"conf/backbone/{name}.yaml"}
+
+
 def weights_file(path: str, key: str) -> Path:
     """A weights file that the user names.
 
