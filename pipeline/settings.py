@@ -159,13 +159,14 @@ def check(section: Any, name: str) -> None:
         if dataclasses.is_dataclass(value):
             check(value, full)
             continue
+        if _may_be_auto(type(section), field.name) and isinstance(value, str):
+            value = _number(value, full)
+            setattr(section, field.name, value)
         about: About | None = field.metadata.get("about")
         for number in value if isinstance(value, list) else [value]:
             is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
             if about and is_number and number not in about.range:
                 raise InputError(f"{full} must be {about.range}, got {value}")
-        if _may_be_auto(type(section), field.name) and isinstance(value, str) and value != AUTO:
-            raise InputError(f"{full} must be a number or {AUTO}, got {value!r}")
     own: Callable[[str], None] | None = getattr(section, "check", None)
     if own is not None:
         own(name)
@@ -173,6 +174,18 @@ def check(section: Any, name: str) -> None:
 
 def _may_be_auto(section: type, name: str) -> bool:
     return typing.get_type_hints(section)[name] in (AutoInt, AutoFloat)
+
+
+def _number(text: str, name: str) -> float | int | str:
+    """A number that a YAML dialect took for text, such as 1e-3; `auto` as it is."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    if text == AUTO:
+        return text
+    raise InputError(f"{name} must be a number or {AUTO}, got {text!r}")
 
 
 def _choices(hint: Any) -> tuple[str, ...]:
