@@ -53,6 +53,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="compare these on a sample of the pictures and take the best",
     )
     parser.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="leave out a class, folder or file, or what a pattern fits; may be repeated",
+    )
+    parser.add_argument(
         "--force", action="store_true", help="replace a params.yaml of your own; a copy is kept"
     )
 
@@ -60,7 +67,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, compose: Callable[..., Config]) -> None:
     """Look, derive, write."""
     params_file.refuse_to_lose(options.force)
-    looked = sources_of_all_kinds.look(options.pictures, _SEED)
+    looked = sources_of_all_kinds.look(options.pictures, options.ignore, _SEED)
     for line in survey.describe(looked.survey):
         print(line)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -19,6 +19,9 @@ from pipeline.intake.sources import Picture
 # joblib warns of pictures that were decoded in vain when a stage fails; its error says enough.
 warnings.filterwarnings("ignore", module=r"joblib\.")
 
+UNLABELLED = "it has no label: it lies in no class folder"
+"""Why a picture is not used that is none the worse for it."""
+
 
 def judge(
     pictures: Iterable[Picture], size_px: int, fit: Fit, desc: str
@@ -42,6 +45,8 @@ def judge(
 
 
 def _judge(picture: Picture, size_px: int, fit: Fit) -> tuple[Row, Pixels | str]:
+    if not picture.label:
+        return Row(picture.path, "", picture.split or "", "", 0, 0, "ok", picture.extra), UNLABELLED
     row = Row(picture.path, picture.label, picture.split or "", "", 0, 0, "ok", picture.extra)
     content = images.or_reason(picture.read)
     if isinstance(content, str):

@@ -92,6 +92,8 @@ def written(value: Any) -> str:
     """As YAML on one line."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {written(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(written(inner) for inner in value) + "]"
     if value is None:
         return "null"
     if isinstance(value, float):

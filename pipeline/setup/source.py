@@ -6,13 +6,12 @@ path -> section `data` with reasons, `Survey`.
 import importlib
 import tarfile
 import zipfile
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.intake import sources
+from pipeline.intake import layout, soundness, sources
 from pipeline.intake import survey as surveys
 from pipeline.intake.sources import SourceConfig
 from pipeline.intake.splitting import Shares
@@ -40,17 +39,18 @@ class Looked:
     survey: Survey
 
 
-def look(path: Path, seed: int) -> Looked:
+def look(path: Path, ignore: list[str], seed: int) -> Looked:
     """Look at a folder of pictures, a csv file or an archive.
 
     Args:
         path: Of the source.
+        ignore: What is left out.
         seed: Of the splits.
 
     Raises:
         InputError: It is none of these, or holds no pictures of two classes.
     """
-    settings = _recognised(path)
+    settings = _recognised(path) | ({"ignore": ignore} if ignore else {})
     config = _config(settings)
     listed = list(sources.pictures(config))
     reasons: dict[str, str] = {}
@@ -67,7 +67,7 @@ def look(path: Path, seed: int) -> Looked:
 
 def _recognised(path: Path) -> dict[str, Any]:
     if path.is_dir():
-        return {"use": "folder", "path": path.as_posix()}
+        return {"use": "folder", "path": layout.unwrapped(path).as_posix()}
     if not path.is_file():
         raise InputError(
             f"init needs a folder of pictures, a csv file or an archive, got {path}: no such file "
@@ -96,13 +96,5 @@ def _check(path: Path, found: Survey) -> None:
             f"{path} must hold pictures in a folder for each class, such as {path}/cat/1.jpg, and "
             "holds none: name the folder above the class folders"
         )
-    if len(found.classes) < 2:
-        raise InputError(
-            f"a classifier needs at least 2 classes with good pictures, {path} has "
-            f"{len(found.classes)} ({', '.join(found.classes) or _first(found.reasons.items())}): "
-            "give each class a folder of its own"
-        )
-
-
-def _first(reasons: Iterable[tuple[str, str]]) -> str:
-    return next((f"{path}: {reason}" for path, reason in reasons), "none")
+    soundness.check_vanished(found.rows, found.reasons)
+    soundness.check_classes(found.kept)

@@ -18,8 +18,7 @@ import numpy as np
 from pipeline.data import manifest
 from pipeline.data.images import Fit
 from pipeline.data.manifest import SPLITS, Row
-from pipeline.errors import InputError
-from pipeline.intake import sizing, sources
+from pipeline.intake import sizing, soundness, sources
 from pipeline.intake.judging import judge
 from pipeline.intake.sources import Picture
 from pipeline.intake.splitting import Shares, assign
@@ -28,6 +27,8 @@ from pipeline.storage import derived, tables
 from pipeline.storage.arrays import RowWriter
 from pipeline.storage.digests import file_sha256
 from pipeline.storage.tables import write_json
+
+_SHOWN_CLASSES = 12
 
 
 class OnBadImage(StrEnum):
@@ -90,22 +91,25 @@ def run(config: Config, *, seed: int, data: Any, out: Path) -> dict[str, float]:
         derived.write(out, {"prepare.image_size": side})
         config = replace(config, image_size=int(side.value))
     judged, bad = _decode_all(sources.pictures(data), config, out / "images.npy")
-    _check_bad(judged, bad, config)
+    soundness.check_vanished(judged, bad)
+    quarantine = config.on_bad_image == OnBadImage.quarantine
+    soundness.check_files(judged, bad, max_fraction=config.max_bad_fraction, allowed=quarantine)
     rows, reasons = assign(judged, bad, shares, seed)
+    soundness.check_vanished(rows, reasons)
     kept = [row.verdict in manifest.KEPT for row in rows]
     _drop_rows(out / "images.npy", [row.path not in bad for row in rows], kept)
-    classes = _check_classes([row for row, keep in zip(rows, kept, strict=True) if keep])
+    classes = soundness.check_classes(row for row, keep in zip(rows, kept, strict=True) if keep)
 
     manifest.write_rows(out / "manifest.csv", rows)
-    quarantine = [(r.path, r.label, r.sha256, reasons[r.path]) for r in rows if r.path in reasons]
-    tables.write_table(out / "quarantine.csv", ("path", "label", "sha256", "reason"), quarantine)
+    listed = [(r.path, r.label, r.sha256, reasons[r.path]) for r in rows if r.path in reasons]
+    tables.write_table(out / "quarantine.csv", ("path", "label", "sha256", "reason"), listed)
     (out / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
     digest = file_sha256(out / "images.npy")
     write_json(out / "summary.json", {"fit": config.fit.value, "images_sha256": digest})
     counts = Counter(row.split for row, keep in zip(rows, kept, strict=True) if keep)
     duplicates = sum(row.verdict == "duplicate" for row in rows)
     print(
-        f"{sum(kept)} pictures of {len(classes)} classes: "
+        f"{sum(kept)} pictures of {len(classes)} classes ({_counted(rows, kept, classes)}): "
         + ", ".join(f"{counts[split]} {split}" for split in SPLITS)
         + f"; {len(reasons)} quarantined, {duplicates} duplicates"
     )
@@ -115,6 +119,14 @@ def run(config: Config, *, seed: int, data: Any, out: Path) -> dict[str, float]:
         "duplicates": duplicates,
         "classes": len(classes),
     }
+
+
+def _counted(rows: list[Row], kept: list[bool], classes: list[str]) -> str:
+    """The classes with their pictures: all that fit in a line."""
+    counts = Counter(row.label for row, keep in zip(rows, kept, strict=True) if keep)
+    told = [f"{name} {counts[name]}" for name in classes[:_SHOWN_CLASSES]]
+    more = len(classes) - len(told)
+    return ", ".join(told) + (f" and {more} more" if more else "")
 
 
 def _decode_all(
@@ -148,41 +160,3 @@ def _drop_rows(path: Path, present: list[bool], kept: list[bool]) -> None:
         for index in np.flatnonzero(keep):
             rows.append(before[index][None])
     aside.replace(path)
-
-
-def _check_bad(rows: list[Row], bad: dict[str, str], config: Config) -> None:
-    if not rows:
-        raise InputError("the data must hold pictures in class folders, got none: check data.path")
-    if not bad:
-        return
-    path, reason = next(iter(bad.items()))
-    first = f"the first is {path} ({reason})"
-    if config.on_bad_image == OnBadImage.error:
-        raise InputError(
-            f"prepare.on_bad_image=error allows no bad file, got {len(bad)}: {first}; "
-            "mend or remove them, or set prepare.on_bad_image=quarantine"
-        )
-    if len(bad) > config.max_bad_fraction * len(rows):
-        raise InputError(
-            f"at most {config.max_bad_fraction:.0%} of the files may be bad, got {len(bad)} of "
-            f"{len(rows)}: {first}; mend them or raise prepare.max_bad_fraction"
-        )
-
-
-def _check_classes(kept: list[Row]) -> list[str]:
-    classes = sorted({row.label for row in kept})
-    if len(classes) < 2:
-        raise InputError(
-            f"a classifier needs at least 2 classes with good pictures, got {classes or 'none'}: "
-            "give each class a folder of its own"
-        )
-    counts = Counter((row.label, row.split) for row in kept)
-    for split in SPLITS:
-        short = [name for name in classes if not counts[name, split]]
-        if short:
-            raise InputError(
-                f"each class needs at least 1 picture in {split}, class {short[0]!r} has none"
-                + (f" ({len(short)} classes in all)" if len(short) > 1 else "")
-                + ": add pictures, or change the counts or fractions of section prepare"
-            )
-    return classes

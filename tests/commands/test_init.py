@@ -143,7 +143,7 @@ def test_backbones_are_tried(project: Path, init: Init) -> None:
     [
         ("nowhere", (), "got nowhere: no such file or folder"),
         ("README.md", (), "got README.md: name the folder that holds a sub-folder for each class"),
-        ("one", (), "at least 2 classes with good pictures, one has 1 (0)"),
+        ("one", (), "at least 2 classes with good pictures, got ['0']"),
         ("empty", (), "must hold pictures in a folder for each class"),
         ("two", ("--backbone", "mobilenet"), "did you mean mobilenet_v2"),
         ("two", ("--backbone", "x.keras"), "x.keras: no such file"),

@@ -180,3 +180,75 @@ def test_neither_zip_nor_tar(tmp_path: Path) -> None:
     path.write_bytes(os.urandom(1000))
     with pytest.raises(InputError, match="and is none of them"):
         found(config(path, tmp_path))
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz"])
+@pytest.mark.parametrize("missing", [0.5, 0.9, 0.999])
+def test_a_tar_that_is_cut_off_is_not_taken_in_part(
+    picture_folder: Path, tmp_path: Path, suffix: str, missing: float
+) -> None:
+    whole = tmp_path / f"whole.tar{suffix}"
+    with tarfile.open(whole, f"w:{suffix[1:]}") as file:
+        file.add(picture_folder, "pictures")
+    cut = tmp_path / f"cut.tar{suffix}"
+    content = whole.read_bytes()
+    used = content if suffix else content.rstrip(b"\0")  # the end blocks count as missing
+    cut.write_bytes(used[: int(len(used) * missing)])
+    with pytest.raises(InputError, match="get it again"):
+        found(config(cut, tmp_path))
+    assert not [path for path in (tmp_path / "c").iterdir() if path.is_dir()], "no part stays"
+
+
+def test_a_zip_that_rotted_is_not_taken_in_part(picture_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "rotten.zip"
+    with zipfile.ZipFile(path, "w") as pack:
+        for file in sorted(picture_folder.rglob("*.png")):
+            pack.write(file, file.relative_to(picture_folder))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
+        found(config(path, tmp_path))
+
+
+def test_a_zip_with_a_password_and_one_of_another_method(tmp_path: Path) -> None:
+    path = tmp_path / "odd.zip"
+    for offset, value, told in ((8, 1, "cat/0.png is encrypted"), (10, 9, "is by no. 9")):
+        with zipfile.ZipFile(path, "w") as pack:
+            pack.writestr("cat/0.png", b"x" * 100)
+        content = bytearray(path.read_bytes())
+        start = content.index(b"PK\1\2")  # the entry in the directory at the end
+        content[start + offset] = value
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=told):
+            found(config(path, tmp_path))
+
+
+def test_a_zip_made_on_windows(picture_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "windows.zip"
+    with zipfile.ZipFile(path, "w") as pack:
+        for name in ("bright", "dark"):
+            pack.writestr(f"{name}\\", b"")
+            for file in sorted((picture_folder / name).iterdir()):
+                pack.write(file, f"{name}\\{file.name}")
+    assert sorted(found(config(path, tmp_path))) == EXPECTED
+
+
+class BareName(zipfile.ZipInfo):
+    """Python's zipfile writes UTF-8 and says so; others write bytes and say nothing."""
+
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:
+        return self.filename.encode("cp437"), 0
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "utf-8"])
+def test_names_in_another_code_page(picture_folder: Path, tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "names.zip"
+    with zipfile.ZipFile(path, "w") as pack:
+        for label in ("日本", "犬"):
+            for place in range(2):
+                entry = BareName(f"{label}/{place}.png".encode(encoding).decode("cp437"))
+                pack.writestr(entry, (picture_folder / "dark" / f"{place}.png").read_bytes())
+    setting = {} if encoding == "utf-8" else {"encoding": encoding}
+    labels = {one.partition(":")[0] for one in found(config(path, tmp_path, **setting))}
+    assert labels == {"日本", "犬"}

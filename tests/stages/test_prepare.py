@@ -117,12 +117,95 @@ def test_a_csv_lists_pictures_labels_and_splits(picture_folder: Path, tmp_path: 
     for content, told in (
         ("file,label\na,b\n", "columns path and label"),
         ("path,label\na.png,\n", "line 2 needs a path and a label"),
-        ("path,label,split\na.png,a,dev\n", "split must be train, val, test or empty, got 'dev'"),
+        (
+            "path,label,split\na.png,a,later\n",
+            "split must be train, val, test or empty, got 'later'",
+        ),
         ("path,label\na.png,a\na.png,a\n", "line 3 lists a.png again"),
     ):
         table.write_text(content)
         with pytest.raises(InputError, match=told):
             list(csv_source.pictures(csv_source.Config(path=str(table))))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("path,label\n0/a,v2.png,cat\n", "line 2 must have 2 cells like the header, got 3"),
+        ('path,label\na.png,"ca\nt"\n', "a label must be one line of text"),
+        ("chemin,étiquette\na.png,a\n", "needs a header with the columns path and label"),
+    ],
+)
+def test_a_csv_with_a_slip(tmp_path: Path, content: str, told: str) -> None:
+    table = tmp_path / "list.csv"
+    table.write_text(content)
+    with pytest.raises(InputError, match=told):
+        list(csv_source.pictures(csv_source.Config(path=str(table))))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "setting"), [("utf-8-sig", "utf-8"), ("utf-16", "utf-8"), ("cp1252", "cp1252")]
+)
+def test_a_csv_in_another_encoding(
+    picture_folder: Path, tmp_path: Path, encoding: str, setting: str
+) -> None:
+    table = picture_folder / "list.csv"
+    table.write_text("path;label\r\ndark/0.png;château\r\n", encoding=encoding)
+    if setting != "utf-8":
+        with pytest.raises(InputError, match=r"line 2 is not: save it as UTF-8, or set data.enc"):
+            list(csv_source.pictures(csv_source.Config(path=str(table))))
+    config = csv_source.Config(path=str(table), encoding=setting)
+    (found,) = csv_source.pictures(config)
+    assert found.label == "château"
+    assert found.file == picture_folder / "dark" / "0.png"
+
+
+@pytest.mark.parametrize(
+    ("path", "file"),
+    [("dark\\0.png", "dark/0.png"), ("dark/0", "dark/0.png"), ("é.png", "e\u0301.png")],
+)
+def test_a_csv_from_another_system_finds_its_files(
+    picture_folder: Path, path: str, file: str
+) -> None:
+    if not (picture_folder / file).exists():
+        shutil.copy(picture_folder / "dark" / "0.png", picture_folder / file)
+    table = picture_folder / "list.csv"
+    table.write_text(f"path,label\n{path},a\n")
+    (found,) = csv_source.pictures(csv_source.Config(path=str(table)))
+    assert found.file == picture_folder / file
+
+
+def test_no_class_is_gone_in_silence(picture_folder: Path, tmp_path: Path) -> None:
+    (picture_folder / "parrot").mkdir()
+    for place in range(2):
+        (picture_folder / "parrot" / f"{place}.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    told = r"class 'parrot' has 2 files and none: the first is parrot/0.heic \(.*HEIF\)"
+    source = folder.Config(path=str(picture_folder))
+    with pytest.raises(InputError, match=told):
+        prepared(source, tmp_path / "a", max_bad_fraction=0.5)
+    left_out = folder.Config(path=str(picture_folder), ignore=["parrot"])
+    assert (
+        prepare.run(
+            prepare.Config(image_size=16, **HALF), seed=0, data=left_out, out=tmp_path / "a"
+        )["classes"]
+        == 2
+    )
+
+
+def test_classes_that_differ_in_case_alone(picture_folder: Path, tmp_path: Path) -> None:
+    (picture_folder / "dark").rename(picture_folder / "Bright ")
+    with pytest.raises(InputError, match=r"more than case and blanks, got 'Bright' and 'bright'"):
+        prepared(folder.Config(path=str(picture_folder)), tmp_path / "a")
+
+
+def test_pictures_without_a_label_are_listed(
+    picture_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in range(20):
+        shutil.copy(picture_folder / "dark" / "0.png", picture_folder / f"{place}.png")
+    prepared(folder.Config(path=str(picture_folder)), tmp_path / "out")
+    assert "20 pictures are not used, the first is 0.png" in capsys.readouterr().err
+    assert quarantine(tmp_path / "out")["0.png"].startswith("it has no label")
 
 
 def test_too_little_or_too_bad_data_stops(picture_folder: Path, tmp_path: Path) -> None:

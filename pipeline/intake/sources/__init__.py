@@ -7,8 +7,9 @@ conf/data/; nothing else changes (docs/extending.md).
 
 import importlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.settings import REQUIRED, setting
@@ -25,6 +26,10 @@ class SourceConfig:
         "The folder, csv file or archive, which DVC watches for changes; for sources without "
         "one, their file in conf/data/.",
     )
+    labels: dict[str, str] = setting({}, "Renames classes, such as {Cat: cat}.")
+    ignore: list[str] = setting(
+        [], "Classes, folders and files that are left out: names, or patterns such as '*_mask.png'."
+    )
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Picture:
 
     Attributes:
         path: Its name in the manifest: relative to the source, posix, unique.
-        label: Class name.
+        label: Class name; empty for a picture that lies in no class folder.
         split: `train`, `val` or `test` where the source gives it.
         file: Where its bytes are, or None when `content` has them.
         content: Its bytes.
@@ -62,4 +67,9 @@ def pictures(config: Any) -> Iterator[Picture]:
         InputError: The source is missing or not of the form its kind expects.
     """
     module = importlib.import_module(f"{__name__}.{config.kind}")
-    yield from module.pictures(config)
+    for picture in module.pictures(config):
+        names = (picture.path, picture.label, PurePosixPath(picture.path).name)
+        if any(fnmatch(name, pattern) for name in names for pattern in config.ignore):
+            continue
+        renamed = config.labels.get(picture.label)
+        yield replace(picture, label=renamed) if renamed else picture

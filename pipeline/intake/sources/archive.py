@@ -3,25 +3,31 @@
 url or path -> downloaded (resumed where the server can) -> verified -> extracted -> pictures.
 """
 
+import gzip
+import lzma
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import requests
 from filelock import FileLock
 from tqdm import tqdm
 
 from pipeline.errors import InputError
+from pipeline.intake import layout
 from pipeline.intake.sources import Picture, SourceConfig
-from pipeline.intake.sources.folder import folders, walk
 from pipeline.settings import REQUIRED, setting
 from pipeline.storage.digests import file_sha256
 from pipeline.storage.outputs import replacing
 
 _TIMEOUT_S = 30
+_ENCRYPTED = 0x1  # a flag of a zip's entry
+_DAMAGED = (zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
 
 @dataclass
@@ -31,7 +37,12 @@ class Config(SourceConfig):
     kind: str = "archive"
     url: str = setting("${.path}", "http(s) address or a local path.")
     sha256: str = setting(REQUIRED, "Of the archive, in hex.")
-    splits: dict[str, str] = setting({}, "Renames given splits, such as {val: test}.")
+    splits: dict[str, str] = setting(
+        {}, "What folders are used as; or renames given splits, such as {val: test}."
+    )
+    encoding: str | None = setting(
+        None, "Of file names, where they are not UTF-8: cp932 for a .zip from Japan, say."
+    )
     max_gb: float = setting(50.0, "What the extracted files may take together.", above=0)
     cache_dir: str = setting(".work/archives", "Where archives are kept and extracted.")
 
@@ -49,17 +60,9 @@ def pictures(config: Config) -> Iterator[Picture]:
         if not folder.is_dir():
             archive = _fetch(config.url, config.sha256, Path(f"{folder}.download"))
             with replacing(folder) as aside:
-                _extract(archive, aside, int(config.max_gb * 1e9))
+                _extract(archive, aside, config)
             Path(f"{folder}.download").unlink(missing_ok=True)
-    yield from walk(_unwrapped(folder), config.splits)
-
-
-def _unwrapped(folder: Path) -> Path:
-    """The folder of classes: many archives wrap it in a folder of their own name."""
-    inside = folders(folder)
-    while len(inside) == 1 and folders(inside[0]):
-        folder, inside = inside[0], folders(inside[0])
-    return folder
+    yield from layout.walk(layout.unwrapped(folder), config.splits, config.ignore)
 
 
 def _fetch(url: str, sha256: str, target: Path) -> Path:
@@ -111,45 +114,97 @@ def _download(url: str, target: Path) -> None:
         ) from error
 
 
-def _extract(archive: Path, target: Path, max_bytes: int) -> None:
+def _extract(archive: Path, target: Path, config: Config) -> None:
+    max_bytes = int(config.max_gb * 1e9)
     try:
         if zipfile.is_zipfile(archive):
-            _unzip(archive, target, max_bytes)
+            _unzip(archive, target, max_bytes, config.encoding)
         elif tarfile.is_tarfile(archive):
-            _untar(archive, target, max_bytes)
+            _untar(archive, target, max_bytes, config.encoding)
         else:
-            raise InputError(f"{archive} must be a .zip, .tar or .tar.gz, and is none of them")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise InputError(f"{archive} cannot be extracted: {error}; get it again") from error
+            raise InputError(
+                f"{archive} must be a .zip, .tar or .tar.gz, and is none of them, or its end is "
+                "missing: get it again"
+            )
+    except (*_DAMAGED, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(
+            f"{archive} is damaged and cannot be extracted ({error}): get it again"
+        ) from error
 
 
-def _untar(archive: Path, target: Path, max_bytes: int) -> None:
-    with tarfile.open(archive) as tar:
+def _untar(archive: Path, target: Path, max_bytes: int, encoding: str | None) -> None:
+    with tarfile.open(archive, encoding=encoding or "utf-8") as tar:
         budget = max_bytes
         for member in tqdm(tar, desc="extract", unit="file", disable=None):
             budget = _charge(archive, budget, member.size, max_bytes)
             # The filter refuses absolute paths, `..`, links out of the target and devices.
             tar.extract(member, target, filter="data")
+        _check_end(archive, tar)
 
 
-def _unzip(archive: Path, target: Path, max_bytes: int) -> None:
-    with zipfile.ZipFile(archive) as pack:
+def _check_end(archive: Path, tar: tarfile.TarFile) -> None:
+    """Stop at a tar without its end: tarfile takes what is not a header for the end."""
+    stream = tar.fileobj
+    assert stream is not None
+    stream.seek(tar.offset)
+    if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise InputError(
+            f"{archive} is cut off or damaged after {tar.offset} bytes, {len(tar.getmembers())} "
+            "files: get it again"
+        )
+    while stream.read(1 << 20):  # to where a compressed one has its checksum
+        pass
+
+
+def _unzip(archive: Path, target: Path, max_bytes: int, encoding: str | None) -> None:
+    with _opened(archive, encoding) as pack:
         budget = max_bytes
         for member in tqdm(pack.infolist(), desc="extract", unit="file", disable=None):
-            name = PurePosixPath(member.filename.replace("\\", "/"))
+            plain = member.filename.replace("\\", "/")
+            name = PurePosixPath(plain)
             if name.is_absolute() or ".." in name.parts:
                 raise InputError(f"{archive} must stay in its folder, holds {member.filename!r}")
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise InputError(f"{archive} must hold no links, holds {member.filename!r}")
-            if member.is_dir():
+            if plain.endswith("/"):
                 continue
             path = target / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            with pack.open(member) as source, path.open("wb") as file:
+            with _content(archive, pack, member) as source, path.open("wb") as file:
                 # Counted while reading: a zip's own sizes can lie.
                 while block := source.read(1 << 20):
                     budget = _charge(archive, budget, len(block), max_bytes)
                     file.write(block)
+
+
+def _opened(archive: Path, encoding: str | None) -> zipfile.ZipFile:
+    """A zip whose names are in the given encoding, or in UTF-8 if they are that."""
+    if encoding is None:
+        try:
+            return zipfile.ZipFile(archive, metadata_encoding="utf-8")
+        except UnicodeDecodeError:
+            return zipfile.ZipFile(archive)
+    try:
+        return zipfile.ZipFile(archive, metadata_encoding=encoding)
+    except (UnicodeDecodeError, LookupError) as error:
+        raise InputError(
+            f"data.encoding must be that of the names in {archive}, got {encoding}: {error}"
+        ) from error
+
+
+def _content(archive: Path, pack: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
+    remedy = "extract it with another program and set data.use=folder"
+    if member.flag_bits & _ENCRYPTED:
+        raise InputError(
+            f"{archive} must be without a password, {member.filename} is encrypted: {remedy}"
+        )
+    try:
+        return pack.open(member)
+    except NotImplementedError as error:
+        raise InputError(
+            f"{archive} must be compressed by a method that Python knows, {member.filename} is by "
+            f"no. {member.compress_type}: {remedy}"
+        ) from error
 
 
 def _charge(archive: Path, budget: int, size: int, max_bytes: int) -> int:

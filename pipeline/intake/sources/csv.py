@@ -5,17 +5,21 @@ value of a further column, too.
 """
 
 import csv
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.data import names
 from pipeline.data.manifest import COLUMNS
 from pipeline.errors import InputError
+from pipeline.intake.layout import split_of
 from pipeline.intake.sources import Picture, SourceConfig
-from pipeline.intake.sources.folder import SPLIT_NAMES
 from pipeline.settings import setting
 
 _COLUMNS = ("path", "label", "split")
+_DELIMITERS = (",", ";", "\t")
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass
@@ -24,48 +28,120 @@ class Config(SourceConfig):
 
     kind: str = "csv"
     splits: dict[str, str] = setting({}, "Renames given splits, such as {val: test}.")
+    encoding: str = setting("utf-8", "Of the text, such as cp1252 for old files of Excel.")
 
 
 def pictures(config: Config) -> Iterator[Picture]:
     """Yield the pictures that a csv file lists.
 
     Raises:
-        InputError: The file or a column is missing, or a split has another name.
+        InputError: The file or a column is missing, a line has not the header's cells, or
+            a split has another name.
     """
     path = Path(config.path)
     if not path.is_file():
         raise InputError(f"data path must be a csv file, got {path}: set data.path to the file")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        table = csv.DictReader(file)
-        missing = {"path", "label"} - set(table.fieldnames or ())
-        if missing:
-            raise InputError(
-                f"{path} needs a header with the columns path and label, got "
-                f"{table.fieldnames or 'an empty file'}: add {', '.join(sorted(missing))}"
-            )
-        further = [name for name in table.fieldnames or () if name not in _COLUMNS]
-        taken = sorted({"", *COLUMNS} & set(further))
-        if taken:
-            raise InputError(
-                f"{path} may have further columns, but not named {taken[0]!r}: rename it"
-            )
-        seen: set[str] = set()
-        for number, row in enumerate(table, start=2):
-            if not row["path"] or not row["label"]:
-                raise InputError(f"{path} line {number} needs a path and a label, got {row}")
-            if row["path"] in seen:
-                raise InputError(f"{path} line {number} lists {row['path']} again: remove it")
-            seen.add(row["path"])
-            split = _split(row.get("split") or "", config.splits, f"{path} line {number}")
-            extra = {name: row[name] or "" for name in further}
-            yield Picture(row["path"], row["label"], split, path.parent / row["path"], extra=extra)
+    table = csv.reader(_lines(path, config.encoding), delimiter=_delimiter(path, config.encoding))
+    header = next(table, [])
+    further = _further(path, header)
+    seen: set[str] = set()
+    for cells in table:
+        where = f"{path} line {table.line_num}"
+        if not any(cell.strip() for cell in cells):
+            continue
+        row = _row(where, header, cells)
+        if row["path"] in seen:
+            raise InputError(f"{where} lists {row['path']} again: remove it")
+        seen.add(row["path"])
+        split = _split(row.get("split", ""), config.splits, where)
+        label = _label(where, row["label"])
+        file = _file(path.parent, row["path"])
+        extra = {name: row[name] for name in further}
+        yield Picture(names.shown(row["path"]), label, split, file, extra=extra)
+
+
+def _lines(path: Path, encoding: str) -> Iterator[str]:
+    """The file's lines, decoded; a mark of the byte order is left out."""
+    content = path.read_bytes()
+    if content.startswith(_UTF16):
+        encoding = "utf-16"
+    try:
+        text = content.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"{path} must be {error.encoding} text, line {line} is not: save it as UTF-8, or set "
+            "data.encoding=cp1252 (or what it was written in)"
+        ) from error
+    except LookupError as error:
+        raise InputError(
+            f"data.encoding must be one that Python knows, got {encoding}: utf-8 or cp1252, say"
+        ) from error
+    return iter(text.splitlines(keepends=True))
+
+
+def _delimiter(path: Path, encoding: str) -> str:
+    """What the header's cells are told apart by: not everywhere a comma."""
+    first = next(_lines(path, encoding), "")
+    return max(_DELIMITERS, key=lambda one: (first.count(one), one == ","))
+
+
+def _further(path: Path, header: list[str]) -> list[str]:
+    missing = {"path", "label"} - set(header)
+    if missing:
+        raise InputError(
+            f"{path} needs a header with the columns path and label, got "
+            f"{header or 'an empty file'}: add {', '.join(sorted(missing))}"
+        )
+    further = [name for name in header if name not in _COLUMNS]
+    taken = sorted({"", *COLUMNS} & set(further))
+    if taken:
+        raise InputError(f"{path} may have further columns, but not named {taken[0]!r}: rename it")
+    return further
+
+
+def _row(where: str, header: list[str], cells: list[str]) -> dict[str, str]:
+    if len(cells) != len(header):
+        raise InputError(
+            f"{where} must have {len(header)} cells like the header, got {len(cells)}: put a path "
+            f'or label that holds the delimiter in quotes, "{cells[0]} ..."'
+        )
+    row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+    if not row["path"] or not row["label"]:
+        raise InputError(f"{where} needs a path and a label, got {row}")
+    return row
+
+
+def _label(where: str, text: str) -> str:
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise InputError(
+            f"{where}: a label must be one line of text, got {names.shown(text)}: is a quote "
+            "missing before it?"
+        )
+    return names.label(text)
 
 
 def _split(name: str, renames: dict[str, str], where: str) -> str | None:
     if not name:
         return None
-    split = SPLIT_NAMES.get(name.lower())
-    split = renames.get(split, split) if split else None
+    split = split_of(name)
+    split = renames.get(name) or (renames.get(split, split) if split else None)
     if split not in ("train", "val", "test"):
         raise InputError(f"{where}: split must be train, val, test or empty, got {name!r}")
     return split
+
+
+def _file(folder: Path, path: str) -> Path:
+    """The file that a path means, also one written on Windows, on a Mac, or without its ending."""
+    plain = path.replace("\\", "/")
+    for text in (path, plain):
+        for form in ("NFC", "NFD"):
+            file = folder / unicodedata.normalize(form, text)
+            if file.is_file():
+                return file
+    whole = folder / plain
+    if not whole.suffix and whole.parent.is_dir():
+        found = [one for one in whole.parent.iterdir() if one.stem == whole.name]
+        if len(found) == 1:
+            return found[0]
+    return folder / path

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.errors import InputError
+from pipeline.intake.layout import split_of
 from pipeline.intake.sources import Picture, SourceConfig
-from pipeline.intake.sources.folder import SPLIT_NAMES
 from pipeline.settings import REQUIRED, setting
 
 
@@ -54,7 +54,7 @@ def pictures(config: Config) -> Iterator[Picture]:
     builder.download_and_prepare()
     single = len(builder.info.splits) == 1
     for name in builder.info.splits:
-        split = config.splits.get(name) or (None if single else SPLIT_NAMES.get(name))
+        split = config.splits.get(name) or (None if single else split_of(name))
         if split is None and not single:
             continue  # such as `unlabelled`
         examples = builder.as_dataset(

@@ -1,0 +1,122 @@
+"""Whether a data set can be learnt from: no class gone, not too many bad files, no empty split.
+
+rows + reasons -> nothing, or the error that says what to mend.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from pipeline.data.manifest import SPLITS, Row
+from pipeline.errors import InputError
+from pipeline.intake.judging import UNLABELLED
+
+_ABSENT = "unreadable: No such file"
+
+
+def check_files(
+    rows: list[Row], bad: Mapping[str, str], *, max_fraction: float, allowed: bool
+) -> None:
+    """Check what was read.
+
+    Args:
+        rows: All pictures.
+        bad: Path -> why it is none.
+        max_fraction: Of bad files.
+        allowed: Whether there may be any.
+
+    Raises:
+        InputError: Nothing was read, a class has nothing good, or there are too many bad files.
+    """
+    if not rows:
+        raise InputError("the data must hold pictures in class folders, got none: check data.path")
+    unlabelled = [path for path, reason in bad.items() if reason == UNLABELLED]
+    if unlabelled:
+        print(
+            f"{len(unlabelled)} pictures are not used, the first is {unlabelled[0]}: they lie in "
+            "no class folder, so they have no label",
+            file=sys.stderr,
+        )
+    rows = [row for row in rows if bad.get(row.path) != UNLABELLED]
+    bad = {path: reason for path, reason in bad.items() if reason != UNLABELLED}
+    if not bad:
+        return
+    path, reason = next(iter(bad.items()))
+    first = f"the first is {path} ({reason})"
+    if not allowed:
+        raise InputError(
+            f"prepare.on_bad_image=error allows no bad file, got {len(bad)}: {first}; "
+            "mend or remove them, or set prepare.on_bad_image=quarantine"
+        )
+    if len(bad) == len(rows) or len(bad) > max_fraction * len(rows):
+        absent = sum(reason.startswith(_ABSENT) for reason in bad.values())
+        remedy = (
+            "are the paths right, seen from where data.path lies?"
+            if absent > len(bad) / 2
+            else "mend them or raise prepare.max_bad_fraction"
+        )
+        raise InputError(
+            f"at most {max_fraction:.0%} of the files may be bad, got {len(bad)} of "
+            f"{len(rows)}: {first}; {remedy}"
+        )
+
+
+def check_vanished(rows: Iterable[Row], reasons: Mapping[str, str]) -> None:
+    """Stop at a class without one good picture: it must not be gone in silence.
+
+    Args:
+        rows: All pictures.
+        reasons: Path -> why it is not used.
+    """
+    labelled = [row for row in rows if row.label]
+    files = Counter(row.label for row in labelled)
+    good = Counter(row.label for row in labelled if row.path not in reasons)
+    for label in sorted(files):
+        if not good[label]:
+            path = next(row.path for row in labelled if row.label == label)
+            raise InputError(
+                f"every class needs good pictures, class {label!r} has {files[label]} files and "
+                f"none: the first is {path} ({reasons[path]}); mend them, or leave the class out "
+                f"with data.ignore=[{label}] (init --ignore {label})"
+            )
+
+
+def check_classes(kept: Iterable[Row]) -> list[str]:
+    """Check classes and splits; returns the classes, sorted.
+
+    Args:
+        kept: The pictures that are used.
+
+    Raises:
+        InputError: Fewer than two classes, names that differ too little, or an empty split.
+    """
+    counts = Counter((row.label, row.split) for row in kept)
+    classes = sorted({label for label, _ in counts})
+    _check_names(classes)
+    if len(classes) < 2:
+        raise InputError(
+            f"a classifier needs at least 2 classes with good pictures, got {classes or 'none'}: "
+            "give each class a folder of its own"
+        )
+    for split in SPLITS:
+        short = [name for name in classes if not counts[name, split]]
+        if short:
+            raise InputError(
+                f"each class needs at least 1 picture in {split}, class {short[0]!r} has none"
+                + (f" ({len(short)} classes in all)" if len(short) > 1 else "")
+                + ": add pictures, or change the counts or fractions of section prepare"
+            )
+    return classes
+
+
+def _check_names(classes: Iterable[str]) -> None:
+    """Names that only a machine tells apart are a slip of the pen."""
+    seen: dict[str, str] = {}
+    for name in classes:
+        plain = " ".join(name.casefold().split())
+        if plain in seen:
+            raise InputError(
+                f"classes must differ in more than case and blanks, got {seen[plain]!r} and "
+                f"{name!r}: write them alike, or set data.labels={{{seen[plain]}: {name}}}"
+            )
+        seen[plain] = name
