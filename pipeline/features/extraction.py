@@ -9,8 +9,10 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.data.manifest import Manifest
+from pipeline.errors import InputError
 from pipeline.features import augmentation
 from pipeline.features.activations import Source, below, views_of
 from pipeline.features.store import Store
@@ -19,6 +21,8 @@ from pipeline.networks.backbones import BackboneConfig
 from pipeline.storage import derived
 from pipeline.storage.arrays import RowWriter
 from pipeline.storage.tables import write_json
+
+_CHUNK = 1024
 
 
 def extract(
@@ -65,6 +69,7 @@ def extract(
     started = perf_counter()
     features = below(kept, source, last, every)
     rate = len(data.rows) / (perf_counter() - started)
+    _check(features, built.name)
     with RowWriter(out / "features.npy", features.shape[1:], np.float32) as rows:
         rows.append(features)
     train = data.indices("train")
@@ -90,6 +95,31 @@ def extract(
         },
     )
     how = f"at {rate:.0f} a second" if computed else "from the store"
-    print(f"{len(data.rows)} pictures {how}, {features.shape[1]} features")
+    what = f": {built.taken}" if built.taken else ""
+    print(f"{len(data.rows)} pictures {how}, {features.shape[1]} features{what}")
     metrics = {"features": features.shape[1], "backbone_parameters": parameters}
     return {**metrics, "pictures_per_second": rate} if computed else metrics
+
+
+def _check(features: NDArray[np.float32], name: str) -> None:
+    """Stop at features that nothing can be learnt from.
+
+    Raises:
+        InputError: Some are NaN or infinite, or all pictures have the same.
+    """
+    broken, same = 0, True
+    for start in range(0, len(features), _CHUNK):
+        part = np.asarray(features[start : start + _CHUNK])
+        broken += int((~np.isfinite(part).all(axis=1)).sum())
+        same = same and bool((part == features[0]).all())
+    if broken:
+        raise InputError(
+            f"features must be finite numbers, {name} gives NaN or infinity for {broken} of "
+            f"{len(features)} pictures: its weights are damaged, or the pictures are not scaled as "
+            "it expects (backbone.scale)"
+        )
+    if same and len(features) > 1:
+        raise InputError(
+            f"features must tell pictures apart, {name} gives the same for all {len(features)}: "
+            "its weights are damaged, or the pictures are not scaled as it expects (backbone.scale)"
+        )

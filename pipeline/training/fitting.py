@@ -8,6 +8,7 @@ uninterrupted one. Knows nothing of pictures, backbones or stages.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline.errors import Stopped
+from pipeline.errors import InputError, Stopped
 from pipeline.networks import graph
 from pipeline.storage.outputs import locked, replacing_file
 from pipeline.storage.tables import write_json
@@ -146,6 +147,12 @@ def fit(
                     for step in range(count)
                 )
                 trained = steps.train(model, shown, rates)
+                if not math.isfinite(trained["loss"]):
+                    shutil.rmtree(work)
+                    raise InputError(
+                        f"the loss must be a finite number, it was {trained['loss']} in epoch "
+                        f"{number + 1}: lower the learning rate ({settings.learning_rate:g})"
+                    )
                 state.epoch += 1
                 with optimizer.averaged(model):
                     validation = judged()

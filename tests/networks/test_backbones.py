@@ -1,6 +1,7 @@
 """Backbones: the network's own preprocessing, the user's own models, the right weights."""
 
 import sys
+import tarfile
 from pathlib import Path
 
 import keras
@@ -93,7 +94,7 @@ def test_a_model_that_takes_vectors(tmp_path: Path, suffix: str) -> None:
     features = keras.Model(model.inputs, model.get_layer("dense3").output)
     expected = features.predict(pictures.reshape(3, 784) / 255, verbose=0)
     np.testing.assert_allclose(body.predict(rgb, verbose=0), expected, rtol=1e-3, atol=1e-4)
-    with pytest.raises(InputError, match=r"takes \(784,\): set prepare\.image_size=28"):
+    with pytest.raises(InputError, match=r"takes 784: set prepare\.image_size=28"):
         backbones.build(keras_file.Config(path=str(path)), 32, 0)
 
 
@@ -108,6 +109,118 @@ def test_a_model_that_takes_pictures_and_a_named_feature(tmp_path: Path) -> None
     assert by_conv.model.layers[-1].name == "features"
     with pytest.raises(InputError, match=r"got 'con'; the nearest are conv"):
         backbones.build(keras_file.Config(path=path, features="con"), 20, 0)
+
+
+def small(head: list[keras.layers.Layer], **settings: object) -> keras.Model:
+    """A network behind a Rescaling, with or without a head."""
+    entry = keras.Input((8, 8, 3))
+    inner = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(6, 3, name="conv")(inner)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    network = keras.Model(inner, keras.layers.GlobalAveragePooling2D(name="pool")(x), name="body")
+    x = network(keras.layers.Rescaling(1 / 255.0)(entry))
+    for layer in head:
+        x = layer(x)
+    return keras.Model(entry, x, **settings)
+
+
+HEADS = {
+    "none": (lambda layers: [], 6),
+    "logits": (lambda layers: [layers.Dense(3)], 6),
+    "softmax apart": (lambda layers: [layers.Dense(3), layers.Activation("softmax")], 6),
+    "dropout between": (lambda layers: [layers.Dropout(0.5), layers.Dense(3)], 6),
+    "normalized": (
+        lambda layers: [
+            layers.Dense(3, use_bias=False),
+            layers.BatchNormalization(),
+            layers.Activation("softmax"),
+        ],
+        6,
+    ),
+    "hidden layer": (lambda layers: [layers.Dense(5, activation="relu"), layers.Dense(3)], 5),
+    "an embedding": (lambda layers: [layers.Dense(5, activation="relu")], 5),
+    "a temperature": (
+        lambda layers: [layers.Dense(3), layers.Rescaling(0.5), layers.Softmax()],
+        6,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_features_are_found_by_structure(name: str, tmp_path: Path) -> None:
+    head, count = HEADS[name]
+    path = saved(small(head(keras.layers)), tmp_path / "net.keras")
+    built = backbones.build(keras_file.Config(path=str(path)), 8, 0)
+    assert built.model.output_shape == (None, count)
+    assert ("it has no head" in built.taken) == (name in ("none", "an embedding"))
+
+
+def test_layers_of_a_model_inside_can_be_named(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((8, 8, 3)), small([]), keras.layers.Dense(2)])
+    path = str(saved(model, tmp_path / "net.keras"))
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.float32)
+    plain = backbones.build(keras_file.Config(path=path), 8, 0).model.predict(pictures, verbose=0)
+    expected = model.layers[0].predict(pictures, verbose=0)
+    np.testing.assert_allclose(plain, expected, rtol=1e-5, atol=1e-6)
+    named = backbones.build(keras_file.Config(path=path, features="norm"), 8, 0).model
+    assert named.output_shape == (None, 6)
+
+
+def test_what_the_pipeline_made_is_a_backbone_again(repository: Path) -> None:
+    path = repository / "outputs" / "finetune" / "model.keras"
+    built = backbones.build(keras_file.Config(path=str(path)), 8, 0)
+    assert built.model.output_shape == (None, 2048)
+    assert "head_logits" in built.taken
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
+def test_other_precisions_become_float32(policy: str, tmp_path: Path) -> None:
+    keras.config.set_dtype_policy(policy)
+    try:
+        path = str(saved(small([keras.layers.Dense(3)]), tmp_path / "net.keras"))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model = backbones.build(keras_file.Config(path=path), 8, 0).model
+    assert {str(layer.compute_dtype) for layer in model.layers} == {"float32"}
+    found = model.predict(np.ones((2, 8, 8, 3), np.float32), verbose=0)
+    assert found.dtype == np.float32
+
+
+def test_what_keras_2_wrote(shared: Path, tmp_path: Path) -> None:
+    with tarfile.open(shared / "data" / "field_cases.tar") as archive:
+        archive.extract("field_cases/15_models/v_keras2.h5", tmp_path, filter="data")
+    path = tmp_path / "field_cases" / "15_models" / "v_keras2.h5"
+    model = backbones.build(keras_file.Config(path=str(path)), 64, 0).model
+    assert model.output_shape == (None, 1280)
+    total = sum(float(np.abs(weights).sum()) for weights in model.get_weights())
+    # What tf_keras 2 itself says of all weights, less those of the head.
+    assert 35_000 < total < 35_380
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        ((8, 8, 4), "4 bands cannot be made of them"),
+        ((3, 8, 8), "bands first: save it with data_format=channels_last"),
+        ((8, 16, 3), "pictures are square"),
+        ((5, 8, 8, 3), "use a network for single pictures"),
+        ((16, 16, 3), "set prepare.image_size=16"),
+    ],
+)
+def test_why_pictures_do_not_fit(shape: tuple[int, ...], told: str, tmp_path: Path) -> None:
+    entry = keras.Input(shape)
+    model = keras.Model(entry, keras.layers.Dense(2)(keras.layers.Flatten()(entry)))
+    path = saved(model, tmp_path / "net.keras")
+    with pytest.raises(InputError, match=told):
+        backbones.build(keras_file.Config(path=str(path)), 8, 0)
+
+
+def test_several_outputs_and_inputs(tmp_path: Path) -> None:
+    entry = keras.Input((8, 8, 3))
+    x = keras.layers.Flatten()(entry)
+    model = keras.Model(entry, [keras.layers.Dense(2)(x), keras.layers.Dense(3)(x)])
+    with pytest.raises(InputError, match="must have one output, got 2"):
+        backbones.build(keras_file.Config(path=str(saved(model, tmp_path / "net.keras"))), 8, 0)
 
 
 def test_code_in_a_file_runs_only_when_asked(tmp_path: Path) -> None:

@@ -50,10 +50,12 @@ class Backbone:
         model: (B, H, W, 3) float32 RGB in [0, 255] -> (B, D) features, pooled.
             Preprocessing is its first layers, the network itself follows.
         name: Of the network, such as `MobileNetV2`.
+        taken: What of a model the features are, in words, where that had to be found out.
     """
 
     model: keras.Model
     name: str
+    taken: str = ""
 
     @property
     def weights_sha256(self) -> str:

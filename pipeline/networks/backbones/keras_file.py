@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError
+from pipeline.networks import features_of, graph, precision
 from pipeline.networks.backbones import Backbone, BackboneConfig, weights_file
+from pipeline.networks.features_of import Taken
 from pipeline.settings import setting
 from pipeline.storage.digests import file_sha256
 
@@ -28,8 +30,8 @@ class Config(BackboneConfig):
     kind: str = "keras_file"
     features: str | None = setting(
         None,
-        "Name of the layer whose output is the feature; null for the last but one, which in a "
-        "classifier is what its last layer sees.",
+        "Name of the layer whose output is the feature; null for what the model's head sees, or "
+        "its output if it has no head.",
     )
     scale: float = setting(1.0, "Pictures in [0, 255] are multiplied by this ...")
     offset: float = setting(0.0, "... and then this is added, before the model sees them.")
@@ -56,19 +58,20 @@ def build(config: Config, image_size: int) -> Backbone:
 
     path = weights_file(config.path, "backbone.path")
     model = _load(path, config)
-    features = _feature_layer(model, config).output
+    pictures = keras.Input((image_size, image_size, 3), name="pictures")
+    adapted = _adapted(pictures, tuple(model.inputs[0].shape[1:]), config)
+    opened = keras.Model(pictures, replay(model, adapted))
+    taken = _taken(opened, config)
+    features = taken.features
     if len(features.shape) == 4:
         features = keras.layers.GlobalAveragePooling2D(name="features")(features)
     if len(features.shape) != 2:
         raise InputError(
             f"backbone.features must name a layer with (B, D) or (B, H, W, C) output, got "
-            f"{config.features} with {tuple(features.shape)}: name another"
+            f"{config.features or taken.why} with {tuple(features.shape)}: name another"
         )
-    network = keras.Model(model.inputs, features)
-    pictures = keras.Input((image_size, image_size, 3), name="pictures")
-    adapted = _adapted(pictures, tuple(model.inputs[0].shape[1:]), config)
-    joined = keras.Model(pictures, replay(network, adapted), name=path.stem.replace(".", "_"))
-    return Backbone(joined, path.stem)
+    joined = keras.Model(pictures, features, name=path.stem.replace(".", "_"))
+    return Backbone(joined, path.stem, taken.why)
 
 
 def sides(config: Config) -> tuple[int, int] | None:
@@ -84,8 +87,13 @@ def sides(config: Config) -> tuple[int, int] | None:
 def _load(path: Path, config: Config) -> keras.Model:
     import keras
 
+    from pipeline.networks import keras2_file
+
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=not config.allow_code)
+        if keras2_file.written_by(path).startswith("2"):
+            model = keras2_file.load(path, safe_mode=not config.allow_code)
+        else:
+            model = keras.saving.load_model(path, compile=False, safe_mode=not config.allow_code)
     except Exception as error:
         text = " ".join(str(error).split())
         if "unsafe" in text or "safe_mode" in text or "lambda" in text.lower():
@@ -94,24 +102,34 @@ def _load(path: Path, config: Config) -> keras.Model:
                 "backbone.allow_code=true"
             ) from error
         raise InputError(
-            f"backbone.path must be a Keras model, {path} is not: {text[:300]}"
+            f"backbone.path must be a Keras model, {path} is not: {_shortened(text)}"
         ) from error
-    if len(getattr(model, "inputs", None) or ()) != 1:
-        raise InputError(f"{path} must be a Functional or Sequential model with one input")
-    return model
+    if not graph.is_graph(model):
+        raise InputError(f"{path} must be a Functional or Sequential model, not a class of its own")
+    for what, tensors in (("input", model.inputs), ("output", model.outputs)):
+        if len(tensors) != 1:
+            raise InputError(
+                f"{path} must have one {what}, got {len(tensors)}: save the part of it that has one"
+            )
+    return precision.in_float32(model, safe_mode=not config.allow_code)
 
 
-def _feature_layer(model: keras.Model, config: Config) -> keras.layers.Layer:
-    names = [layer.name for layer in model.layers]
+def _shortened(text: str) -> str:
+    return text if len(text) <= 300 else f"{text[:300].rpartition(' ')[0]} ..."
+
+
+def _taken(model: keras.Model, config: Config) -> Taken:
     if config.features is None:
-        return model.layers[-2]
-    if config.features not in names:
+        return features_of.find(model)
+    outputs = {node.operation.name: node.outputs[0] for node in graph.nodes(model)}
+    names = list(outputs)
+    if config.features not in outputs:
         near = get_close_matches(config.features, names, n=3, cutoff=0) or names[-3:]
         raise InputError(
             f"backbone.features must name a layer of {config.path}, got {config.features!r}; "
             f"the nearest are {', '.join(near)}"
         )
-    return model.get_layer(config.features)
+    return Taken(outputs[config.features], f"the output of {config.features}")
 
 
 def _adapted(pictures: KerasTensor, shape: tuple[int | None, ...], config: Config) -> KerasTensor:
@@ -131,9 +149,23 @@ def _adapted(pictures: KerasTensor, shape: tuple[int | None, ...], config: Confi
         have for have, want in zip(x.shape[1:], shape, strict=False) if want not in (None, have)
     ]
     if len(x.shape) - 1 != len(shape) or sizes:
-        side = round(math.sqrt(shape[0])) if len(shape) == 1 and shape[0] else shape[0]
-        raise InputError(
-            f"prepare.image_size={size} does not fit {config.path}, which takes {shape}: "
-            f"set prepare.image_size={side}"
-        )
+        raise InputError(_misfit(config, size, shape))
     return x
+
+
+def _misfit(config: Config, size: int, shape: tuple[int | None, ...]) -> str:
+    """Why pictures cannot be what a model takes, and what would help."""
+    takes = f"{config.path} takes {' x '.join(str(one or 'any') for one in shape)}"
+    if len(shape) == 3 and shape[0] in (1, 3) and shape[-1] not in (1, 3):
+        return f"{takes}, bands first: save it with data_format=channels_last"
+    if len(shape) == 3 and shape[-1] not in (None, 1, 3):
+        return (
+            f"pictures have 3 bands (or 1, in grey), {takes}: {shape[-1]} bands cannot be made of "
+            "them; use a network for RGB pictures"
+        )
+    if len(shape) == 3 and shape[0] != shape[1]:
+        return f"pictures are square, {takes}: use a network for square pictures"
+    if len(shape) not in (1, 2, 3):
+        return f"pictures have height, width and bands, {takes}: use a network for single pictures"
+    side = round(math.sqrt(shape[0])) if len(shape) == 1 and shape[0] else shape[0]
+    return f"prepare.image_size={size} does not fit, {takes}: set prepare.image_size={side}"

@@ -1,0 +1,86 @@
+"""Which tensor of a classifier are its features: found by structure, not by place.
+
+model -> the input of its classifying layer, or its output if it has none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.networks import graph
+
+if TYPE_CHECKING:
+    import keras
+    from keras import KerasTensor
+
+_CLASSIFYING = {"softmax", "sigmoid", "linear", "log_softmax"}
+"""Activations of a last dense layer that gives classes; one with another gives features."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What was taken as features.
+
+    Attributes:
+        features: (B, D), or (B, H, W, C) that is to be pooled.
+        why: In words, with the layers' names.
+    """
+
+    features: KerasTensor
+    why: str
+
+
+def find(model: keras.Model) -> Taken:
+    """Find the features of a model without being told.
+
+    Args:
+        model: With one output, its models inside opened.
+    """
+    import keras
+
+    (output,) = model.outputs
+    makers = {id(tensor): node for node in graph.nodes(model) for tensor in node.outputs}
+    node, after = makers[id(output)], []
+    while not node.is_input and _passes_on(node.operation):
+        after.append(node.operation)
+        node = makers[id(node.input_tensors[0])]
+    layer = node.operation
+    whole = Taken(output, f"the output of {makers[id(output)].operation.name}: it has no head")
+    if isinstance(layer, keras.layers.Dense):
+        activations = {_activation(layer), *map(_activation, after)} - {None}
+        if activations & _CLASSIFYING == activations or "softmax" in activations:
+            return Taken(node.input_tensors[0], f"what the head {layer.name} sees")
+        return whole
+    one_by_one = isinstance(layer, keras.layers.Conv2D) and set(layer.kernel_size) == {1}
+    classes = any(_activation(one) in ("softmax", "sigmoid") for one in (layer, *after))
+    if one_by_one and classes:
+        return Taken(node.input_tensors[0], f"what the head {layer.name} sees")
+    return whole
+
+
+def _passes_on(operation: Any) -> bool:
+    """Whether an operation after a head only reshapes, scales or squashes what it gave."""
+    import keras
+
+    kinds = (
+        keras.layers.GlobalAveragePooling2D,
+        keras.layers.GlobalMaxPooling2D,
+        keras.layers.Activation,
+        keras.layers.Softmax,
+        keras.layers.Dropout,
+        keras.layers.Rescaling,
+        keras.layers.Reshape,
+        keras.layers.Flatten,
+        keras.layers.BatchNormalization,
+    )
+    return isinstance(operation, kinds)
+
+
+def _activation(layer: Any) -> str | None:
+    import keras
+
+    if isinstance(layer, keras.layers.Softmax):
+        return "softmax"
+    function = getattr(layer, "activation", None)
+    return getattr(function, "__name__", None)
