@@ -161,6 +161,16 @@ def test_learning_that_only_hurts_leaves_the_start(tmp_path: Path) -> None:
     assert same(model, fresh)
 
 
+def test_a_loss_that_is_no_number_stops(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    model = heads.build(heads.Config(), 8, 3)
+    good, bad = examples(1), examples()
+    bad.inputs[3] = np.nan
+    with pytest.raises(InputError, match=r"finite number, it was nan in epoch 1: lower the learn"):
+        fitting.fit(model, bad, good, Training(), seed=0, work=tmp_path / "w", log=lambda *_: None)
+    assert not (tmp_path / "w").exists(), "nothing is left to go on with"
+
+
 def test_settings_reach_the_training(tmp_path: Path) -> None:
     plain, _ = trained(tmp_path)
     for settings in (
