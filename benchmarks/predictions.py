@@ -28,7 +28,7 @@ def main(which: str) -> None:
         features = np.load(OUTPUTS / "extract_features/features.npy")
         probabilities = Forward(head, 32).all(features)
     elif which == "model":
-        model, card = model_file.load(OUTPUTS / "finetune/model.keras")
+        model, card = model_file.load(OUTPUTS / "finetune/model.keras", allow_code=True)
         probabilities = Forward(model, card.batch_size).all(data.images)
     else:
         probabilities = np.load(GUIDE)

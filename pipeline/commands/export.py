@@ -62,6 +62,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help=f"a .keras file (default {MODEL}), or models:/NAME@champion in the registry",
     )
     parser.add_argument(
+        "--allow-code",
+        action="store_true",
+        help="run code that a file named by --model holds (Lambda layers): only if you trust it",
+    )
+    parser.add_argument(
         "--out", type=Path, default=OUT, metavar="FOLDER", help=f"where to (default {OUT}/)"
     )
     parser.add_argument(
@@ -89,7 +94,7 @@ def run(
     runtime.configure(0, card.threads)
     from pipeline.networks.forward import Forward
 
-    model, card = model_file.load(path)
+    model, card = model_file.load(path, options.allow_code or registry.is_own(options.model))
     train = _evenly(manifest.indices("train"), _CALIBRATION_PICTURES)
     test = _evenly(manifest.indices("test"), _TEST_PICTURES)
     check = Check(

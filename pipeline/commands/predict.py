@@ -78,6 +78,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=str(MODEL),
         help=f"a .keras file (default {MODEL}), or models:/NAME@champion in the registry",
     )
+    parser.add_argument(
+        "--allow-code",
+        action="store_true",
+        help="run code that a file named by --model holds (Lambda layers): only if you trust it",
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line")
     form.add_argument("--csv", action="store_true", help="a table with every probability in full")
@@ -95,7 +100,7 @@ def run(
     if not files:
         raise InputError(f"predict needs pictures, found none in {', '.join(options.paths)}")
     model = registry.model_file(options.model, lambda: compose(overrides))
-    found = predict(model, files)
+    found = predict(model, files, options.allow_code or registry.is_own(options.model))
     if options.json:
         return _write_json(found, options.top_k, sys.stdout)
     if options.csv:
@@ -103,7 +108,9 @@ def run(
     return _write_lines(found, options.top_k or 3, sys.stdout)
 
 
-def predict(model_path: Path, files: Sequence[Path]) -> Iterator[Prediction]:
+def predict(
+    model_path: Path, files: Sequence[Path], allow_code: bool = False
+) -> Iterator[Prediction]:
     """Classify files, batch by batch, in order.
 
     Batches and threads are those of the evaluation, so are the probabilities.
@@ -111,11 +118,12 @@ def predict(model_path: Path, files: Sequence[Path]) -> Iterator[Prediction]:
     Args:
         model_path: A .keras file of this pipeline.
         files: Any number; only a batch of them is in memory.
+        allow_code: Whether code in the file may run.
 
     Raises:
         InputError: The model cannot be read.
     """
-    classifier = Classifier(model_path)
+    classifier = Classifier(model_path, allow_code)
     card = classifier.card
     with tqdm(total=len(files), desc="predict", unit="picture", disable=None) as bar:
         for start in range(0, len(files), card.batch_size):

@@ -33,6 +33,7 @@ class Card:
         fit: How a picture is brought to a square.
         batch_size: Rows of a forward pass; the last bits of results depend on it.
         threads: Threads inside an operation; likewise.
+        allow_code: Whether its backbone was allowed code of its own (Lambda layers).
     """
 
     classes: list[str]
@@ -40,6 +41,7 @@ class Card:
     fit: Fit
     batch_size: int
     threads: int
+    allow_code: bool = False
 
 
 def save(model: keras.Model, path: Path, card: Card | None = None) -> None:
@@ -63,16 +65,25 @@ def save(model: keras.Model, path: Path, card: Card | None = None) -> None:
                 target.writestr(zipfile.ZipInfo(name, _EPOCH), content)
 
 
-def load(path: Path) -> tuple[keras.Model, Card]:
+def load(path: Path, allow_code: bool = False) -> tuple[keras.Model, Card]:
     """Read a classifier that `save` wrote.
 
+    Args:
+        path: Of the file.
+        allow_code: Whether code in it may run: where it came from this project or its
+            registry, or somebody said so.
+
     Raises:
-        InputError: The file is missing, or holds no card.
+        InputError: The file is missing, holds no card, or holds code that may not run.
     """
     import keras
 
     card = read_card(path)
-    return keras.saving.load_model(path, compile=False), card
+    if card.allow_code and not allow_code:
+        raise InputError(
+            f"{path} holds code, which is not run unasked: if you trust the file, add --allow-code"
+        )
+    return keras.saving.load_model(path, compile=False, safe_mode=not card.allow_code), card
 
 
 def read_card(path: Path) -> Card:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError
 from pipeline.release.lease import TIME_S, Lease
+from pipeline.serving.classifier import MODEL
 from pipeline.tracking import store
 
 if TYPE_CHECKING:
@@ -221,9 +222,17 @@ def download(uri: str, config: store.Config) -> Path:
         reason = "it is listed there, but its files are gone"
         remedy = "restore them (mlartifacts/), or delete it in the MLflow UI and promote anew"
     raise InputError(
-        f"the model must be in the registry of {store.address(config)}, got {uri}: "
-        f"{reason}; {remedy}"
+        f"the model must be in the registry of {store.shown(config)}, got {uri}: {reason}; {remedy}"
     )
+
+
+def is_own(model: str) -> bool:
+    """Whether a model is the pipeline's output or in its registry: code in it was allowed here.
+
+    Args:
+        model: A path or an address, as the command line has it.
+    """
+    return model == str(MODEL) or is_uri(model)
 
 
 def _number(version: ModelVersion | None) -> str:

@@ -26,6 +26,7 @@ class Classifier:
 
     Args:
         path: A .keras file of this pipeline.
+        allow_code: Whether code in it may run; see `model_file.load`.
 
     Attributes:
         card: Class names, picture size, batch size.
@@ -35,7 +36,7 @@ class Classifier:
         InputError: The model cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, allow_code: bool = False) -> None:
         threads = model_file.read_card(path).threads
         try:
             runtime.configure(0, threads)
@@ -47,7 +48,7 @@ class Classifier:
             )
         from pipeline.networks.forward import Forward
 
-        self.model, self.card = model_file.load(path)
+        self.model, self.card = model_file.load(path, allow_code)
         self._forward = Forward(self.model, self.card.batch_size)
 
     def decode(self, content: bytes) -> Pixels:

@@ -42,7 +42,7 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Servi
     limits = {**LIMITS, **(model_config or {})}
     if _is_server():
         http_guard.install(int(limits["max_request_mb"] * 1e6))
-    return Service(Classifier(Path(path)), int(limits["max_picture_mb"] * 1e6))
+    return Service(Classifier(Path(path), allow_code=True), int(limits["max_picture_mb"] * 1e6))
 
 
 def _is_server() -> bool:

@@ -92,7 +92,7 @@ def run(
     data = Manifest(prepared)
     rows = data.indices(config.split)
     labels = data.labels[rows]
-    model, card = model_file.load(finetuned / "model.keras")
+    model, card = model_file.load(finetuned / "model.keras", allow_code=True)
     top = keras.saving.load_model(trained_head / "head.keras", compile=False)
     calibrate = any(layer.name == calibration.LAYER for layer in model.layers)
     if calibrate:  # or the two would differ by that alone

@@ -76,7 +76,8 @@ def run(
         temperature = tuned.fitted.best["temperature"]
         print(f"temperature {temperature:g}", flush=True)
         classifier = heads.join(body.model, calibration.scaled(top, temperature), "classifier")
-    card = model_file.Card(data.classes, data.image_size, data.fit, batch_size, threads)
+    code = bool(getattr(backbone, "allow_code", False))
+    card = model_file.Card(data.classes, data.image_size, data.fit, batch_size, threads, code)
     model_file.save(classifier, out / "model.keras", card)
     (out / "classes.txt").write_text("\n".join(data.classes) + "\n", encoding="utf-8")
     return fitting.report(tuned.fitted, classifier, out)

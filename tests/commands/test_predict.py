@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 from conftest import Run
 from PIL import Image
@@ -113,3 +114,29 @@ def test_patterns_lists_and_standard_input(
     done = predict(run, repository, str(some[0]), "--json", "--top-k", "2")
     assert len(json.loads(done.stdout)["probabilities"]) == 2
     assert "--top-k must be at least 1" in predict(run, repository, "x", "--top-k", "0").stderr
+
+
+def test_what_a_backbone_was_allowed_travels_with_the_model(
+    clone: Path, run: Run, pictures: Path, tmp_path: Path
+) -> None:
+    entry = keras.Input((8, 8, 3))
+    x = keras.layers.Lambda(lambda pixels: pixels / 255.0)(entry)
+    x = keras.layers.Conv2D(16, 3, activation="relu", name="conv")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    keras.Model(entry, keras.layers.Dense(3)(x)).save(clone / "lambda.keras")
+    params = (clone / "params.yaml").read_text()
+    params = params.replace("  use: glyph_cnn ", "  allow_code: true\n  use: keras_file ")
+    params = params.replace("conf/backbone/glyph_cnn.yaml", "lambda.keras")
+    params = params.replace("cut: block2_conv1", "cut: conv")
+    (clone / "params.yaml").write_text(params.replace("epochs: 30", "epochs: 2"))
+    done = run(clone, "dvc", "repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    own = predict(run, clone, str(pictures / "0"), "--csv")
+    assert own.returncode == 0, own.stderr
+    elsewhere = tmp_path / "theirs.keras"
+    elsewhere.write_bytes((clone / "outputs/finetune/model.keras").read_bytes())
+    words = (str(pictures / "0"), "--csv", "--model", str(elsewhere))
+    refused = predict(run, clone, *words)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"error: {elsewhere} holds code, which is not run unasked")
+    assert predict(run, clone, *words, "--allow-code").stdout == own.stdout
