@@ -58,6 +58,7 @@ _BESIDE = (
 )
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@/]*(=.*)?", re.DOTALL)
 
+_ABSENT = re.compile(r"Environment variable '(?P<name>[^']*)' not found")
 _CHOICE = re.compile(r"Invalid value (?P<value>.*), expected one of \[(?P<choices>.*)\]")
 
 
@@ -252,6 +253,9 @@ def _one_line(error: BaseException) -> str:
         )
     if key and "is not a subclass of" in text:
         return f"{key} is a section with settings of its own, got {text.rpartition(': ')[2]}"
+    if absent := _ABSENT.search(text):
+        name = absent["name"]
+        return f"{key} needs the environment variable {name}, which is not set: export {name}=..."
     if choice := _CHOICE.match(text):
         return f"{key} must be one of {choice['choices']}, got {choice['value']}"
     return f"{key}: {text}" if key and key not in text else text

@@ -1,5 +1,7 @@
 """One config from params.yaml, conf/ and the command line; every mistake is one clear line."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,14 @@ def test_numbers_are_read_as_dvc_reads_them(params: Path) -> None:
     assert config.compose(["finetune.cut=100"]).finetune.cut == 100
 
 
+def test_reading_a_config_imports_no_tensorflow(project: Path) -> None:
+    code = (
+        "import sys; from pipeline import config; config.compose(); "
+        "sys.exit(bool({'tensorflow', 'keras', 'mlflow', 'optuna'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=project, check=True)
+
+
 MISTAKES = [
     ("prepare.image_siz=3", "prepare.image_siz is no setting", "did you mean prepare.image_size?"),
     (
@@ -44,6 +54,7 @@ MISTAKES = [
         "extract_features.batch_size: Value 'big'",
         "could not be converted to Integer",
     ),
+    ("sweep.storage=${oc.env:NO_SUCH}", "needs the environment variable NO_SUCH", "export NO_S"),
     ("prepare.image_size=big", "prepare.image_size must be a number or auto", "got 'big'"),
     ("prepare.on_bad_image=x", "prepare.on_bad_image", "must be one of quarantine, error, got 'x'"),
     ("prepare=3", "prepare is a section", "got 3"),

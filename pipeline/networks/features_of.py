@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.networks import graph
-
 if TYPE_CHECKING:
     import keras
     from keras import KerasTensor
@@ -38,6 +36,8 @@ def find(model: keras.Model) -> Taken:
         model: With one output, its models inside opened.
     """
     import keras
+
+    from pipeline.networks import graph
 
     (output,) = model.outputs
     makers = {id(tensor): node for node in graph.nodes(model) for tensor in node.outputs}

@@ -3,6 +3,8 @@
 URL -> the URL without its password; URL -> why it cannot be reached.
 """
 
+from pathlib import Path
+
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -21,6 +23,11 @@ def shown(address: str) -> str:
     secret = {name: _HIDDEN for name in url.query if name.lower() in _SECRETS}
     told = url.update_query_dict(secret).render_as_string(hide_password=True)
     return told.replace("%2A", "*")
+
+
+def of_file(path: Path) -> str:
+    """The address of an sqlite database, whatever its path holds: `?` and `%` mean something."""
+    return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
 
 
 def word_shown(word: str) -> str:

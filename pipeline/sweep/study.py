@@ -64,7 +64,7 @@ def _storage(config: Config) -> BaseStorage:
             "sweep.storage must be sqlite, journal, or a database's URL, got "
             f"{addresses.shown(config.storage)}"
         )
-    url = f"sqlite:///{folder() / 'optuna.db'}" if local else config.storage
+    url = addresses.of_file(folder() / "optuna.db") if local else config.storage
     try:
         try:
             return _database(url, config.heartbeat_s)

@@ -134,7 +134,7 @@ def shown(config: Config) -> str:
 
 
 def _own_store() -> str:
-    return f"sqlite:///{_database()}"
+    return addresses.of_file(_database())
 
 
 def _database() -> Path:

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError
-from pipeline.networks import features_of, graph, precision
 from pipeline.networks.backbones import Backbone, BackboneConfig, weights_file
-from pipeline.networks.features_of import Taken
 from pipeline.settings import setting
 from pipeline.storage.digests import file_sha256
 
 if TYPE_CHECKING:
     import keras
     from keras import KerasTensor
+
+    from pipeline.networks.features_of import Taken
 
 
 @dataclass
@@ -87,7 +87,7 @@ def sides(config: Config) -> tuple[int, int] | None:
 def _load(path: Path, config: Config) -> keras.Model:
     import keras
 
-    from pipeline.networks import keras2_file
+    from pipeline.networks import graph, keras2_file, precision
 
     try:
         if keras2_file.written_by(path).startswith("2"):
@@ -119,6 +119,8 @@ def _shortened(text: str) -> str:
 
 
 def _taken(model: keras.Model, config: Config) -> Taken:
+    from pipeline.networks import features_of, graph
+
     if config.features is None:
         return features_of.find(model)
     outputs = {node.operation.name: node.outputs[0] for node in graph.nodes(model)}
@@ -129,7 +131,7 @@ def _taken(model: keras.Model, config: Config) -> Taken:
             f"backbone.features must name a layer of {config.path}, got {config.features!r}; "
             f"the nearest are {', '.join(near)}"
         )
-    return Taken(outputs[config.features], f"the output of {config.features}")
+    return features_of.Taken(outputs[config.features], f"the output of {config.features}")
 
 
 def _adapted(pictures: KerasTensor, shape: tuple[int | None, ...], config: Config) -> KerasTensor:
