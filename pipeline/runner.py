@@ -136,7 +136,7 @@ class _Help(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         module = _module(parser.prog.rpartition(" ")[2])
-        lines = _settings_help(_sections(module))
+        lines = list(_settings_help(_sections(module)))
         parser.epilog = "\n".join(["settings, in params.yaml or here:", *lines]) if lines else None
         parser.print_help()
         parser.exit()

@@ -125,7 +125,8 @@ def _networks(
         except InputError as error:
             failed[name] = str(error)
     if not found:
-        raise InputError("; ".join(failed.values()))
+        reasons = "; ".join(failed.values())
+        raise InputError(f"{reasons}; or name a network that is here with --backbone")
     return found, failed
 
 
@@ -154,14 +155,15 @@ def _compared(
     threads: int,
 ) -> Tried:
     tried = []
+    width = max(map(len, (*networks, *failed)))
     for name, (backbone, size) in networks.items():
         pictures, labels = candidates.sample(looked.config, looked.survey, int(size.value))
         tried.append(
             candidates.attempt(name, backbone, pictures, labels, seed=_SEED, threads=threads)
         )
-        print(tried[-1])
+        print(f"{name:{width}}  {tried[-1]}")
     for name, why in failed.items():
-        print(f"{name:24} cannot be had: {why}")
+        print(f"{name:{width}}  cannot be had: {why}")
     return candidates.best(tried)
 
 

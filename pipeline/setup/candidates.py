@@ -48,7 +48,7 @@ class Tried:
 
     def __str__(self) -> str:
         return (
-            f"{self.name:24} accuracy {self.accuracy.mean():.3f} "
+            f"accuracy {self.accuracy.mean():.3f} "
             f"({self.accuracy.min():.3f} to {self.accuracy.max():.3f})  "
             f"{self.ms_a_picture:.1f} ms a picture  {self.megabytes:.0f} MB"
         )
