@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.data import images
 from pipeline.data.images import Fit, Pixels
+from pipeline.errors import InputError
 from pipeline.intake import sources
 from pipeline.intake.sources import SourceConfig
 from pipeline.intake.survey import Survey
@@ -110,13 +111,23 @@ def attempt(
         name: As it was asked for.
         backbone: The network with its weights.
         pictures: (M, size, size, 3).
-        labels: (M,) class indices; at least two pictures of each class.
+        labels: (M,) class indices.
         seed: Of the folds.
         threads: Of the linear algebra.
+
+    Raises:
+        InputError: Fewer than two classes have two pictures each.
     """
     from pipeline.networks.forward import Forward
     from pipeline.training import logistic
 
+    enough = np.bincount(labels)[labels] > 1  # one to fit to, one to judge on
+    pictures, labels = pictures[enough], np.unique(labels[enough], return_inverse=True)[1]
+    if len(set(labels)) < 2:
+        raise InputError(
+            "--try needs 2 classes with 2 training pictures each, got too few: choose with "
+            "--backbone"
+        )
     features = Forward(backbone.model, _BATCH).all(pictures, None, f"features of {name}")
     accuracy = logistic.left_out(features, labels, seed=seed, threads=threads)
     speed = milliseconds(backbone.model, pictures)

@@ -160,3 +160,13 @@ def test_bad_input(project: Path, init: Init, path: str, words: tuple[str, ...],
     assert done.stderr.count("\n") == 1
     assert told in done.stderr
     assert (project / "params.yaml").read_bytes() == before
+
+
+def test_a_class_with_a_picture_or_two_is_no_hindrance(project: Path, init: Init) -> None:
+    pictures = digits(project / "pictures", classes=3, count=40)
+    (pictures / "rare").mkdir()
+    for place, picture in enumerate(sorted((pictures / "0").glob("*.png"))[:3]):
+        picture.rename(pictures / "rare" / f"{place}.png")
+    done = init(pictures, "--try", "glyph_cnn")
+    assert done.returncode == 0, done.stderr
+    assert "uneven: the largest class has 13.3 times" in done.stdout
