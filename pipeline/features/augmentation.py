@@ -60,9 +60,8 @@ class Config:
             return self, {}
         if not self.layers:
             return replace(self, views=1), {}
-        views = next((views for most, views in _VIEWS if pictures <= most), 1)
-        reason = f"{pictures} training pictures"
-        return replace(self, views=views), {"augment.views": Derived(views, reason)}
+        views = views_for(pictures)
+        return replace(self, views=int(views.value)), {"augment.views": views}
 
     @property
     def count(self) -> int:
@@ -78,6 +77,12 @@ class Config:
         """What a view depends on beside the pictures."""
         text = json.dumps([asdict(self)["layers"], seed, view], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def views_for(pictures: int) -> Derived:
+    """How many views suit a number of training pictures."""
+    views = next((views for most, views in _VIEWS if pictures <= most), 1)
+    return Derived(views, f"{pictures} training pictures")
 
 
 class Augmenter:

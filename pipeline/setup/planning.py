@@ -92,8 +92,7 @@ def plan(
     shared.put("threads", threads, "cores of this machine; other numbers give other last bits")
     augment = Section()
     augment.put("use", "flip_crop" if mirrored[0] else "auto", mirrored[1])
-    layers = augmentation.Config(layers=["any"])
-    views = layers.derive(train)[1]["augment.views"]
+    views = augmentation.views_for(train)
     augment.put("views", views.value, views.reason)
     prepare = Section()
     prepare.put("image_size", size.value, size.reason)
