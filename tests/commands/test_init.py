@@ -39,7 +39,7 @@ def init(project: Path, run: Run) -> Init:
 
 
 def test_two_commands_and_no_edit(clone: Path, run: Run) -> None:
-    pictures = digits(clone / "pictures")
+    pictures = digits(clone / "pictures", classes=3, count=40)
     (pictures / "0" / "note.txt").write_text("no picture")
     (pictures / "1" / "again.png").write_bytes((pictures / "1" / "0.png").read_bytes())
     shipped = (clone / "params.yaml").read_bytes()
@@ -48,8 +48,8 @@ def test_two_commands_and_no_edit(clone: Path, run: Run) -> None:
     )
     assert done.returncode == 0, done.stderr
     for told in (
-        "241 pictures of 4 classes",
-        "  0  60",
+        "121 pictures of 3 classes",
+        "  0  40",
         "splits in the source: none",
         "1 are byte for byte the same as another one",
         "  0/note.txt: not a picture",

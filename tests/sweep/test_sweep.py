@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import keras
 import optuna
 import pytest
 import yaml
@@ -19,6 +19,7 @@ from conftest import Run, copied, mlflow_server, run_in
 from mlflow import MlflowClient
 from optuna.trial import FrozenTrial
 
+from pipeline.networks.backbones import glyph_cnn
 from pipeline.storage.outputs import ROOT
 
 QUICK = ["finetune.epochs=3", "finetune.learning_rate=1e-5", "pruner.use=none"]
@@ -284,28 +285,26 @@ def test_mistakes_are_told_in_one_line(clone: Path, run: Run, word: str, told: s
 
 
 def test_backbones_are_searched_too(clone: Path, run: Run) -> None:
-    """A second network: the one that comes with the project, not trained."""
-    (clone / "conf/backbone/fresh.yaml").write_text(
-        (clone / "conf/backbone/glyph_cnn.yaml").read_text() + "weights: null\n"
-    )
+    """A second network, as a file: the one that comes with the project, not trained."""
+    keras.utils.set_random_seed(0)
+    glyph_cnn.network(8).save(clone / "fresh.keras")
     words = ["finetune.epochs=2", "pruner.use=none", "sampler.use=random"]
-    plain = partial(run, forked=False)  # forks know the conf/ of the project alone
-    told = sweep(clone, plain, *words, "+sweep.space.backbone=[fresh]", "sweep.n_trials=8")
+    told = sweep(clone, run, *words, "+sweep.space.backbone=[fresh.keras]", "sweep.n_trials=8")
     folder, trials = study_of(clone)
     used = [trial.user_attrs["settings"].get("backbone.use", "glyph_cnn") for trial in trials]
     assert used[:2] == ["glyph_cnn", "glyph_cnn"], "params.yaml as it is, and its head alone"
-    assert {"glyph_cnn", "fresh"} == set(used)
+    assert {"glyph_cnn", "keras_file"} == set(used)
     best = min(trials, key=lambda trial: trial.value)
     assert used[best.number] == "glyph_cnn", "what was trained before is better"
     worst = max(trials, key=lambda trial: trial.value)
-    assert used[worst.number] == "fresh"
-    assert "fresh" in (folder / "report.html").read_text()
+    assert used[worst.number] == "keras_file"
+    assert "fresh.keras" in (folder / "report.html").read_text()
     assert "8 trials" in told
     # A trial of another backbone is what the pipeline makes of the same settings.
     settings = worst.user_attrs["settings"]
     words = [f"{key}={value}" for key, value in settings.items()]
     for stage in ("extract_features", "train_head", "finetune"):
-        done = plain(clone, sys.executable, "-m", "pipeline", stage, "finetune.epochs=2", *words)
+        done = run(clone, sys.executable, "-m", "pipeline", stage, "finetune.epochs=2", *words)
         assert done.returncode == 0, done.stderr
     summary = json.loads((clone / ROOT / "finetune" / "summary.json").read_text())
     assert summary["val_score"] == worst.value
