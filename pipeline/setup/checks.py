@@ -135,7 +135,9 @@ def _pictures(config: Config) -> Check:
     path = Path(config.data.path)
     if not path.exists():
         return Check(
-            "pictures", Level.error, f"data.path={path} does not exist: set it to your pictures"
+            "pictures",
+            Level.error,
+            f"data.path={path} does not exist: set data.path to your pictures",
         )
     return Check("pictures", Level.ok, f"{config.data.use}, {path}")
 
