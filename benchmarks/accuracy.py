@@ -1,6 +1,6 @@
 """Test accuracy and log loss of ways to train on one's own pictures, over seeds.
 
-python -m benchmarks.accuracy [SEEDS [BACKBONE [few]]]
+python -m benchmarks.accuracy [SEEDS [BACKBONE [few | own]]]
 
 On the data sets in ../shared/data, each as `init` sets it up, nothing edited. Each seed draws
 other pictures for validation (and test, where the source gives no split), and trains anew:
@@ -13,6 +13,7 @@ other pictures for validation (and test, where the source gives no split), and t
 - the pipeline: what `init` wrote.
 
 With `few`, sign_digits with 10, 20 and 50 training pictures a class: logistic and the pipeline.
+With `own`, all but the Keras guide, which takes most of the time.
 
 BACKBONE is mobilenet_v2, whose weights are looked for in $KERAS_HOME, or a .keras file. Seconds
 are from prepared pictures to the model, processes' starts included. Log losses are those at the
@@ -94,17 +95,17 @@ class Project:
         return Outcome(found["right"], found["log_loss"], seconds)
 
 
-def measure(folder: Path, seed: int, cut: str) -> dict[str, Outcome]:
+def measure(folder: Path, seed: int, cut: str, with_guide: bool) -> dict[str, Outcome]:
     """All recipes on one draw of the data."""
     project = Project(folder, seed)
     logistic, pipeline = project.tuned()
     linear, constant = project.tuned(*(word.format(cut=cut) for word in CONSTANT))
-    guide = project.guide()
+    guide = {"Keras guide": project.guide()} if with_guide else {}
     return {
         "logistic": logistic,
         "head only": linear,
         "version 0.1": constant,
-        "Keras guide": guide,
+        **guide,
         "the pipeline": pipeline,
     }
 
@@ -154,7 +155,7 @@ def project_of(folder: Path, name: str, backbone: str) -> None:
     print(workshop.run(folder, *command, "--backbone", backbone), file=sys.stderr, flush=True)
 
 
-def main(seeds: int, backbone: str, with_few: bool) -> None:
+def main(seeds: int, backbone: str, with_few: bool, with_guide: bool) -> None:
     title = f"Accuracy, {Path(backbone).stem}" + (", few pictures" if with_few else "")
     lines = [
         f"Medians (ranges) over {seeds} seeds; the gain is the pipeline's, in points of accuracy,",
@@ -172,10 +173,12 @@ def main(seeds: int, backbone: str, with_few: bool) -> None:
                     lines += rows(f"{name}, {count} a class", found)
             else:
                 cut = LAST_BLOCKS.get(backbone, "{blocks: 3}")
-                lines += rows(name, [measure(folder, seed, cut) for seed in range(seeds)])
+                lines += rows(
+                    name, [measure(folder, seed, cut, with_guide) for seed in range(seeds)]
+                )
     side_by_side.write(title, "\n".join(lines))
 
 
 if __name__ == "__main__":
     asked = [*sys.argv[1:], *("3", "mobilenet_v2")[len(sys.argv) - 1 :]]
-    main(int(asked[0]), asked[1], "few" in asked)
+    main(int(asked[0]), asked[1], "few" in asked, "own" not in asked)
