@@ -33,6 +33,11 @@ class Config:
     storage: str = setting(
         "sqlite", "sqlite, journal, or the URL of a database that several machines share."
     )
+    soup: bool = setting(
+        True,
+        "Whether the average of the best trials is tried at the end, for which up to five are "
+        "trained once more.",
+    )
     workers: int = setting(1, "Processes on this machine.", least=1)
     heartbeat_s: int = setting(
         60,

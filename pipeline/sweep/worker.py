@@ -154,7 +154,7 @@ class _Worker:
 
     def try_soup(self) -> None:
         """Fine-tune the average of the best trials, once, and keep what came of it."""
-        trials = soup.candidates(self.study)
+        trials = soup.candidates(self.study) if self._config.sweep.soup else []
         if len(trials) < 2 or soup.tried(self.study):
             return
         settings = trials[0].user_attrs["settings"]
