@@ -241,10 +241,10 @@ def _one_line(error: BaseException) -> str:
     causes = [error]
     while cause := causes[-1].__cause__ or causes[-1].__context__:
         causes.append(cause)
-    told = next((c for c in causes if getattr(c, "full_key", None)), error)
-    key = str(getattr(told, "full_key", None) or "")
-    text = str(getattr(told, "msg", None) or told).splitlines()[0]
-    if key and isinstance(told, (ConfigAttributeError, ConfigKeyError)):
+    cause_with_key = next((c for c in causes if getattr(c, "full_key", None)), error)
+    key = str(getattr(cause_with_key, "full_key", None) or "")
+    text = str(getattr(cause_with_key, "msg", None) or cause_with_key).splitlines()[0]
+    if key and isinstance(cause_with_key, (ConfigAttributeError, ConfigKeyError)):
         section = key.rpartition(".")[0]
         known = _names(section)
         near = get_close_matches(key, known, n=1)

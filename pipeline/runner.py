@@ -117,11 +117,11 @@ def _module(name: str) -> ModuleType:
 
 
 def _commands() -> list[str]:
-    found = []
+    names = []
     for module in pkgutil.iter_modules(commands.__path__):
         if hasattr(importlib.import_module(f"{commands.__name__}.{module.name}"), "run"):
-            found.append(module.name)
-    return found
+            names.append(module.name)
+    return names
 
 
 class _Parser(argparse.ArgumentParser):

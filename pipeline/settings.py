@@ -196,8 +196,8 @@ def _choices(hint: Any) -> tuple[str, ...]:
         return ()
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         inner = [_choices(part) for part in typing.get_args(hint)]
-        found = next(filter(None, inner), ())
-        return (*found, "null") if found else ()
+        choices = next(filter(None, inner), ())
+        return (*choices, "null") if choices else ()
     if hint is bool:
         return ("true", "false")
     return ()

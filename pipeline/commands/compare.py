@@ -41,13 +41,13 @@ def run(config: Config, options: argparse.Namespace) -> None:
     """Print the table and the paired tests."""
     client = store.connect(config.tracking)
     with store.answering(config.tracking):
-        found = experiments.evaluated(
+        evaluated = experiments.evaluated(
             client, store.experiment(client, config.tracking), options.runs
         )
-        if not found:
+        if not evaluated:
             raise InputError("there is no evaluated experiment to compare yet: run dvc repro")
-        rows = _by_seed(found)
-        differing = _differing(found)
+        rows = _by_seed(evaluated)
+        differing = _differing(evaluated)
         print(_table(rows, differing))
         for line in _paired(rows):
             print(line)

@@ -114,16 +114,16 @@ class Answerer:
         import pandas as pd
 
         rows = pd.DataFrame({"picture": [Path(path) if path else None for path in paths]})
-        told = self._model.predict(rows).to_dict("records")
+        answers = self._model.predict(rows).to_dict("records")
         maps = [
             None if one["error"] else self._map(Path(str(path)), one["label"])
-            for path, one in zip(paths, told, strict=True)
+            for path, one in zip(paths, answers, strict=True)
         ]
         reasons = [
             "" if path is None or not one["error"] else f"**Not classified**: {one['error']}"
-            for path, one in zip(paths, told, strict=True)
+            for path, one in zip(paths, answers, strict=True)
         ]
-        return [one["probabilities"] for one in told], maps, reasons
+        return [one["probabilities"] for one in answers], maps, reasons
 
     def _map(self, path: Path, label: str) -> Pixels | None:
         from pipeline.evaluation.gradcam import overlay
@@ -192,12 +192,12 @@ def _examples(config: Everything) -> list[str]:
     wanted = {path for _, path in ranked[:_EXAMPLES]}
     folder = ROOT / ".examples"
     folder.mkdir(exist_ok=True)
-    found = []
+    examples = []
     for picture in sources.pictures(config.data):
         if picture.path in wanted:
             path = folder / picture.path.replace("/", "_")
             path.write_bytes(picture.read())
-            found.append(str(path))
-        if len(found) == len(wanted):
+            examples.append(str(path))
+        if len(examples) == len(wanted):
             break
-    return sorted(found)
+    return sorted(examples)

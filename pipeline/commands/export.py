@@ -112,9 +112,9 @@ def run(
 
     def export(name: str, stderr: TextIO) -> Agreement:
         source = Source(model, manifest.images[train], stderr)
-        found = _export(name, source, options.out, check, card.threads)
-        _describe(options.out, card, basis, {"keras": check.keras(path), name: found})
-        return found
+        agreement = _export(name, source, options.out, check, card.threads)
+        _describe(options.out, card, basis, {"keras": check.keras(path), name: agreement})
+        return agreement
 
     done = _export_all(names, options.out, export)
     if done:
@@ -142,11 +142,11 @@ def _export_all(
             for name in bar:
                 bar.set_postfix_str(name)
                 try:
-                    found = export(name, stderr)
+                    agreement = export(name, stderr)
                 except InputError as error:
                     bar.write(f"error: {error}", file=stderr)
                 else:
-                    bar.write(f"{name:13}{found}  {out / FORMATS[name].path}", file=sys.stdout)
+                    bar.write(f"{name:13}{agreement}  {out / FORMATS[name].path}", file=sys.stdout)
                     done.append(name)
     finally:
         if new and not any(out.iterdir()):
@@ -186,12 +186,12 @@ def _describe(
         "output": f"(B, {count}) float32 probabilities",
         "model_int8.tflite": "B = 1; uint8 in and out, value = (uint8 - zero point) * scale",
     }
-    told: dict[str, Any] = {**basis, "networks": {}}
+    manifest: dict[str, Any] = {**basis, "networks": {}}
     before = _recorded(out)
     if {name: before.get(name) for name in basis} == basis:
-        told["networks"] |= before["networks"]
-    told["networks"] |= {name: asdict(agreement) for name, agreement in found.items()}
-    for name, content in ((_CARD, described), (_AGREEMENT, told)):
+        manifest["networks"] |= before["networks"]
+    manifest["networks"] |= {name: asdict(agreement) for name, agreement in found.items()}
+    for name, content in ((_CARD, described), (_AGREEMENT, manifest)):
         with outputs.replacing_file(out / name) as aside:
             tables.write_json(aside, content)
 

@@ -100,12 +100,12 @@ def run(
     if not files:
         raise InputError(f"predict needs pictures, found none in {', '.join(options.paths)}")
     model = registry.model_file(options.model, lambda: compose(overrides))
-    found = predict(model, files, options.allow_code or registry.is_own(options.model))
+    predictions = predict(model, files, options.allow_code or registry.is_own(options.model))
     if options.json:
-        return _write_json(found, options.top_k, sys.stdout)
+        return _write_json(predictions, options.top_k, sys.stdout)
     if options.csv:
-        return _write_csv(found, model_file.read_card(model).classes, sys.stdout)
-    return _write_lines(found, options.top_k or 3, sys.stdout)
+        return _write_csv(predictions, model_file.read_card(model).classes, sys.stdout)
+    return _write_lines(predictions, options.top_k or 3, sys.stdout)
 
 
 def predict(
@@ -177,8 +177,8 @@ def _write_lines(found: Iterator[Prediction], top_k: int, target: TextIO) -> int
     failed = 0
     for one in found:
         failed += bool(one.error)
-        told = "  ".join(f"{name} {value:.4f}" for name, value in one.most_probable(top_k).items())
-        print(f"{one.path}\t{told or 'error: ' + one.error}", file=target)
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in one.most_probable(top_k).items())
+        print(f"{one.path}\t{shown or 'error: ' + one.error}", file=target)
     return int(failed > 0)
 
 
@@ -187,8 +187,8 @@ def _write_json(found: Iterator[Prediction], top_k: int | None, target: TextIO) 
     failed = 0
     for one in found:
         failed += bool(one.error)
-        told = one.most_probable(top_k) if top_k else one.probabilities
-        values = {name: float(value) for name, value in told.items()}
+        probabilities = one.most_probable(top_k) if top_k else one.probabilities
+        values = {name: float(value) for name, value in probabilities.items()}
         line: dict[str, object] = {"path": one.path}
         line |= {"error": one.error} if one.error else {"label": one.label, "probabilities": values}
         print(json.dumps(line), file=target)

@@ -119,8 +119,8 @@ def _lineage() -> dict[str, str]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 def _table(path: Path) -> list[dict[str, str]]:

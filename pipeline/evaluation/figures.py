@@ -35,8 +35,8 @@ def learning_curves(path: Path, curves: Sequence[dict[str, float]], hand_over: i
         if epochs and max(epochs) > hand_over:
             axis.axvline(hand_over + 0.5, color=_GREY, linestyle="--")
             side = "left" if hand_over < max(epochs) / 2 else "right"
-            told = {"left": " fine-tuning", "right": "fine-tuning → "}[side]
-            axis.text(hand_over + 0.5, sum(axis.get_ylim()) / 2, told, color=_GREY, ha=side)
+            phase = {"left": " fine-tuning", "right": "fine-tuning → "}[side]
+            axis.text(hand_over + 0.5, sum(axis.get_ylim()) / 2, phase, color=_GREY, ha=side)
         axis.set(xlabel="epoch", title=name)
         axis.legend()
     figure.savefig(path, dpi=100)

@@ -55,8 +55,8 @@ class GradCam:
         gradients = tape.gradient(score, activations)
         heat = tf.nn.relu(tf.reduce_sum(gradients * activations, axis=-1)).numpy()
         top = heat.max(axis=(1, 2), keepdims=True)
-        found: NDArray[np.float32] = heat / np.where(top > 0, top, 1)
-        return found
+        scaled: NDArray[np.float32] = heat / np.where(top > 0, top, 1)
+        return scaled
 
 
 def overlay(picture: Pixels, heat: NDArray[np.float32]) -> Pixels:

@@ -60,7 +60,7 @@ def weighted(
     gap = exact.max(axis=1) - (own * predicted).sum(axis=1)
     with np.errstate(invalid="ignore"):
         recall = hits / support
-    found = {
+    values = {
         "accuracy": hits.sum(axis=1) / total,
         "macro_f1": (2 * hits / np.maximum(support + claimed, 1)).mean(axis=1),
         "balanced_accuracy": np.nanmean(recall, axis=1),
@@ -72,8 +72,8 @@ def weighted(
     if classes > TOP:
         ranked = np.argsort(exact, axis=1, kind="mergesort")[:, ::-1][:, :TOP]
         within = (ranked == labels[:, None]).any(axis=1).astype(np.float64)
-        found[f"top_{TOP}_accuracy"] = counts @ within / total
-    return found
+        values[f"top_{TOP}_accuracy"] = counts @ within / total
+    return values
 
 
 def _roc_auc(own: NDArray[np.bool_], scores: Floats, counts: Floats) -> Floats:

@@ -104,12 +104,12 @@ def _confusion(
 def _captioned(data: Manifest, row: int, values: NDArray[np.float32]) -> tuple[Pixels, str]:
     """A picture, what it is, what the classifier takes it for, and where it comes from."""
     predicted = int(values.argmax())
-    told = (
+    caption = (
         f"true {_short(data.rows[row].label, 24)}",
         f"predicted {_short(data.classes[predicted], 18)} {values[predicted]:.2f}",
         _short(data.rows[row].path, 30),
     )
-    return data.images[row], "\n".join(told)
+    return data.images[row], "\n".join(caption)
 
 
 def _short(text: str, most: int) -> str:

@@ -146,11 +146,11 @@ def as_json(found: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
 
 def _bounds(values: dict[str, float], drawn: dict[str, Floats]) -> dict[str, Interval]:
     tails = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
-    found = {}
+    intervals_by_metric = {}
     for name, value in values.items():
         low, high = np.nanpercentile(drawn[name], tails)
-        found[name] = Interval(value, float(low), float(high))
-    return found
+        intervals_by_metric[name] = Interval(value, float(low), float(high))
+    return intervals_by_metric
 
 
 def _counts(pictures: int, draws: int, seed: int) -> Iterator[Floats]:

@@ -82,10 +82,10 @@ def below(
     points = cuts.cut_points(source.model)
     # From float32 alone: what is computed must not depend on what happens to be stored.
     for shallower in reversed(points[: points.index(cut)] if cut in points else points):
-        found = store.get(source.key(shallower, rows))
-        if found is not None:
+        kept = store.get(source.key(shallower, rows))
+        if kept is not None:
             _, part = cuts.split(source.model, shallower)
-            start, indices = found, np.arange(len(rows))
+            start, indices = kept, np.arange(len(rows))
             break
     if cut in points:
         part, _ = cuts.split(part, cut)

@@ -172,9 +172,9 @@ def _generators(layer: keras.layers.Layer) -> list[Any]:
 
     from pipeline.networks import graph
 
-    found: list[Any] = []
+    generators: list[Any] = []
     for part in graph.parts(layer):
         for value in vars(part).values():
-            if isinstance(value, keras.random.SeedGenerator) and value not in found:
-                found.append(value)
-    return found
+            if isinstance(value, keras.random.SeedGenerator) and value not in generators:
+                generators.append(value)
+    return generators

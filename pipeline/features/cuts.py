@@ -98,8 +98,8 @@ def describe(model: keras.Model) -> list[CutPoint]:
 
 def block_of(name: str) -> str:
     """The block that a layer's name tells, such as `block_13` or `conv5_block2`."""
-    found = _BLOCK.match(name)
-    return found.group() if found else name
+    match = _BLOCK.match(name)
+    return match.group() if match else name
 
 
 def blocks(model: keras.Model, batch_norm: bool) -> int:

@@ -118,15 +118,15 @@ class Store:
 
     def entries(self) -> list[Entry]:
         """What is stored, least recently used first."""
-        found = []
+        entries = []
         for path in self.root.glob("[0-9a-f]*/activations.npy"):
             try:
                 state = path.stat()
                 key = json.loads((path.parent / "key.json").read_text(encoding="utf-8"))
             except FileNotFoundError:  # removed meanwhile by another process
                 continue
-            found.append(Entry(path.parent, key, state.st_size, state.st_mtime))
-        return sorted(found, key=lambda entry: entry.used)
+            entries.append(Entry(path.parent, key, state.st_size, state.st_mtime))
+        return sorted(entries, key=lambda entry: entry.used)
 
     def clear(self) -> None:
         """Remove everything."""

@@ -52,13 +52,13 @@ def derive(config: Config, pictures: int, model: keras.Model) -> tuple[Config, d
 
 def derive_numbers(config: Config, pictures: int) -> tuple[Config, dict[str, Derived]]:
     """The same for all but the cut, which alone needs the network."""
-    found: dict[str, Derived] = {}
+    derived: dict[str, Derived] = {}
     if is_auto(config.epochs):
-        found["finetune.epochs"] = epochs(pictures, config.batch_size)
+        derived["finetune.epochs"] = epochs(pictures, config.batch_size)
     if is_auto(config.learning_rate):
-        found["finetune.learning_rate"] = learning_rate(config.batch_size)
-    values: dict[str, Any] = {name.partition(".")[2]: one.value for name, one in found.items()}
-    return replace(config, **values), found
+        derived["finetune.learning_rate"] = learning_rate(config.batch_size)
+    values: dict[str, Any] = {name.partition(".")[2]: one.value for name, one in derived.items()}
+    return replace(config, **values), derived
 
 
 def epochs(pictures: int, batch_size: int) -> Derived:

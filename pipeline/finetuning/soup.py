@@ -50,15 +50,15 @@ def variants(config: Config) -> list[Config]:
     """
     names = {field.name for field in fields(Config)} - set(_SHARED)
     alone = replace(config, soup=[])
-    found = [alone]
+    settings = [alone]
     for changes in config.soup:
         if not isinstance(changes, dict) or not set(changes) <= names:
             raise InputError(
                 "finetune.soup must list settings of section finetune such as "
                 f"{{learning_rate: 1e-3}}, got {changes}: it may hold {', '.join(sorted(names))}"
             )
-        found.append(replace(alone, **changes))
-    return found
+        settings.append(replace(alone, **changes))
+    return settings
 
 
 def cook(
@@ -78,9 +78,9 @@ def cook(
     kept, best = ranked[:1], ingredients[ranked[0]].best
     for number in ranked[1:]:
         _assign(model, [ingredients[n].weights for n in (*kept, number)])
-        found = judged()
-        if found["val_score"] < best["val_score"]:
-            kept, best = [*kept, number], found
+        averaged = judged()
+        if averaged["val_score"] < best["val_score"]:
+            kept, best = [*kept, number], averaged
     _assign(model, [ingredients[n].weights for n in kept])
     return best, kept
 

@@ -104,11 +104,11 @@ class _Kept:
 
     def files(self, folder: Path) -> Iterator[Path]:
         """All files below a folder, sorted."""
-        found = []
+        paths = []
         for parent, inner, files in os.walk(folder):
             inner[:] = [name for name in inner if self._counts(Path(parent, name))]
-            found += [path for name in files if self._counts(path := Path(parent, name))]
-        yield from sorted(found)
+            paths += [path for name in files if self._counts(path := Path(parent, name))]
+        yield from sorted(paths)
 
     def _picture(self, path: Path, label: str, split: str | None) -> Picture:
         inside = path.relative_to(self.root).as_posix()

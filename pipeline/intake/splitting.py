@@ -110,14 +110,14 @@ def _given(copies: dict[str, list[Row]], reasons: dict[str, str]) -> dict[str, s
     """The given split of each picture; copies in lesser splits are quarantined."""
     splits = {}
     for sha256, rows in copies.items():
-        found = [split for split in _PRECEDENCE if any(row.split == split for row in rows)]
-        if not found:
+        given = [split for split in _PRECEDENCE if any(row.split == split for row in rows)]
+        if not given:
             continue
-        splits[sha256] = found[0]
-        kept = next(row for row in rows if row.split == found[0])
+        splits[sha256] = given[0]
+        kept = next(row for row in rows if row.split == given[0])
         for row in rows:
-            if row.split != found[0]:
-                reasons[row.path] = f"duplicate of {kept.path}, which is in {found[0]}"
+            if row.split != given[0]:
+                reasons[row.path] = f"duplicate of {kept.path}, which is in {given[0]}"
     return splits
 
 

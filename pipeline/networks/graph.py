@@ -38,7 +38,7 @@ def replay(model: keras.Model, x: KerasTensor, call: Call = _call) -> KerasTenso
 
 def _openable(model: keras.Model, taken: set[str]) -> set[int]:
     """The models inside a model whose layers can take their place; adds these to `taken`."""
-    found: set[int] = set()
+    opened: set[int] = set()
     for inner in {id(node.operation): node.operation for node in nodes(model)}.values():
         one_input = len(getattr(inner, "inputs", None) or ()) == 1
         if not (isinstance(inner, keras.Model) and one_input and is_graph(inner)):
@@ -46,8 +46,8 @@ def _openable(model: keras.Model, taken: set[str]) -> set[int]:
         own = {node.operation.name for node in nodes(inner) if not node.is_input}
         if not own & taken:
             taken |= own
-            found |= {id(inner)} | _openable(inner, taken)
-    return found
+            opened |= {id(inner)} | _openable(inner, taken)
+    return opened
 
 
 def nodes(model: keras.Model) -> list[Any]:

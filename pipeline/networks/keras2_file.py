@@ -53,15 +53,15 @@ def _translated(value: Any) -> Any:
         return [_translated(one) for one in value]
     if not isinstance(value, dict):
         return value
-    found = {key: _translated(inner) for key, inner in value.items()}
-    if found.get("class_name") == "DepthwiseConv2D":
-        found["config"].pop("groups", None)
-    layers = found.get("layers")
+    translated = {key: _translated(inner) for key, inner in value.items()}
+    if translated.get("class_name") == "DepthwiseConv2D":
+        translated["config"].pop("groups", None)
+    layers = translated.get("layers")
     if isinstance(layers, list):
         inside = {one.get("name") for one in layers if one.get("class_name") in _MODELS}
         for layer in layers:
             layer["inbound_nodes"] = _renumbered(layer.get("inbound_nodes", []), inside)
-    return found
+    return translated
 
 
 def _renumbered(nodes: Any, inside: set[Any]) -> Any:

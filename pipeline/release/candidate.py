@@ -110,7 +110,7 @@ def _locked() -> dict[str, str]:
         raise InputError("promote registers what dvc.lock records, there is none: run dvc repro")
     stages: Any = OmegaConf.to_container(OmegaConf.load(LOCK))
     params: Any = OmegaConf.to_container(OmegaConf.load(PARAMS))  # as written, like DVC
-    found = {}
+    digests_by_stage = {}
     for stage in STAGES:
         made = stages["stages"].get(stage)
         if made is None or not (ROOT / stage).is_dir():
@@ -123,13 +123,13 @@ def _locked() -> dict[str, str]:
                     f"promote registers what dvc.lock records, {name} in {PARAMS} is another "
                     "since: run dvc repro"
                 )
-        found[stage] = made["outs"][0]["md5"]
-        if found[stage] != digest(ROOT / stage):
+        digests_by_stage[stage] = made["outs"][0]["md5"]
+        if digests_by_stage[stage] != digest(ROOT / stage):
             raise InputError(
                 f"promote registers what dvc.lock records, outputs/{stage} is another: run "
                 "dvc repro, or dvc checkout for what is recorded"
             )
-    return found
+    return digests_by_stage
 
 
 def _setting(params: Any, name: str) -> Any:
@@ -141,5 +141,5 @@ def _setting(params: Any, name: str) -> Any:
 
 def _split_sha256(data: Manifest, rows: Labels) -> str:
     """Of the pictures in their order: which file, which label."""
-    told = "".join(f"{data.rows[row].sha256} {data.rows[row].label}\n" for row in rows)
-    return hashlib.sha256(told.encode()).hexdigest()
+    listing = "".join(f"{data.rows[row].sha256} {data.rows[row].label}\n" for row in rows)
+    return hashlib.sha256(listing.encode()).hexdigest()

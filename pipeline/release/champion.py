@@ -49,8 +49,8 @@ def answers(
     uri = f"models:/{champion.name}/{champion.version}"
     print(f"{uri} has no answers to these pictures: it is evaluated on them now")
     classifier = Classifier(registry.download(uri, config.tracking), allow_code=True)
-    found = _evaluate(config, classifier, candidate.data, candidate.rows)
-    return Answers(classifier.card.classes, found), "the champion was evaluated anew on these"
+    answers = _evaluate(config, classifier, candidate.data, candidate.rows)
+    return Answers(classifier.card.classes, answers), "the champion was evaluated anew on these"
 
 
 def _kept(client: MlflowClient, champion: ModelVersion) -> Answers | None:
@@ -73,14 +73,14 @@ def _evaluate(
     if (card.image_size, card.fit) == (data.image_size, data.fit):
         return classifier.probabilities(data.images, rows, "champion")
     places = {data.rows[row].path: place for place, row in enumerate(rows)}
-    found = np.full((len(rows), len(card.classes)), np.nan, np.float32)
+    probabilities = np.full((len(rows), len(card.classes)), np.nan, np.float32)
     wanted = (one for one in sources.pictures(config.data) if one.path in places)
     for chunk in _chunks(wanted):
         decoded = np.stack([classifier.decode(one.read()) for one in chunk])
-        found[[places[one.path] for one in chunk]] = classifier.probabilities(decoded)
-    if np.isnan(found).any():
+        probabilities[[places[one.path] for one in chunk]] = classifier.probabilities(decoded)
+    if np.isnan(probabilities).any():
         raise InputError("pictures of the test split are no longer in the source: run dvc repro")
-    return found
+    return probabilities
 
 
 def _chunks(pictures: Iterable[sources.Picture]) -> Iterable[list[sources.Picture]]:

@@ -73,14 +73,16 @@ def judge(
     Raises:
         InputError: There is no such metric.
     """
-    found = metrics.summary(labels, candidate)
-    if config.metric not in found:
-        raise InputError(f"promote.metric must be one of {', '.join(found)}, got {config.metric!r}")
+    values = metrics.summary(labels, candidate)
+    if config.metric not in values:
+        raise InputError(
+            f"promote.metric must be one of {', '.join(values)}, got {config.metric!r}"
+        )
     verdicts = []
     if champion is not None:
         verdicts.append(_not_worse(config, labels, candidate, champion, seed))
     if config.max_calibration_error is not None:
-        error = found["calibration_error"]
+        error = values["calibration_error"]
         rule = f"calibration error at most {config.max_calibration_error:g}"
         verdicts.append(Verdict(rule, f"{error:.4f}", error <= config.max_calibration_error))
     if config.min_recall is not None:
@@ -108,5 +110,5 @@ def _not_worse(
     lower = config.metric in LOWER_IS_BETTER
     worst = gain.high if lower else -gain.low
     rule = f"{config.metric} not worse than the champion's by more than {config.margin:g}"
-    told = f"{gain.value:+.4f} (95 % interval {gain.low:+.4f} to {gain.high:+.4f})"
-    return Verdict(rule, told, bool(worst <= config.margin))
+    measured = f"{gain.value:+.4f} (95 % interval {gain.low:+.4f} to {gain.high:+.4f})"
+    return Verdict(rule, measured, bool(worst <= config.margin))

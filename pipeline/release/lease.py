@@ -44,12 +44,12 @@ class Lease:
         Of all who make it at once, the database lets one. That of a process that was killed is
         taken over, after 15 minutes if it was on another machine.
         """
-        told = False
+        announced = False
         while not self._claim():
-            if (holder := self._holder()) and not told:
+            if (holder := self._holder()) and not announced:
                 who = f"{holder['process.host']} (process {holder['process.pid']})"
                 print(f"{who} is promoting or rolling back: waiting for it", file=sys.stderr)
-                told = True
+                announced = True
             time.sleep(_WAIT_S)
         try:
             yield
@@ -69,9 +69,9 @@ class Lease:
             return False
         ends = str(time.time() + TIME_S)
         mine = {**processes.identity(), "token": self._token, "ends": ends}
-        told = "Held while a promotion or a rollback runs."
+        description = "Held while a promotion or a rollback runs."
         try:
-            self._client.create_registered_model(self._name, mine, told)
+            self._client.create_registered_model(self._name, mine, description)
         except MlflowException as error:
             # The second is of one that was released while the database refused another.
             if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):

@@ -122,9 +122,9 @@ def _judge(
 def _aligned(answers: Answers, classes: list[str]) -> NDArray[np.float32]:
     """(N, K) for other classes: 0 for those that the model does not know."""
     places = [classes.index(name) for name in answers.classes]
-    found = np.zeros((len(answers.probabilities), len(classes)), np.float32)
-    found[:, places] = answers.probabilities
-    return found
+    ordered = np.zeros((len(answers.probabilities), len(classes)), np.float32)
+    ordered[:, places] = answers.probabilities
+    return ordered
 
 
 def _register(

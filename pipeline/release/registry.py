@@ -44,8 +44,8 @@ class Registry:
 
     def champion(self) -> ModelVersion | None:
         """The version that bears the alias; None if none does."""
-        found = self._model()
-        version = found.aliases.get(_ALIAS) if found else None
+        model = self._model()
+        version = model.aliases.get(_ALIAS) if model else None
         return self._client.get_model_version(self._name, version) if version else None
 
     def register(

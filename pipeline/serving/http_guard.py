@@ -93,7 +93,7 @@ class Guard:
     async def _ask(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Let MLflow answer; pass on what is fine, and clean what is not."""
         begun: list[Message] = []
-        told = bytearray()
+        answer = bytearray()
         fresh = True
 
         async def replay() -> Message:
@@ -107,7 +107,7 @@ class Guard:
             if message["type"] == "http.response.start" and message["status"] >= 400:
                 begun.append(message)
             elif begun:
-                told.extend(message.get("body", b""))
+                answer.extend(message.get("body", b""))
             else:
                 await send(message)
 
@@ -119,7 +119,7 @@ class Guard:
             return
         if begun:
             status = begun[0]["status"]
-            await _refuse(send, 400 if status == 500 else status, _line(bytes(told)))
+            await _refuse(send, 400 if status == 500 else status, _line(bytes(answer)))
 
 
 _FORM = 'a request has the form {"dataframe_records": [{"picture": "<base64 of a picture file>"}]}'

@@ -117,8 +117,8 @@ class Service:
         try:
             values = asked.result()
         except Exception:  # was logged where it happened
-            told = "the network failed on this picture; the server's log tells why"
-            return {**_NOTHING, "error": told}
+            message = "the network failed on this picture; the server's log tells why"
+            return {**_NOTHING, "error": message}
         classes = self._classifier.card.classes
         probabilities = dict(zip(classes, map(float, values), strict=True))
         label = classes[int(values.argmax())]
@@ -136,13 +136,13 @@ class Service:
             while len(batch) < self._classifier.card.batch_size and not self._waiting.empty():
                 batch.append(self._waiting.get())
             try:
-                found = self._classifier.probabilities(np.stack([row for row, _ in batch]))
+                probabilities = self._classifier.probabilities(np.stack([row for row, _ in batch]))
             except Exception as error:
                 _log.exception("the network failed")
                 for _, answer in batch:
                     answer.set_exception(error)
                 continue
-            for (_, answer), values in zip(batch, found, strict=True):
+            for (_, answer), values in zip(batch, probabilities, strict=True):
                 answer.set_result(values)
 
 
@@ -176,18 +176,18 @@ def content(value: Any, max_bytes: int) -> bytes:
     """
     match value:
         case bytes() | bytearray() | memoryview():
-            found = bytes(value)
+            content = bytes(value)
         case str():
-            found = _from_base64(value, max_bytes)
+            content = _from_base64(value, max_bytes)
         case Path():
-            found = value.read_bytes()
+            content = value.read_bytes()
         case list() | np.ndarray():
-            found = _from_array(value)
+            content = _from_array(value)
         case _:
             raise BadPicture(f"not a picture: {_WANTED}, got {type(value).__name__}")
-    if len(found) > max_bytes:
-        raise _too_large(len(found), max_bytes)
-    return found
+    if len(content) > max_bytes:
+        raise _too_large(len(content), max_bytes)
+    return content
 
 
 _WANTED = "a row has the base64 of a picture file, or an array (H, W, 3) of 0 to 255"

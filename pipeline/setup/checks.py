@@ -180,8 +180,8 @@ def _memory() -> Check:
 
 
 def _git() -> Check:
-    found = _told("git", "rev-parse", "--short", "HEAD")
-    if found is None:
+    commit = _told("git", "rev-parse", "--short", "HEAD")
+    if commit is None:
         return Check(
             "git",
             Level.warning,
@@ -189,7 +189,7 @@ def _git() -> Check:
         )
     changed = len((_told("git", "status", "--porcelain") or "").splitlines())
     dirty = f", {changed} files changed since, which runs keep as a patch" if changed else ""
-    return Check("git", Level.ok, f"at {found}{dirty}")
+    return Check("git", Level.ok, f"at {commit}{dirty}")
 
 
 def _dvc() -> Iterator[Check]:

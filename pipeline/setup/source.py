@@ -60,9 +60,9 @@ def look(path: Path, ignore: list[str], seed: int) -> Looked:
         reasons["splits"] = "no test/ is given: val/ is the test split, and val is drawn from train"
         config = _config(settings)
         listed = [replace(one, split="test") if one.split == "val" else one for one in listed]
-    found = replace(surveys.survey(listed, SHARES, seed), given=tuple(sorted(given)))
-    _check(path, found)
-    return Looked(settings, reasons, config, found)
+    surveyed = replace(surveys.survey(listed, SHARES, seed), given=tuple(sorted(given)))
+    _check(path, surveyed)
+    return Looked(settings, reasons, config, surveyed)
 
 
 def _recognised(path: Path) -> dict[str, Any]:

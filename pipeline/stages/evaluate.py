@@ -118,8 +118,8 @@ def run(
         name: resampling.resample(labels, values, config.draws, seed, f"bootstrap of {name}")
         for name, values in models.items()
     }
-    found = {name: one.values for name, one in resampled.items()}
-    write_json(out / "metrics.json", found)
+    by_model = {name: one.values for name, one in resampled.items()}
+    write_json(out / "metrics.json", by_model)
     spread = {
         name: resampling.as_json(resampling.intervals(one)) for name, one in resampled.items()
     }
@@ -131,14 +131,14 @@ def run(
     _write_slices(out / "slices.csv", data, rows, best, config.draws, seed)
     _write_predictions(out / "predictions.csv", data, rows, best)
     plots.write(out / "plots", data, rows, models, model, trained_head, finetuned)
-    _tell(found, comparisons)
-    told = {
+    _tell(by_model, comparisons)
+    flat = {
         f"{config.split}_{key}_{name}": value
-        for name, values in found.items()
+        for name, values in by_model.items()
         for key, value in values.items()
     }
     gain = comparisons["fine_tuned against head_only"]
-    return told | {
+    return flat | {
         "fine_tuning_gain_accuracy": gain.differences["accuracy"].value,
         "fine_tuning_p_value": gain.p_value,
     }
@@ -194,11 +194,11 @@ def _write_slices(
         for value in sorted(set(values)):
             chosen = values == value
             part = (data.labels[rows][chosen], probabilities[chosen])
-            found = resampling.intervals(resampling.resample(*part, draws, seed))
+            spread = resampling.intervals(resampling.resample(*part, draws, seed))
             numbers = [
                 round(number, 6)
                 for name in names
-                for number in (found[name].value, found[name].low, found[name].high)
+                for number in (spread[name].value, spread[name].low, spread[name].high)
             ]
             lines.append([column, value, int(chosen.sum()), *numbers])
     header = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]

@@ -124,9 +124,9 @@ def run(config: Config, *, seed: int, data: Any, out: Path) -> dict[str, float]:
 def _counted(rows: list[Row], kept: list[bool], classes: list[str]) -> str:
     """The classes with their pictures: all that fit in a line."""
     counts = Counter(row.label for row, keep in zip(rows, kept, strict=True) if keep)
-    told = [f"{name} {counts[name]}" for name in classes[:_SHOWN_CLASSES]]
-    more = len(classes) - len(told)
-    return ", ".join(told) + (f" and {more} more" if more else "")
+    shown = [f"{name} {counts[name]}" for name in classes[:_SHOWN_CLASSES]]
+    more = len(classes) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 def _decode_all(

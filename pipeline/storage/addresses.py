@@ -21,8 +21,8 @@ def shown(address: str) -> str:
     except ArgumentError:  # a folder, a name, or nothing that can be parsed
         return f"{_HIDDEN}@{address.rpartition('@')[2]}" if "@" in address else address
     secret = {name: _HIDDEN for name in url.query if name.lower() in _SECRETS}
-    told = url.update_query_dict(secret).render_as_string(hide_password=True)
-    return told.replace("%2A", "*")
+    rendered = url.update_query_dict(secret).render_as_string(hide_password=True)
+    return rendered.replace("%2A", "*")
 
 
 def of_file(path: Path) -> str:
@@ -49,8 +49,8 @@ def without_secrets(text: str, address: str) -> str:
 
 
 def _values(url: URL) -> list[str]:
-    found = [value for name, value in url.query.items() if name.lower() in _SECRETS]
-    return [value if isinstance(value, str) else value[0] for value in found]
+    values = [value for name, value in url.query.items() if name.lower() in _SECRETS]
+    return [value if isinstance(value, str) else value[0] for value in values]
 
 
 def is_database(address: str) -> bool:

@@ -41,8 +41,8 @@ def value(folder: Path, name: str, asked: object) -> object:
         name: Full name of the setting.
         asked: What the config says.
     """
-    found = read(folder).get(name)
-    return found.value if found else asked
+    derived = read(folder).get(name)
+    return derived.value if derived else asked
 
 
 def read(folder: Path) -> dict[str, Derived]:
@@ -50,5 +50,5 @@ def read(folder: Path) -> dict[str, Derived]:
     path = folder / _FILE
     if not path.exists():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return {name: Derived(**one) for name, one in found.items()}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {name: Derived(**one) for name, one in content.items()}

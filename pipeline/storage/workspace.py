@@ -23,8 +23,8 @@ def root() -> Path:
 @cache
 def processor() -> str:
     """The kind of this machine's processor: name, instruction sets and whose kernels run on it."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text(errors="replace").splitlines() if told.exists() else []
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
     known = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
     name = known.get("model name", platform.processor()).strip()
     sets = " ".join(sorted(known.get("flags", known.get("Features", "")).split()))

@@ -61,15 +61,15 @@ def others(config: Config) -> list[str]:
             "sweep.space.backbone must list files of conf/backbone or .keras files, such as "
             f"[mobilenet_v2, efficientnet_v2_b0], got {asked}"
         )
-    found = [name for name in asked if name != config.backbone.use]
+    names = [name for name in asked if name != config.backbone.use]
     section: Any = OmegaConf.load(PARAMS)
     more = set(section.get("backbone") or {}) - _PLAIN
-    if found and more:
+    if names and more:
         raise InputError(
             f"sweep.space.backbone needs a section backbone of use and path alone, got also "
             f"{', '.join(sorted(more))}: put these into a file of conf/backbone and use that"
         )
-    return found
+    return names
 
 
 def settings(name: str) -> dict[str, str]:

@@ -138,9 +138,9 @@ def _verdict(done: list[FrozenTrial], best: FrozenTrial) -> tuple[str, dict[str,
     lower = 1 - best.value / alone.value
     more = round((_accuracy(best) - _accuracy(alone)) * pictures)
     words = f"{abs(more)} {'more' if more >= 0 else 'fewer'} of {pictures} validation pictures"
-    told = f"fine-tuning improved the validation score by {lower:.0%} and got {words} right"
+    improvement = f"fine-tuning improved the validation score by {lower:.0%} and got {words} right"
     doubt = "; a difference that small may be chance" if more < 3 else ""
-    return f"{scores}\n{told}{doubt}", metrics
+    return f"{scores}\n{improvement}{doubt}", metrics
 
 
 def _accuracy(trial: FrozenTrial) -> float:

@@ -123,8 +123,8 @@ def _died_once_more(study: Study, trial: FrozenTrial) -> None:
     if deaths < DEATHS:
         requeue(study, trial._trial_id)
         return
-    told = f"its process was killed {deaths} times: too little memory?"
-    study._storage.set_trial_user_attr(trial._trial_id, "error", told)
+    reason = f"its process was killed {deaths} times: too little memory?"
+    study._storage.set_trial_user_attr(trial._trial_id, "error", reason)
     study.tell(trial.number, state=TrialState.FAIL)
 
 
@@ -197,8 +197,8 @@ def _given_up_if_ended(study: Study, trial: Trial) -> Iterator[None]:
     except Exception as error:
         failed = error
     if study.get_trials(deepcopy=False)[trial.number].state.is_finished():
-        told = f"trial {trial.number} was taken up by another machine while this one slept"
-        raise TakenOver(told) from failed
+        message = f"trial {trial.number} was taken up by another machine while this one slept"
+        raise TakenOver(message) from failed
     if failed:
         raise failed
 

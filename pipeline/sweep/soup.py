@@ -58,14 +58,14 @@ def tried(study: Study) -> Mapping[str, Any]:
     Args:
         study: All of whose trials have ended.
     """
-    found: Mapping[str, Any] = study.user_attrs.get(ATTRIBUTE, {})
+    outcome: Mapping[str, Any] = study.user_attrs.get(ATTRIBUTE, {})
     present = [trial.number for trial in candidates(study)]
-    return found if found.get("tried") == present else {}
+    return outcome if outcome.get("tried") == present else {}
 
 
 def _settings(trial: FrozenTrial) -> dict[str, Any]:
-    found: dict[str, Any] = trial.user_attrs["settings"]
-    return found
+    settings: dict[str, Any] = trial.user_attrs["settings"]
+    return settings
 
 
 def _shared(trial: FrozenTrial) -> dict[str, Any]:

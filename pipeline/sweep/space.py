@@ -119,8 +119,8 @@ def overrides(settings: dict[str, Any]) -> list[str]:
 
 def named(settings: dict[str, Any]) -> str:
     """A trial's settings for people: `block_13_expand, 3.1e-04`."""
-    told = {key: value for key, value in settings.items() if key != "backbone.path"}
-    shown = [f"{v:.2g}" if isinstance(v, float) else str(v) for v in told.values()]
+    varied = {key: value for key, value in settings.items() if key != "backbone.path"}
+    shown = [f"{v:.2g}" if isinstance(v, float) else str(v) for v in varied.values()]
     if shown[:1] == [NONE]:
         other = settings.get("backbone.use")
         return f"head only, {other}" if other else "head only"
@@ -138,7 +138,7 @@ def knobs(config: Config) -> dict[str, BaseDistribution]:
     Raises:
         InputError: A setting that cannot be varied, or a range that is none.
     """
-    found = {}
+    distributions = {}
     for key, drawn_from in _leaves(config.sweep.space) or _leaves(_DEFAULT):
         section = key.partition(".")[0]
         if key in _REFUSED:
@@ -152,8 +152,8 @@ def knobs(config: Config) -> dict[str, BaseDistribution]:
             current = setting(config, key)
         except AttributeError as error:
             raise InputError(f"sweep.space holds {key}, which is no setting") from error
-        found[key] = _distribution(key, drawn_from, current)
-    return found
+        distributions[key] = _distribution(key, drawn_from, current)
+    return distributions
 
 
 def study_name(config: Config, varied: list[str], prepared: Path, features: Path) -> str:
@@ -211,18 +211,18 @@ def cut_choices(model: keras.Model, config: Config) -> tuple[str, ...]:
         raise InputError(f"sweep.cuts must be blocks, all, or a list of cuts, got {asked!r}")
     if not config.finetune.head_only:
         wanted = [config.finetune.cut, *wanted]
-    found: dict[tuple[str, ...], str] = {}
+    by_learning: dict[tuple[str, ...], str] = {}
     for cut in wanted:
         resolved = cuts.resolve(model, cut, batch_norm)
         learning = cuts.learning(model, resolved, batch_norm)
-        found[learning] = learning[0]
-    ordered = sorted(found.items(), key=lambda item: -len(item[0]))
+        by_learning[learning] = learning[0]
+    ordered = sorted(by_learning.items(), key=lambda item: -len(item[0]))
     return (*(name for _, name in ordered), NONE)
 
 
 def _leaves(space: dict[str, Any]) -> list[tuple[str, Any]]:
     """Full names and what they are drawn from; {low, high} is a leaf."""
-    found = []
+    leaves = []
     for section, inner in space.items():
         if section == networks.SETTING:
             continue
@@ -231,8 +231,8 @@ def _leaves(space: dict[str, Any]) -> list[tuple[str, Any]]:
                 "sweep.space is nested like params.yaml, a section and below it its settings, "
                 f"got {section}: {inner}"
             )
-        found += [(f"{section}.{name}", value) for name, value in inner.items()]
-    return found
+        leaves += [(f"{section}.{name}", value) for name, value in inner.items()]
+    return leaves
 
 
 def _distribution(key: str, drawn_from: Any, current: Any) -> BaseDistribution:

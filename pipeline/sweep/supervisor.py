@@ -60,8 +60,8 @@ def run(config: Config, words: list[str], compose: Callable[[list[str]], Config]
             with store.answering(config.tracking):
                 _supervise(config, words, compose)
     except StorageInternalError as error:
-        told = getattr(error.__cause__, "orig", None) or error.__cause__ or error
-        reason = " ".join(str(told).split())
+        cause = getattr(error.__cause__, "orig", None) or error.__cause__ or error
+        reason = " ".join(str(cause).split())
         raise InputError(
             f"sweep.storage must answer until the sweep ends: {reason}; when it answers again, "
             "the same command goes on"
@@ -88,9 +88,9 @@ def _supervise(config: Config, words: list[str], compose: Callable[[list[str]], 
             workers.watch(opened)
             status = "FINISHED"
         finally:
-            found = report.write(opened, config, words, folder)
-            tracker.finish(folder, found.metrics, status)
-    print(found.text)
+            result = report.write(opened, config, words, folder)
+            tracker.finish(folder, result.metrics, status)
+    print(result.text)
 
 
 def _check(config: Config, words: list[str]) -> None:
@@ -175,8 +175,8 @@ class _Workers:
         log = self._log(number)
         self._restarts += 1
         if code < 0 and self._restarts <= _RESTARTS:
-            told = signal.Signals(-code).name
-            tqdm.write(f"worker {number} was killed ({told}): another one takes up its trial")
+            name = signal.Signals(-code).name
+            tqdm.write(f"worker {number} was killed ({name}): another one takes up its trial")
             return
         lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
         raise InputError(f"{lines[-1].removeprefix('error: ')} (worker {number}, {log})")
@@ -204,8 +204,8 @@ class _Progress:
         self._bar.n = len(trials)
         if done:
             best = min(done, key=lambda trial: trial.value or 0.0)
-            told = f"{pruned} pruned, best {best.value:.4f} ({report.named(best)})"
-            self._bar.set_postfix_str(told, refresh=False)
+            state = f"{pruned} pruned, best {best.value:.4f} ({report.named(best)})"
+            self._bar.set_postfix_str(state, refresh=False)
         self._bar.refresh()
 
     def close(self) -> None:
@@ -214,13 +214,13 @@ class _Progress:
 
 
 def _line(trial: FrozenTrial) -> str:
-    told = f"trial {trial.number}: {report.named(trial)}: "
+    begin = f"trial {trial.number}: {report.named(trial)}: "
     if trial.state == TrialState.COMPLETE:
         attrs = trial.user_attrs
-        return told + (
+        return begin + (
             f"val_score {trial.value:.4f}, val_accuracy {attrs['val_accuracy']:.3f}, "
             f"{attrs['seconds']:.1f} s"
         )
     if trial.state == TrialState.PRUNED:
-        return told + f"pruned after epoch {max(trial.intermediate_values)}"
-    return told + f"FAILED: {trial.user_attrs['error'].strip().splitlines()[-1]}"
+        return begin + f"pruned after epoch {max(trial.intermediate_values)}"
+    return begin + f"FAILED: {trial.user_attrs['error'].strip().splitlines()[-1]}"

@@ -139,7 +139,7 @@ class _Worker:
 
             # A trial is one training; averages come at the end.
             tuned = network.finetuner.fit(replace(config.finetune, soup=[]), trained, log)
-            found = {
+            outcome = {
                 **tuned.fitted.best,
                 "best_epoch": tuned.fitted.best_epoch,
                 "seconds": perf_counter() - started,
@@ -147,10 +147,10 @@ class _Worker:
                 "cache_misses": self._store.misses - misses,
                 "memory_mb": psutil.Process().memory_info().rss / 1e6,
             }
-            run.finish(found)
-        for name, value in found.items():
+            run.finish(outcome)
+        for name, value in outcome.items():
             trial.set_user_attr(name, value)
-        return float(found["val_score"])
+        return float(outcome["val_score"])
 
     def try_soup(self) -> None:
         """Fine-tune the average of the best trials, once, and keep what came of it."""
@@ -162,12 +162,12 @@ class _Worker:
         averaged = replace(config.finetune, soup=soup.recipe(trials))
         trained = self._head(config, network.features)
         tuned = network.finetuner.fit(averaged, trained, lambda *_: None)
-        found = {
+        outcome = {
             "tried": [trial.number for trial in trials],
             "kept": [trials[place].number for place in tuned.soup],
             **tuned.fitted.best,
         }
-        self.study.set_user_attr(soup.ATTRIBUTE, found)
+        self.study.set_user_attr(soup.ATTRIBUTE, outcome)
 
     def _report(self, trial: Trial, loss: float, epoch: int) -> None:
         known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values

@@ -106,7 +106,7 @@ def evaluated(client: MlflowClient, experiment: str, asked: Sequence[str]) -> li
 
 
 def _parents(client: MlflowClient, experiment: str) -> list[Run]:
-    found: list[Run] = []
+    parents: list[Run] = []
     token: str | None = None
     while True:
         page: Any = client.search_runs(
@@ -115,10 +115,10 @@ def _parents(client: MlflowClient, experiment: str) -> list[Run]:
             order_by=["attributes.start_time DESC"],
             page_token=token,
         )
-        found += page
+        parents += page
         token = page.token
         if not token:
-            return found
+            return parents
 
 
 def _named(parents: list[Run], name: str) -> Run:
@@ -126,12 +126,12 @@ def _named(parents: list[Run], name: str) -> Run:
         begins = len(name) >= _FEWEST_LETTERS and run.info.run_id.startswith(name)
         return begins or name in (run.info.run_name, run.data.tags.get("dvc.exp_name"))
 
-    found = [run for run in parents if goes_by(run)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        ids = ", ".join(run.info.run_id[:8] for run in found[:5])
-        raise InputError(f"{name} names {len(found)} experiments: give an id, such as {ids}")
+    named = [run for run in parents if goes_by(run)]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        ids = ", ".join(run.info.run_id[:8] for run in named[:5])
+        raise InputError(f"{name} names {len(named)} experiments: give an id, such as {ids}")
     known = ", ".join(f"{run.info.run_name} ({run.info.run_id[:8]})" for run in parents[:5])
     raise InputError(
         f"no evaluated experiment is called {name}: there are {known or 'none; run dvc repro'}"

@@ -58,9 +58,9 @@ def find(client: MlflowClient, experiment: str, path: Path) -> LoggedModel | Non
     from mlflow.entities import LoggedModelStatus
 
     query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity(path).items())
-    found = client.search_logged_models([experiment], query)
+    models = client.search_logged_models([experiment], query)
     # Whoever is killed in the middle leaves one without its files.
-    whole = [one for one in found if one.status == LoggedModelStatus.READY]
+    whole = [one for one in models if one.status == LoggedModelStatus.READY]
     return whole[0] if whole else None
 
 

@@ -99,13 +99,13 @@ def metrics(values: dict[str, float], step: int) -> list[Any]:
 
 def timings(client: MlflowClient, parent: Run) -> dict[str, float]:
     """Stage -> seconds of the run that a parent names for it, up to now if it still runs."""
-    found = {}
+    seconds = {}
     for stage in STAGES:
         if run := parent.data.tags.get(f"run.{stage}"):
             info = client.get_run(run).info
             end = info.end_time or int(time.time() * 1000)
-            found[stage] = (end - info.start_time) / 1000
-    return found
+            seconds[stage] = (end - info.start_time) / 1000
+    return seconds
 
 
 def dataset(config: Config, data_md5: str) -> Any:

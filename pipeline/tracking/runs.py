@@ -58,8 +58,8 @@ def timings(config: Config) -> dict[str, float]:
     client = store.connect(config.tracking)
     experiment = store.experiment(client, config.tracking)
     state = provenance.state(config.essentials(), digest(ROOT / STAGES[0]))
-    found = client.search_runs([experiment], f"tags.`pipeline.state` = '{state}'", max_results=1)
-    return records.timings(client, found[0]) if found else {}
+    parents = client.search_runs([experiment], f"tags.`pipeline.state` = '{state}'", max_results=1)
+    return records.timings(client, parents[0]) if parents else {}
 
 
 @contextmanager
@@ -185,8 +185,8 @@ class _Tracked:
         data_md5 = digest(ROOT / STAGES[0])
         state = provenance.state(self._config.essentials(), data_md5)
         with FileLock(store.lock_path()):
-            found = self._search(f"tags.`pipeline.state` = '{state}'")
-            parent = found[0] if found else self._make_parent(state, data_md5)
+            parents = self._search(f"tags.`pipeline.state` = '{state}'")
+            parent = parents[0] if parents else self._make_parent(state, data_md5)
         self._parent = parent.info.run_id
         # The process first: a run that is RUNNING must tell whose death ends it.
         for name, value in {**processes.identity(), **records.experiment_tags()}.items():
@@ -245,10 +245,10 @@ class _Tracked:
                 continue
             self._log_derived(ROOT / stage, self._parent)
             md5 = digest(ROOT / stage)
-            found = self._search(f"tags.`dvc.out.md5` = '{md5}' and tags.`dvc.stage` = '{stage}'")
-            if found:
-                self._client.set_tag(self._parent, f"run.{stage}", found[0].info.run_id)
-                made = _headlines(stage, found[0].data.metrics)
+            made_by = self._search(f"tags.`dvc.out.md5` = '{md5}' and tags.`dvc.stage` = '{stage}'")
+            if made_by:
+                self._client.set_tag(self._parent, f"run.{stage}", made_by[0].info.run_id)
+                made = _headlines(stage, made_by[0].data.metrics)
                 self._client.log_batch(self._parent, metrics=made)
 
     def _search(self, query: str) -> list[Run]:

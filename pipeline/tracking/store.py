@@ -181,9 +181,9 @@ def follow_project() -> None:
 def experiment(client: MlflowClient, config: Config) -> str:
     """Id of the experiment, which is made if it is not there."""
     with FileLock(lock_path()):
-        found = client.get_experiment_by_name(config.experiment)
-        if found is not None:
-            return str(found.experiment_id)
+        existing = client.get_experiment_by_name(config.experiment)
+        if existing is not None:
+            return str(existing.experiment_id)
         artifacts = None
         if addresses.is_database(address(config)):
             # Absolute: DVC runs experiments in temporary copies of the project.

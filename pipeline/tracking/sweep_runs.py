@@ -130,9 +130,9 @@ class Tracker:
     def _found_or_made(self, name: str, tags: dict[str, str], config: Config) -> str:
         assert self._client is not None
         query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        found = self._client.search_runs([self._experiment], query, max_results=1)
-        if found:
-            return str(found[0].info.run_id)
+        runs = self._client.search_runs([self._experiment], query, max_results=1)
+        if runs:
+            return str(runs[0].info.run_id)
         everything = {**tags, **records.common_tags(config), "data.md5": self._data_md5}
         run = self._client.create_run(self._experiment, run_name=name, tags=everything)
         self._client.log_batch(run.info.run_id, params=records.params(config)[:100])

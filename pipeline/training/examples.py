@@ -76,12 +76,12 @@ class Views:
         self._views = self._orders[:, epoch % len(self._arrays)]
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        found = np.empty((len(rows), *self.shape[1:]), self._arrays[0].dtype)
+        shown = np.empty((len(rows), *self.shape[1:]), self._arrays[0].dtype)
         views = self._views[rows]
         for view in np.unique(views):
             mine = views == view
-            found[mine] = self._arrays[view][rows[mine]]
-        return found
+            shown[mine] = self._arrays[view][rows[mine]]
+        return shown
 
 
 def batches(

@@ -41,10 +41,10 @@ def interpolate(
         for variable, first, last in moved:
             variable.assign(last if share == 1 else first + np.float32(share) * (last - first))
 
-    found = {1.0: best}
+    by_share = {1.0: best}
     for share in SHARES:
         go(share)
-        found[share] = judged()
-    chosen = min(found, key=lambda share: (found[share]["val_score"], -share))
+        by_share[share] = judged()
+    chosen = min(by_share, key=lambda share: (by_share[share]["val_score"], -share))
     go(chosen)
-    return chosen, found[chosen]
+    return chosen, by_share[chosen]

@@ -98,8 +98,8 @@ def left_out(
         exact = features.astype(np.float64)
         strength, _ = _chosen(StandardScaler().fit_transform(exact), labels, False, seed)
         judged = make_pipeline(StandardScaler(), _regression(strength, False))
-        found: Floats = cross_val_score(judged, exact, labels, cv=_folds(labels, seed))
-    return found
+        accuracies: Floats = cross_val_score(judged, exact, labels, cv=_folds(labels, seed))
+    return accuracies
 
 
 def _chosen(

@@ -72,12 +72,12 @@ def _fetch(url: str, sha256: str, target: Path) -> Path:
         _download(url, target)
     elif not archive.is_file():
         raise InputError(f"data.url must be an archive or its address, got {url}: no such file")
-    found = file_sha256(archive)
-    if found != sha256.lower():
+    digest = file_sha256(archive)
+    if digest != sha256.lower():
         if remote:
             target.unlink()
         raise InputError(
-            f"{url} must have the sha256 {sha256}, got {found}: it changed or is not the "
+            f"{url} must have the sha256 {sha256}, got {digest}: it changed or is not the "
             "archive meant; check it, then set data.sha256"
         )
     return archive

@@ -141,7 +141,7 @@ def _file(folder: Path, path: str) -> Path:
                 return file
     whole = folder / plain
     if not whole.suffix and whole.parent.is_dir():
-        found = [one for one in whole.parent.iterdir() if one.stem == whole.name]
-        if len(found) == 1:
-            return found[0]
+        candidates = [one for one in whole.parent.iterdir() if one.stem == whole.name]
+        if len(candidates) == 1:
+            return candidates[0]
     return folder / path

@@ -101,8 +101,8 @@ def sides(config: BackboneConfig) -> tuple[int, int] | None:
         config: The `Config` of one of the modules here.
     """
     module = importlib.import_module(f"{__name__}.{config.kind}")
-    found: tuple[int, int] | None = module.sides(config) if hasattr(module, "sides") else None
-    return found
+    limits: tuple[int, int] | None = module.sides(config) if hasattr(module, "sides") else None
+    return limits
 
 
 def section(name: str) -> dict[str, str]:
