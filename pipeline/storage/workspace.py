@@ -14,10 +14,20 @@ from pathlib import Path
 
 from pipeline.storage.digests import code_sha256
 
+_COPIES = Path(".dvc", "tmp")
+"""Where DVC makes temporary copies of a repository, below it."""
+
 
 def root() -> Path:
-    """The repository that was cloned, also from inside a DVC experiment's copy of it."""
-    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+    """The repository that was cloned, also from inside a DVC experiment's copy of it.
+
+    A DVC_ROOT that was inherited from another project's stage counts for nothing.
+    """
+    here, given = Path.cwd().resolve(), os.environ.get("DVC_ROOT")
+    if given is None:
+        return here
+    origin = Path(given).resolve()
+    return origin if here.is_relative_to(origin / _COPIES) else here
 
 
 @cache

@@ -22,8 +22,20 @@ def test_a_folder_is_named_after_its_key_and_the_code(
 def test_experiments_share_the_original_projects_work(
     cwd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DVC_ROOT", "/somewhere/project")
-    assert workspace.root() == Path("/somewhere/project")
+    copy = cwd / ".dvc" / "tmp" / "exps" / "standalone" / "a"
+    copy.mkdir(parents=True)
+    monkeypatch.setenv("DVC_ROOT", str(cwd))
+    assert workspace.root() == cwd
+    monkeypatch.chdir(copy)
+    assert workspace.root() == cwd
+
+
+def test_the_root_of_another_project_counts_for_nothing(
+    cwd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in ("/somewhere/project", cwd.parent):
+        monkeypatch.setenv("DVC_ROOT", str(other))
+        assert workspace.root() == cwd
 
 
 def test_git_is_not_needed(cwd: Path) -> None:
