@@ -180,14 +180,14 @@ def _memory() -> Check:
 
 
 def _git() -> Check:
-    commit = _told("git", "rev-parse", "--short", "HEAD")
+    commit = _output("git", "rev-parse", "--short", "HEAD")
     if commit is None:
         return Check(
             "git",
             Level.warning,
             "no commit here, so runs cannot name their code: git init, git add -A, git commit",
         )
-    changed = len((_told("git", "status", "--porcelain") or "").splitlines())
+    changed = len((_output("git", "status", "--porcelain") or "").splitlines())
     dirty = f", {changed} files changed since, which runs keep as a patch" if changed else ""
     return Check("git", Level.ok, f"at {commit}{dirty}")
 
@@ -196,7 +196,7 @@ def _dvc() -> Iterator[Check]:
     if not Path(".dvc").is_dir():
         yield Check("dvc", Level.error, "no .dvc here: dvc init (or dvc init --no-scm)")
         return
-    remotes = _told(sys.executable, "-m", "dvc", "remote", "list") or ""
+    remotes = _output(sys.executable, "-m", "dvc", "remote", "list") or ""
     if remotes:
         name = remotes.split()[0]
         yield Check("dvc remote", Level.ok, f"{name}: dvc push shares outputs")
@@ -206,7 +206,7 @@ def _dvc() -> Iterator[Check]:
             Level.warning,
             "none, so outputs are on this machine alone: dvc remote add -d NAME URL, then dvc push",
         )
-    types = _told(sys.executable, "-m", "dvc", "config", "cache.type") or "reflink,copy"
+    types = _output(sys.executable, "-m", "dvc", "config", "cache.type") or "reflink,copy"
     yield Check("dvc links", Level.ok, f"cache.type={types}")
 
 
@@ -235,7 +235,7 @@ def _ports(config: Config) -> Iterator[Check]:
             yield Check(name, Level.ok, f"{number} is free")
 
 
-def _told(*command: str) -> str | None:
+def _output(*command: str) -> str | None:
     """What a program prints; None if it fails or is not there."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)

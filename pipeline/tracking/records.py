@@ -21,7 +21,7 @@ from pipeline.errors import Stopped
 from pipeline.settings import is_auto
 from pipeline.storage import addresses, derived
 from pipeline.storage.outputs import STAGES
-from pipeline.tracking import processes, provenance
+from pipeline.tracking import processes, provenance, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -99,10 +99,17 @@ def metrics(values: dict[str, float], step: int) -> list[Any]:
 
 def timings(client: MlflowClient, parent: Run) -> dict[str, float]:
     """Stage -> seconds of the run that a parent names for it, up to now if it still runs."""
+    from mlflow.exceptions import MlflowException
+
     seconds = {}
     for stage in STAGES:
         if run := parent.data.tags.get(f"run.{stage}"):
-            info = client.get_run(run).info
+            try:
+                info = client.get_run(run).info
+            except MlflowException as error:
+                if not store.is_gone(error):
+                    raise
+                continue  # somebody removed it: that costs its time in the report, no more
             end = info.end_time or int(time.time() * 1000)
             seconds[stage] = (end - info.start_time) / 1000
     return seconds

@@ -20,6 +20,7 @@ from pipeline.storage import addresses, workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
 
 # Where MLflow writes down, once and for all, the folder of an experiment, run or model.
@@ -97,6 +98,11 @@ def _few_tries() -> Iterator[None]:
         del os.environ[name]
 
 
+def is_gone(error: MlflowException) -> bool:
+    """Whether the store answers, and what was asked for is not there any more."""
+    return str(error.error_code) == "RESOURCE_DOES_NOT_EXIST"
+
+
 class Gone(InputError):
     """The store answered before, and does not any more."""
 
@@ -117,6 +123,11 @@ def answering(config: Config) -> Iterator[None]:
         yield
     except MlflowException as error:
         reason = addresses.without_secrets(str(error).splitlines()[0][:300], address(config))
+        if is_gone(error):
+            raise Gone(
+                f"something that this needs was removed from {shown(config)}: {reason}; run the "
+                "same command again, which makes it anew"
+            ) from error
         raise Gone(
             f"tracking.uri must be a store that answers until the end, got {shown(config)}: "
             f"{reason}; when it answers again, run the same command again"
@@ -182,6 +193,11 @@ def experiment(client: MlflowClient, config: Config) -> str:
     """Id of the experiment, which is made if it is not there."""
     with FileLock(lock_path()):
         existing = client.get_experiment_by_name(config.experiment)
+        if existing is not None and existing.lifecycle_stage == "deleted":
+            raise InputError(
+                f"tracking.experiment must be one that is not deleted, got {config.experiment}: "
+                f"mlflow experiments restore -x {existing.experiment_id}, or choose another name"
+            )
         if existing is not None:
             return str(existing.experiment_id)
         artifacts = None

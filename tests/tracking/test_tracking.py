@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -217,3 +218,28 @@ def test_a_server_that_goes_away_is_told_and_nothing_is_lost(
     assert "Traceback" not in told
     done = stage(clone, run, *words, "tracking.enabled=false")
     assert "goes on after epoch" in done.stdout
+
+
+def test_what_was_removed_costs_its_link_and_no_more(clone: Path, run: Run) -> None:
+    (parent,) = runs(clone, "tags.`pipeline.state` != ''")
+    client, gone = client_of(clone), parent.data.tags["run.prepare"]
+    client.delete_run(gone)
+    with sqlite3.connect(clone / "mlflow.db") as database:  # as `mlflow gc` does
+        for table in ("metrics", "latest_metrics", "params", "tags", "runs"):
+            database.execute(f"DELETE FROM {table} WHERE run_uuid = ?", (gone,))
+    done = run(clone, sys.executable, "-m", "pipeline", "report")
+    assert done.returncode == 0, done.stderr
+    page = (clone / "outputs" / "report.html").read_text()
+    timings = page.partition('id="timings"')[2]
+    assert "<td>evaluate</td>" in timings
+    assert "<td>prepare</td>" not in timings
+
+
+def test_a_deleted_experiment_is_told_from_an_absent_server(clone: Path, run: Run) -> None:
+    client = client_of(clone)
+    client.delete_experiment(client.get_experiment_by_name("pipeline").experiment_id)
+    done = stage(clone, run, "evaluate")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: tracking.experiment must be one that is not deleted")
+    assert "mlflow experiments restore -x 1" in done.stderr
+    assert done.stderr.count("\n") == 1
