@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.networks import backbones, runtime
+from pipeline.settings import is_auto
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -31,6 +32,8 @@ def run(config: Config) -> None:
     backbone, image_size = config.backbone, config.prepare.image_size
     if hasattr(backbone, "weights"):
         backbone = replace(backbone, weights=None)
+    if is_auto(image_size):
+        image_size = _USUAL_SIZE_PX
     if backbone.kind == "keras_application" and image_size < 32:
         image_size = _USUAL_SIZE_PX  # the prepared pictures are too small for these networks
     built = backbones.build(backbone, image_size, config.seed)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.manifest import Manifest, Split
+from pipeline.errors import InputError
 from pipeline.evaluation import metrics, resampling
 from pipeline.evaluation.resampling import Comparison, Resampled
 from pipeline.settings import setting
@@ -90,6 +91,11 @@ def run(
     from pipeline.training import calibration
 
     data = Manifest(prepared)
+    if config.metric == Metric.top_5_accuracy and len(data.classes) <= metrics.TOP:
+        raise InputError(
+            f"evaluate.metric=top_5_accuracy needs more than {metrics.TOP} classes, got "
+            f"{len(data.classes)}: choose another"
+        )
     rows = data.indices(config.split)
     labels = data.labels[rows]
     model, card = model_file.load(finetuned / "model.keras", allow_code=True)

@@ -35,24 +35,7 @@ def run(
     prepared: Path,
     out: Path,
 ) -> dict[str, float]:
-    """Extract features; see `pipeline.features.extraction.extract`, which a sweep calls, too.
-
-    Args:
-        config: Section `extract_features`.
-        seed: Of random weights, where the backbone has no others.
-        threads: As TensorFlow was configured with.
-        backbone: `Config` of one of `pipeline.networks.backbones`.
-        augment: Section `augment`.
-        activations: Section `activations`.
-        prepared: Output of prepare.
-        out: Folder to write to; exists and is empty.
-
-    Returns:
-        Pictures per second, the number of features and of weights.
-
-    Raises:
-        InputError: The backbone cannot be had.
-    """
+    """Extract features; see `pipeline.features.extraction.extract`, which a sweep calls, too."""
     from pipeline.features.extraction import extract
 
     return extract(

@@ -71,15 +71,15 @@ def is_database(address: str) -> bool:
 def unreachable(address: str) -> str:
     """Why a database does not answer, in a line without passwords; empty if it does."""
     url = make_url(address)
-    server = url.get_backend_name() != "sqlite"
-    arguments = {"connect_timeout": _TIMEOUT_S} if url.get_backend_name() == "postgresql" else {}
+    postgresql = url.get_backend_name() == "postgresql"
+    arguments = {"connect_timeout": _TIMEOUT_S} if postgresql else {}
     try:
         engine = create_engine(url, connect_args=arguments)
         with engine.connect():
             pass
         engine.dispose()
     except (ImportError, NoSuchModuleError) as error:
-        driver = "pip install 'psycopg[binary]'" if server else "install the driver it names"
+        driver = "pip install 'psycopg[binary]'" if postgresql else "install that module"
         return without_secrets(f"its driver is not installed ({_line(error)}): {driver}", address)
     except SQLAlchemyError as error:
         cause = error.__cause__ or error

@@ -19,6 +19,7 @@ from pipeline.features.store import Store
 from pipeline.finetuning.finetuner import Finetuner
 from pipeline.networks import backbones
 from pipeline.storage import outputs, workspace
+from pipeline.storage.digests import file_sha256
 from pipeline.storage.outputs import PARAMS
 
 if TYPE_CHECKING:
@@ -70,6 +71,11 @@ def others(config: Config) -> list[str]:
             f"{', '.join(sorted(more))}: put these into a file of conf/backbone and use that"
         )
     return names
+
+
+def digests(config: Config) -> dict[str, str]:
+    """Name of each further backbone -> digest of its file: another content is another search."""
+    return {name: file_sha256(Path(backbones.section(name)["path"])) for name in others(config)}
 
 
 def settings(name: str) -> dict[str, str]:

@@ -183,6 +183,7 @@ def study_name(config: Config, varied: list[str], prepared: Path, features: Path
         "manifest": hashlib.sha256((prepared / "manifest.csv").read_bytes()).hexdigest(),
         "backbone": backbone["weights_sha256"],
         "model": backbone["config"].get("model_sha256"),
+        "others": networks.digests(config),
     }
     text = json.dumps(key, sort_keys=True, default=str)
     first = config.sweep.study or f"{config.data.use}-{config.backbone.use}"

@@ -150,10 +150,14 @@ class _Workers:
             InputError: A worker stopped with an error that is no trial's.
         """
         progress = _Progress(opened, self._config.sweep.n_trials)
+        announced = False
         try:
             while self._running:
                 time.sleep(0.2)
                 progress.update()
+                if progress.ended and self._config.sweep.soup and not announced:
+                    announced = True
+                    tqdm.write("all trials have ended: trying the average of the best ones")
                 for number, child in list(self._running.items()):
                     if child.poll() is None:
                         continue
@@ -189,7 +193,7 @@ class _Progress:
     """A line a trial that has ended, and a bar: how many, pruned, best, time left."""
 
     def __init__(self, opened: Study, total: int) -> None:
-        self._study = opened
+        self._study, self._total = opened, total
         self._told = {trial.number for trial in sharing.finished(opened.get_trials(deepcopy=False))}
         self._bar = tqdm(total=total, initial=len(self._told), unit="trial", disable=None)
 
@@ -207,6 +211,11 @@ class _Progress:
             state = f"{pruned} pruned, best {best.value:.4f} ({report.named(best)})"
             self._bar.set_postfix_str(state, refresh=False)
         self._bar.refresh()
+
+    @property
+    def ended(self) -> bool:
+        """Whether all trials have."""
+        return int(self._bar.n) >= self._total
 
     def close(self) -> None:
         self.update()

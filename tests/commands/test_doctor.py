@@ -53,6 +53,15 @@ def test_each_thing_broken(
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_cuts_of_pictures_whose_size_is_still_to_be_derived(repository: Path, run: Run) -> None:
+    words = ["backbone.use=resnet50", "backbone.path=conf/backbone/resnet50.yaml"]
+    done = run(
+        repository, sys.executable, "-m", "pipeline", "cuts", *words, "prepare.image_size=auto"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "at 224 px" in done.stdout
+
+
 def test_no_dvc_no_git_and_a_port_that_is_taken(project: Path, run: Run) -> None:
     shutil.rmtree(project / ".dvc")
     with socket.socket() as taken:

@@ -106,28 +106,6 @@ def test_intervals_hold_what_they_promise() -> None:
     assert 88 <= held <= 100
 
 
-def test_verdicts() -> None:
-    labels, good = some(3, 400)
-    bad = good.copy()
-    wrong = np.flatnonzero(good.argmax(axis=1) == labels)[:30]
-    bad[wrong] = np.roll(good[wrong], 1, axis=1)
-
-    def verdict(first: Any, second: Any) -> resampling.Comparison:
-        return resampling.compare(
-            *(resampling.resample(labels, m, 500, 0) for m in (first, second))
-        )
-
-    better = verdict(bad, good)
-    assert better.verdict[0].startswith("better: accuracy")
-    assert (better.only_first, better.only_second) == (0, 30)
-    assert better.p_value == pytest.approx(2 * 0.5**30)
-    assert better.differences["accuracy"].value == pytest.approx(30 / 400)
-    assert verdict(good, bad).verdict[0].startswith("worse: accuracy")
-    assert verdict(good, good).verdict[0].startswith("no difference: accuracy")
-    bad[wrong[2:]] = good[wrong[2:]]
-    assert "no difference that 400 pictures can tell" in verdict(bad, good).verdict[0]
-
-
 def test_the_report_works_offline(repository: Path, browser: Any) -> None:
     page = repository / ROOT / "report.html"
     browser.get(f"file://{page}")

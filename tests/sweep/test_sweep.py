@@ -11,15 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import keras
 import optuna
 import pytest
-import yaml
 from conftest import Run, copied, mlflow_server, run_in
 from mlflow import MlflowClient
 from optuna.trial import FrozenTrial
 
-from pipeline.networks.backbones import glyph_cnn
 from pipeline.storage.outputs import ROOT
 
 QUICK = ["finetune.epochs=3", "finetune.learning_rate=1e-5", "pruner.use=none"]
@@ -205,31 +202,6 @@ def test_a_tracking_server_that_goes_away_costs_no_trial(
     assert [trial.state.name for trial in study_of(clone)[1]] == ["COMPLETE"] * 3
 
 
-def test_the_best_trials_are_averaged_at_the_end(clone: Path, run: Run) -> None:
-    words = ["finetune.epochs=4", "pruner.use=none", "sweep.cuts=[block2_conv1]"]
-    told = sweep(clone, run, *words, "sweep.n_trials=6")
-    folder, trials = study_of(clone)
-    assert len(trials) == 6, "the average is no trial"
-    storage = f"sqlite:///{clone / 'sweeps' / 'optuna.db'}"
-    found = optuna.load_study(study_name=folder.name, storage=storage).user_attrs["soup"]
-    best = min(trials, key=lambda trial: trial.value)
-    assert found["tried"][0] == best.number
-    assert len(found["tried"]) == 5, "head only has nothing in common with them"
-    assert found["val_score"] <= best.value
-    adopted = yaml.safe_load((folder / "best.yaml").read_text())
-    if found["val_score"] == best.value:
-        assert "did not improve the score" in told
-        assert "soup" not in adopted["finetune"]
-        return
-    assert "averaging the weights of trials" in told
-    assert len(adopted["finetune"]["soup"]) == len(found["kept"]) - 1
-    shutil.copy(folder / "best.yaml", clone / "params.yaml")
-    done = run(clone, "dvc", "repro", "finetune")
-    assert done.returncode == 0, done.stdout + done.stderr
-    summary = json.loads((clone / ROOT / "finetune" / "summary.json").read_text())
-    assert summary["val_score"] == found["val_score"]
-
-
 def test_failed_and_pruned_trials_are_kept_and_tracked(clone: Path, run: Run) -> None:
     words = ["finetune.epochs=6", "finetune.patience=6", "sweep.n_trials=10"]
     words += ["pruner.options={n_startup_trials: 2, n_warmup_steps: 0}", "sampler.use=random"]
@@ -282,39 +254,3 @@ def test_mistakes_are_told_in_one_line(clone: Path, run: Run, word: str, told: s
     assert done.returncode == 1
     assert told in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-
-
-def test_backbones_are_searched_too(clone: Path, run: Run) -> None:
-    """A second network, as a file: the one that comes with the project, not trained."""
-    keras.utils.set_random_seed(0)
-    glyph_cnn.network(8).save(clone / "fresh.keras")
-    words = ["finetune.epochs=2", "pruner.use=none", "sampler.use=random"]
-    told = sweep(clone, run, *words, "+sweep.space.backbone=[fresh.keras]", "sweep.n_trials=8")
-    folder, trials = study_of(clone)
-    used = [trial.user_attrs["settings"].get("backbone.use", "glyph_cnn") for trial in trials]
-    assert used[:2] == ["glyph_cnn", "glyph_cnn"], "params.yaml as it is, and its head alone"
-    assert {"glyph_cnn", "keras_file"} == set(used)
-    best = min(trials, key=lambda trial: trial.value)
-    assert used[best.number] == "glyph_cnn", "what was trained before is better"
-    worst = max(trials, key=lambda trial: trial.value)
-    assert used[worst.number] == "keras_file"
-    assert "fresh.keras" in (folder / "report.html").read_text()
-    assert "8 trials" in told
-    # A trial of another backbone is what the pipeline makes of the same settings.
-    settings = worst.user_attrs["settings"]
-    words = [f"{key}={value}" for key, value in settings.items()]
-    for stage in ("extract_features", "train_head", "finetune"):
-        done = run(clone, sys.executable, "-m", "pipeline", stage, "finetune.epochs=2", *words)
-        assert done.returncode == 0, done.stderr
-    summary = json.loads((clone / ROOT / "finetune" / "summary.json").read_text())
-    assert summary["val_score"] == worst.value
-
-
-def test_a_backbone_section_that_others_could_not_share(clone: Path, run: Run) -> None:
-    text = (clone / "params.yaml").read_text()
-    (clone / "params.yaml").write_text(
-        text.replace("  use: glyph_cnn ", "  weights: letters\n  use: glyph_cnn ")
-    )
-    done = run(clone, sys.executable, "-m", "pipeline", "sweep", "+sweep.space.backbone=[resnet50]")
-    assert done.returncode == 1
-    assert "needs a section backbone of use and path alone, got also weights" in done.stderr

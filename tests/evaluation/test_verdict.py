@@ -1,0 +1,86 @@
+"""What is said of two models: for each metric what its interval bears out, and no more."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.evaluation import metrics, resampling, verdict
+
+
+def some(classes: int, pictures: int, seed: int = 0) -> tuple[metrics.Labels, Any]:
+    """Labels, and probabilities that are right more often than not, with ties."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(classes, size=pictures)
+    logits = rng.normal(size=(pictures, classes))
+    logits[np.arange(pictures), labels] += 1.5
+    values = np.exp(logits)
+    rounded = np.round(values / values.sum(axis=1, keepdims=True), 2) + 0.001
+    return labels, (rounded / rounded.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_verdicts() -> None:
+    labels, good = some(3, 400)
+    bad = good.copy()
+    wrong = np.flatnonzero(good.argmax(axis=1) == labels)[:30]
+    bad[wrong] = np.roll(good[wrong], 1, axis=1)
+
+    def compared(first: Any, second: Any) -> resampling.Comparison:
+        return resampling.compare(
+            *(resampling.resample(labels, m, 500, 0) for m in (first, second))
+        )
+
+    better = compared(bad, good)
+    assert better.verdict[0].startswith("better: accuracy")
+    assert (better.only_first, better.only_second) == (0, 30)
+    assert better.p_value == pytest.approx(2 * 0.5**30)
+    assert better.differences["accuracy"].value == pytest.approx(30 / 400)
+    assert compared(good, bad).verdict[0].startswith("worse: accuracy")
+    assert compared(good, good).verdict[0].startswith("no difference: accuracy")
+    bad[wrong[2:]] = good[wrong[2:]]
+    assert "no difference that 400 pictures can tell" in compared(bad, good).verdict[0]
+
+
+def test_a_model_may_be_no_more_accurate_and_yet_surer_of_what_it_knows() -> None:
+    labels, good = some(3, 400)
+    timid = (0.3 * good + 0.7 / 3).astype(np.float32)  # the same answers, hardly meant
+    first, second = (resampling.resample(labels, one, 500, 0) for one in (timid, good))
+    accuracy, log_loss, f1 = resampling.compare(first, second).verdict
+    assert accuracy.startswith("no difference: accuracy")
+    assert log_loss.startswith("better: log_loss")
+    assert f1.startswith("no difference that 400 pictures can tell: macro_f1")
+    _, log_loss, brier = resampling.compare(second, first, "brier").verdict
+    assert log_loss.startswith("worse: log_loss")
+    assert brier.startswith("worse: brier"), "lower is better of it, too"
+
+
+@pytest.mark.parametrize(
+    ("name", "bounds", "begin"),
+    [
+        ("log_loss", (-0.2, -0.1), "better"),
+        ("log_loss", (0.1, 0.2), "worse"),
+        ("macro_f1", (0.1, 0.2), "better"),
+        ("macro_f1", (-0.2, -0.1), "worse"),
+        ("macro_f1", (-0.1, 0.2), "no difference"),
+    ],
+)
+def test_which_way_is_better(name: str, bounds: tuple[float, float], begin: str) -> None:
+    middle = sum(bounds) / 2
+    assert verdict.of_metric(name, 0.5, 0.5 + middle, bounds, 100).startswith(begin)
+
+
+def test_a_difference_that_is_detectable_is_found_four_times_in_five() -> None:
+    """By McNemar's test on drawn pairs of models that differ by that much."""
+    from scipy import stats
+
+    pictures, apart = 1_000, 0.1
+    gain = verdict.detectable(pictures, apart)
+    rng = np.random.default_rng(0)
+    found = 0
+    for _ in range(1_000):
+        only_second, only_first, _ = rng.multinomial(
+            pictures, [(apart + gain) / 2, (apart - gain) / 2, 1 - apart]
+        )
+        found += stats.binomtest(only_second, only_second + only_first).pvalue < 0.05
+    assert 720 <= found <= 880
+    assert verdict.detectable(10) > verdict.detectable(1_000)
