@@ -12,6 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 from conftest import Run
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -75,6 +76,24 @@ def named(host: str) -> list[str]:
     return ["unshare", "--uts", "sh", "-c", f'hostname {host}; exec "$@"', "sh"]
 
 
+def joined(url: str, deadline: float) -> RDBStorage:
+    """The storage, once somebody else has made its tables: this must not race them to it."""
+    engine = sqlalchemy.create_engine(url)
+    while not _made(engine):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    engine.dispose()
+    return RDBStorage(url)
+
+
+def _made(engine: sqlalchemy.Engine) -> bool:
+    last = "alembic_version"  # the table that Optuna fills last
+    if not sqlalchemy.inspect(engine).has_table(last):
+        return False
+    with engine.connect() as connection:
+        return connection.execute(sqlalchemy.text(f"SELECT 1 FROM {last}")).first() is not None
+
+
 def trials(storage: RDBStorage) -> list[FrozenTrial]:
     (one,) = storage.get_all_studies() or [None]
     return storage.get_all_trials(one._study_id) if one else []
@@ -131,7 +150,7 @@ def test_a_killed_worker_loses_no_trial(
     deadline = time.monotonic() + 200
     while not list(clone.glob("sweeps/*/")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    storage = RDBStorage(server.url)
+    storage = joined(server.url, deadline)
     mine: list[FrozenTrial] = []
     while not mine and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -171,8 +190,8 @@ def test_a_database_that_goes_away(server: Server, clone: Path, run: Run) -> Non
     command += ["sweep.n_trials=4", "pruner.use=none", "finetune.epochs=5"]
     with (clone / "told.txt").open("wb") as told:
         sweep = subprocess.Popen(command, cwd=clone, stdout=told, stderr=subprocess.STDOUT)
-    storage = RDBStorage(server.url)
     deadline = time.monotonic() + 300
+    storage = joined(server.url, deadline)
     while not any(trial.state == TrialState.COMPLETE for trial in trials(storage)):
         assert time.monotonic() < deadline, (clone / "told.txt").read_text()
         time.sleep(0.2)
