@@ -106,9 +106,15 @@ def setting(
     return typing.cast(T, field)
 
 
-def automatic(text: str, *, least: float | None = None, above: float | None = None) -> Any:
+def automatic(
+    text: str,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+) -> Any:
     """Declare a number that is `auto` unless somebody gives one; arguments as for `setting`."""
-    return setting(AUTO, text, least=least, above=above)
+    return setting(AUTO, text, least=least, above=above, most=most)
 
 
 @dataclass(frozen=True)

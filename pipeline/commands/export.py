@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from pipeline.data.decoding import Decoding
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
 from pipeline.export.agreement import TOLERANCE, Agreement, Check
@@ -180,7 +181,8 @@ def _describe(
     size, count = card.image_size, len(card.classes)
     described = {
         "classes": card.classes,
-        "fit": card.fit,
+        "fit": card.decoding.fit,
+        "tones": str(card.decoding.tones) if card.decoding.tones else "8 bits",
         "image_size": size,
         "input": f"(B, {size}, {size}, 3) float32 RGB, 0 to 255",
         "output": f"(B, {count}) float32 probabilities",
@@ -234,19 +236,21 @@ def _available(named: Sequence[str]) -> Iterator[str]:
 def _manifest(card: model_file.Card) -> Manifest:
     """The prepared pictures, as the model wants them."""
     manifest = Manifest(PREPARED)
-    expected = (card.image_size, str(card.fit), card.classes)
-    if (manifest.image_size, str(manifest.fit), manifest.classes) != expected:
+    expected = (card.image_size, card.decoding, card.classes)
+    found = (manifest.image_size, manifest.decoding, manifest.classes)
+    if found != expected:
         raise InputError(
             f"the pictures of {PREPARED} must be those of the model, {_words(*expected)}, got "
-            f"{_words(manifest.image_size, str(manifest.fit), manifest.classes)}: restore the "
+            f"{_words(*found)}: restore the "
             "params.yaml that the model was made with, and run dvc repro"
         )
     return manifest
 
 
-def _words(size: int, fit: str, classes: list[str]) -> str:
+def _words(size: int, decoding: Decoding, classes: list[str]) -> str:
     named = ", ".join(classes[:3]) + (" ..." if len(classes) > 3 else "")
-    return f"{size} px, {fit}, {len(classes)} classes ({named})"
+    tones = f", {decoding.tones}" if decoding.tones else ""
+    return f"{size} px, {decoding.fit}{tones}, {len(classes)} classes ({named})"
 
 
 def _evenly(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:

@@ -6,21 +6,24 @@ bytes -> (H, W, 3) uint8 RGB. Knows nothing of data sets, splits or Keras.
 import io
 import warnings
 from collections.abc import Callable
-from enum import StrEnum
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import IcoImagePlugin, Image, ImageOps, UnidentifiedImageError
+
+from pipeline.data.decoding import MOST_MEGAPIXELS, USUAL, Decoding, Fit, Pages
+from pipeline.data.tones import Tones, values_of
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
 
-MAX_PIXELS = 100_000_000
-"""Pictures with more pixels than this are taken for decompression bombs."""
+# Pillow knows one limit for a whole process, and raises at twice its value. The one for a
+# data set is `Decoding.max_megapixels`.
+Image.MAX_IMAGE_PIXELS = int(MOST_MEGAPIXELS * 1e6 / 2)
+_JPEG_TIMES = 4
+"""How many times the pixels a JPEG may have: its decoder skips detail that is not wanted."""
 
-# Pillow raises at twice this value, and only warns below it.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 # Pillow warns of damaged metadata; a picture is judged by its pixels.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 Image.init()
@@ -32,6 +35,8 @@ _WANTED = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM",
 FORMATS = tuple(name for name in (*_WANTED, "TIFF", "WEBP") if name in Image.OPEN)
 
 _ORIENTATION_TAG = 0x0112
+_SUBFILE_TAG = 0x00FE
+_SMALLER_COPY = 1
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -49,7 +54,6 @@ _DECODER_ERRORS = (
 )
 
 
-_DEPTHS = (8, 10, 12, 14, 16)
 _SIGNATURES = {
     "BMP": (0, b"BM"),
     "GIF": (0, b"GIF8"),
@@ -66,12 +70,20 @@ class BadPicture(ValueError):
     """A file that cannot be a picture; the message is the reason."""
 
 
-class Fit(StrEnum):
-    """How a picture is brought to a square."""
+class Decoded(NamedTuple):
+    """A picture, decoded.
 
-    crop = "crop"
-    squash = "squash"
-    pad = "pad"
+    Attributes:
+        pixels: (size_px, size_px, 3) uint8 RGB.
+        width: In the file, upright, in px.
+        height: Likewise.
+        tones: The narrowest usual ones that hold it, if it has more than 8 bits a channel.
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
+    tones: Tones | None
 
 
 def or_reason(read: Callable[[], T]) -> T | str:
@@ -84,29 +96,31 @@ def or_reason(read: Callable[[], T]) -> T | str:
         return f"unreadable: {error.strerror}"
 
 
-def decode(content: bytes, size_px: int, fit: Fit = Fit.crop) -> tuple[Pixels, int, int]:
+def decode(content: bytes, size_px: int, how: Decoding = USUAL) -> Decoded:
     """Decode a picture, upright and flattened on white, and bring it to a square.
 
     Args:
         content: The file's bytes, in any of `FORMATS`; the name does not matter.
         size_px: Side of the square.
-        fit: `crop` keeps the centre, `squash` changes the aspect, `pad` adds white.
-
-    Returns:
-        (size_px, size_px, 3) uint8 RGB, and the upright width and height in the file.
+        how: What is done with what pictures differ in.
 
     Raises:
-        BadPicture: The content is no picture, damaged, or a decompression bomb.
+        BadPicture: The content is no picture, damaged, or one that `how` does not allow.
     """
     picture = _open(content)
     width, height = picture.size
-    if width * height > MAX_PIXELS:
-        raise BadPicture(f"decompression bomb: {width} x {height} pixels, at most {MAX_PIXELS}")
+    _check_size(picture, content, how.max_megapixels)
+    pages = _pages(_open(content)) if picture.format == "TIFF" else 1
+    if pages > 1 and how.pages == Pages.refuse:
+        raise BadPicture(f"{pages} pages: save each as a file of its own, or set data.pages=first")
     try:
         # Lets the JPEG decoder skip detail that the resize would average away.
         picture.draft(None, (2 * size_px, 2 * size_px))
-        picture.load()
+        values = values_of(picture, lambda: _open(content))
         turn = _UPRIGHT.get(_orientation(picture))
+        tones = _tones(picture, values)
+        if values is not None and tones is not None:
+            picture = _with_tones(picture, values, how.tones or tones)
         picture = _to_rgb(picture)
     except _DECODER_ERRORS as error:
         raise BadPicture(_reason(error)) from error
@@ -114,7 +128,7 @@ def decode(content: bytes, size_px: int, fit: Fit = Fit.crop) -> tuple[Pixels, i
         picture = picture.transpose(turn)
         if turn not in (_UPRIGHT[2], _UPRIGHT[3], _UPRIGHT[4]):
             width, height = height, width
-    return np.asarray(_square(picture, size_px, fit)), width, height
+    return Decoded(np.asarray(_square(picture, size_px, how.fit)), width, height, tones)
 
 
 def sides(content: bytes) -> tuple[int, int]:
@@ -169,32 +183,59 @@ def _orientation(picture: Image.Image) -> int:
         return 1
 
 
+def _check_size(picture: Image.Image, content: bytes, max_megapixels: float) -> None:
+    most = max_megapixels * (_JPEG_TIMES if picture.format in ("JPEG", "MPO") else 1)
+    inside = picture.ico.entry if isinstance(picture, IcoImagePlugin.IcoImageFile) else []
+    sizes = [picture.size, *(_open(content[entry.offset :]).size for entry in inside)]
+    for width, height in sizes:
+        if width * height > 1e6 * most:
+            raise BadPicture(
+                f"decompression bomb? {width} x {height} pixels are {width * height / 1e6:.0f} "
+                f"megapixels, at most {most:g} are allowed: if it is a real picture, raise "
+                "data.max_megapixels"
+            )
+
+
+def _pages(picture: Image.Image) -> int:
+    """How many pages a TIFF has, leaving out smaller copies of the first."""
+    try:
+        kinds = []
+        for page in range(getattr(picture, "n_frames", 1)):
+            picture.seek(page)
+            kinds.append(picture.getexif().get(_SUBFILE_TAG, 0))
+        return sum(not kind & _SMALLER_COPY for kind in kinds)
+    except _DECODER_ERRORS:
+        return 1  # decoding tells what is wrong
+
+
+def _tones(picture: Image.Image, values: NDArray[np.generic] | None) -> Tones | None:
+    if values is None:
+        return None
+    if picture.format == "PPM" and picture.mode == "I":
+        return Tones.of_depth(16)  # its header says what white is, and Pillow went by that
+    return Tones.of(values[..., :3] if values.ndim == 3 else values)
+
+
+def _with_tones(picture: Image.Image, values: NDArray[np.generic], tones: Tones) -> Image.Image:
+    """A picture of more than 8 bits in 8."""
+    colours = values[..., :3] if values.ndim == 3 else values
+    if not tones.holds(colours):
+        raise BadPicture(
+            f"its brightest value is {np.nanmax(colours):g}, beyond the {tones} of the data set: "
+            "data.depth says how many bits its pictures have"
+        )
+    flat = Image.fromarray(tones.eight_bits(colours))
+    if picture.mode == "RGBA":
+        flat.putalpha(picture.getchannel("A"))
+    return flat
+
+
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith(("I", "F")):
-        return _eight_bits(np.asarray(picture)).convert("RGB")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         paper = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(paper, picture).convert("RGB")
     return picture.convert("RGB")
-
-
-def _eight_bits(values: NDArray[np.generic]) -> Image.Image:
-    """Greyscale of more than 8 bits to 8 bits, keeping its tones.
-
-    Pillow's own conversion clips at 255. White is the top of the narrowest usual
-    depth (8 to 16 bits) that holds the brightest pixel, for 12-bit cameras write
-    12 bits into 16. Wider ranges, and floats beyond [0, 1], have no agreed white:
-    they are stretched.
-    """
-    tones = np.nan_to_num(values.astype(np.float64))
-    low, high = float(tones.min()), float(tones.max())
-    if values.dtype.kind == "f" and low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    elif values.dtype.kind in "iu" and low >= 0 and high < 2**16:
-        low, high = 0.0, 2.0 ** next(bits for bits in _DEPTHS if high < 2**bits) - 1
-    scaled = (tones - low) / ((high - low) or 1.0) * 255.0
-    return Image.fromarray(np.round(scaled).astype(np.uint8))
 
 
 def _square(picture: Image.Image, size_px: int, fit: Fit) -> Image.Image:

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.images import Fit, Pixels
+from pipeline.data.decoding import Decoding
+from pipeline.data.images import Pixels
 from pipeline.errors import InputError
 from pipeline.storage.tables import write_table
 
@@ -37,9 +38,12 @@ KEPT = ("ok", "duplicate")
 class Row:
     """One picture of the data set.
 
-    `verdict` is `ok`, `duplicate` (same bytes as an earlier picture of its split,
+    `verdict` is `ok`, `duplicate` (same pixels as an earlier picture of its split,
     kept) or `quarantined` (not used; the reason is in quarantine.csv). `extra` has
     what else the source says of it, by column.
+
+    While a data set is prepared, `group` is what must not be torn apart by splits, and
+    `pixels` the digest of the decoded picture; neither is written.
     """
 
     path: str
@@ -50,9 +54,12 @@ class Row:
     height: int
     verdict: str
     extra: dict[str, str] = field(default_factory=dict)
+    group: str = ""
+    pixels: str = ""
 
 
-COLUMNS = [one.name for one in dataclasses.fields(Row) if one.name != "extra"]
+_UNWRITTEN = ("extra", "group", "pixels")
+COLUMNS = [one.name for one in dataclasses.fields(Row) if one.name not in _UNWRITTEN]
 """Those of every manifest.csv; what else the source says follows."""
 
 
@@ -68,7 +75,7 @@ class Manifest:
         columns: Names of what else is known of each, from a csv with further columns.
         images: (N, size, size, 3) uint8 RGB, memory-mapped.
         labels: (N,) int64 class indices.
-        fit: How the pictures were brought to a square.
+        decoding: How files became these pixels.
         images_sha256: Digest of the decoded pictures.
     """
 
@@ -82,7 +89,7 @@ class Manifest:
         index = {name: place for place, name in enumerate(self.classes)}
         self.labels = np.array([index[row.label] for row in self.rows], dtype=np.int64)
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        self.fit = Fit(summary["fit"])
+        self.decoding = Decoding.from_json(summary["decoding"])
         self.images_sha256: str = summary["images_sha256"]
         self._splits = np.array([row.split for row in self.rows])
 

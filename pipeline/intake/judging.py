@@ -12,7 +12,8 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from pipeline.data import images
-from pipeline.data.images import Fit, Pixels
+from pipeline.data.decoding import Decoding
+from pipeline.data.images import Decoded
 from pipeline.data.manifest import Row
 from pipeline.intake.sources import Picture
 
@@ -24,36 +25,36 @@ UNLABELLED = "it has no label: it lies in no class folder"
 
 
 def judge(
-    pictures: Iterable[Picture], size_px: int, fit: Fit, desc: str
-) -> Iterator[tuple[Row, Pixels | str]]:
+    pictures: Iterable[Picture], size_px: int, how: Decoding, desc: str
+) -> Iterator[tuple[Row, Decoded | str]]:
     """Judge every picture, in order.
 
     Args:
         pictures: Of a source.
         size_px: Side of the square that they are brought to.
-        fit: How they are.
+        how: How they are decoded.
         desc: Name of the progress bar.
 
     Yields:
-        The picture's row, without a split if its source gives none, and its pixels,
-        (size_px, size_px, 3), or the reason why it is bad.
+        The picture's row, without a split if its source gives none, and the picture, or the
+        reason why it is bad.
     """
     # Threads: decoding happens outside Python's lock, and nothing is copied between processes.
     workers = Parallel(n_jobs=-1, prefer="threads", return_as="generator", pre_dispatch="8*n_jobs")
-    results = workers(delayed(_judge)(picture, size_px, fit) for picture in pictures)
+    results = workers(delayed(_judge)(picture, size_px, how) for picture in pictures)
     yield from tqdm(results, desc=desc, unit="picture", disable=None)
 
 
-def _judge(picture: Picture, size_px: int, fit: Fit) -> tuple[Row, Pixels | str]:
-    if not picture.label:
-        return Row(picture.path, "", picture.split or "", "", 0, 0, "ok", picture.extra), UNLABELLED
+def _judge(picture: Picture, size_px: int, how: Decoding) -> tuple[Row, Decoded | str]:
     row = Row(picture.path, picture.label, picture.split or "", "", 0, 0, "ok", picture.extra)
+    if not picture.label:
+        return row, UNLABELLED
     content = images.or_reason(picture.read)
     if isinstance(content, str):
         return row, content
-    row = replace(row, sha256=hashlib.sha256(content).hexdigest())
-    decoded = images.or_reason(lambda: images.decode(content, size_px, fit))
+    row = replace(row, sha256=hashlib.sha256(content).hexdigest(), group=picture.group)
+    decoded = images.or_reason(lambda: images.decode(content, size_px, how))
     if isinstance(decoded, str):
         return row, decoded
-    pixels, width, height = decoded
-    return replace(row, width=width, height=height), pixels
+    digest = hashlib.sha256(decoded.pixels.tobytes()).hexdigest()
+    return replace(row, width=decoded.width, height=decoded.height, pixels=digest), decoded

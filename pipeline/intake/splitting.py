@@ -1,7 +1,8 @@
 """Duplicates and splits: which picture is used, and for what.
 
 rows + given splits -> rows with split and verdict. A function of the pictures'
-bytes and the seed: the order of the files plays no part.
+bytes and the seed: the order of the files plays no part. Rows with the same pixels are one
+picture, however often their files were saved anew.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ from typing import Any
 
 from pipeline.data.manifest import SPLITS, Row
 from pipeline.errors import InputError
+from pipeline.intake import grouping
 
 # A picture found in several given splits stays where it must not be lost: a
 # test split keeps its size, and training never sees what is tested.
@@ -56,6 +58,21 @@ class Shares:
             )
         return cls(config.train_per_class, config.val_per_class, train, val)
 
+    def of_groups(self, wanted: list[str]) -> dict[str, float]:
+        """Split -> share of the pictures, train last: of those splits that are to be drawn.
+
+        Raises:
+            InputError: The shares are counts, which groups cannot keep to.
+        """
+        if self.train_per_class is not None:
+            raise InputError(
+                "data.group goes with fractions, got prepare.train_per_class="
+                f"{self.train_per_class}: set train_per_class and val_per_class to null"
+            )
+        test = 1 - self.train_fraction - self.val_fraction
+        sizes = {"test": test, "val": self.val_fraction, "train": self.train_fraction}
+        return {split: share for split, share in sizes.items() if split in wanted}
+
 
 def assign(
     rows: list[Row], reasons: dict[str, str], shares: Shares, seed: int
@@ -64,7 +81,8 @@ def assign(
 
     By fractions, a picture's place depends on its own bytes and the seed alone:
     adding files moves no other (but one that filled an otherwise empty split). By
-    counts, a new picture can only push out the last of the chosen.
+    counts, a new picture can only push out the last of the chosen. Groups are drawn
+    together, so that a new one can move others.
 
     Args:
         rows: All pictures; `split` is the given one or empty.
@@ -79,50 +97,61 @@ def assign(
     copies: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         if row.path not in reasons:
-            copies[row.sha256].append(row)
+            copies[row.pixels].append(row)
     _contradictions(copies, reasons)
+    groups = grouping.joined(copies)
     given = {row.split for row in rows if row.split}
-    splits = _given(copies, reasons) if given else {}
-    splits |= _drawn(copies, splits, given, shares, seed)
+    splits = _given(copies, groups, reasons) if given else {}
+    splits |= _drawn(copies, groups, splits, given, shares, seed)
     first = {
-        sha256: next(row.path for row in rows if row.path not in reasons)
-        for sha256, rows in copies.items()
+        pixels: next((row.path for row in rows if row.path not in reasons), "")
+        for pixels, rows in copies.items()
     }
     done = []
     for row in rows:
         if row.path in reasons:
             done.append(replace(row, verdict="quarantined"))
         else:
-            verdict = "ok" if first[row.sha256] == row.path else "duplicate"
-            done.append(replace(row, split=splits[row.sha256], verdict=verdict))
+            verdict = "ok" if first[row.pixels] == row.path else "duplicate"
+            done.append(replace(row, split=splits[row.pixels], verdict=verdict))
     return done, reasons
 
 
 def _contradictions(copies: dict[str, list[Row]], reasons: dict[str, str]) -> None:
-    for sha256 in list(copies):
-        labels = sorted({row.label for row in copies[sha256]})
+    for pixels in list(copies):
+        labels = sorted({row.label for row in copies[pixels]})
         if len(labels) > 1:
-            for row in copies.pop(sha256):
+            for row in copies.pop(pixels):
                 reasons[row.path] = f"the same picture is labelled {' and '.join(labels)}"
 
 
-def _given(copies: dict[str, list[Row]], reasons: dict[str, str]) -> dict[str, str]:
-    """The given split of each picture; copies in lesser splits are quarantined."""
+def _given(
+    copies: dict[str, list[Row]], groups: dict[str, str], reasons: dict[str, str]
+) -> dict[str, str]:
+    """The given split of each picture; its copies and group in lesser splits are quarantined."""
+    units: dict[str, list[Row]] = defaultdict(list)
+    for pixels, rows in copies.items():
+        units[groups.get(pixels, pixels)] += rows
     splits = {}
-    for sha256, rows in copies.items():
+    for unit, rows in units.items():
         given = [split for split in _PRECEDENCE if any(row.split == split for row in rows)]
         if not given:
             continue
-        splits[sha256] = given[0]
-        kept = next(row for row in rows if row.split == given[0])
+        kept = {row.pixels: row for row in reversed(rows) if row.split == given[0]}
         for row in rows:
-            if row.split != given[0]:
-                reasons[row.path] = f"duplicate of {kept.path}, which is in {given[0]}"
+            splits[row.pixels] = given[0]
+            if row.split == given[0]:
+                continue
+            if row.pixels in kept:
+                reasons[row.path] = f"duplicate of {kept[row.pixels].path}, which is in {given[0]}"
+            else:
+                reasons[row.path] = f"of group {unit}, which is in {given[0]}"
     return splits
 
 
 def _drawn(
     copies: dict[str, list[Row]],
+    groups: dict[str, str],
     given: dict[str, str],
     names: set[str],
     shares: Shares,
@@ -133,16 +162,23 @@ def _drawn(
     Where it gives some splits only, the missing ones are drawn from its train.
     """
     wanted = [split for split in SPLITS if split not in names or split == "train"]
+    if len(wanted) == 1:
+        return {}
     pools: dict[str, list[str]] = defaultdict(list)
-    for sha256, rows in copies.items():
-        if given.get(sha256, "train") == "train" and len(wanted) > 1:
-            pools[rows[0].label].append(sha256)
+    for pixels, rows in copies.items():
+        if given.get(pixels, "train") == "train":
+            pools[rows[0].label].append(pixels)
+    if groups:
+        labels = {pixels: label for label, pool in pools.items() for pixels in pool}
+        return grouping.draw(labels, groups, shares.of_groups(wanted), seed) if labels else {}
     drawn: dict[str, str] = {}
     for pool in pools.values():
-        ranked = sorted((_uniform(seed, sha256), sha256) for sha256 in pool)
+        ranked = sorted(
+            (_uniform(seed, min(row.sha256 for row in copies[pixels])), pixels) for pixels in pool
+        )
         chosen = {
-            sha256: _choose(place, chance, wanted, shares)
-            for place, (chance, sha256) in enumerate(ranked)
+            pixels: _choose(place, chance, wanted, shares)
+            for place, (chance, pixels) in enumerate(ranked)
         }
         if shares.train_per_class is None:
             _lend(chosen, wanted)
@@ -161,7 +197,7 @@ def _lend(chosen: dict[str, str], wanted: list[str]) -> None:
         counts = {name: list(chosen.values()).count(name) for name in wanted}
         largest = max(wanted, key=lambda name: counts[name])
         if not counts[split] and counts[largest] > 1:
-            lent = [sha256 for sha256, name in chosen.items() if name == largest]
+            lent = [pixels for pixels, name in chosen.items() if name == largest]
             chosen[lent[-1]] = split
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.data.images import Fit
+from pipeline.data.decoding import Decoding, Fit
 from pipeline.data.manifest import KEPT, SPLITS, Row
 from pipeline.intake.judging import judge
 from pipeline.intake.sources import Picture
@@ -64,7 +64,7 @@ def survey(pictures: Iterable[Picture], shares: Shares, seed: int) -> Survey:
         seed: Chooses which.
     """
     rows, bad = [], {}
-    for row, verdict in judge(pictures, _THUMBNAIL_PX, Fit.squash, "look"):
+    for row, verdict in judge(pictures, _THUMBNAIL_PX, Decoding(Fit.squash), "look"):
         rows.append(row)
         if isinstance(verdict, str):
             bad[row.path] = verdict
@@ -100,7 +100,7 @@ def describe(found: Survey) -> Iterator[str]:
     yield "split: " + ", ".join(f"{found.count(split)} {split}" for split in SPLITS)
     duplicates = sum(row.verdict == "duplicate" for row in found.rows)
     if duplicates:
-        yield f"{duplicates} are byte for byte the same as another one; each stays in one split"
+        yield f"{duplicates} show the same as another one, pixel for pixel; each stays in one split"
     if found.reasons:
         yield f"{len(found.reasons)} files are not used:"
         for path, reason in list(found.reasons.items())[:5]:

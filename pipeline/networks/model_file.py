@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.data.images import Fit
+from pipeline.data.decoding import Decoding
 from pipeline.errors import InputError
 from pipeline.storage.outputs import replacing_file
 
@@ -30,7 +30,7 @@ class Card:
     Attributes:
         classes: Class names, in the order of the outputs.
         image_size: Side of the pictures in px.
-        fit: How a picture is brought to a square.
+        decoding: How a picture's file becomes pixels.
         batch_size: Rows of a forward pass; the last bits of results depend on it.
         threads: Threads inside an operation; likewise.
         allow_code: Whether its backbone was allowed code of its own (Lambda layers).
@@ -38,7 +38,7 @@ class Card:
 
     classes: list[str]
     image_size: int
-    fit: Fit
+    decoding: Decoding
     batch_size: int
     threads: int
     allow_code: bool = False
@@ -101,7 +101,8 @@ def read_card(path: Path) -> Card:
         raise InputError(
             f"{path} holds a network but no class names: it is not a model of this pipeline"
         )
-    return Card(**{**card, "fit": Fit(card["fit"])})
+    decoding = card.pop("decoding", None) or {"fit": card.pop("fit")}
+    return Card(**card, decoding=Decoding.from_json(decoding))
 
 
 def _metadata(content: bytes, card: Card | None) -> bytes:

@@ -70,7 +70,7 @@ def _evaluate(
 ) -> NDArray[np.float32]:
     """(N, K) of a classifier whose pictures may be of another size than the prepared ones."""
     card = classifier.card
-    if (card.image_size, card.fit) == (data.image_size, data.fit):
+    if (card.image_size, card.decoding) == (data.image_size, data.decoding):
         return classifier.probabilities(data.images, rows, "champion")
     places = {data.rows[row].path: place for place, row in enumerate(rows)}
     probabilities = np.full((len(rows), len(card.classes)), np.nan, np.float32)

@@ -57,7 +57,7 @@ class Classifier:
         Raises:
             BadPicture: The content is no picture; the message is the reason.
         """
-        return images.decode(content, self.card.image_size, self.card.fit)[0]
+        return images.decode(content, self.card.image_size, self.card.decoding).pixels
 
     def probabilities(
         self, pictures: Pixels, rows: NDArray[np.int64] | None = None, desc: str = ""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data import images
-from pipeline.data.images import Fit, Pixels
+from pipeline.data.images import Pixels
 from pipeline.errors import InputError
 from pipeline.intake import sources
 from pipeline.intake.sources import SourceConfig
@@ -79,7 +79,7 @@ def sample(
     decoded, labels = [], []
     for picture in sources.pictures(source):
         if picture.path in wanted:
-            decoded.append(images.decode(picture.read(), size_px, Fit.crop)[0])
+            decoded.append(images.decode(picture.read(), size_px).pixels)
             labels.append(wanted[picture.path])
     return np.stack(decoded), np.array(labels, dtype=np.int64)
 

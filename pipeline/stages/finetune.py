@@ -77,7 +77,7 @@ def run(
         print(f"temperature {temperature:g}", flush=True)
         classifier = heads.join(body.model, calibration.scaled(top, temperature), "classifier")
     code = bool(getattr(backbone, "allow_code", False))
-    card = model_file.Card(data.classes, data.image_size, data.fit, batch_size, threads, code)
+    card = model_file.Card(data.classes, data.image_size, data.decoding, batch_size, threads, code)
     model_file.save(classifier, out / "model.keras", card)
     (out / "classes.txt").write_text("\n".join(data.classes) + "\n", encoding="utf-8")
     return fitting.report(tuned.fitted, classifier, out)

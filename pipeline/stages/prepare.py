@@ -16,15 +16,17 @@ from typing import Any
 import numpy as np
 
 from pipeline.data import manifest
-from pipeline.data.images import Fit
+from pipeline.data.decoding import Decoding, Fit
 from pipeline.data.manifest import SPLITS, Row
-from pipeline.intake import sizing, soundness, sources
+from pipeline.data.tones import Tones
+from pipeline.intake import depth, sizing, soundness, sources
 from pipeline.intake.judging import judge
 from pipeline.intake.sources import Picture
 from pipeline.intake.splitting import Shares, assign
 from pipeline.settings import AutoInt, automatic, is_auto, setting
 from pipeline.storage import derived, tables
 from pipeline.storage.arrays import RowWriter
+from pipeline.storage.derived import Derived
 from pipeline.storage.digests import file_sha256
 from pipeline.storage.tables import write_json
 
@@ -85,27 +87,36 @@ def run(config: Config, *, seed: int, data: Any, out: Path) -> dict[str, float]:
         InputError: Too many bad files, or a class or split with too few pictures.
     """
     shares = Shares.of(config)
+    found: dict[str, Derived] = {}
+    pixels = out / "images.npy"
     if is_auto(config.image_size):
-        side = sizing.derive(sources.pictures(data))
-        derived.tell({"prepare.image_size": side})
-        derived.write(out, {"prepare.image_size": side})
+        side = found["prepare.image_size"] = sizing.derive(sources.pictures(data))
         config = replace(config, image_size=int(side.value))
-    judged, bad = _decode_all(sources.pictures(data), config, out / "images.npy")
+    how = _decoding(config.fit, data)
+    judged, bad, deep = _decode_all(sources.pictures(data), config.image_size, how, pixels)
+    if deep and how.tones is None:
+        common = depth.common(deep)
+        how = replace(how, tones=common)
+        found["data.depth"] = depth.derived(common, deep)
+        if any(tones != common for tones in deep.values()):
+            judged, bad, _ = _decode_all(sources.pictures(data), config.image_size, how, pixels)
+    derived.tell(found)
+    derived.write(out, found)
     soundness.check_vanished(judged, bad)
     quarantine = config.on_bad_image == OnBadImage.quarantine
     soundness.check_files(judged, bad, max_fraction=config.max_bad_fraction, allowed=quarantine)
     rows, reasons = assign(judged, bad, shares, seed)
     soundness.check_vanished(rows, reasons)
     kept = [row.verdict in manifest.KEPT for row in rows]
-    _drop_rows(out / "images.npy", [row.path not in bad for row in rows], kept)
+    _drop_rows(pixels, [row.path not in bad for row in rows], kept)
     classes = soundness.check_classes(row for row, keep in zip(rows, kept, strict=True) if keep)
 
     manifest.write_rows(out / "manifest.csv", rows)
     listed = [(r.path, r.label, r.sha256, reasons[r.path]) for r in rows if r.path in reasons]
     tables.write_table(out / "quarantine.csv", ("path", "label", "sha256", "reason"), listed)
     (out / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
-    digest = file_sha256(out / "images.npy")
-    write_json(out / "summary.json", {"fit": config.fit.value, "images_sha256": digest})
+    digest = file_sha256(pixels)
+    write_json(out / "summary.json", {"decoding": how.to_json(), "images_sha256": digest})
     counts = Counter(row.split for row, keep in zip(rows, kept, strict=True) if keep)
     duplicates = sum(row.verdict == "duplicate" for row in rows)
     print(
@@ -129,24 +140,31 @@ def _counted(rows: list[Row], kept: list[bool], classes: list[str]) -> str:
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
+def _decoding(fit: Fit, data: Any) -> Decoding:
+    tones = None if is_auto(data.depth) else Tones.of_depth(data.depth)
+    return Decoding(fit, tones, data.pages, data.max_megapixels)
+
+
 def _decode_all(
-    pictures: Iterable[Picture], config: Config, target: Path
-) -> tuple[list[Row], dict[str, str]]:
+    pictures: Iterable[Picture], size_px: int, how: Decoding, target: Path
+) -> tuple[list[Row], dict[str, str], dict[str, Tones]]:
     """Judge every picture; the good ones' pixels go to `target` in order.
 
     Returns:
-        A row a picture, and path -> reason for the bad ones.
+        A row a picture; path -> reason for the bad ones; path -> tones for those of more
+        than 8 bits.
     """
-    rows, bad = [], {}
-    shape = (config.image_size, config.image_size, 3)
-    with RowWriter(target, shape, np.uint8) as pixel_rows:
-        for row, verdict in judge(pictures, config.image_size, config.fit, "prepare"):
+    rows, bad, deep = [], {}, {}
+    with RowWriter(target, (size_px, size_px, 3), np.uint8) as pixel_rows:
+        for row, verdict in judge(pictures, size_px, how, "prepare"):
             rows.append(row)
             if isinstance(verdict, str):
                 bad[row.path] = verdict
-            else:
-                pixel_rows.append(verdict[None])
-    return rows, bad
+                continue
+            pixel_rows.append(verdict.pixels[None])
+            if verdict.tones:
+                deep[row.path] = verdict.tones
+    return rows, bad, deep
 
 
 def _drop_rows(path: Path, present: list[bool], kept: list[bool]) -> None:

@@ -15,7 +15,7 @@ from conftest import Run, run_in
 from sklearn.linear_model import LogisticRegression
 
 from pipeline.__main__ import main
-from pipeline.data.images import Fit
+from pipeline.data.decoding import Fit
 from pipeline.data.manifest import Manifest
 from pipeline.networks import backbones, heads, model_file
 from pipeline.networks.backbones import keras_application
@@ -323,7 +323,7 @@ def test_mobilenet_v2_with_a_temperature(
     head.get_layer("head_logits").set_weights([fitted.coef_.T @ both, (fitted.intercept_ @ both)])
     model = heads.join(body, calibration.scaled(head, 1.7), "classifier")
     path = tmp_path / "model.keras"
-    model_file.save(model, path, model_file.Card(data.classes, 96, data.fit, 32, 2))
+    model_file.save(model, path, model_file.Card(data.classes, 96, data.decoding, 32, 2))
     assert any("batch_normalization" in type(layer).__module__ for layer in model.layers)
     out = tmp_path / "out"
     words = ("--model", str(path), "--out", str(out), "--min-agreement", "0.9")

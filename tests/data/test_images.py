@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data.images import BadPicture, Fit, decode
+from pipeline.data.decoding import Decoding, Fit
+from pipeline.data.images import BadPicture, decode
 
 # File -> upright size in the file, or the beginning of the reason why it is no picture.
 ODDITIES: dict[str, tuple[int, int] | str] = {
@@ -121,8 +122,8 @@ def test_every_oddity_has_its_outcome(oddities: dict[str, bytes]) -> None:
     wrong = {}
     for name, expected in ODDITIES.items():
         try:
-            _, *size = decode(oddities[name], 96, Fit.pad)
-            outcome: tuple[int, ...] | str = tuple(size)
+            found = decode(oddities[name], 96, Decoding(Fit.pad))
+            outcome: tuple[int, int] | str = (found.width, found.height)
         except BadPicture as bad:
             outcome = str(bad)
         same = outcome == expected
@@ -219,6 +220,6 @@ def test_the_ways_to_fit_a_square() -> None:
     wide[:, 10:20] = 100
     file = io.BytesIO()
     Image.fromarray(wide).save(file, "PNG")
-    assert (decode(file.getvalue(), 10, Fit.crop)[0] == 100).all()
-    assert decode(file.getvalue(), 10, Fit.squash)[0].mean() < 60
-    assert (decode(file.getvalue(), 30, Fit.pad)[0][0] == 255).all()
+    assert (decode(file.getvalue(), 10, Decoding(Fit.crop))[0] == 100).all()
+    assert decode(file.getvalue(), 10, Decoding(Fit.squash))[0].mean() < 60
+    assert (decode(file.getvalue(), 30, Decoding(Fit.pad))[0][0] == 255).all()

@@ -1,6 +1,8 @@
 """Splits are stratified, deterministic, stable; duplicates never leak."""
 
+import itertools
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +15,11 @@ FRACTIONS = Shares(None, None, 0.6, 0.2)
 
 
 def rows(count: int, label: str = "a", split: str = "") -> list[Row]:
-    return [Row(f"{label}/{n}", label, split, f"{label}{n}", 1, 1, "ok") for n in range(count)]
+    return [row(f"{label}/{n}", label, split, f"{label}{n}") for n in range(count)]
+
+
+def row(path: str, label: str, split: str, content: str, group: str = "") -> Row:
+    return Row(path, label, split, content, 1, 1, "ok", group=group, pixels=f"px {content}")
 
 
 def splits(done: list[Row]) -> dict[str, str]:
@@ -63,7 +69,7 @@ def test_a_given_split_is_kept_and_the_missing_one_drawn_from_train() -> None:
 
 
 def test_duplicates_within_a_split_are_noted_and_kept() -> None:
-    copy = Row("a/copy", "a", "", "a0", 1, 1, "ok")
+    copy = row("a/copy", "a", "", "a0")
     done, reasons = assign([*rows(10), copy], {}, FRACTIONS, seed=0)
     assert not reasons
     assert done[-1].verdict == "duplicate"
@@ -71,15 +77,15 @@ def test_duplicates_within_a_split_are_noted_and_kept() -> None:
 
 
 def test_duplicates_across_splits_stay_in_test_only() -> None:
-    train = Row("train/x", "a", "train", "same", 1, 1, "ok")
-    test = Row("test/x", "a", "test", "same", 1, 1, "ok")
+    train = row("train/x", "a", "train", "same")
+    test = row("test/x", "a", "test", "same")
     done, reasons = assign([train, test], {}, FRACTIONS, seed=0)
     assert [row.verdict for row in done] == ["quarantined", "ok"]
     assert reasons == {"train/x": "duplicate of test/x, which is in test"}
 
 
 def test_contradicting_labels_quarantine_both() -> None:
-    pair = [Row(f"{name}/x", name, "", "same", 1, 1, "ok") for name in "ab"]
+    pair = [row(f"{name}/x", name, "", "same") for name in "ab"]
     done, reasons = assign([*rows(5), *pair], {}, FRACTIONS, seed=0)
     assert reasons == dict.fromkeys(["a/x", "b/x"], "the same picture is labelled a and b")
     assert [row.verdict for row in done[-2:]] == ["quarantined"] * 2
@@ -104,3 +110,58 @@ def test_a_small_class_leaves_no_split_empty(seed: int) -> None:
     assert {row.split for row in done} == {"train", "val", "test"}
     few, _ = assign(rows(1), {}, FRACTIONS, seed)
     assert len(few) == 1
+
+
+def test_a_file_saved_anew_is_the_same_picture() -> None:
+    train, test = row("train/x", "a", "train", "one"), row("test/x", "a", "test", "other")
+    done, reasons = assign([train, replace(test, pixels=train.pixels)], {}, FRACTIONS, seed=0)
+    assert reasons == {"train/x": "duplicate of test/x, which is in test"}
+    assert [one.verdict for one in done] == ["quarantined", "ok"]
+
+
+def patients(count: int, each: int) -> list[Row]:
+    """Pictures of two classes; every third patient has both."""
+    return [
+        row(f"{n}/{k}", "ab"[(n + (k % 2) * (n % 3 == 0)) % 2], "", f"{n}.{k}", f"patient {n}")
+        for n, k in itertools.product(range(count), range(each))
+    ]
+
+
+@pytest.mark.parametrize(("count", "each"), [(6, 10), (12, 7), (40, 5), (300, 2)])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_group_is_never_torn_apart(count: int, each: int, seed: int) -> None:
+    done, reasons = assign(patients(count, each), {}, FRACTIONS, seed)
+    assert not reasons
+    splits_of = {(one.group, one.split) for one in done}
+    assert len(splits_of) == count, "each patient is in one split"
+    counts = Counter((one.label, one.split) for one in done)
+    assert set(counts) == set(itertools.product("ab", ("train", "val", "test")))
+    if count >= 40:
+        for label in "ab":
+            total = sum(counts[label, split] for split in ("train", "val", "test"))
+            assert abs(counts[label, "train"] / total - 0.6) < 0.1
+    again, _ = assign(patients(count, each)[::-1], {}, FRACTIONS, seed)
+    assert splits(again) == splits(done), "whatever the order of the files"
+
+
+def test_groups_that_share_a_picture_are_one() -> None:
+    pictures = patients(20, 4)
+    first, other = pictures[0], next(one for one in pictures if one.group == "patient 2")
+    copy = replace(other, path="copy", pixels=first.pixels, sha256="saved anew")
+    done, _ = assign([*pictures, copy], {}, FRACTIONS, seed=0)
+    assert len({one.split for one in done if one.group in (first.group, other.group)}) == 1
+
+
+def test_a_group_in_two_given_splits_stays_in_the_one_that_is_tested() -> None:
+    rows = [row("train/x", "a", "train", "1", "p"), row("test/x", "a", "test", "2", "p")]
+    rows += [row("train/y", "a", "train", "3", "q"), row("val/y", "a", "val", "4", "r")]
+    done, reasons = assign(rows, {}, FRACTIONS, seed=0)
+    assert reasons == {"train/x": "of group p, which is in test"}
+    assert [one.split for one in done] == ["train", "test", "train", "val"]
+
+
+def test_groups_go_with_fractions_and_need_one_a_split() -> None:
+    with pytest.raises(InputError, match=r"data\.group goes with fractions"):
+        assign(patients(9, 3), {}, Shares(2, 2, 0.7, 0.15), seed=0)
+    with pytest.raises(InputError, match="needs a group for each of test, val, train, got 2"):
+        assign(patients(2, 9), {}, FRACTIONS, seed=0)

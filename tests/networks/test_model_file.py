@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline.data.images import Fit
+from pipeline.data.decoding import Decoding
 from pipeline.errors import InputError
 from pipeline.networks import model_file
 from pipeline.networks.model_file import Card
 
-CARD = Card(["a", "b"], 8, Fit.crop, 32, 2)
+CARD = Card(["a", "b"], 8, Decoding(), 32, 2)
 
 
 def network() -> keras.Model:

@@ -12,7 +12,7 @@ from conftest import Run, mlflow_server
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline.data.images import Fit
+from pipeline.data.decoding import Fit
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
 from pipeline.intake.sources import digits

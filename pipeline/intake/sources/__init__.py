@@ -12,7 +12,8 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.settings import REQUIRED, setting
+from pipeline.data.decoding import MOST_MEGAPIXELS, Pages
+from pipeline.settings import REQUIRED, AutoInt, automatic, setting
 
 
 @dataclass
@@ -30,6 +31,21 @@ class SourceConfig:
     ignore: list[str] = setting(
         [], "Classes, folders and files that are left out: names, or patterns such as '*_mask.png'."
     )
+    depth: AutoInt = automatic(
+        "Bits of pictures with more than 8: what is white in them. auto goes by the brightest "
+        "value of all.",
+        least=8,
+        most=16,
+    )
+    pages: Pages = setting(
+        Pages.refuse, "Of TIFF files with several: refuse them, or take the first."
+    )
+    max_megapixels: float = setting(
+        100.0,
+        "Larger pictures are taken for decompression bombs, JPEGs above 4 times as much.",
+        above=0,
+        most=MOST_MEGAPIXELS,
+    )
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,8 @@ class Picture:
         file: Where its bytes are, or None when `content` has them.
         content: Its bytes.
         extra: What else the source says of it, by column; the same columns for all.
+        group: Pictures of one group, of a patient for example, come into one split; empty for
+            a picture that stands for itself.
     """
 
     path: str
@@ -51,6 +69,7 @@ class Picture:
     file: Path | None = None
     content: bytes = b""
     extra: dict[str, str] = field(default_factory=dict)
+    group: str = ""
 
     def read(self) -> bytes:
         """The picture's bytes."""

@@ -29,6 +29,9 @@ class Config(SourceConfig):
     kind: str = "csv"
     splits: dict[str, str] = setting({}, "Renames given splits, such as {val: test}.")
     encoding: str = setting("utf-8", "Of the text, such as cp1252 for old files of Excel.")
+    group: str | None = setting(
+        None, "A further column, such as patient, whose pictures come into one split together."
+    )
 
 
 def pictures(config: Config) -> Iterator[Picture]:
@@ -44,6 +47,11 @@ def pictures(config: Config) -> Iterator[Picture]:
     table = csv.reader(_lines(path, config.encoding), delimiter=_delimiter(path, config.encoding))
     header = next(table, [])
     further = _further(path, header)
+    if config.group is not None and config.group not in further:
+        raise InputError(
+            f"data.group must be a further column of {path}, got {config.group!r}: it has "
+            f"{', '.join(further) or 'none'}"
+        )
     seen: set[str] = set()
     for cells in table:
         where = f"{path} line {table.line_num}"
@@ -57,7 +65,8 @@ def pictures(config: Config) -> Iterator[Picture]:
         label = _label(where, row["label"])
         file = _file(path.parent, row["path"])
         extra = {name: row[name] for name in further}
-        yield Picture(names.shown(row["path"]), label, split, file, extra=extra)
+        group = row[config.group] if config.group else ""
+        yield Picture(names.shown(row["path"]), label, split, file, extra=extra, group=group)
 
 
 def _lines(path: Path, encoding: str) -> Iterator[str]:

@@ -1,0 +1,95 @@
+"""What must not be torn apart by splits: pictures of one patient, one place, one recording.
+
+rows -> the group of each picture; groups -> a split each, by scikit-learn's StratifiedGroupKFold.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from pipeline.data.manifest import Row
+from pipeline.errors import InputError
+
+Names = NDArray[np.str_]
+
+
+def joined(copies: Mapping[str, Sequence[Row]]) -> dict[str, str]:
+    """The group of each picture; groups that share a picture are one.
+
+    Args:
+        copies: Picture -> its rows.
+
+    Returns:
+        Picture -> name of its group; those that stand for themselves are absent.
+    """
+    pairs = [(key, row.group) for key, rows in copies.items() for row in rows if row.group]
+    if not pairs:
+        return {}
+    keys, places = np.unique([key for key, _ in pairs], return_inverse=True)
+    groups, members = np.unique([group for _, group in pairs], return_inverse=True)
+    size = len(keys) + len(groups)
+    links = coo_matrix((np.ones(len(pairs)), (places, members + len(keys))), (size, size))
+    _, parts = connected_components(links, directed=False)
+    names: dict[int, str] = {}
+    for group, part in zip(groups, parts[len(keys) :], strict=True):
+        names.setdefault(int(part), str(group))
+    return {str(key): names[int(part)] for key, part in zip(keys, parts, strict=False)}
+
+
+def draw(
+    labels: Mapping[str, str], groups: Mapping[str, str], shares: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """Give each group a split, with about the same share of every class in each.
+
+    Args:
+        labels: Picture -> label.
+        groups: Picture -> group; a picture that is not there is a group of its own.
+        shares: Split -> share of the pictures; the last one named has the rest.
+        seed: Chooses which.
+
+    Returns:
+        Picture -> split.
+
+    Raises:
+        InputError: There are fewer groups than splits.
+    """
+    keys = sorted(labels)
+    of = np.array([groups.get(key, key) for key in keys])
+    if len(set(of)) < len(shares):
+        raise InputError(
+            f"data.group needs a group for each of {', '.join(shares)}, got {len(set(of))}: add "
+            "pictures of other groups, or leave data.group out"
+        )
+    classes = np.array([labels[key] for key in keys])
+    *drawn, rest = shares
+    chosen = np.full(len(keys), rest, dtype=object)
+    left = np.arange(len(keys))
+    remaining = 1.0
+    for split in drawn:
+        taken = left[_part(classes[left], of[left], shares[split] / remaining, seed)]
+        chosen[taken] = split
+        left = np.setdiff1d(left, taken)
+        remaining -= shares[split]
+    return dict(zip(keys, chosen.tolist(), strict=True))
+
+
+def _part(classes: Names, groups: Names, share: float, seed: int) -> list[int]:
+    """Places of about that share of the pictures, whole groups."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    folds = min(max(2, round(1 / share)), len(set(groups)))
+    kinds = np.unique(classes, return_inverse=True)[1]
+    folds = max(2, min(folds, int(np.bincount(kinds).max())))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes smaller than the folds
+        folder = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+        parts = [test for _, test in folder.split(kinds, kinds, groups)]
+    wanted = share * len(kinds)
+    best = min(
+        parts, key=lambda part: (len(set(kinds)) - len(set(kinds[part])), abs(len(part) - wanted))
+    )
+    return [int(place) for place in best]
