@@ -176,7 +176,21 @@ def _composed(overrides: Sequence[str], path: Path = PARAMS) -> DictConfig:
     store.store("params", params)
     picked = [f"{group}={choice}" for group, choice in _chosen(params, overrides)]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        plain = [word for word in overrides if "={" not in word]
+        if len(plain) < len(overrides):
+            known = hydra.compose("config", [*picked, *plain])
+            overrides = [_may_add(word, known) for word in overrides]
         return hydra.compose("config", [*picked, *overrides])
+
+
+def _may_add(word: str, known: DictConfig) -> str:
+    """A word that sets a mapping, such as `data.labels={Cat: cat}`, may add keys to it."""
+    key, _, value = word.partition("=")
+    if value.startswith("{") and key[0] not in "+~":
+        node = OmegaConf.select(known, key)
+        if isinstance(node, DictConfig) and OmegaConf.get_type(node) is dict:
+            return f"++{word}"
+    return word
 
 
 def read(path: Path) -> DictConfig:

@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from pipeline.data import manifest
 from pipeline.data.manifest import KEPT, SPLITS
 from pipeline.errors import InputError
+from pipeline.evaluation import near_duplicates
 from pipeline.evaluation.metrics import LOWER_IS_BETTER
 from pipeline.storage import derived
 from pipeline.storage.derived import Derived
@@ -41,6 +42,7 @@ _PLOTS = {
     "reliability": "Calibration",
     "mistakes": "Surest mistakes",
     "confused_pairs": "Most confused classes",
+    "near_duplicates": "Nearly the same as a picture that training saw",
     "grad_cam": "Grad-CAM",
 }
 _MODELS = ("head_only", "fine_tuned", "from_scratch")
@@ -73,6 +75,7 @@ def write(config: Config, timings: dict[str, float]) -> Path:
     rows = manifest.read_rows(prepared / "manifest.csv")
     kept = [row for row in rows if row.verdict in KEPT]
     spread = _json(evaluated / "intervals.json")
+    alike = _table(evaluated / near_duplicates.FILE)
     intervals = {name: spread[name] for name in _MODELS if name in spread}
     pages = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
@@ -81,7 +84,7 @@ def write(config: Config, timings: dict[str, float]) -> Path:
     text = pages.get_template("report.html").render(
         title=f"{config.data.use}, {config.backbone.use}, cut {cut}",
         split=config.evaluate.split,
-        pictures=sum(row.split == config.evaluate.split for row in kept),
+        pictures=len(_table(evaluated / "predictions.csv")),
         classes=manifest.read_classes(prepared / "classes.txt"),
         comparisons=_json(evaluated / "comparison.json"),
         intervals=intervals,
@@ -89,11 +92,12 @@ def write(config: Config, timings: dict[str, float]) -> Path:
         lower_is_better=LOWER_IS_BETTER,
         draws=config.evaluate.draws,
         slices=_table(evaluated / "slices.csv"),
-        plots=list(_PLOTS.items()),
+        plots=[item for item in _PLOTS.items() if alike or item[0] != "near_duplicates"],
         images={name: _encoded(evaluated / "plots" / f"{name}.png") for name in _PLOTS},
         splits=SPLITS,
         counts=Counter((row.label, row.split) for row in kept),
         totals=Counter(row.split for row in kept),
+        near_duplicates=alike,
         duplicates=sum(row.verdict == "duplicate" for row in kept),
         quarantine=_table(prepared / "quarantine.csv"),
         lineage=_lineage(),

@@ -6,6 +6,7 @@ labels + probabilities + pictures -> plots/*.png, the csv files that DVC plots a
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,14 @@ from pipeline.data.images import Pixels
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation import figures, metrics
 from pipeline.evaluation.metrics import Labels
+from pipeline.evaluation.near_duplicates import Pair
 from pipeline.storage import tables
 from pipeline.training import curves
 
 if TYPE_CHECKING:
     import keras
 
-_MISTAKES, _PAIRS, _OF_A_PAIR, _HEATED = 12, 4, 5, 6
+_MISTAKES, _PAIRS, _OF_A_PAIR, _HEATED, _ALIKE = 12, 4, 5, 6, 9
 # DVC's templates are written for Vega-Lite 5.
 _VEGA_LITE = "5.21"
 
@@ -63,6 +65,24 @@ def write(
     _confused_pairs(folder, data, rows, probabilities, mistakes)
     _heat_maps(folder, data, rows, probabilities, mistakes, model)
     _vega(folder)
+
+
+def near_duplicates(folder: Path, data: Manifest, pairs: Sequence[Pair]) -> None:
+    """Draw pictures beside those that they are nearly the same as, the most alike first.
+
+    Args:
+        folder: Of the plots.
+        data: The prepared data set.
+        pairs: As `near_duplicates.find` gives them.
+    """
+    shown = []
+    for pair in pairs[:_ALIKE]:
+        for row in (pair.row, pair.other):
+            one = data.rows[row]
+            told = f"{one.split}: {_short(one.label, 20)}\n{_short(one.path, 30)}"
+            shown.append((data.images[row], told))
+    title = f"{len(pairs)} near duplicates" if shown else "no near duplicates"
+    figures.gallery(folder / "near_duplicates.png", shown, 6, title)
 
 
 def _vega(folder: Path) -> None:

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
+from pipeline.evaluation import near_duplicates
 from pipeline.evaluation.metrics import Labels
 from pipeline.serving.classifier import MODEL
 from pipeline.storage.digests import digest
@@ -75,7 +76,9 @@ def read(split: str) -> Candidate:
     """
     locked = _locked()
     data = Manifest(ROOT / "prepare")
-    rows = data.indices(split)
+    dropped = near_duplicates.left_out(ROOT / "evaluate")
+    every = data.indices(split)
+    rows = every[[data.rows[row].path not in dropped for row in every]]
     paths, answers = read_answers(PREDICTIONS)
     if paths != [data.rows[row].path for row in rows]:
         raise InputError(

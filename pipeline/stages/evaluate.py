@@ -1,7 +1,7 @@
 """Judge the head-only and the fine-tuned model on the test split.
 
 features.npy + head.keras + model.keras -> metrics.json, intervals.json, comparison.json,
-per_class.json, slices.csv, predictions.csv, plots.
+per_class.json, slices.csv, predictions.csv, near_duplicates.csv, plots.
 
     python -m pipeline evaluate evaluate.baseline=true
 """
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from pipeline.data.manifest import Manifest, Split
 from pipeline.errors import InputError
-from pipeline.evaluation import metrics, resampling
+from pipeline.evaluation import metrics, near_duplicates, resampling
+from pipeline.evaluation.near_duplicates import NearDuplicates
 from pipeline.evaluation.resampling import Comparison, Resampled
 from pipeline.settings import setting
 from pipeline.storage import tables
@@ -43,6 +44,11 @@ class Config:
     """Section `evaluate`. How the baseline is trained is `from_scratch`."""
 
     split: Split = setting(Split.test, "Which pictures to judge on.")
+    near_duplicates: NearDuplicates = setting(
+        NearDuplicates.list,
+        "Pictures that are nearly the same as one in train or val: list them, or drop them from "
+        "what is judged on.",
+    )
     draws: int = setting(
         1000, "Of the bootstrap: how often pictures are drawn with replacement.", least=1
     )
@@ -96,7 +102,8 @@ def run(
             f"evaluate.metric=top_5_accuracy needs more than {metrics.TOP} classes, got "
             f"{len(data.classes)}: choose another"
         )
-    rows = data.indices(config.split)
+    known = np.load(features / "features.npy", mmap_mode="r")
+    rows, alike = _rows(config, data, known, out)
     labels = data.labels[rows]
     model, card = model_file.load(finetuned / "model.keras", allow_code=True)
     top = keras.saving.load_model(trained_head / "head.keras", compile=False)
@@ -104,7 +111,6 @@ def run(
     if calibrate:  # or the two would differ by that alone
         summary = json.loads((trained_head / "summary.json").read_text(encoding="utf-8"))
         top = calibration.scaled(top, summary["temperature"])
-    known = np.load(features / "features.npy", mmap_mode="r")
     models = {
         "head_only": Forward(top, card.batch_size).all(known, rows),
         "fine_tuned": Forward(model, card.batch_size).all(data.images, rows, "evaluate"),
@@ -137,7 +143,9 @@ def run(
     _write_slices(out / "slices.csv", data, rows, best, config.draws, seed)
     _write_predictions(out / "predictions.csv", data, rows, best)
     plots.write(out / "plots", data, rows, models, model, trained_head, finetuned)
+    plots.near_duplicates(out / "plots", data, alike)
     _tell(by_model, comparisons)
+    _tell_near_duplicates(config, data, alike, rows, best)
     flat = {
         f"{config.split}_{key}_{name}": value
         for name, values in by_model.items()
@@ -148,6 +156,45 @@ def run(
         "fine_tuning_gain_accuracy": gain.differences["accuracy"].value,
         "fine_tuning_p_value": gain.p_value,
     }
+
+
+def _rows(
+    config: Config, data: Manifest, features: NDArray[np.float32], out: Path
+) -> tuple[metrics.Labels, list[near_duplicates.Pair]]:
+    """The pictures to judge on, and those that are nearly the same as one in train or val."""
+    rows = data.indices(config.split)
+    pairs = near_duplicates.find(data, features, rows)
+    dropped = config.near_duplicates == NearDuplicates.drop
+    near_duplicates.write(out / near_duplicates.FILE, data, pairs, dropped)
+    if not dropped:
+        return rows, pairs
+    kept = np.setdiff1d(rows, [pair.row for pair in pairs])
+    gone = sorted(set(data.labels[rows]) - set(data.labels[kept]))
+    if gone:
+        raise InputError(
+            f"each class needs a picture to judge on, all of {data.classes[gone[0]]!r} are near "
+            "duplicates: set evaluate.near_duplicates=list"
+        )
+    return kept, pairs
+
+
+def _tell_near_duplicates(
+    config: Config,
+    data: Manifest,
+    pairs: list[near_duplicates.Pair],
+    rows: metrics.Labels,
+    probabilities: NDArray[np.float32],
+) -> None:
+    if not pairs:
+        return
+    told = f"{len(pairs)} pictures are nearly the same as one that training saw"
+    if config.near_duplicates == NearDuplicates.drop:
+        print(f"{told}: left out")
+        return
+    other = ~np.isin(rows, [pair.row for pair in pairs])
+    right = probabilities.argmax(axis=1) == data.labels[rows]
+    without = f": accuracy without them {right[other].mean():.4f}" if other.any() else ""
+    print(f"{told} (evaluate/{near_duplicates.FILE}){without}")
 
 
 def _compare(models: dict[str, Resampled], metric: str) -> dict[str, Comparison]:
