@@ -50,13 +50,36 @@ def find(model: keras.Model) -> Taken:
     if isinstance(layer, keras.layers.Dense):
         activations = {_activation(layer), *map(_activation, after)} - {None}
         if activations & _CLASSIFYING == activations or "softmax" in activations:
-            return Taken(node.input_tensors[0], f"what the head {layer.name} sees")
+            return _before_hidden(node, makers)
         return whole
     one_by_one = isinstance(layer, keras.layers.Conv2D) and set(layer.kernel_size) == {1}
     classes = any(_activation(one) in ("softmax", "sigmoid") for one in (layer, *after))
     if one_by_one and classes:
         return Taken(node.input_tensors[0], f"what the head {layer.name} sees")
     return whole
+
+
+def _before_hidden(head: Any, makers: dict[int, Any]) -> Taken:
+    """What a head sees: the pooled features below hidden layers, which were made for its classes.
+
+    Hidden layers on a flattened map, as in VGG16, are a backbone's own.
+    """
+    import keras
+
+    pools = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
+    seen = Taken(head.input_tensors[0], f"what the head {head.operation.name} sees")
+    node = makers[id(head.input_tensors[0])]
+    hidden = 0
+    while not node.is_input:
+        if isinstance(node.operation, pools):
+            name = node.operation.name
+            told = f"the output of {name}, below the hidden layers of the head"
+            return Taken(node.outputs[0], told) if hidden else seen
+        hidden += isinstance(node.operation, keras.layers.Dense)
+        if not isinstance(node.operation, keras.layers.Dense) and not _passes_on(node.operation):
+            return seen
+        node = makers[id(node.input_tensors[0])]
+    return seen
 
 
 def _passes_on(operation: Any) -> bool:

@@ -63,7 +63,15 @@ def test_they_are_found_listed_and_left_out(
     assert len(lines) == 24
     both = json.loads((evaluated / "per_class.json").read_text())
     dropped = run(
-        *(clone, sys.executable, "-m", "pipeline", "evaluate", *words, "evaluate.near_duplicates=drop")
+        *(
+            clone,
+            sys.executable,
+            "-m",
+            "pipeline",
+            "evaluate",
+            *words,
+            "evaluate.near_duplicates=drop",
+        )
     )
     assert "24 pictures are nearly the same as one that training saw: left out" in dropped.stdout
     with (evaluated / "predictions.csv").open(newline="") as file:

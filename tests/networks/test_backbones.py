@@ -137,7 +137,7 @@ HEADS = {
         ],
         6,
     ),
-    "hidden layer": (lambda layers: [layers.Dense(5, activation="relu"), layers.Dense(3)], 5),
+    "hidden layer": (lambda layers: [layers.Dense(5, activation="relu"), layers.Dense(3)], 6),
     "an embedding": (lambda layers: [layers.Dense(5, activation="relu")], 5),
     "a temperature": (
         lambda layers: [layers.Dense(3), layers.Rescaling(0.5), layers.Softmax()],

@@ -6,6 +6,7 @@ file -> Backbone. Takes pictures, or vectors where the model was trained on flat
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from keras import KerasTensor
 
     from pipeline.networks.features_of import Taken
+
+
+_UNKNOWN = re.compile(r"(?:Unknown layer: |Could not locate class )'(?P<name>[^']*)'")
 
 
 @dataclass
@@ -56,7 +60,7 @@ def build(config: Config, image_size: int) -> Backbone:
 
     from pipeline.networks.graph import replay
 
-    path = weights_file(config.path, "backbone.path")
+    path = _file(config)
     model = _load(path, config)
     pictures = keras.Input((image_size, image_size, 3), name="pictures")
     adapted = _adapted(pictures, tuple(model.inputs[0].shape[1:]), config)
@@ -76,12 +80,19 @@ def build(config: Config, image_size: int) -> Backbone:
 
 def sides(config: Config) -> tuple[int, int] | None:
     """The side in px that the model was made for, twice; None if it takes any."""
-    shape = _load(weights_file(config.path, "backbone.path"), config).inputs[0].shape[1:]
+    shape = _load(_file(config), config).inputs[0].shape[1:]
     side: int | None = shape[0]
     if len(shape) == 1:  # flat pictures, in grey or in colour
         roots = [math.isqrt(shape[0] // bands) for bands in (1, 3) if not shape[0] % bands]
         side = next((root for root in roots if shape[0] in (root**2, 3 * root**2)), None)
     return None if side is None else (side, side)
+
+
+def _file(config: Config) -> Path:
+    from pipeline.networks import foreign_file
+
+    foreign_file.refuse(Path(config.path))
+    return weights_file(config.path, "backbone.path")
 
 
 def _load(path: Path, config: Config) -> keras.Model:
@@ -96,10 +107,15 @@ def _load(path: Path, config: Config) -> keras.Model:
             model = keras.saving.load_model(path, compile=False, safe_mode=not config.allow_code)
     except Exception as error:
         text = " ".join(str(error).split())
-        if "unsafe" in text or "safe_mode" in text or "lambda" in text.lower():
+        if not config.allow_code and ("unsafe" in text or "safe_mode" in text):
             raise InputError(
                 f"{path} holds code, which is not run unasked: if you trust the file, set "
                 "backbone.allow_code=true"
+            ) from error
+        if unknown := _UNKNOWN.search(text):
+            raise InputError(
+                f"{path} must be made of Keras' own layers, {unknown['name']} is none and the file "
+                "does not hold its code: build the network with another layer in its place"
             ) from error
         raise InputError(
             f"backbone.path must be a Keras model, {path} is not: {_shortened(text)}"
