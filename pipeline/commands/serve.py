@@ -46,7 +46,10 @@ class Config:
     )
     timeout_s: int = setting(60, "After which a request is given up.", least=1)
     max_picture_mb: int = setting(LIMITS["max_picture_mb"], "Of a picture's file.", least=1)
-    max_request_mb: int = setting(LIMITS["max_request_mb"], "Of all of a request.", least=1)
+    max_request_mb: int = setting(
+        LIMITS["max_request_mb"], "Of all of a request, also once it is decompressed.", least=1
+    )
+    max_rows: int = setting(LIMITS["max_rows"], "Pictures of a request.", least=1)
 
 
 def run(config: Everything) -> None:
@@ -68,7 +71,9 @@ def run(config: Everything) -> None:
         "SERVING_MODEL_CONFIG": json.dumps(limits),
         "TF_CPP_MIN_LOG_LEVEL": "3",
         # MLflow starts uvicorn by its name.
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PATH": os.pathsep.join(
+            [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+        ),
     }
     address = f"http://{settings.host}:{settings.port}/invocations"
     print(f"{uri}: {address} (about 10 s to start; stop with Ctrl-C)", flush=True)

@@ -13,11 +13,11 @@ from pipeline.errors import InputError
 from pipeline.storage import workspace
 
 
-def configure(seed: int, threads: int) -> None:
+def configure(seed: int | None, threads: int) -> None:
     """Fix everything that results depend on beside the inputs.
 
     Args:
-        seed: For Python, NumPy and TensorFlow.
+        seed: For Python, NumPy and TensorFlow; None leaves an application's own as they are.
         threads: Threads inside an operation; the last bits of sums depend on it.
 
     Raises:
@@ -33,7 +33,8 @@ def configure(seed: int, threads: int) -> None:
     # Which operations run side by side changes no byte; how one is divided does.
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(seed)
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
 
 
 def versions() -> dict[str, str]:

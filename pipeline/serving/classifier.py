@@ -39,7 +39,7 @@ class Classifier:
     def __init__(self, path: Path, allow_code: bool = False) -> None:
         threads = model_file.read_card(path).threads
         try:
-            runtime.configure(0, threads)
+            runtime.configure(None, threads)
         except RuntimeError:  # a notebook that has used TensorFlow before
             warnings.warn(
                 f"TensorFlow is in use already, with other than the {threads} threads that this "

@@ -1,6 +1,6 @@
-"""What MLflow's scoring server lacks: a limit on a request's size, and answers without traces.
+"""What MLflow's scoring server lacks: limits on a request, an end to its work, plain answers.
 
-ASGI app -> ASGI app. Rows never raise (serving.py), so whatever fails here is a request that
+ASGI app -> ASGI app. Rows never raise (pyfunc.py), so whatever fails here is a request that
 is not of the form MLflow reads: the client is told so in a line, the log has the rest.
 """
 
@@ -9,25 +9,40 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
+import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from pipeline.serving import ending, rows
+
 if TYPE_CHECKING:
+    from types import FrameType
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LIMITS = {"max_picture_mb": 25, "max_request_mb": 100}
+LIMITS = {"max_picture_mb": 25, "max_request_mb": 100, "max_rows": 10_000}
 """Defaults of a logged model's `model_config`."""
 
-_KINDS = (b"application/json", b"application/vnd.apache.parquet")
+_KINDS = (b"application/json", rows.PARQUET)
+_JSON = b"application/json"
+_LOOK_S = 0.2
+_RAISED = re.compile(r"""['"]?\b\w+(?:Error|Exception)\(['"]?(.*?)['"]?\)['"]?$""")
 _THREADS = 32
 _MESSAGE_MAX = 400
 _log = logging.getLogger(__name__)
 
 
-def install(max_bytes: int) -> None:
+def install(max_bytes: int, max_rows: int, about: str) -> None:
     """Put the guard around the app that MLflow makes right after it has loaded the model.
 
     MLflow has no setting for middleware; it calls `fastapi.FastAPI()`, once.
+
+    Args:
+        max_bytes: Of a request's body.
+        max_rows: Of a request.
+        about: The page that says what is served.
     """
     import fastapi
 
@@ -36,7 +51,7 @@ def install(max_bytes: int) -> None:
     def guarded(*arguments: Any, **options: Any) -> fastapi.FastAPI:
         fastapi.FastAPI = plain  # type: ignore[misc]
         app = plain(*arguments, **options)
-        app.add_middleware(Guard, max_bytes=max_bytes)
+        app.add_middleware(Guard, max_bytes=max_bytes, max_rows=max_rows, about=about)
         return app
 
     fastapi.FastAPI = guarded  # type: ignore[assignment, misc]
@@ -48,19 +63,27 @@ class Guard:
     Args:
         app: MLflow's.
         max_bytes: Of a request's body.
+        max_rows: Of a request.
+        about: The page that says what is served.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, max_rows: int, about: str) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_rows = max_rows
+        self._about = about
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a connection as ASGI says."""
         if scope["type"] == "lifespan":
             # Each request waits in a thread; MLflow's few would never fill a batch.
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
+            _end_requests_with_the_server()
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if scope["method"] == "GET" and scope["path"] in ("/", "/docs"):
+            await _send(send, 200, b"text/html; charset=utf-8", self._about.encode())
             return
         headers = dict(scope["headers"])
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
@@ -73,7 +96,24 @@ class Guard:
             limit = f"{self._max_bytes / 1e6:g} MB"
             await _refuse(send, 413, f"a request may have at most {limit}: send fewer rows")
             return
-        await self._ask(scope, body, receive, send)
+        if scope["method"] != "POST":
+            await self._ask(scope, body, receive, send)
+            return
+        with ending.request() as ended:
+            try:
+                limits = (self._max_rows, self._max_bytes)
+                count = await asyncio.to_thread(rows.check, body, kind, *limits)
+            except rows.TooMany as error:
+                await _refuse(send, 413, str(error))
+                return
+            if count == 0:
+                await _send(send, 200, _JSON, b'{"predictions": []}')
+                return
+            watched = asyncio.create_task(_watch(receive, ended))
+            try:
+                await self._ask(scope, body, _until(ended), send)
+            finally:
+                watched.cancel()
 
     async def _read(self, receive: Receive, headers: dict[bytes, bytes]) -> bytes | None:
         """The whole body; None as soon as it is known to be too large."""
@@ -137,12 +177,48 @@ def _line(told: bytes) -> str:
         message = str(parsed.get("message") or parsed.get("detail") or _FORM)
     if message.startswith("Failed to predict data"):  # and repeats them
         message = message.rpartition("Error: ")[2]
-    line = " ".join(message.partition("Input:")[0].split())
+    line = _RAISED.sub(r"\1", " ".join(message.partition("Input:")[0].split()))
     return line if len(line) <= _MESSAGE_MAX else f"{line[:_MESSAGE_MAX]} ..."
 
 
+async def _watch(receive: Receive, ended: threading.Event) -> None:
+    """End a request whose client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    ended.set()
+
+
+def _until(ended: threading.Event) -> Receive:
+    """What tells MLflow's app that the client has gone."""
+
+    async def receive() -> Message:
+        while not ended.is_set():
+            await asyncio.sleep(_LOOK_S)
+        return {"type": "http.disconnect"}
+
+    return receive
+
+
+def _end_requests_with_the_server() -> None:
+    """Before uvicorn waits for its requests at a signal, let them end."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.getsignal(number)
+
+        def stop(number: int, frame: FrameType | None, before: Any = before) -> None:
+            ending.stop_all()
+            if callable(before):
+                before(number, frame)
+
+        signal.signal(number, stop)
+
+
 async def _refuse(send: Send, status: int, message: str) -> None:
-    body = json.dumps({"error": message}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await _send(send, status, _JSON, json.dumps({"error": message}).encode())
+
+
+async def _send(send: Send, status: int, kind: bytes, body: bytes) -> None:
+    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

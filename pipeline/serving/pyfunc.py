@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.data.images import BadPicture, Pixels, or_reason
-from pipeline.serving import http_guard
+from pipeline.serving import about, ending, http_guard
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.http_guard import LIMITS
 
@@ -33,16 +33,19 @@ COLUMN = "picture"
 
 _ANSWER = ("label", "probability", "probabilities", "error")
 _NOTHING = dict.fromkeys(_ANSWER)
-_CHUNK = 256
+_CHUNK = 64
+"""Rows between two looks whether the request has ended."""
 _log = logging.getLogger(__name__)
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Service:
     """What MLflow calls: the file that was logged -> an object with `predict`."""
     limits = {**LIMITS, **(model_config or {})}
+    classifier = Classifier(Path(path), allow_code=True)
     if _is_server():
-        http_guard.install(int(limits["max_request_mb"] * 1e6))
-    return Service(Classifier(Path(path), allow_code=True), int(limits["max_picture_mb"] * 1e6))
+        page = about.page(classifier.card, limits)
+        http_guard.install(int(limits["max_request_mb"] * 1e6), int(limits["max_rows"]), page)
+    return Service(classifier, int(limits["max_picture_mb"] * 1e6))
 
 
 def _is_server() -> bool:
@@ -84,8 +87,9 @@ class Service:
             probability), error (None if there is none; else the others are None).
         """
         answers: list[dict[str, Any]] = []
-        values = _flat(list(rows[COLUMN]))
+        values = _flat(list(rows[COLUMN])) if len(rows) else []
         for start in range(0, len(values), _CHUNK):
+            ending.check()
             chunk = values[start : start + _CHUNK]
             asked = [self._ask(one) for one in self._decoders.map(self._decode, chunk)]
             answers += [self._told(one) for one in asked]
@@ -184,10 +188,24 @@ def content(value: Any, max_bytes: int) -> bytes:
         case list() | np.ndarray():
             content = _from_array(value)
         case _:
-            raise BadPicture(f"not a picture: {_WANTED}, got {type(value).__name__}")
+            raise BadPicture(f"not a picture: {_WANTED}, got {_named(value)}")
     if len(content) > max_bytes:
         raise _too_large(len(content), max_bytes)
     return content
+
+
+def _named(value: Any) -> str:
+    """What a value is to who sent it as JSON."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case int() | float() | np.number():
+            return f"the number {value}"
+        case dict():
+            return "an object"
+    return "something else"
 
 
 _WANTED = "a row has the base64 of a picture file, or an array (H, W, 3) of 0 to 255"

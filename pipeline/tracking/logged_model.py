@@ -1,13 +1,14 @@
 """The classifier as an MLflow LoggedModel, complete: it serves wherever it is copied to.
 
 model.keras -> pyfunc with signature, input example, pinned requirements and the code that
-decodes. Its code is this package as it is now.
+decodes: what of this package serves it, as it is now, under a name of its own.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from pipeline.serving import pyfunc
 from pipeline.serving.http_guard import LIMITS
 from pipeline.storage import digests
 from pipeline.storage.digests import file_md5
-from pipeline.tracking import provenance
+from pipeline.tracking import provenance, travelling
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,12 +39,13 @@ def log(client: MlflowClient, run_id: str, path: Path) -> LoggedModel:
     """
     import mlflow
 
-    with mlflow.start_run(run_id=run_id):
+    with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id):
+        code = travelling.pack(Path(scratch))
         logged = mlflow.pyfunc.log_model(
             name="model",
-            loader_module="pipeline.serving.pyfunc",
+            loader_module=f"{code.name}.{travelling.ENTRY}",
             data_path=str(path),
-            code_paths=[str(Path(__file__).parents[1])],
+            code_paths=[str(code)],
             signature=_signature(),
             input_example=_example(),
             pip_requirements=provenance.versions(*_NEEDED),

@@ -1,0 +1,76 @@
+"""The page at / and /docs of a served model: what it is and how to ask it.
+
+Written out here: the page that FastAPI makes loads its parts from the internet.
+"""
+
+import html
+from collections.abc import Mapping
+
+from pipeline.networks.model_file import Card
+
+_SHOWN = 50
+
+
+def page(card: Card, limits: Mapping[str, float]) -> str:
+    """The page, complete in itself.
+
+    Args:
+        card: Of the model.
+        limits: As `http_guard.LIMITS` names them.
+    """
+    classes = ", ".join(html.escape(name) for name in card.classes[:_SHOWN])
+    more = len(card.classes) - _SHOWN
+    classes += f" and {more} more" if more > 0 else ""
+    return _PAGE.format(
+        count=len(card.classes),
+        classes=classes,
+        rows=f"{limits['max_rows']:g}",
+        request=f"{limits['max_request_mb']:g}",
+        picture=f"{limits['max_picture_mb']:g}",
+        side=card.image_size,
+    )
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>Picture classifier</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 44rem;
+  padding: 0 1rem; }}
+pre {{ background: #f4f4f4; padding: .8rem; overflow-x: auto; }}
+td, th {{ text-align: left; padding-right: 1rem; vertical-align: top; }}
+</style>
+</head>
+<body>
+<h1>Picture classifier</h1>
+<p>It says which of {count} classes a picture shows: {classes}.</p>
+<h2>Ask</h2>
+<p>POST to <code>/invocations</code>, Content-Type <code>application/json</code>: a row for each
+picture, with the base64 of its file (JPEG, PNG, WebP, TIFF and others; any size, it is brought to
+{side} x {side} px here).</p>
+<pre>{{"dataframe_records": [{{"picture": "/9j/4AAQSkZJRg..."}}]}}</pre>
+<pre>python -c "import base64, json, sys
+row = {{'picture': base64.b64encode(open(sys.argv[1], 'rb').read()).decode()}}
+print(json.dumps({{'dataframe_records': [row]}}))" photo.jpg |
+curl -H 'Content-Type: application/json' --data @- http://HOST:PORT/invocations</pre>
+<h2>Answer</h2>
+<p><code>predictions</code> has a row for each, in the same order:</p>
+<table>
+<tr><td><code>label</code></td><td>the most probable class</td></tr>
+<tr><td><code>probability</code></td><td>of that class</td></tr>
+<tr><td><code>probabilities</code></td><td>of every class, by name</td></tr>
+<tr><td><code>error</code></td><td>why this picture could not be read, else null; the other rows
+are answered all the same</td></tr>
+</table>
+<h2>Limits</h2>
+<p>A request may have {rows} rows and {request} MB, a picture's file {picture} MB. What is larger is
+refused with status 413, what is of another form with 400, each with a line in <code>error</code>.
+A request that takes too long ends with 504.</p>
+<p><a href="/ping">/ping</a> answers 200 while the server works.</p>
+</body>
+</html>
+"""
