@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 from tqdm import tqdm
 
+from pipeline.data import names
 from pipeline.data.images import Pixels, or_reason
 from pipeline.errors import InputError
 from pipeline.networks import model_file
 from pipeline.release import registry
 from pipeline.serving.classifier import MODEL, Classifier
+from pipeline.storage import tables
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -178,7 +180,7 @@ def _write_lines(found: Iterator[Prediction], top_k: int, target: TextIO) -> int
     for one in found:
         failed += bool(one.error)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in one.most_probable(top_k).items())
-        print(f"{one.path}\t{shown or 'error: ' + one.error}", file=target)
+        print(f"{names.shown(one.path)}\t{shown or 'error: ' + one.error}", file=target)
     return int(failed > 0)
 
 
@@ -197,11 +199,11 @@ def _write_json(found: Iterator[Prediction], top_k: int | None, target: TextIO) 
 
 def _write_csv(found: Iterator[Prediction], classes: list[str], target: TextIO) -> int:
     """The columns of evaluate's predictions.csv, and the error."""
-    writer = csv.writer(target, lineterminator="\n")
-    writer.writerow(["path", "predicted", *classes, "error"])
+    writer = tables.rows_to(target)
+    writer.writerow([*map(tables.harmless, ["path", "predicted", *classes, "error"])])
     failed = 0
     for one in found:
         failed += bool(one.error)
         values = [str(one.probabilities[name]) if not one.error else "" for name in classes]
-        writer.writerow([one.path, one.label, *values, one.error])
+        writer.writerow([*map(tables.harmless, [one.path, one.label, *values, one.error])])
     return int(failed > 0)

@@ -9,7 +9,6 @@ commit and timings may change where no result does.
 from __future__ import annotations
 
 import base64
-import csv
 import json
 from collections import Counter
 from pathlib import Path
@@ -23,7 +22,7 @@ from pipeline.data.manifest import KEPT, SPLITS
 from pipeline.errors import InputError
 from pipeline.evaluation import near_duplicates
 from pipeline.evaluation.metrics import LOWER_IS_BETTER
-from pipeline.storage import derived
+from pipeline.storage import derived, tables
 from pipeline.storage.derived import Derived
 from pipeline.storage.digests import digest
 from pipeline.storage.outputs import ROOT, STAGES, replacing_file
@@ -75,7 +74,7 @@ def write(config: Config, timings: dict[str, float]) -> Path:
     rows = manifest.read_rows(prepared / "manifest.csv")
     kept = [row for row in rows if row.verdict in KEPT]
     spread = _json(evaluated / "intervals.json")
-    alike = _table(evaluated / near_duplicates.FILE)
+    alike = tables.read_records(evaluated / near_duplicates.FILE)
     intervals = {name: spread[name] for name in _MODELS if name in spread}
     pages = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
@@ -84,14 +83,14 @@ def write(config: Config, timings: dict[str, float]) -> Path:
     text = pages.get_template("report.html").render(
         title=f"{config.data.use}, {config.backbone.use}, cut {cut}",
         split=config.evaluate.split,
-        pictures=len(_table(evaluated / "predictions.csv")),
+        pictures=len(tables.read_records(evaluated / "predictions.csv")),
         classes=manifest.read_classes(prepared / "classes.txt"),
         comparisons=_json(evaluated / "comparison.json"),
         intervals=intervals,
         metrics=list(intervals["fine_tuned"]),
         lower_is_better=LOWER_IS_BETTER,
         draws=config.evaluate.draws,
-        slices=_table(evaluated / "slices.csv"),
+        slices=tables.read_records(evaluated / "slices.csv"),
         plots=[item for item in _PLOTS.items() if alike or item[0] != "near_duplicates"],
         images={name: _encoded(evaluated / "plots" / f"{name}.png") for name in _PLOTS},
         splits=SPLITS,
@@ -99,7 +98,7 @@ def write(config: Config, timings: dict[str, float]) -> Path:
         totals=Counter(row.split for row in kept),
         near_duplicates=alike,
         duplicates=sum(row.verdict == "duplicate" for row in kept),
-        quarantine=_table(prepared / "quarantine.csv"),
+        quarantine=tables.read_records(prepared / "quarantine.csv"),
         lineage=_lineage(),
         derived=_derived(),
         timings=timings,
@@ -125,11 +124,6 @@ def _lineage() -> dict[str, str]:
 def _json(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
-
-
-def _table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def _encoded(path: Path) -> str:

@@ -3,7 +3,6 @@
 manifest.csv + images.npy + classes.txt <-> `Manifest`. Knows nothing of sources or Keras.
 """
 
-import csv
 import dataclasses
 import json
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.data.decoding import Decoding
 from pipeline.data.images import Pixels
 from pipeline.errors import InputError
-from pipeline.storage.tables import write_table
+from pipeline.storage.tables import read_records, write_table
 
 
 class Split(StrEnum):
@@ -105,21 +104,19 @@ class Manifest:
 
 def read_rows(path: Path) -> list[Row]:
     """Read every row of a manifest.csv, quarantined pictures included."""
-    with path.open(newline="", encoding="utf-8") as file:
-        table = csv.DictReader(file)
-        return [
-            Row(
-                line["path"],
-                line["label"],
-                line["split"],
-                line["sha256"],
-                int(line["width"]),
-                int(line["height"]),
-                line["verdict"],
-                {name: value for name, value in line.items() if name not in COLUMNS},
-            )
-            for line in table
-        ]
+    return [
+        Row(
+            line["path"],
+            line["label"],
+            line["split"],
+            line["sha256"],
+            int(line["width"]),
+            int(line["height"]),
+            line["verdict"],
+            {name: value for name, value in line.items() if name not in COLUMNS},
+        )
+        for line in read_records(path)
+    ]
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:

@@ -3,8 +3,12 @@
 file name or label -> text that tables, pages and terminals can hold.
 """
 
+import json
 import os
+import re
+import shlex
 import unicodedata
+from collections.abc import Mapping
 
 
 def shown(name: str) -> str:
@@ -24,6 +28,42 @@ def label(name: str) -> str:
         name: Of a folder, or a csv's.
     """
     return unicodedata.normalize("NFC", shown(name.strip()))
+
+
+def added(setting: str, name: str) -> str:
+    """A word for the command line that adds a name to a list, as a shell takes it.
+
+    Args:
+        setting: Full name of the list, such as `data.ignore`.
+        name: What is added.
+    """
+    return shlex.quote(f"{setting}=[{_quoted(name)}]")
+
+
+def mapped(setting: str, pairs: Mapping[str, str]) -> str:
+    """What makes a mapping: a word for the command line, or else lines of params.yaml.
+
+    Args:
+        setting: Full name of the mapping, such as `data.labels`.
+        pairs: What it maps to what.
+    """
+    if all(map(_PLAIN.fullmatch, (*pairs, *pairs.values()))):
+        plain = ", ".join(f"{key}: {value}" for key, value in pairs.items())
+        return shlex.quote(f"{setting}={{{plain}}}")
+    section, _, name = setting.partition(".")
+    # Hydra allows no quotes around keys.
+    return f"{name}: {json.dumps(pairs, ensure_ascii=False)} in section {section} of params.yaml"
+
+
+_PLAIN = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
+
+
+def _quoted(text: str) -> str:
+    """A name as Hydra reads it: backslashes count before a quote alone."""
+    if _PLAIN.fullmatch(text):
+        return text
+    inner = re.sub(r'(\\*)("|$)', lambda one: 2 * one[1] + ("\\" + one[2] if one[2] else ""), text)
+    return f'"{inner}"'
 
 
 def _visible(character: str) -> str:

@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pipeline.evaluation.fonts import readable
+
 mpl.use("agg")
 
 _BLUE, _ORANGE, _GREEN, _GREY = "#1f77b4", "#ff7f0e", "#2ca02c", "#888888"
@@ -50,6 +52,7 @@ def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: list[str]) 
         counts: (K, K).
         classes: K names.
     """
+    names = [readable(name) for name in classes]  # before the axes, which look for fonts
     side = min(4 + 0.35 * len(classes), 16)
     figure = Figure(figsize=(side, side), layout="constrained")
     axis = figure.subplots()
@@ -58,8 +61,8 @@ def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: list[str]) 
     places = range(len(classes))
     size = min(10, 900 / len(classes))  # points, of labels that shall not touch
     rotation = 90 if max(map(len, classes)) > 3 else 0
-    axis.set_xticks(places, classes, rotation=rotation, fontsize=size)
-    axis.set_yticks(places, classes, fontsize=size)
+    axis.set_xticks(places, names, rotation=rotation, fontsize=size)
+    axis.set_yticks(places, names, fontsize=size)
     axis.set(xlabel="predicted", ylabel="true")
     if len(classes) <= 30:
         for (row, column), count in np.ndenumerate(counts):
@@ -79,6 +82,7 @@ def per_class_bars(path: Path, scores: Mapping[str, Mapping[str, float]]) -> Non
         scores: Class -> precision, recall, f1, support; 40 of them are shown.
     """
     ordered = sorted(scores, key=lambda name: scores[name]["f1"])[:_BARS_MAX][::-1]
+    names = [f"{readable(label)} ({scores[label]['support']:.0f})" for label in ordered]
     shown = f"{len(ordered)} of {len(scores)} classes, lowest F1 first"
     title = "by class" if len(ordered) == len(scores) else shown
     figure = Figure(figsize=(7, 1.2 + 0.3 * len(ordered)), layout="constrained")
@@ -89,7 +93,7 @@ def per_class_bars(path: Path, scores: Mapping[str, Mapping[str, float]]) -> Non
     ):
         values = [scores[label][name] for label in ordered]
         axis.barh(places + shift, values, height=0.38, color=color, label=name)
-    axis.set_yticks(places, [f"{label} ({scores[label]['support']:.0f})" for label in ordered])
+    axis.set_yticks(places, names)
     axis.set(xlim=(0, 1), title=f"{title} (pictures)")
     axis.margins(y=0.01)
     figure.legend(loc="outside lower center", ncols=2)
@@ -129,13 +133,14 @@ def gallery(path: Path, pictures: Sequence[tuple[Pixels, str]], columns: int, ti
         columns: Pictures a row.
         title: Above all.
     """
+    captions = [readable(told) for _, told in pictures]
     rows = max(1, -(-len(pictures) // columns))
     figure = Figure(figsize=(2.1 * columns, 0.5 + 2.6 * rows), layout="constrained")
     figure.suptitle(title)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")
-    for axis, (pixels, told) in zip(axes, pictures, strict=False):
+    for axis, (pixels, _), told in zip(axes, pictures, captions, strict=False):
         axis.imshow(pixels)
         axis.set_title(told, fontsize=8, y=-0.05, va="top")
     figure.savefig(path, dpi=100)

@@ -6,7 +6,6 @@ take two photographs of one scene for the same, and a crop of a small picture fo
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -107,8 +106,8 @@ def left_out(evaluated: Path) -> set[str]:
     Args:
         evaluated: Output of evaluate.
     """
-    with (evaluated / FILE).open(newline="", encoding="utf-8") as file:
-        return {line["path"] for line in csv.DictReader(file) if line["left_out"] == "yes"}
+    lines = tables.read_records(evaluated / FILE)
+    return {line["path"] for line in lines if line["left_out"] == "yes"}
 
 
 def _nearest(

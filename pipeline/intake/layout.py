@@ -6,6 +6,7 @@ folder -> pictures with label and split. What could mean two things stops, namin
 import fnmatch
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -119,7 +120,9 @@ class _Kept:
             return False
         inside = path.relative_to(self.root).as_posix()
         return not any(
-            fnmatch.fnmatch(one, pattern) for pattern in self._ignore for one in (path.name, inside)
+            one == pattern or fnmatch.fnmatch(one, pattern)
+            for pattern in self._ignore
+            for one in (path.name, inside)
         )
 
 
@@ -141,9 +144,11 @@ def _refuse_beside(kept: _Kept, splits: Mapping[Path, str], others: Sequence[Pat
             continue  # models, notes and the like
         inner = {split_of(folder.name) for folder in kept.folders(other)} - {None}
         what = "which holds the same splits again" if inner else "which is no split"
-        remedy = f"leave it out with data.ignore=[{other.name}] (init --ignore {other.name})"
+        left_out = names.added("data.ignore", other.name)
+        remedy = f"leave it out with {left_out} (init --ignore {shlex.quote(other.name)})"
         if not inner:
-            remedy += f", or say what it is with data.splits={{{other.name}: test}}"
+            used = names.mapped("data.splits", {other.name: "test"})
+            remedy += f", or say what it is with {used}"
         raise InputError(
             f"{kept.root} has the splits {_list(splits)}, and beside them {other.name}/ with "
             f"{count} pictures, {what}: {remedy}"
@@ -158,7 +163,7 @@ def _refuse_alike(kept: _Kept, tops: Sequence[Path]) -> None:
         raise InputError(
             f"{_list(tops)} in {kept.root} all hold {', '.join(first[:3])}: as classes they "
             "would be told apart by nothing; if they are splits, say so with "
-            f"data.splits={{{tops[0].name}: train, {tops[1].name}: test}}"
+            f"{names.mapped('data.splits', {tops[0].name: 'train', tops[1].name: 'test'})}"
         )
 
 

@@ -3,10 +3,12 @@
 rows + reasons -> nothing, or the error that says what to mend.
 """
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from pipeline.data import names
 from pipeline.data.manifest import SPLITS, Row
 from pipeline.errors import InputError
 from pipeline.intake.judging import UNLABELLED
@@ -77,7 +79,7 @@ def check_vanished(rows: Iterable[Row], reasons: Mapping[str, str]) -> None:
             raise InputError(
                 f"every class needs good pictures, class {label!r} has {files[label]} files and "
                 f"none: the first is {path} ({reasons[path]}); mend them, or leave the class out "
-                f"with data.ignore=[{label}] (init --ignore {label})"
+                f"with {names.added('data.ignore', label)} (init --ignore {shlex.quote(label)})"
             )
 
 
@@ -117,6 +119,7 @@ def _check_names(classes: Iterable[str]) -> None:
         if plain in seen:
             raise InputError(
                 f"classes must differ in more than case and blanks, got {seen[plain]!r} and "
-                f"{name!r}: write them alike, or set data.labels={{{seen[plain]}: {name}}}"
+                f"{name!r}: write them alike, or set "
+                f"{names.mapped('data.labels', {seen[plain]: name})}"
             )
         seen[plain] = name

@@ -100,7 +100,7 @@ def describe(found: Survey) -> Iterator[str]:
     yield "split: " + ", ".join(f"{found.count(split)} {split}" for split in SPLITS)
     duplicates = sum(row.verdict == "duplicate" for row in found.rows)
     if duplicates:
-        yield f"{duplicates} show the same as another one, pixel for pixel; each stays in one split"
+        yield f"copies of another picture, pixel for pixel: {duplicates}; each stays in its split"
     if found.reasons:
         yield f"{len(found.reasons)} files are not used:"
         for path, reason in list(found.reasons.items())[:5]:

@@ -5,7 +5,6 @@ outputs + dvc.lock -> `Candidate`. Changes nothing.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pipeline.errors import InputError
 from pipeline.evaluation import near_duplicates
 from pipeline.evaluation.metrics import Labels
 from pipeline.serving.classifier import MODEL
+from pipeline.storage import tables
 from pipeline.storage.digests import digest
 from pipeline.storage.outputs import ROOT, STAGES
 from pipeline.tracking import logged_model, provenance
@@ -100,8 +100,7 @@ def read(split: str) -> Candidate:
 
 def read_answers(path: Path) -> tuple[list[str], Answers]:
     """The pictures' paths and the answers in a predictions.csv of evaluate."""
-    with path.open(newline="", encoding="utf-8") as file:
-        header, *lines = csv.reader(file)
+    header, lines = tables.read_table(path)
     given = len(("path", "label", "predicted"))
     probabilities = np.array([line[given:] for line in lines], dtype=np.float32)
     return [line[0] for line in lines], Answers(header[given:], probabilities)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.exceptions import MlflowException
 
     from pipeline.config import Config
 
@@ -239,7 +240,11 @@ def _number(version: ModelVersion | None) -> str:
     return str(version.version) if version else "none"
 
 
-def _bad_name(name: str, error: Exception) -> InputError:
+def _bad_name(name: str, error: MlflowException) -> Exception:
+    """What is wrong with a name; an error that is not about it stays as it is."""
+    if str(error.error_code) != "INVALID_PARAMETER_VALUE":
+        told: Exception = error
+        return told
     return InputError(
         f"promote.name must be a name that the MLflow registry takes, got {name!r}: "
         f"{str(error).splitlines()[0]}"

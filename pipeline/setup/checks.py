@@ -21,6 +21,7 @@ import psutil
 
 from pipeline.errors import InputError
 from pipeline.intake import sources
+from pipeline.networks import foreign_file
 from pipeline.settings import is_auto
 from pipeline.setup import ports
 from pipeline.storage import workspace
@@ -110,6 +111,10 @@ def weights(backbone: BackboneConfig) -> Check:
         setting, path = named
         if path.is_file():
             return Check("weights", Level.ok, f"{path}, {path.stat().st_size / 1e6:.0f} MB")
+        try:
+            foreign_file.refuse(path)
+        except InputError as error:
+            return Check("weights", Level.error, str(error))
         return Check("weights", Level.error, f"{path} is no file: set {setting} to the file")
     if getattr(backbone, "weights", None) != "imagenet":
         return Check("weights", Level.ok, f"{backbone.use} needs no file of yours")

@@ -1,9 +1,19 @@
-"""Tables and JSON on disk whose bytes depend on their values alone."""
+"""Tables and JSON on disk whose bytes depend on their values alone.
+
+A cell that a spreadsheet would take for a formula, such as the class `=1+1`, is written with an
+apostrophe before it, and read without.
+"""
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, TextIO
+
+_BEGINNINGS = frozenset("=+-@\t\r'")
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)")
 
 
 def write_json(path: Path, value: object) -> None:
@@ -14,6 +24,35 @@ def write_json(path: Path, value: object) -> None:
 def write_table(path: Path, columns: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
     """Write a csv file whose bytes are the same on every platform."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(lines)
+        writer = rows_to(file)
+        writer.writerow([harmless(name) for name in columns])
+        writer.writerows([harmless(cell) for cell in line] for line in lines)
+
+
+def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The columns and lines of a csv file that `write_table` wrote."""
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *lines = [[_original(cell) for cell in line] for line in csv.reader(file)]
+    return header, lines
+
+
+def read_records(path: Path) -> list[dict[str, str]]:
+    """The lines of a csv file that `write_table` wrote, by column."""
+    header, lines = read_table(path)
+    return [dict(zip(header, line, strict=True)) for line in lines]
+
+
+def rows_to(file: TextIO) -> Any:
+    """What writes lines of csv to a file or a terminal."""
+    return csv.writer(file, lineterminator="\n")
+
+
+def harmless(cell: object) -> object:
+    """A cell that no spreadsheet takes for a formula."""
+    if not isinstance(cell, str) or cell[:1] not in _BEGINNINGS:  # nearly every one
+        return cell
+    return f"'{cell}" if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
+
+
+def _original(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

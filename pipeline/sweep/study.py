@@ -19,7 +19,8 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from pipeline.errors import InputError
-from pipeline.storage import addresses, workspace
+from pipeline.storage import addresses, databases, workspace
+from pipeline.sweep import journal
 from pipeline.sweep.settings import Config, Pruner, Sampler
 
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -57,6 +58,7 @@ def open_study(config: Any, name: str, avoid: int | None = None) -> Study:
 
 def _storage(config: Config) -> BaseStorage:
     if config.storage == "journal":
+        journal.check(folder() / "journal.log")
         return JournalStorage(JournalFileBackend(str(folder() / "journal.log")))
     local = config.storage == "sqlite"
     if not local and "://" not in config.storage:
@@ -65,6 +67,7 @@ def _storage(config: Config) -> BaseStorage:
             f"{addresses.shown(config.storage)}"
         )
     url = addresses.of_file(folder() / "optuna.db") if local else config.storage
+    _check(url)
     try:
         try:
             return _database(url, config.heartbeat_s)
@@ -83,6 +86,16 @@ def _storage(config: Config) -> BaseStorage:
             f"sweep.storage must be a database that answers, got {addresses.shown(url)}: {reason}; "
             "start it, or correct the address"
         ) from error
+
+
+def _check(url: str) -> None:
+    """Stop at a database that answers and is not one of this Optuna."""
+    if not addresses.is_database(url) or addresses.unreachable(url):
+        return  # what opens it says why
+    if reason := databases.unfit(url, databases.OPTUNA):
+        raise InputError(
+            f"sweep.storage must be a database of this Optuna, got {addresses.shown(url)}: {reason}"
+        )
 
 
 def _database(url: str, heartbeat_s: int) -> RDBStorage:

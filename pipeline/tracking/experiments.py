@@ -5,7 +5,6 @@ store -> `Experiment`s. The parents of runs that came to their end.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
+from pipeline.storage import tables
 from pipeline.storage.outputs import STAGES
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ class Experiment:
                 for name in ("intervals.json", "predictions.csv")
             ]
             intervals = json.loads(files[0].read_text(encoding="utf-8"))["fine_tuned"]
-            with files[1].open(newline="", encoding="utf-8") as file:
-                header, *lines = list(csv.reader(file))
+            header, lines = tables.read_table(files[1])
         classes = header[3:]
         return Judged(
             intervals,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -16,13 +17,14 @@ from filelock import FileLock
 
 from pipeline.errors import InputError
 from pipeline.settings import setting
-from pipeline.storage import addresses, workspace
+from pipeline.storage import addresses, databases, workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
 
+_IN_DATABASE = re.compile(r"\((?:sqlite3|psycopg\d?|pymysql)\.[\w.]*\) (.+)")
 # Where MLflow writes down, once and for all, the folder of an experiment, run or model.
 _ADDRESSES = (
     ("experiments", "artifact_location"),
@@ -67,14 +69,30 @@ def connect(config: Config) -> MlflowClient:
     try:
         # Two processes that create the database at once would break it for good.
         with FileLock(lock_path()), _few_tries():
+            if addresses.is_database(uri) and (reason := databases.unfit(uri, databases.MLFLOW)):
+                raise InputError(
+                    f"tracking.uri must be a store of this MLflow, got {shown(config)}: {reason}"
+                )
             if uri == _own_store():
                 follow_project()
             client = mlflow.MlflowClient(uri)
             client.search_experiments(max_results=1)
     except (MlflowException, sqlite3.Error) as error:
-        reason = addresses.without_secrets(str(error).splitlines()[0][:300], uri)
+        reason = addresses.without_secrets(_said(error), uri)
         raise InputError(_not_answering(config, reason)) from error
     return client
+
+
+def _said(error: Exception) -> str:
+    """The line of an error that says what is wrong: databases' own words, where it has them."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    words = next((one for line in lines if (one := _IN_DATABASE.search(line))), None)
+    return shortened(words[1] if words else lines[0])
+
+
+def shortened(text: str) -> str:
+    """At most 300 characters, whole words."""
+    return text if len(text) <= 300 else f"{text[:300].rpartition(' ')[0]} ..."
 
 
 def _not_answering(config: Config, reason: str) -> str:
@@ -122,7 +140,7 @@ def answering(config: Config) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        reason = addresses.without_secrets(str(error).splitlines()[0][:300], address(config))
+        reason = addresses.without_secrets(_said(error), address(config))
         if is_gone(error):
             raise Gone(
                 f"something that this needs was removed from {shown(config)}: {reason}; run the "

@@ -51,7 +51,7 @@ def test_two_commands_and_no_edit(clone: Path, run: Run) -> None:
         "121 pictures of 3 classes",
         "  0  40",
         "splits in the source: none",
-        "1 are byte for byte the same as another one",
+        "copies of another picture, pixel for pixel: 1",
         "  0/note.txt: not a picture",
         "dvc repro will take about",
         "test pictures: differences of less than",

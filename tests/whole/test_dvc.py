@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def test_the_plots_page_shows_everything_without_a_network(
     )
     plots = yaml.safe_load((clone / "dvc.yaml").read_text())["plots"]
     expected = {Path(name).name for name in plots if isinstance(name, str)}
-    assert len(expected) == 7
+    assert len(expected) == 8
     assert {name.rpartition("plots_")[2] for name in shown} >= expected
     drawn = browser.execute_script(
         """return [...document.querySelectorAll(".vega-embed svg.marks")].map(
@@ -141,3 +142,12 @@ def test_experiments_and_queues_are_separate_parents(clone: Path, run: Run) -> N
     assert "another-head" in table
     assert "fine_tuned.accuracy" in table
     assert not list((clone / "outputs").glob(".*.partial"))
+
+
+def test_cron_finds_the_projects_python(clone: Path) -> None:
+    """In an empty environment, as cron's nearly is, with the .venv that `make repro` installs."""
+    (clone / ".venv").symlink_to(sys.prefix)
+    command = [clone / ".venv" / "bin" / "dvc", "repro", "--single-item", "--force", "prepare"]
+    done = subprocess.run(command, cwd=clone, env={}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (clone / "outputs" / "prepare" / "manifest.csv").exists()

@@ -88,7 +88,9 @@ def pictures(config: Any) -> Iterator[Picture]:
     module = importlib.import_module(f"{__name__}.{config.kind}")
     for picture in module.pictures(config):
         names = (picture.path, picture.label, PurePosixPath(picture.path).name)
-        if any(fnmatch(name, pattern) for name in names for pattern in config.ignore):
+        if any(
+            name == pattern or fnmatch(name, pattern) for name in names for pattern in config.ignore
+        ):
             continue
         renamed = config.labels.get(picture.label)
         yield replace(picture, label=renamed) if renamed else picture

@@ -1,0 +1,119 @@
+"""Databases of other versions and other programs: told apart, left as they are."""
+
+import sqlite3
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import optuna
+import pytest
+from conftest import Run
+
+from pipeline.errors import InputError
+from pipeline.storage import addresses, databases
+from pipeline.storage.databases import MLFLOW, OPTUNA, Tool
+from pipeline.sweep import journal
+
+OLDEST = {MLFLOW: "451aebb31d03", OPTUNA: "v0.9.0.a"}
+"""The first form of each that Alembic numbers."""
+
+
+def changed(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        for statement in statements:
+            database.execute(statement)
+
+
+@pytest.fixture
+def made(tmp_path: Path, empty_store: Path) -> Callable[[Tool], Path]:
+    def make(tool: Tool) -> Path:
+        path = tmp_path / f"{tool.package}?.db"
+        if tool is MLFLOW:
+            path.write_bytes(empty_store.read_bytes())
+        else:
+            optuna.create_study(storage=addresses.of_file(path))
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize("tool", [MLFLOW, OPTUNA], ids=lambda tool: str(tool.name))
+def test_older_newer_and_foreign_databases(made: Callable[[Tool], Path], tool: Tool) -> None:
+    path = made(tool)
+    address = addresses.of_file(path)
+    assert databases.unfit(address, tool) == ""
+    other = OPTUNA if tool is MLFLOW else MLFLOW
+    assert f"it is {tool.name}'s, and {other.name} needs one of its own" in (
+        databases.unfit(address, other)
+    )
+    changed(path, f"UPDATE alembic_version SET version_num = '{OLDEST[tool]}'")
+    before = path.read_bytes()
+    told = databases.unfit(address, tool)
+    assert f"an older {tool.name} made it than {tool.name} " in told
+    assert f"back it up, then run {tool.upgrade.format(address=addresses.shown(address))}" in told
+    assert path.read_bytes() == before
+    changed(path, "UPDATE alembic_version SET version_num = 'fffffffffff'")
+    told = databases.unfit(address, tool)
+    assert f"a newer {tool.name} made it" in told
+    assert "use the environment that made it" in told
+    assert "upgrade" not in told, "which cannot help"
+
+
+def test_what_is_no_database_of_theirs(tmp_path: Path) -> None:
+    foreign = tmp_path / "shop.db"
+    changed(foreign, "CREATE TABLE orders (id INTEGER)")
+    assert "another program's tables (orders ...)" in (
+        databases.unfit(addresses.of_file(foreign), MLFLOW)
+    )
+    text = tmp_path / "text.db"
+    text.write_text("this is text" * 100)
+    assert "file is not a database" in databases.unfit(addresses.of_file(text), OPTUNA)
+    empty = tmp_path / "empty.db"
+    empty.touch()
+    assert databases.unfit(addresses.of_file(empty), MLFLOW) == ""
+
+
+def test_each_command_says_so_in_one_line_and_changes_nothing(
+    clone: Path, run: Run, tmp_path: Path
+) -> None:
+    own, foreign = clone / "mlflow.db", tmp_path / "shop.db"
+    changed(own, f"UPDATE alembic_version SET version_num = '{OLDEST[MLFLOW]}'")
+    changed(foreign, "CREATE TABLE orders (id INTEGER)")
+    for path, words, told in (
+        (own, ["compare"], "an older MLflow made it"),
+        (own, ["promote"], "an older MLflow made it"),
+        (own, ["train_head"], "an older MLflow made it"),
+        (foreign, ["compare", f"tracking.uri=sqlite:///{foreign}"], "another program's tables"),
+        (foreign, ["sweep", f"sweep.storage=sqlite:///{foreign}"], "another program's tables"),
+        (own, ["sweep", f"sweep.storage=sqlite:///{own}"], "it is MLflow's, and Optuna needs"),
+    ):
+        before = path.read_bytes()
+        done = run(clone, sys.executable, "-m", "pipeline", *words)
+        assert done.returncode == 1, words
+        *_, error = done.stderr.splitlines()
+        assert error.startswith("error: "), done.stderr
+        assert told in error
+        assert "Traceback" not in done.stderr
+        assert path.read_bytes() == before, words
+    assert "error" in run(clone, sys.executable, "-m", "pipeline", "doctor").stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('{"op_code": 0}\n{"op_code": 1}\n{"op_code": 4, "tri', 3),
+        ('{"op_code": 0}\nplainly not JSON\n{"op_code": 1}\n', 2),
+        ('{"op_code": 0}\n[]\n', 2),
+        ('{"op": 0}\n', 1),
+        ("\x00\x01\x02", 1),
+    ],
+)
+def test_a_damaged_journal_names_its_line(content: str, line: int, tmp_path: Path) -> None:
+    path = tmp_path / "journal.log"
+    journal.check(path)
+    path.write_text('{"op_code": 0}\n')
+    journal.check(path)
+    path.write_text(content)
+    with pytest.raises(InputError, match=f"a record of Optuna's, line {line} is none"):
+        journal.check(path)
