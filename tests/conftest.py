@@ -37,6 +37,7 @@ offline.refuse_network()
 
 from pipeline.tracking import store  # noqa: E402
 
+pytest_plugins = ["postgresql"]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
