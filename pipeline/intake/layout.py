@@ -71,12 +71,20 @@ def walk(root: Path, renames: Mapping[str, str], ignore: Sequence[str]) -> Itera
         yield from kept.of_class(folder, None)
 
 
-def unwrapped(folder: Path) -> Path:
-    """The folder of classes or splits: many archives wrap it in a folder of their own name."""
-    inside = _Kept(folder, ()).folders(folder)
+def unwrapped(folder: Path, ignore: Sequence[str]) -> Path:
+    """The folder of classes or splits: many archives wrap it in a folder of their own name.
+
+    Args:
+        folder: Where to begin.
+        ignore: As for `walk`.
+    """
+    if not folder.is_dir():
+        return folder
+    kept = _Kept(folder, ignore)
+    inside = kept.folders(folder)
     while len(inside) == 1:
-        deeper = _Kept(folder, ()).folders(inside[0])
-        if not deeper or split_of(inside[0].name):
+        deeper = kept.folders(inside[0])
+        if not deeper or split_of(inside[0].name) or any(kept.loose(folder)):
             break
         folder, inside = inside[0], deeper
     return folder

@@ -50,7 +50,7 @@ def look(path: Path, ignore: list[str], seed: int) -> Looked:
     Raises:
         InputError: It is none of these, or holds no pictures of two classes.
     """
-    settings = _recognised(path) | ({"ignore": ignore} if ignore else {})
+    settings = _recognised(path, ignore) | ({"ignore": ignore} if ignore else {})
     config = _config(settings)
     listed = list(sources.pictures(config))
     reasons: dict[str, str] = {}
@@ -65,9 +65,9 @@ def look(path: Path, ignore: list[str], seed: int) -> Looked:
     return Looked(settings, reasons, config, surveyed)
 
 
-def _recognised(path: Path) -> dict[str, Any]:
+def _recognised(path: Path, ignore: list[str]) -> dict[str, Any]:
     if path.is_dir():
-        return {"use": "folder", "path": layout.unwrapped(path).as_posix()}
+        return {"use": "folder", "path": layout.unwrapped(path, ignore).as_posix()}
     if not path.is_file():
         raise InputError(
             f"init needs a folder of pictures, a csv file or an archive, got {path}: no such file "

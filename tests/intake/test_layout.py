@@ -135,3 +135,19 @@ def test_labels_are_renamed_and_left_out(tmp_path: Path) -> None:
         ("cat", None): 6,
         ("dog", None): 2,
     }
+
+
+def test_a_folder_around_it_all_is_no_class(tmp_path: Path) -> None:
+    wrapped = put(tmp_path / "data" / "animals", *CLASSES)
+    assert found(tmp_path / "data") == found(wrapped) == {(name, None): 3 for name in CLASSES}
+    (tmp_path / "data" / "__MACOSX").mkdir()
+    assert found(tmp_path / "data") == found(wrapped)
+    put(tmp_path / "data", ".", count=2)  # what lies beside it must not be lost
+    assert found(tmp_path / "data") == {("", None): 2, ("animals", None): 6}
+
+
+def test_a_copy_inside_is_named_also_where_a_folder_is_around_it(tmp_path: Path) -> None:
+    names = [f"{split}/{name}" for split in ("train", "test") for name in CLASSES]
+    put(tmp_path / "data" / "xray", *names, *(f"xray/{name}" for name in names))
+    with pytest.raises(InputError, match="xray/ with 12 pictures, which holds the same splits"):
+        found(tmp_path / "data")

@@ -62,7 +62,7 @@ def pictures(config: Config) -> Iterator[Picture]:
             with replacing(folder) as aside:
                 _extract(archive, aside, config)
             Path(f"{folder}.download").unlink(missing_ok=True)
-    yield from layout.walk(layout.unwrapped(folder), config.splits, config.ignore)
+    yield from layout.walk(layout.unwrapped(folder, config.ignore), config.splits, config.ignore)
 
 
 def _fetch(url: str, sha256: str, target: Path) -> Path:

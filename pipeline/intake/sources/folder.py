@@ -28,4 +28,5 @@ class Config(SourceConfig):
 
 def pictures(config: Config) -> Iterator[Picture]:
     """Yield the pictures of a folder."""
-    yield from layout.walk(Path(config.path), config.splits, config.ignore)
+    folder = layout.unwrapped(Path(config.path), config.ignore)
+    yield from layout.walk(folder, config.splits, config.ignore)
