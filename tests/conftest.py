@@ -37,7 +37,7 @@ offline.refuse_network()
 
 from pipeline.tracking import store  # noqa: E402
 
-pytest_plugins = ["postgresql"]
+pytest_plugins = ["postgresql", "served"]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

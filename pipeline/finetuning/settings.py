@@ -74,8 +74,9 @@ class Config(Training):
     )
     interpolate: bool = setting(
         True,
-        "Whether weights between the head-only model's and the fine-tuned one's are tried, too, "
-        "and kept if their score is better.",
+        "Whether weights between the head-only model's and the fine-tuned one's are tried, too: "
+        "those nearest to the head-only model are kept whose score is within a standard error of "
+        "the best.",
     )
     cut: Any = setting(
         AUTO,

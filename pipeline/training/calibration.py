@@ -27,8 +27,16 @@ def log_loss(
     labels: NDArray[np.int64], probabilities: NDArray[np.float32], temperature: float = 1.0
 ) -> float:
     """Mean of -log of the probability of the true class, at a temperature."""
+    return float(log_losses(labels, probabilities, temperature).mean())
+
+
+def log_losses(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float32], temperature: float
+) -> NDArray[np.float64]:
+    """(N,): -log of the probability of each picture's true class, at a temperature."""
     scaled_logits = log_softmax(_logits(probabilities) / temperature, axis=1)
-    return float(-scaled_logits[np.arange(len(labels)), labels].mean())
+    found: NDArray[np.float64] = -scaled_logits[np.arange(len(labels)), labels]
+    return found
 
 
 def temperature(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> float:

@@ -168,16 +168,25 @@ def fit(
         checkpoint.load_best()
         share = 1.0
         if interpolate and state.best_epoch:
-            share, state.best = interpolation.interpolate(model, start, state.best, judged)
+            share, state.best = interpolation.interpolate(
+                model,
+                start,
+                val.labels,
+                lambda: _probabilities(model, val, settings),
+                settings.monitor,
+            )
         shutil.rmtree(work)
         return Fitted(state.curve, state.best_epoch, state.best, share)
 
 
 def judge(model: keras.Model, val: Examples, settings: Training) -> dict[str, float]:
     """The validation metrics of a model as it is."""
+    return score.judge(val.labels, _probabilities(model, val, settings), settings.monitor)
+
+
+def _probabilities(model: keras.Model, val: Examples, settings: Training) -> NDArray[np.float32]:
     in_order, classes = np.arange(len(val.rows)), int(model.output_shape[-1])
-    shown = batches(val, in_order, classes, settings.batch_size)
-    return score.judge(val.labels, steps.probabilities(model, shown), settings.monitor)
+    return steps.probabilities(model, batches(val, in_order, classes, settings.batch_size))
 
 
 @contextmanager

@@ -43,6 +43,22 @@ def judge(
     }
 
 
+def losses(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float32], monitor: Monitor
+) -> NDArray[np.float64]:
+    """What each picture adds to the score, (N,): its log loss, or whether it is wrong.
+
+    Args:
+        labels: (N,) class indices.
+        probabilities: (N, K).
+        monitor: As for `judge`.
+    """
+    if monitor == Monitor.log_loss:
+        temperature = calibration.temperature(labels, probabilities)
+        return calibration.log_losses(labels, probabilities, temperature)
+    return np.asarray(probabilities.argmax(axis=1) != labels, dtype=np.float64)
+
+
 def _macro_f1(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> float:
     from sklearn.metrics import f1_score
 

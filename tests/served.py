@@ -1,0 +1,65 @@
+"""The finished pipeline's model, promoted and served."""
+
+import base64
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from conftest import listening, run_in
+
+from pipeline.intake.sources import digits
+from pipeline.serving.classifier import Classifier
+from pipeline.serving.pyfunc import Service
+
+MAX_BYTES = 2_000_000
+CONTENT = {one.path: one.content for one in digits.pictures(digits.Config())}
+
+
+@pytest.fixture(scope="module")
+def expected(repository: Path) -> dict[str, dict[str, float]]:
+    """Test picture -> class -> probability, as evaluate wrote them."""
+    with (repository / "outputs/evaluate/predictions.csv").open() as file:
+        return {
+            row["path"]: {name: float(np.float32(row[name])) for name in map(str, range(10))}
+            for row in csv.DictReader(file)
+        }
+
+
+@pytest.fixture(scope="module")
+def promoted(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished pipeline whose model is the champion."""
+    folder = tmp_path_factory.mktemp("promoted") / "project"
+    run_in(repository, "cp", "-r", str(repository), str(folder))
+    done = run_in(folder, sys.executable, "-m", "pipeline", "promote")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(promoted: Path) -> Iterator[str]:
+    """Where `serve` answers."""
+    limits = ("serve.max_picture_mb=2", "serve.max_request_mb=20", "serve.max_rows=2000")
+    with listening(promoted, "serve", *limits) as (address, _):
+        yield f"{address}/invocations"
+
+
+def encoded(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def ask(url: str, values: list[Any]) -> list[dict[str, Any]]:
+    rows = [{"picture": value} for value in values]
+    done = requests.post(url, json={"dataframe_records": rows}, timeout=60)
+    assert done.status_code == 200, done.text
+    return list(json.loads(done.text, parse_constant=pytest.fail)["predictions"])
+
+
+@pytest.fixture(scope="module")
+def service(repository: Path) -> Service:
+    return Service(Classifier(repository / "outputs/finetune/model.keras"), MAX_BYTES)
