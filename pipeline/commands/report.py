@@ -74,7 +74,7 @@ def write(config: Config, timings: dict[str, float]) -> Path:
     rows = manifest.read_rows(prepared / "manifest.csv")
     kept = [row for row in rows if row.verdict in KEPT]
     spread = _json(evaluated / "intervals.json")
-    alike = tables.read_records(evaluated / near_duplicates.FILE)
+    alike = near_duplicates.read(evaluated)
     intervals = {name: spread[name] for name in _MODELS if name in spread}
     pages = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True

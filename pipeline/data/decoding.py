@@ -51,7 +51,7 @@ class Decoding:
 
     @classmethod
     def from_json(cls, kept: dict[str, Any]) -> "Decoding":
-        """Read what `to_json` wrote; one of version 0.2 has `fit` alone."""
+        """Read what `to_json` wrote; earlier versions kept `fit` alone."""
         tones = kept.get("tones")
         return cls(
             Fit(kept["fit"]),

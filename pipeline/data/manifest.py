@@ -88,6 +88,8 @@ class Manifest:
         index = {name: place for place, name in enumerate(self.classes)}
         self.labels = np.array([index[row.label] for row in self.rows], dtype=np.int64)
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        if "decoding" not in summary:
+            raise InputError(f"an earlier version made {folder}: dvc repro brings it up to date")
         self.decoding = Decoding.from_json(summary["decoding"])
         self.images_sha256: str = summary["images_sha256"]
         self._splits = np.array([row.split for row in self.rows])

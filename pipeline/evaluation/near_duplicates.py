@@ -18,6 +18,7 @@ from PIL import Image, ImageFilter
 from tqdm import tqdm
 
 from pipeline.data.manifest import Manifest
+from pipeline.errors import InputError
 from pipeline.evaluation.metrics import Labels
 from pipeline.storage import tables
 
@@ -100,14 +101,27 @@ def write(path: Path, data: Manifest, pairs: Sequence[Pair], dropped: bool) -> N
     tables.write_table(path, header, lines)
 
 
+def read(evaluated: Path) -> list[dict[str, str]]:
+    """What `write` wrote, a pair a line, by column.
+
+    Args:
+        evaluated: Output of evaluate.
+
+    Raises:
+        InputError: An earlier version made it.
+    """
+    if not (evaluated / FILE).exists():
+        raise InputError(f"an earlier version made {evaluated}: dvc repro brings it up to date")
+    return tables.read_records(evaluated / FILE)
+
+
 def left_out(evaluated: Path) -> set[str]:
     """Paths of the pictures that evaluate did not judge on.
 
     Args:
         evaluated: Output of evaluate.
     """
-    lines = tables.read_records(evaluated / FILE)
-    return {line["path"] for line in lines if line["left_out"] == "yes"}
+    return {line["path"] for line in read(evaluated) if line["left_out"] == "yes"}
 
 
 def _nearest(

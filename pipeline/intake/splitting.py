@@ -144,7 +144,7 @@ def _given(
                 continue
             if row.pixels in kept:
                 reasons[row.path] = f"duplicate of {kept[row.pixels].path}, which is in {given[0]}"
-            else:
+            elif row.split:  # one without goes where its group is
                 reasons[row.path] = f"of group {unit}, which is in {given[0]}"
     return splits
 

@@ -97,6 +97,13 @@ def describe(found: Survey) -> Iterator[str]:
         yield f"splits in the source: {', '.join(found.given)}"
     else:
         yield "splits in the source: none, so they are drawn at random, class by class"
+    for column in found.kept[0].extra if found.kept else ():
+        values = {row.extra[column] for row in found.kept}
+        if len(SPLITS) <= len(values) <= len(found.kept) / 2:
+            yield (
+                f"column {column} has {len(values)} values: data.group={column} would bring the "
+                "pictures of each into one split"
+            )
     yield "split: " + ", ".join(f"{found.count(split)} {split}" for split in SPLITS)
     duplicates = sum(row.verdict == "duplicate" for row in found.rows)
     if duplicates:

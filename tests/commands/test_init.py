@@ -92,14 +92,15 @@ def test_a_csv_and_an_archive(project: Path, init: Init) -> None:
     pictures = digits(project / "pictures", classes=2, count=30)
     with (project / "list of pictures.csv").open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["path", "label"])
+        table.writerow(["path", "label", "writer"])
         table.writerows(
-            [f"pictures/{p.parent.name}/{p.name}", f"no. {p.parent.name}"]
-            for p in sorted(pictures.rglob("*.png"))
+            [f"pictures/{p.parent.name}/{p.name}", f"no. {p.parent.name}", place % 9]
+            for place, p in enumerate(sorted(pictures.rglob("*.png")))
         )
     done = init("list of pictures.csv", "--backbone", "glyph_cnn")
     assert done.returncode == 0, done.stderr
     assert "  no. 1  30" in done.stdout
+    assert "column writer has 9 values: data.group=writer would bring the pictures" in done.stdout
     found = yaml.safe_load((project / "params.yaml").read_text())
     assert found["data"] == {"use": "csv", "path": "list of pictures.csv"}
 

@@ -155,9 +155,10 @@ def test_groups_that_share_a_picture_are_one() -> None:
 def test_a_group_in_two_given_splits_stays_in_the_one_that_is_tested() -> None:
     rows = [row("train/x", "a", "train", "1", "p"), row("test/x", "a", "test", "2", "p")]
     rows += [row("train/y", "a", "train", "3", "q"), row("val/y", "a", "val", "4", "r")]
+    rows += [row("x", "a", "", "5", "p")]
     done, reasons = assign(rows, {}, FRACTIONS, seed=0)
     assert reasons == {"train/x": "of group p, which is in test"}
-    assert [one.split for one in done] == ["train", "test", "train", "val"]
+    assert [one.split for one in done] == ["train", "test", "train", "val", "test"]
 
 
 def test_groups_go_with_fractions_and_need_one_a_split() -> None:
