@@ -15,7 +15,7 @@ from conftest import Run, run_in
 from sklearn.linear_model import LogisticRegression
 
 from pipeline.__main__ import main
-from pipeline.data.decoding import Fit
+from pipeline.data.decoding import Decoding, Fit
 from pipeline.data.manifest import Manifest
 from pipeline.networks import backbones, heads, model_file
 from pipeline.networks.backbones import keras_application
@@ -190,7 +190,9 @@ def test_bad_words(repository: Path, capfd: Any, words: tuple[str, ...], told: s
 
 
 def test_pictures_that_are_not_the_models(repository: Path, tmp_path: Path, capfd: Any) -> None:
-    _, save = change(repository, tmp_path / "model.keras", image_size=16, fit=Fit.pad)
+    _, save = change(
+        repository, tmp_path / "model.keras", image_size=16, decoding=Decoding(Fit.pad)
+    )
     code, _, error = export(repository, capfd, "--model", str(save()))
     assert (code, error.count("\n")) == (1, 1)
     assert "must be those of the model, 16 px, pad, 10 classes (0, 1, 2 ...), got 8 px" in error

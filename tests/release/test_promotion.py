@@ -12,7 +12,7 @@ from conftest import Run, mlflow_server
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline.data.decoding import Fit
+from pipeline.data.decoding import Decoding, Fit
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
 from pipeline.intake.sources import digits
@@ -221,7 +221,8 @@ def test_pictures_of_another_size_come_from_the_source(repository: Path) -> None
     rows = data.indices("test")[:300]
     classifier = Classifier(repository / "outputs/finetune/model.keras")
     expected = classifier.probabilities(data.images[rows])
-    data.fit = Fit.squash  # of square pictures: the same pixels, but decoded once more
+    # Of square pictures: the same pixels, but decoded once more.
+    data.decoding = Decoding(Fit.squash)
     found = champions._evaluate(
         type("Whole", (), {"data": digits.Config()}), classifier, data, rows
     )
