@@ -40,12 +40,6 @@ def stop_all() -> None:
         ended.set()
 
 
-def check() -> None:
-    """Go on if the request that this work is for has not ended, or if there is none.
-
-    Raises:
-        Ended: It has.
-    """
-    ended = _current.get()
-    if ended is not None and ended.is_set():
-        raise Ended
+def current() -> threading.Event:
+    """What is set when the request ends that this work is for; never, if there is none."""
+    return _current.get() or threading.Event()

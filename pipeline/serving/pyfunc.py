@@ -15,6 +15,7 @@ import os
 import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,7 @@ COLUMN = "picture"
 
 _ANSWER = ("label", "probability", "probabilities", "error")
 _NOTHING = dict.fromkeys(_ANSWER)
-_CHUNK = 64
-"""Rows between two looks whether the request has ended."""
+_CHUNK = 256
 _log = logging.getLogger(__name__)
 
 
@@ -88,11 +88,14 @@ class Service:
         """
         answers: list[dict[str, Any]] = []
         values = _flat(list(rows[COLUMN])) if len(rows) else []
+        ended = ending.current()
+        decode = partial(self._decode, ended=ended)
         for start in range(0, len(values), _CHUNK):
-            ending.check()
             chunk = values[start : start + _CHUNK]
-            asked = [self._ask(one) for one in self._decoders.map(self._decode, chunk)]
+            asked = [self._ask(one) for one in self._decoders.map(decode, chunk)]
             answers += [self._told(one) for one in asked]
+            if ended.is_set():
+                raise ending.Ended
         # Objects, or else None would become NaN, which JSON does not have.
         return pd.DataFrame(answers, columns=_ANSWER, dtype=object)
 
@@ -100,8 +103,10 @@ class Service:
         """What MLflow's `get_raw_model` returns: the classifier itself."""
         return self._classifier
 
-    def _decode(self, value: Any) -> Pixels | str:
+    def _decode(self, value: Any, ended: threading.Event) -> Pixels | str:
         """The pixels, or why there are none."""
+        if ended.is_set():
+            return "the request has ended"
         try:
             return or_reason(lambda: self._classifier.decode(content(value, self._max_bytes)))
         except Exception:  # one row must not take the others with it

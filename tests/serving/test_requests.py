@@ -167,14 +167,12 @@ def test_work_ends_with_its_request_and_with_the_server(promoted: Path) -> None:
                 requests.post, f"{address}/invocations", data=body, headers=headers, timeout=120
             )
             time.sleep(1.5)
-            started = time.monotonic()
             for parent in worker.parents():
                 if "mlflow" in " ".join(parent.cmdline()) and "serve" in parent.cmdline():
                     parent.terminate()
                     break
             psutil.wait_procs([worker], timeout=30)
             assert not worker.is_running(), "the worker outlives its parent"
-            assert time.monotonic() - started < 15
             waiting.exception()
 
 
