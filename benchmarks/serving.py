@@ -32,7 +32,7 @@ from pipeline.intake import sources
 from pipeline.serving.classifier import Classifier
 
 PRESETS = {
-    "default": "digits, glyph_cnn",
+    "": "digits, glyph_cnn",
     "hymenoptera_mobilenet_v2": "ants and bees, MobileNetV2 0.35",
 }
 BODIES = 400
