@@ -1,4 +1,6 @@
-"""The one exception that users are meant to read."""
+"""The one exception that users are meant to read, and how its line stays short."""
+
+_MOST = 300
 
 
 class InputError(ValueError):
@@ -7,6 +9,12 @@ class InputError(ValueError):
     The message is one line: the rule, the value received, the remedy. The
     runner prints it without a traceback and exits with 1.
     """
+
+
+def shortened(text: str) -> str:
+    """A foreign message in one line of whole words, which may end in dots."""
+    line = " ".join(text.split())
+    return line if len(line) <= _MOST else f"{line[:_MOST].rpartition(' ')[0] or line[:_MOST]} ..."
 
 
 class Stopped(Exception):

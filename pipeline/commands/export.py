@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from pipeline.data.decoding import Decoding
 from pipeline.data.manifest import Manifest
-from pipeline.errors import InputError
+from pipeline.errors import InputError, shortened
 from pipeline.export.agreement import TOLERANCE, Agreement, Check
 from pipeline.export.formats import FORMATS, Source
 from pipeline.networks import model_file, runtime
@@ -169,7 +169,7 @@ def _export(name: str, source: Source, out: Path, check: Check, threads: int) ->
             if os.strerror(errno.ENOSPC) in reason:  # as TensorFlow says it
                 raise OSError(errno.ENOSPC, reason) from error
             raise InputError(
-                f"{name} must be able to hold every layer of the network, got {reason[:300]}: "
+                f"{name} must be able to hold every layer of the network, got {shortened(reason)}: "
                 "replace the layer, or export another format"
             ) from error
 

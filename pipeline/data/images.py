@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import IcoImagePlugin, Image, ImageOps, UnidentifiedImageError
 
 from pipeline.data.decoding import MOST_MEGAPIXELS, USUAL, Decoding, Fit, Pages
-from pipeline.data.tones import Tones, values_of
+from pipeline.data.tones import Tones, ends, values_of
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
@@ -221,7 +221,7 @@ def _with_tones(picture: Image.Image, values: NDArray[np.generic], tones: Tones)
     colours = values[..., :3] if values.ndim == 3 else values
     if not tones.holds(colours):
         raise BadPicture(
-            f"its brightest value is {np.nanmax(colours):g}, beyond the {tones} of the data set: "
+            f"its brightest value is {ends(colours)[1]:g}, beyond the {tones} of the data set: "
             "data.depth says how many bits its pictures have"
         )
     flat = Image.fromarray(tones.eight_bits(colours))

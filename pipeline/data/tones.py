@@ -45,7 +45,7 @@ class Tones:
         Whole numbers have one of the usual depths up to 16 bits, fractions go from 0 to 1.
         What fits neither has no agreed white: its own lowest and highest value are taken.
         """
-        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+        low, high = ends(values)
         if values.dtype.kind == "f" and low >= 0 and high <= 1:
             return cls(0.0, 1.0)
         if values.dtype.kind in "iu" and low >= 0 and high < 2**16:
@@ -68,14 +68,23 @@ class Tones:
 
     def holds(self, values: Values) -> bool:
         """Whether values are of these tones; what has no agreed white may pass it by its half."""
-        high = float(np.nanmax(values))
+        _, high = ends(values)
         return high <= (self.white if self.depth else self.white + (self.white - self.black) / 2)
 
     def eight_bits(self, values: Values) -> NDArray[np.uint8]:
         """Values -> 0 to 255, of the same shape."""
         span = (self.white - self.black) or 1.0
-        scaled = (np.nan_to_num(values.astype(np.float64)) - self.black) / span
+        numbers = np.nan_to_num(
+            values.astype(np.float64), nan=self.black, posinf=self.white, neginf=self.black
+        )
+        scaled = (numbers - self.black) / span
         return np.round(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+
+
+def ends(values: Values) -> tuple[float, float]:
+    """The lowest and the highest number; NaN and infinity, as in the gaps of a scan, are none."""
+    numbers = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    return (float(numbers.min()), float(numbers.max())) if numbers.size else (0.0, 1.0)
 
 
 def values_of(picture: Image.Image, reopen: Callable[[], Image.Image]) -> Values | None:

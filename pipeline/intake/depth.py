@@ -4,6 +4,8 @@ tones of each picture -> tones of all, in words.
 """
 
 from collections.abc import Mapping
+from functools import reduce
+from operator import or_
 
 from pipeline.data.tones import Tones
 from pipeline.storage.derived import Derived
@@ -15,11 +17,7 @@ def common(found: Mapping[str, Tones]) -> Tones:
     Args:
         found: Path -> tones of the picture alone; at least one.
     """
-    tones = list(found.values())
-    whole = tones[0]
-    for other in tones[1:]:
-        whole |= other
-    return whole
+    return reduce(or_, found.values())
 
 
 def derived(whole: Tones, found: Mapping[str, Tones]) -> Derived:

@@ -15,6 +15,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import shortened
 from pipeline.serving import ending, rows
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ _JSON = b"application/json"
 _LOOK_S = 0.2
 _RAISED = re.compile(r"""['"]?\b\w+(?:Error|Exception)\(['"]?(.*?)['"]?\)['"]?$""")
 _THREADS = 32
-_MESSAGE_MAX = 400
 _log = logging.getLogger(__name__)
 
 
@@ -177,8 +177,7 @@ def _line(told: bytes) -> str:
         message = str(parsed.get("message") or parsed.get("detail") or _FORM)
     if message.startswith("Failed to predict data"):  # and repeats them
         message = message.rpartition("Error: ")[2]
-    line = _RAISED.sub(r"\1", " ".join(message.partition("Input:")[0].split()))
-    return line if len(line) <= _MESSAGE_MAX else f"{line[:_MESSAGE_MAX]} ..."
+    return shortened(_RAISED.sub(r"\1", " ".join(message.partition("Input:")[0].split())))
 
 
 async def _watch(receive: Receive, ended: threading.Event) -> None:

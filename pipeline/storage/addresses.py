@@ -9,6 +9,8 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
+from pipeline.errors import shortened
+
 _HIDDEN = "***"
 _SECRETS = ("password", "passwd", "pwd", "sslpassword")
 _TIMEOUT_S = 10
@@ -80,13 +82,10 @@ def unreachable(address: str) -> str:
         engine.dispose()
     except (ImportError, NoSuchModuleError) as error:
         driver = "pip install 'psycopg[binary]'" if postgresql else "install that module"
-        return without_secrets(f"its driver is not installed ({_line(error)}): {driver}", address)
+        return without_secrets(
+            f"its driver is not installed ({shortened(str(error))}): {driver}", address
+        )
     except SQLAlchemyError as error:
         cause = error.__cause__ or error
-        return without_secrets(_line(cause), address)
+        return without_secrets(shortened(str(cause)), address)
     return ""
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:300].rpartition(" ")[0] + " ..."

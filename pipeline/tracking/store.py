@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, shortened
 from pipeline.settings import setting
 from pipeline.storage import addresses, databases, workspace
 
@@ -88,11 +88,6 @@ def _said(error: Exception) -> str:
     lines = str(error).splitlines() or [type(error).__name__]
     words = next((one for line in lines if (one := _IN_DATABASE.search(line))), None)
     return shortened(words[1] if words else lines[0])
-
-
-def shortened(text: str) -> str:
-    """At most 300 characters, whole words."""
-    return text if len(text) <= 300 else f"{text[:300].rpartition(' ')[0]} ..."
 
 
 def _not_answering(config: Config, reason: str) -> str:

@@ -106,6 +106,18 @@ def test_values_without_an_agreed_white() -> None:
     assert Tones.of_depth(12) | Tones.of_depth(16) == Tones.of_depth(16)
 
 
+def test_what_is_no_number_does_not_count() -> None:
+    holes = np.array([[0.0, 0.5], [np.nan, 1.0]], np.float32)
+    found = decode(saved(Image.fromarray(holes), "TIFF"), 2)
+    assert found.tones == Tones(0, 1)
+    assert found.pixels[..., 0].tolist() == [[0, 128], [0, 255]]
+    holes[1] = [np.inf, -np.inf]
+    found = decode(saved(Image.fromarray(holes), "TIFF"), 2)
+    assert found.pixels[..., 0].tolist() == [[0, 128], [255, 0]]
+    empty = saved(Image.fromarray(np.full((2, 2), np.nan, np.float32)), "TIFF")
+    assert (decode(empty, 2).pixels == 0).all()
+
+
 def test_a_stack_is_refused_or_its_first_page_is_taken() -> None:
     pages = [Image.new("L", (8, 8), tone) for tone in (0, 80, 160)]
     stack = saved(pages[0], "TIFF", save_all=True, append_images=pages[1:])

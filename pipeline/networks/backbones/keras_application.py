@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, shortened
 from pipeline.networks.backbones import Backbone, BackboneConfig, weights_file
 from pipeline.settings import REQUIRED, setting
 
@@ -108,6 +108,6 @@ def _explained(error: Exception, config: Config, image_size: int) -> Exception:
     if isinstance(error, (ValueError, TypeError, OSError, KeyError)):
         return InputError(
             f"keras.applications.{config.name} does not take weights={config.weights} with "
-            f"{dict(config.options)} at {image_size} px: {' '.join(text.split())[:300]}"
+            f"{dict(config.options)} at {image_size} px: {shortened(text)}"
         )
     return error

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, shortened
 from pipeline.networks.backbones import Backbone, BackboneConfig, weights_file
 from pipeline.settings import setting
 from pipeline.storage.digests import file_sha256
@@ -118,7 +118,7 @@ def _load(path: Path, config: Config) -> keras.Model:
                 "does not hold its code: build the network with another layer in its place"
             ) from error
         raise InputError(
-            f"backbone.path must be a Keras model, {path} is not: {_shortened(text)}"
+            f"backbone.path must be a Keras model, {path} is not: {shortened(text)}"
         ) from error
     if not graph.is_graph(model):
         raise InputError(f"{path} must be a Functional or Sequential model, not a class of its own")
@@ -128,10 +128,6 @@ def _load(path: Path, config: Config) -> keras.Model:
                 f"{path} must have one {what}, got {len(tensors)}: save the part of it that has one"
             )
     return precision.in_float32(model, safe_mode=not config.allow_code)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 300 else f"{text[:300].rpartition(' ')[0]} ..."
 
 
 def _taken(model: keras.Model, config: Config) -> Taken:
