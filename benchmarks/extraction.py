@@ -28,7 +28,7 @@ def measure(name: str) -> side_by_side.Figures:
 
     from pipeline.networks import backbones, runtime
     from pipeline.networks.backbones import keras_application
-    from pipeline.networks.forward import Forward
+    from pipeline.networks.keras_forward import KerasForward
 
     runtime.configure(0, 1 if kind == "one thread" else THREADS)
     images, _ = pictures(COUNTS[network])
@@ -36,7 +36,7 @@ def measure(name: str) -> side_by_side.Figures:
     model = backbones.build(config, SIZE_PX, 0).model
     calibrate(model, images[:32])
     batch = int(size)
-    forward = Forward(model, batch)
+    forward = KerasForward(model, batch)
     call = tf.function(lambda x: model(x, training=False), jit_compile=kind == "xla")
 
     def dataset() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.data.manifest import Manifest
 from pipeline.networks import model_file, runtime
-from pipeline.networks.forward import Forward
+from pipeline.networks.keras_forward import KerasForward
 from pipeline.training import calibration
 
 OUTPUTS = Path("outputs")
@@ -26,10 +26,10 @@ def main(which: str) -> None:
     if which == "head":
         head = keras.saving.load_model(OUTPUTS / "train_head/head.keras", compile=False)
         features = np.load(OUTPUTS / "extract_features/features.npy")
-        probabilities = Forward(head, 32).all(features)
+        probabilities = KerasForward(head, 32).all(features)
     elif which == "model":
         model, card = model_file.load(OUTPUTS / "finetune/model.keras", allow_code=True)
-        probabilities = Forward(model, card.batch_size).all(data.images)
+        probabilities = KerasForward(model, card.batch_size).all(data.images)
     else:
         probabilities = np.load(GUIDE)
     val, test = data.indices("val"), data.indices("test")

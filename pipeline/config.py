@@ -37,6 +37,7 @@ from pipeline.features.store import Config as Activations
 from pipeline.finetuning.settings import Config as Finetune
 from pipeline.intake import sources
 from pipeline.networks import backbones
+from pipeline.networks.engines import Config as Forward
 from pipeline.networks.heads import Config as Head
 from pipeline.release.gate import Config as Promote
 from pipeline.settings import setting
@@ -72,6 +73,7 @@ class Config:
     backbone: Any = None
     head: Head = field(default_factory=Head)
     augment: Augment = field(default_factory=Augment)
+    forward: Forward = field(default_factory=Forward)
     prepare: Prepare = field(default_factory=Prepare)
     extract_features: ExtractFeatures = field(default_factory=ExtractFeatures)
     train_head: TrainHead = field(default_factory=TrainHead)

@@ -93,7 +93,7 @@ def run(
     manifest = _manifest(card)
     names = list(_available(options.formats))
     runtime.configure(0, card.threads)
-    from pipeline.networks.forward import Forward
+    from pipeline.networks.keras_forward import KerasForward
 
     model, card = model_file.load(path, options.allow_code or registry.is_own(options.model))
     train = _evenly(manifest.indices("train"), _CALIBRATION_PICTURES)
@@ -101,7 +101,7 @@ def run(
     check = Check(
         manifest.images[test],
         manifest.labels[test],
-        Forward(model, card.batch_size),
+        KerasForward(model, card.batch_size),
         card.batch_size,
         options.min_agreement,
     )

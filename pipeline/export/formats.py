@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.data.images import Pixels
+from pipeline.networks import frozen_graph, onnx_file
 
 if TYPE_CHECKING:
     import keras
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 Network = Callable[[Floats], Floats]
 """(B, H, W, 3) RGB in [0, 255] -> (B, K) probabilities."""
-
-_OPSET = 15
 
 
 @dataclass(frozen=True)
@@ -70,16 +69,10 @@ def _write_saved_model(source: Source, path: Path, batch_size: int | None = None
     module.weights = [variable.value for variable in source.model.variables]
     module.serve = tf.function(
         lambda pictures: source.model(pictures, training=False),
-        input_signature=[_signature(source.model, batch_size)],
+        input_signature=[frozen_graph.signature(source.model, batch_size)],
         autograph=False,
     )
     tf.saved_model.save(module, str(path), signatures={"serving_default": module.serve})
-
-
-def _signature(model: keras.Model, batch_size: int | None = None) -> Any:
-    import tensorflow as tf
-
-    return tf.TensorSpec((batch_size, *model.input_shape[1:]), tf.float32, name="pictures")
 
 
 def _read_saved_model(path: Path, threads: int) -> Network:
@@ -91,73 +84,8 @@ def _read_saved_model(path: Path, threads: int) -> Network:
 
 def _write_onnx(source: Source, path: Path) -> None:
     import onnx
-    import tf2onnx
 
-    frozen = _frozen(source.model)
-    network, _ = tf2onnx.convert.from_graph_def(
-        frozen.graph.as_graph_def(),
-        input_names=[frozen.inputs[0].name],
-        output_names=[frozen.outputs[0].name],
-        opset=_OPSET,
-        custom_op_handlers={"Erfc": (_erfc, [])},
-    )
-    _rename(network.graph)
-    onnx.checker.check_model(network)  # the converter leaves in what it does not know
-    onnx.save(network, path)
-
-
-def _frozen(model: keras.Model) -> Any:
-    """The network as one flat graph whose weights are constants.
-
-    Keras' own ONNX export gives the constants of EfficientNetV2 as further inputs, and
-    leaves the grouped convolutions of ConvNeXt, compiled by XLA, as calls.
-    """
-    import tensorflow as tf
-    from tensorflow.python.framework import convert_to_constants
-
-    tf.config.run_functions_eagerly(True)  # functions in the network become part of the graph
-    try:
-        traced = tf.compat.v1.wrap_function(
-            lambda pictures: model(pictures, training=False), [_signature(model)]
-        )
-    finally:
-        tf.config.run_functions_eagerly(False)
-    return convert_to_constants.convert_variables_to_constants_v2(traced)
-
-
-def _erfc(graph: Any, node: Any, name: str, _: Any) -> None:
-    """Of GELU: 1 - erf(x), as ONNX has no erfc."""
-    (taken,), (given,) = node.input, node.output
-    kind = {"dtypes": [graph.get_dtype(given)], "shapes": [graph.get_shape(given)]}
-    graph.remove_node(name)
-    one = graph.make_const(f"{name}_one", np.ones((), np.float32))
-    erf = graph.make_node("Erf", [taken], **kind)
-    graph.make_node("Sub", [one.output[0], erf.output[0]], outputs=[given], name=name, **kind)
-
-
-def _rename(graph: Any) -> None:
-    """Name what is inside after its place; the converter's names differ from run to run.
-
-    The input is `pictures`, the output `probabilities`, the size of the batch `B`.
-    """
-    if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
-        return  # loops and branches, which use names from outside
-    names = {graph.input[0].name: "pictures", graph.output[0].name: "probabilities"}
-    for place, node in enumerate(graph.node):
-        node.name = f"{node.op_type}_{place}"
-        for slot, name in enumerate(node.input):
-            node.input[slot] = name and names.setdefault(name, f"{node.name}_input_{slot}")
-        for slot, name in enumerate(node.output):
-            node.output[slot] = name and names.setdefault(name, f"{node.name}_output_{slot}")
-    for value in (graph.input[0], graph.output[0]):
-        value.name = names[value.name]
-        value.type.tensor_type.shape.dim[0].dim_param = "B"
-    constants = [constant for constant in graph.initializer if constant.name in names]
-    for constant in constants:
-        constant.name = names[constant.name]
-    constants = sorted(constants, key=lambda constant: str(constant.name))
-    del graph.initializer[:], graph.value_info[:]
-    graph.initializer.extend(constants)
+    onnx.save(onnx_file.network(frozen_graph.freeze(source.model)), path)
 
 
 def _read_onnx(path: Path, threads: int) -> Network:

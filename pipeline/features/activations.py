@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from pipeline.features import augmentation
 from pipeline.features.store import Key, Store
-from pipeline.networks import runtime
+from pipeline.networks import engines, runtime
+from pipeline.networks.engines import Engine
+from pipeline.networks.forward import Forward
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Source:
         threads: Of TensorFlow.
         backbone_sha256: Digest of the backbone, `Backbone.sha256`.
         images_sha256: Digest of the pictures.
+        engine: Section `forward`: what computes.
     """
 
     model: Any
@@ -38,6 +41,8 @@ class Source:
     threads: int
     backbone_sha256: str
     images_sha256: str
+    engine: engines.Config
+    _passes: dict[str, Forward] = field(default_factory=dict)
 
     def key(self, cut: str, rows: NDArray[np.int64], precision: str = "float32") -> Key:
         """Everything that the activations of some pictures at a cut depend on."""
@@ -51,8 +56,27 @@ class Source:
             "precision": precision,
             "rows": _digest(rows),
             **runtime.versions(),
+            **engines.described(self.engine),
             "threads": self.threads,
         }
+
+    def forward(self, cut: str) -> Forward:
+        """The forward pass from the pictures to a cut; the last one made is kept for views."""
+        from pipeline.features import cuts
+
+        if cut not in self._passes:
+            lower = self.model
+            if cut in cuts.cut_points(self.model):
+                lower, _ = cuts.split(self.model, cut)
+            self._passes.clear()
+            self._passes[cut] = engines.forward(
+                lower,
+                self.engine,
+                batch_size=self.batch_size,
+                threads=self.threads,
+                pictures=self.images,
+            )
+        return self._passes[cut]
 
 
 def below(
@@ -70,29 +94,64 @@ def below(
     Returns:
         (M, h, w, C), memory-mapped.
     """
-    from pipeline.features import cuts
-    from pipeline.networks.forward import Forward
-
     stored = store.get(source.key(cut, rows, precision))
     if stored is not None:
         store.hits += 1
         return stored
     store.misses += 1
-    part, start, indices = source.model, source.images, rows
-    points = cuts.cut_points(source.model)
-    # From float32 alone: what is computed must not depend on what happens to be stored.
-    for shallower in reversed(points[: points.index(cut)] if cut in points else points):
-        kept = store.get(source.key(shallower, rows))
-        if kept is not None:
-            _, part = cuts.split(source.model, shallower)
-            start, indices = kept, np.arange(len(rows))
-            break
-    if cut in points:
-        part, _ = cuts.split(part, cut)
-    forward = Forward(part, source.batch_size)
+    forward, start, indices = _shortest_way(store, source, cut, rows)
     batches = forward.batches(start, indices, f"activations at {cut}")
     key = source.key(cut, rows, precision)
     return store.put(key, forward.output_shape, len(rows), batches, precision)
+
+
+def _shortest_way(
+    store: Store, source: Source, cut: str, rows: NDArray[np.int64]
+) -> tuple[Forward, Any, NDArray[np.int64]]:
+    """The forward pass to a cut, what it begins with and which rows of that.
+
+    Keras gives the same bytes from stored activations of a shallower cut as from the pictures.
+    Other engines join layers on both sides of a cut, and do not.
+    """
+    from pipeline.features import cuts
+
+    if source.engine.engine == Engine.keras:
+        from pipeline.networks.keras_forward import KerasForward
+
+        points = cuts.cut_points(source.model)
+        # From float32 alone: what is computed must not depend on what happens to be stored.
+        for shallower in reversed(points[: points.index(cut)] if cut in points else points):
+            kept = store.get(source.key(shallower, rows))
+            if kept is not None:
+                _, part = cuts.split(source.model, shallower)
+                if cut in points:
+                    part, _ = cuts.split(part, cut)
+                return KerasForward(part, source.batch_size), kept, np.arange(len(rows))
+    return source.forward(cut), source.images, rows
+
+
+class Computed:
+    """Activations at a cut that are computed whenever they are asked for.
+
+    Args:
+        forward: From the pictures to the cut.
+        pictures: (M, H, W, 3), or another object with a shape that is indexed by rows.
+    """
+
+    def __init__(self, forward: Forward, pictures: Any) -> None:
+        self._forward, self._pictures = forward, pictures
+        self.shape, self.dtype = (pictures.shape[0], *forward.output_shape), np.dtype(np.float32)
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def begin(self, epoch: int) -> None:
+        """Let the pictures choose what they are in an epoch, counted from 0."""
+        if hasattr(self._pictures, "begin"):
+            self._pictures.begin(epoch)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._forward.all(self._pictures, rows)
 
 
 def views_of(

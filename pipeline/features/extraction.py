@@ -16,7 +16,7 @@ from pipeline.errors import InputError
 from pipeline.features import augmentation
 from pipeline.features.activations import Source, below, views_of
 from pipeline.features.store import Store
-from pipeline.networks import backbones
+from pipeline.networks import backbones, engines
 from pipeline.networks.backbones import BackboneConfig
 from pipeline.storage import derived
 from pipeline.storage.arrays import RowWriter
@@ -30,6 +30,7 @@ def extract(
     augment: augmentation.Config,
     kept: Store,
     *,
+    engine: engines.Config,
     batch_size: int,
     seed: int,
     threads: int,
@@ -42,6 +43,7 @@ def extract(
         backbone: `Config` of one of `pipeline.networks.backbones`.
         augment: Section `augment`.
         kept: Keeps what was computed.
+        engine: Section `forward`.
         batch_size: Pictures of a forward pass.
         seed: Of random weights, where the backbone has no others, and of views.
         threads: As TensorFlow was configured with.
@@ -63,6 +65,7 @@ def extract(
         threads=threads,
         backbone_sha256=built.sha256,
         images_sha256=data.images_sha256,
+        engine=engine,
     )
     every, last = np.arange(len(data.rows)), built.model.layers[-1].name
     computed = kept.get(source.key(last, every)) is None

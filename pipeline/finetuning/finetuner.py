@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
 from pipeline.features import activations, augmentation
-from pipeline.features.activations import Source
+from pipeline.features.activations import Computed, Source
 from pipeline.features.store import Store
 from pipeline.finetuning import recipe, soup
 from pipeline.finetuning.cache_decision import Decision, decide
 from pipeline.finetuning.settings import BatchNorm, Config, Precision
 from pipeline.finetuning.soup import Ingredient
+from pipeline.networks import engines
 from pipeline.storage import derived, workspace
 from pipeline.storage.derived import Derived
 from pipeline.storage.digests import file_sha256
@@ -74,6 +75,7 @@ class Finetuner:
         prepared: Output of prepare.
         store: Keeps activations.
         augment: Section `augment`.
+        engine: Section `forward`.
         batch_size: Pictures of a forward pass: `extract_features.batch_size`.
         seed: Of order, dropout and views.
         threads: As TensorFlow was configured with.
@@ -86,6 +88,7 @@ class Finetuner:
         store: Store,
         augment: augmentation.Config,
         *,
+        engine: engines.Config,
         batch_size: int,
         seed: int,
         threads: int,
@@ -100,6 +103,7 @@ class Finetuner:
             "augment": asdict(augment) if augment.layers else None,
             "backbone": body.sha256,
             "batch_size": batch_size,
+            "engine": asdict(engine),
             "seed": seed,
             "threads": threads,
             "images": self.data.images_sha256,
@@ -112,6 +116,7 @@ class Finetuner:
             threads=threads,
             backbone_sha256=body.sha256,
             images_sha256=self.data.images_sha256,
+            engine=engine,
         )
 
     def fit(
@@ -154,10 +159,10 @@ class Finetuner:
         cut = cuts.resolve(model, config.cut, batch_norm)
         cuts.freeze(model, cut.trainable, batch_norm)
         cached = self._decide(config, cut)
-        trained, top = self._trainable(cut, config, cached, top)
+        trained, top = self._trainable(cut, config, top)
         train, val = self._examples(config, cut, cached)
         first, begin = len(curves.read(head)), [v.numpy() for v in trained.variables]
-        key = {**self._key, "head": file_sha256(head / "head.keras"), "cached": cached}
+        key = {**self._key, "head": file_sha256(head / "head.keras")}
 
         def fitted(settings: Config, log: Callable[[dict[str, float], int], None]) -> Fitted:
             for variable, value in zip(trained.variables, begin, strict=True):
@@ -189,21 +194,20 @@ class Finetuner:
         return Tuned(top, result, cached, chosen)
 
     def _trainable(
-        self, cut: Cut, config: Config, cached: bool, top: keras.Model
+        self, cut: Cut, config: Config, top: keras.Model
     ) -> tuple[keras.Model, keras.Model]:
         """What trains above a cut, and the head in it with the weights of `top`."""
         from pipeline.features import cuts
-        from pipeline.finetuning.frozen import FrozenBelow
+        from pipeline.finetuning.mixed import Mixed
         from pipeline.networks import heads
 
-        plain = cached and not config.mixup
+        mixes = bool(config.mixup)
         batch_norm = config.batch_norm == BatchNorm.train
-        name = json.dumps([cut.at, cut.trainable, batch_norm, cached, plain, top.get_config()])
+        name = json.dumps([cut.at, cut.trainable, batch_norm, mixes, top.get_config()])
         if name not in self._traced:
-            lower, upper = cuts.split(self._body.model, cut.at)
+            _, upper = cuts.split(self._body.model, cut.at)
             above = heads.join(upper, top, "above_the_cut")
-            below = None if cached else lower
-            self._traced[name] = above if plain else FrozenBelow(below, above), top
+            self._traced[name] = Mixed(above) if mixes else above, top
             if len(self._traced) > _KEPT_TRACES:
                 self._traced.popitem(last=False)
                 gc.collect()
@@ -213,27 +217,32 @@ class Finetuner:
         return trained, own
 
     def _examples(self, config: Config, cut: Cut, cached: bool) -> tuple[Examples, Examples]:
-        """What is trained on and what is judged on: pictures, or activations at the cut."""
+        """What is trained on and what is judged on: activations at the cut, kept or not."""
         from pipeline.training.examples import Examples
 
         data, train, val = self.data, self._rows["train"], self._rows["val"]
-        labels, every = (data.labels[train], data.labels[val]), np.arange(len(train))
-        if self._augment.fresh:
-            augmenter = augmentation.Augmenter(self._augment)
-            fresh = augmentation.Fresh(Rows(data.images, train), augmenter, self._seed)
-            return Examples(fresh, every, labels[0]), Examples(data.images, val, labels[1])
-        views = activations.views_of(self._store, self._source, train, self._augment, self._seed)
+        every = np.arange(len(train))
 
         def inputs(source: Source, rows: NDArray[np.int64]) -> Any:
             if not cached:
-                return Rows(source.images, rows)
+                return Computed(self._source.forward(cut.at), Rows(source.images, rows))
             return activations.below(self._store, source, cut.at, rows, str(config.precision))
 
-        shown = [inputs(self._source, train), *(inputs(view, every) for view in views)]
-        one = examples.Views(shown, self._seed) if views else shown[0]
+        if self._augment.fresh:
+            augmenter = augmentation.Augmenter(self._augment)
+            fresh = augmentation.Fresh(Rows(data.images, train), augmenter, self._seed)
+            shown: Any = Computed(self._source.forward(cut.at), fresh)
+        else:
+            views = activations.views_of(
+                self._store, self._source, train, self._augment, self._seed
+            )
+            shown = inputs(self._source, train)
+            if views:
+                others = [inputs(view, every) for view in views]
+                shown = examples.Views([shown, *others], self._seed)
         return (
-            Examples(one, every, labels[0]),
-            Examples(inputs(self._source, val), np.arange(len(val)), labels[1]),
+            Examples(shown, every, data.labels[train]),
+            Examples(inputs(self._source, val), np.arange(len(val)), data.labels[val]),
         )
 
     def _decide(self, config: Config, cut: Cut) -> bool:

@@ -1,7 +1,8 @@
 """The classifier on disk: one .keras file, the same bytes for the same weights.
 
-Keras model + class names + how to decode <-> model.keras. Keras' own files differ
-between two saves (dates, zip times, ids that are memory addresses); these do not.
+Keras model + class names + how to decode <-> model.keras, which also holds the network as it
+was converted for the engine that computes it. Keras' own files differ between two saves (dates,
+zip times, ids that are memory addresses); these do not.
 """
 
 from __future__ import annotations
@@ -9,18 +10,24 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.data.decoding import Decoding
 from pipeline.errors import InputError
+from pipeline.networks import engines
+from pipeline.networks.engines import Converted
+from pipeline.networks.forward import Forward
 from pipeline.storage.outputs import replacing_file
 
 if TYPE_CHECKING:
     import keras
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+_CONVERTED = "forward/"
+"""Folder in the file, which Keras does not look into."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Card:
         batch_size: Rows of a forward pass; the last bits of results depend on it.
         threads: Threads inside an operation; likewise.
         allow_code: Whether its backbone was allowed code of its own (Lambda layers).
+        engine: What computes: name, version and precision of the engine; None for Keras.
     """
 
     classes: list[str]
@@ -42,16 +50,23 @@ class Card:
     batch_size: int
     threads: int
     allow_code: bool = False
+    engine: dict[str, str] | None = None
 
 
-def save(model: keras.Model, path: Path, card: Card | None = None) -> None:
+def save(
+    model: keras.Model, path: Path, card: Card | None = None, converted: Converted | None = None
+) -> None:
     """Write a model, replacing `path` at the end.
 
     Args:
         model: A Keras model, compiled or not; how it was compiled is not kept.
         path: Ends in .keras.
         card: Kept in the file's metadata, where Keras ignores it.
+        converted: The same network for another engine.
     """
+    if card is not None and converted is not None:
+        about = {key: value for key, value in vars(converted).items() if key != "files"}
+        card = replace(card, engine=about)
     with tempfile.TemporaryDirectory() as scratch, replacing_file(path) as aside:
         plain = Path(scratch) / "model.keras"
         model.save(plain, include_optimizer=False)
@@ -63,6 +78,8 @@ def save(model: keras.Model, path: Path, card: Card | None = None) -> None:
                 if name == "config.json":
                     content = _config(content)
                 target.writestr(zipfile.ZipInfo(name, _EPOCH), content)
+            for name, content in sorted(converted.files.items() if converted else ()):
+                target.writestr(zipfile.ZipInfo(f"{_CONVERTED}{name}", _EPOCH), content)
 
 
 def load(path: Path, allow_code: bool = False) -> tuple[keras.Model, Card]:
@@ -79,11 +96,41 @@ def load(path: Path, allow_code: bool = False) -> tuple[keras.Model, Card]:
     import keras
 
     card = read_card(path)
+    insist_on_trust(path, card, allow_code)
+    return keras.saving.load_model(path, compile=False, safe_mode=not card.allow_code), card
+
+
+def insist_on_trust(path: Path, card: Card, allow_code: bool) -> None:
+    """Stop at a file with code that may not run.
+
+    Raises:
+        InputError: It holds some.
+    """
     if card.allow_code and not allow_code:
         raise InputError(
             f"{path} holds code, which is not run unasked: if you trust the file, add --allow-code"
         )
-    return keras.saving.load_model(path, compile=False, safe_mode=not card.allow_code), card
+
+
+def forward(path: Path, card: Card, model: Callable[[], keras.Model]) -> Forward:
+    """The forward pass of a classifier, which does not need TensorFlow unless Keras computes.
+
+    Args:
+        path: Of the file.
+        card: That is in it.
+        model: Gives the network in it.
+
+    Raises:
+        InputError: Its engine is not installed.
+    """
+    if card.engine is None:
+        from pipeline.networks.keras_forward import KerasForward
+
+        return KerasForward(model(), card.batch_size)
+    with zipfile.ZipFile(path) as file:
+        names = [name for name in file.namelist() if name.startswith(_CONVERTED)]
+        files = {name.removeprefix(_CONVERTED): file.read(name) for name in names}
+    return engines.load(Converted(**card.engine, files=files), card.threads)
 
 
 def read_card(path: Path) -> Card:

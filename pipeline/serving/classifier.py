@@ -1,13 +1,15 @@
 """A trained classifier, ready for pictures it has never seen.
 
-model file + bytes of pictures -> probabilities, as evaluate computes them: decoding, batch
-size and threads are those of the training. Shared by predict, serving and the gate.
+model file + bytes of pictures -> probabilities, as evaluate computes them: decoding, engine,
+batch size and threads are those of the training. Shared by predict, serving and the gate.
 """
 
 from __future__ import annotations
 
 import warnings
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,9 @@ from pipeline.data import images
 from pipeline.data.images import Pixels
 from pipeline.networks import model_file, runtime
 from pipeline.storage.outputs import ROOT
+
+if TYPE_CHECKING:
+    import keras
 
 MODEL = ROOT / "finetune" / "model.keras"
 """Where fine-tuning leaves it."""
@@ -29,27 +34,30 @@ class Classifier:
         allow_code: Whether code in it may run; see `model_file.load`.
 
     Attributes:
-        card: Class names, picture size, batch size.
-        model: The network: (B, H, W, 3) float32 RGB in [0, 255] -> (B, K).
+        card: Class names, picture size, batch size, engine.
 
     Raises:
-        InputError: The model cannot be read.
+        InputError: The model cannot be read, or its engine is not installed.
     """
 
     def __init__(self, path: Path, allow_code: bool = False) -> None:
-        threads = model_file.read_card(path).threads
+        self.card = model_file.read_card(path)
+        model_file.insist_on_trust(path, self.card, allow_code)
+        self._path = path
+        self._forward = model_file.forward(path, self.card, lambda: self.model)
+
+    @cached_property
+    def model(self) -> keras.Model:
+        """The network as Keras has it: (B, H, W, 3) float32 RGB in [0, 255] -> (B, K)."""
         try:
-            runtime.configure(None, threads)
+            runtime.configure(None, self.card.threads)
         except RuntimeError:  # a notebook that has used TensorFlow before
             warnings.warn(
-                f"TensorFlow is in use already, with other than the {threads} threads that this "
-                "model was made with: the last digits of probabilities may differ",
+                f"TensorFlow is in use already, with other than the {self.card.threads} threads "
+                "that this model was made with: the last digits of probabilities may differ",
                 stacklevel=2,
             )
-        from pipeline.networks.forward import Forward
-
-        self.model, self.card = model_file.load(path, allow_code)
-        self._forward = Forward(self.model, self.card.batch_size)
+        return model_file.load(self._path, allow_code=True)[0]
 
     def decode(self, content: bytes) -> Pixels:
         """Bytes of a picture file -> (H, W, 3) uint8 RGB, as the network expects it.

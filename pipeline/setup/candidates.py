@@ -86,9 +86,9 @@ def sample(
 
 def milliseconds(model: keras.Model, pictures: Pixels) -> float:
     """Of a forward pass of one picture, in batches."""
-    from pipeline.networks.forward import Forward
+    from pipeline.networks.keras_forward import KerasForward
 
-    forward = Forward(model, _BATCH)
+    forward = KerasForward(model, _BATCH)
     few = np.resize(pictures, (_TIMED, *pictures.shape[1:]))
     forward(few[:_BATCH])  # traces it
     started = time.perf_counter()
@@ -118,7 +118,7 @@ def attempt(
     Raises:
         InputError: Fewer than two classes have two pictures each.
     """
-    from pipeline.networks.forward import Forward
+    from pipeline.networks.keras_forward import KerasForward
     from pipeline.training import logistic
 
     enough = np.bincount(labels)[labels] > 1  # one to fit to, one to judge on
@@ -128,7 +128,7 @@ def attempt(
             "--try needs 2 classes with 2 training pictures each, got too few: choose with "
             "--backbone"
         )
-    features = Forward(backbone.model, _BATCH).all(pictures, None, f"features of {name}")
+    features = KerasForward(backbone.model, _BATCH).all(pictures, None, f"features of {name}")
     accuracy = logistic.left_out(features, labels, seed=seed, threads=threads)
     speed = milliseconds(backbone.model, pictures)
     size = 4 * backbone.model.count_params() / 1e6

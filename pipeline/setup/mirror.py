@@ -40,10 +40,10 @@ def harmless(
     Returns:
         Whether they are recognised about as well, and the figures.
     """
-    from pipeline.networks.forward import Forward
+    from pipeline.networks.keras_forward import KerasForward
     from pipeline.training import logistic
 
-    forward = Forward(backbone.model, _BATCH)
+    forward = KerasForward(backbone.model, _BATCH)
     straight = forward.all(pictures)
     mirrored = forward.all(pictures[:, :, ::-1])
     half = np.random.default_rng(seed).permutation(len(labels)) % 2 == 0

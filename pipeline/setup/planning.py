@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.features import augmentation
 from pipeline.finetuning import recipe
 from pipeline.finetuning.settings import Config as Finetune
+from pipeline.networks.engines import Engine
 from pipeline.setup.source import Looked
 from pipeline.storage.derived import Derived
 
@@ -108,6 +109,7 @@ def plan(
         "backbone": Section(dict(backbone), {"use": why_backbone}),
         "head": Section({"use": "logistic"}, {"use": "in seconds, the start of fine-tuning"}),
         "augment": augment,
+        "forward": _engine(),
         "prepare": prepare,
         "extract_features": Section({"batch_size": 32}),
         "train_head": Section(
@@ -123,6 +125,20 @@ def plan(
         work.passes * ms_a_picture / 1000 + _STAGES * _START_S + _DRAW_S,
         work.megabytes,
     )
+
+
+def _engine() -> Section:
+    """What computes: the fastest on this machine."""
+    import tensorflow as tf
+
+    gpu = bool(tf.config.list_physical_devices("GPU"))
+    section = Section()
+    section.put(
+        "engine",
+        str(Engine.keras if gpu else Engine.openvino),
+        "on the GPU of this machine" if gpu else "faster than keras on processors without a GPU",
+    )
+    return section
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def run(
 
     from pipeline.evaluation import baseline, plots
     from pipeline.networks import model_file
-    from pipeline.networks.forward import Forward
+    from pipeline.networks.keras_forward import KerasForward
     from pipeline.training import calibration
 
     data = Manifest(prepared)
@@ -105,15 +105,17 @@ def run(
     known = np.load(features / "features.npy", mmap_mode="r")
     rows, alike = _rows(config, data, known, out)
     labels = data.labels[rows]
-    model, card = model_file.load(finetuned / "model.keras", allow_code=True)
+    path = finetuned / "model.keras"
+    model, card = model_file.load(path, allow_code=True)
+    forward = model_file.forward(path, card, lambda: model)
     top = keras.saving.load_model(trained_head / "head.keras", compile=False)
     calibrate = any(layer.name == calibration.LAYER for layer in model.layers)
     if calibrate:  # or the two would differ by that alone
         summary = json.loads((trained_head / "summary.json").read_text(encoding="utf-8"))
         top = calibration.scaled(top, summary["temperature"])
     models = {
-        "head_only": Forward(top, card.batch_size).all(known, rows),
-        "fine_tuned": Forward(model, card.batch_size).all(data.images, rows, "evaluate"),
+        "head_only": KerasForward(top, card.batch_size).all(known, rows),
+        "fine_tuned": forward.all(data.images, rows, "evaluate"),
     }
     if config.baseline:
         scratch = baseline.train(
@@ -125,7 +127,7 @@ def run(
             threads=threads,
             calibrate=calibrate,
         )
-        models["from_scratch"] = Forward(scratch, card.batch_size).all(data.images, rows)
+        models["from_scratch"] = KerasForward(scratch, card.batch_size).all(data.images, rows)
     resampled = {
         name: resampling.resample(labels, values, config.draws, seed, f"bootstrap of {name}")
         for name, values in models.items()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.features import augmentation, store
 from pipeline.features.store import Store
+from pipeline.networks import engines
 from pipeline.networks.backbones import BackboneConfig
 from pipeline.settings import setting
 
@@ -31,6 +32,7 @@ def run(
     threads: int,
     backbone: BackboneConfig,
     augment: augmentation.Config,
+    forward: engines.Config,
     activations: store.Config,
     prepared: Path,
     out: Path,
@@ -42,6 +44,7 @@ def run(
         backbone,
         augment,
         Store(activations),
+        engine=forward,
         batch_size=config.batch_size,
         seed=seed,
         threads=threads,

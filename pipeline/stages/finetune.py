@@ -14,6 +14,8 @@ from pipeline.features.store import Config as StoreConfig
 from pipeline.features.store import Store
 from pipeline.finetuning.finetuner import Finetuner
 from pipeline.finetuning.settings import Config
+from pipeline.networks import engines
+from pipeline.networks.engines import CHECKED
 from pipeline.storage import derived
 
 __all__ = ["Config", "run"]
@@ -27,6 +29,7 @@ def run(
     backbone: Any,
     batch_size: int,
     augment: augmentation.Config,
+    forward: engines.Config,
     activations: StoreConfig,
     prepared: Path,
     trained_head: Path,
@@ -42,6 +45,7 @@ def run(
         backbone: `Config` of one of `pipeline.networks.backbones`.
         batch_size: Pictures of a forward pass: `extract_features.batch_size`.
         augment: Section `augment`.
+        forward: Section `forward`.
         activations: Section `activations`.
         prepared: Output of prepare.
         trained_head: Output of train_head.
@@ -64,6 +68,7 @@ def run(
         prepared,
         Store(activations),
         augment,
+        engine=forward,
         batch_size=batch_size,
         seed=seed,
         threads=threads,
@@ -78,6 +83,8 @@ def run(
         classifier = heads.join(body.model, calibration.scaled(top, temperature), "classifier")
     code = bool(getattr(backbone, "allow_code", False))
     card = model_file.Card(data.classes, data.image_size, data.decoding, batch_size, threads, code)
-    model_file.save(classifier, out / "model.keras", card)
+    shown = data.images[data.indices("val")[:CHECKED]]
+    converted = engines.convert(classifier, forward, threads=threads, pictures=shown)
+    model_file.save(classifier, out / "model.keras", card, converted)
     (out / "classes.txt").write_text("\n".join(data.classes) + "\n", encoding="utf-8")
     return fitting.report(tuned.fitted, classifier, out)

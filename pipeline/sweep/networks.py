@@ -17,7 +17,7 @@ from pipeline.errors import InputError
 from pipeline.features.extraction import extract
 from pipeline.features.store import Store
 from pipeline.finetuning.finetuner import Finetuner
-from pipeline.networks import backbones
+from pipeline.networks import backbones, engines
 from pipeline.storage import outputs, workspace
 from pipeline.storage.digests import file_sha256
 from pipeline.storage.outputs import PARAMS
@@ -117,6 +117,7 @@ class Networks:
             prepared,
             self._store,
             config.augment,
+            engine=config.forward,
             batch_size=config.extract_features.batch_size,
             seed=config.seed,
             threads=config.threads,
@@ -129,6 +130,7 @@ def _extracted(config: Config, body: Backbone, prepared: Path) -> Path:
     key = {
         "augment": asdict(config.augment),
         "backbone": body.sha256,
+        "engine": engines.described(config.forward),
         "batch_size": config.extract_features.batch_size,
         "images": Manifest(prepared).images_sha256,
         "seed": config.seed,
@@ -142,6 +144,7 @@ def _extracted(config: Config, body: Backbone, prepared: Path) -> Path:
                     config.backbone,
                     config.augment,
                     Store(config.activations),
+                    engine=config.forward,
                     batch_size=config.extract_features.batch_size,
                     seed=config.seed,
                     threads=config.threads,

@@ -16,7 +16,7 @@ from pipeline.features.store import Config, Store
 from pipeline.finetuning.cache_decision import Cache, decide
 from pipeline.networks import backbones
 from pipeline.networks.backbones import glyph_cnn
-from pipeline.networks.forward import Forward
+from pipeline.networks.keras_forward import KerasForward
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def fill(store: Store, name: str, rows: int = 250_000) -> np.ndarray:
 
 
 def test_a_row_does_not_depend_on_its_batch(source: Source) -> None:
-    forward = Forward(source.model, 16)
+    forward = KerasForward(source.model, 16)
     every = forward.all(source.images)
     assert (forward(source.images[7:8]) == every[7]).all()
     assert (forward.all(source.images, np.array([40, 3])) == every[[40, 3]]).all()
@@ -48,7 +48,7 @@ def test_what_is_stored_is_what_the_network_computes(store: Store, source: Sourc
     found = below(store, source, "block2_pool", rows)
     assert isinstance(found, np.memmap)
     lower, _ = cuts.split(source.model, "block2_pool")
-    assert (found == Forward(lower, 16).all(source.images, rows)).all()
+    assert (found == KerasForward(lower, 16).all(source.images, rows)).all()
 
 
 def test_a_deeper_cut_comes_from_the_deepest_shallower_one(store: Store, source: Source) -> None:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline.networks.forward import Forward
+from pipeline.networks.keras_forward import KerasForward
 
 
 def shallow() -> keras.Model:
@@ -29,7 +29,7 @@ def test_places_change_nothing(build: type, batch_size: int) -> None:
     rng = np.random.default_rng(0)
     pictures = rng.normal(size=(70, 8, 8, 3)).astype(np.float32)
     places = rng.permutation(70)
-    forward = Forward(model, batch_size)
+    forward = KerasForward(model, batch_size)
     outputs = forward.all(pictures)
     assert (forward.all(pictures, places) == outputs[places]).all()
     np.testing.assert_allclose(outputs, model(pictures, training=False), atol=1e-5)

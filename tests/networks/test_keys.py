@@ -11,7 +11,7 @@ import pytest
 from pipeline.features.activations import Source
 from pipeline.networks import backbones
 from pipeline.networks.backbones import Backbone, glyph_cnn, keras_application, keras_file
-from pipeline.networks.forward import Forward
+from pipeline.networks.keras_forward import KerasForward
 
 SIZE = 32
 
@@ -80,7 +80,7 @@ def test_another_setting_has_another_key_or_the_same_result(
     def result(config: Any) -> tuple[dict[str, Any], np.ndarray]:
         built: Backbone = backbones.build(config, size, 0)
         source = Source(built.model, pictures, 4, 2, built.sha256, "pictures")
-        return source.key("features", np.arange(4)), Forward(built.model, 4).all(pictures)
+        return source.key("features", np.arange(4)), KerasForward(built.model, 4).all(pictures)
 
     key, features = result(config)
     assert result(config)[0] == key, "building it again changes nothing"

@@ -1,6 +1,7 @@
 """Training on cached activations gives the weights that training on pictures gives."""
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,10 +11,12 @@ from pipeline.features import activations, cuts
 from pipeline.features.store import Config as StoreConfig
 from pipeline.features.store import Store
 from pipeline.finetuning import finetuner
-from pipeline.finetuning.frozen import FrozenBelow
+from pipeline.finetuning.mixed import Mixed
 from pipeline.finetuning.settings import Config
-from pipeline.networks import backbones, heads
+from pipeline.networks import backbones, engines, heads
 from pipeline.networks.backbones import keras_application
+from pipeline.networks.engines import Engine
+from pipeline.networks.keras_forward import pictures_apart
 from pipeline.training import fitting
 from pipeline.training.examples import Examples
 
@@ -29,8 +32,29 @@ SETTINGS = Config(
 )  # the whole recipe
 
 
+class InOneGraph(keras.Model):
+    """The plain way: the frozen part is called in every step, in the step's own graph."""
+
+    def __init__(self, lower: keras.Model, above: keras.Model) -> None:
+        super().__init__(name="in_one_graph")
+        self.lower, self.above = pictures_apart(lower), above
+        self.build(lower.input_shape)
+
+    def build(self, input_shape: Any) -> None:
+        self.built = True
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        inputs, *mixture = x if isinstance(x, (tuple, list)) else (x,)
+        activations = self.lower(inputs, training=False)
+        return self.above((activations, *mixture) if mixture else activations, training=training)
+
+    @property
+    def output_shape(self) -> Any:
+        return self.above.output_shape
+
+
 def fine_tuned(
-    name: str, cut: str, batch_norm: bool, cached: bool, root: Path
+    name: str, cut: str, batch_norm: bool, way: str, root: Path, engine: Engine = Engine.keras
 ) -> dict[str, np.ndarray]:
     """The backbone's and the head's weights after 3 epochs, and before, by path."""
     config = keras_application.Config(name=name, weights=None)
@@ -52,18 +76,21 @@ def fine_tuned(
     lower, upper = cuts.split(model, resolved.at)
     trained = heads.join(upper, head, "trained")
     rows = np.arange(PICTURES)
-    inputs = images
-    if cached:
-        store = Store(StoreConfig(), root / "store")
-        source = activations.Source(model, images, BATCH, 2, "w", "i")
-        inputs = activations.below(store, source, resolved.at, rows)
-    examples = Examples(inputs, rows, labels)
-    before = {w.path: w.numpy() for w in (*model.weights, *head.weights)}
     # Every other case mixes, which takes another model around what trains.
     mixup = 0.4 if batch_norm else 0.0
-    plain = cached and not mixup
+    above = Mixed(trained) if mixup else trained
+    source = activations.Source(model, images, BATCH, 2, "w", "i", engines.Config(engine))
+    inputs: Any = images
+    if way == "plain":
+        above = InOneGraph(lower, above)
+    elif way == "computed":
+        inputs = activations.Computed(source.forward(resolved.at), images)
+    else:
+        inputs = activations.below(Store(StoreConfig(), root / way), source, resolved.at, rows)
+    examples = Examples(inputs, rows, labels)
+    before = {w.path: w.numpy() for w in (*model.weights, *head.weights)}
     fitting.fit(
-        trained if plain else FrozenBelow(None if cached else lower, trained),
+        above,
         examples,
         examples,
         SETTINGS,
@@ -92,14 +119,22 @@ CASES = [
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["frozen", "train"])
 @pytest.mark.parametrize(("name", "cut"), CASES)
 def test_cached_and_plain_agree(name: str, cut: str, batch_norm: bool, tmp_path: Path) -> None:
-    plain = fine_tuned(name, cut, batch_norm, False, tmp_path)
-    cached = fine_tuned(name, cut, batch_norm, True, tmp_path)
-    again = fine_tuned(name, cut, batch_norm, True, tmp_path)
+    plain = fine_tuned(name, cut, batch_norm, "plain", tmp_path)
+    cached = fine_tuned(name, cut, batch_norm, "cached", tmp_path)
+    again = fine_tuned(name, cut, batch_norm, "cached", tmp_path)
+    computed = fine_tuned(name, cut, batch_norm, "computed", tmp_path)
     weights = [path for path in plain if path.endswith(" after")]
     assert all((cached[path] == again[path]).all() for path in weights), "cached runs are the same"
+    assert all((cached[path] == computed[path]).all() for path in weights)
     differing = [path for path in weights if (plain[path] != cached[path]).any()]
-    updates = [path for path in plain if not path.endswith(" after")]
-    update = np.sqrt(sum(float((plain[path] ** 2).sum()) for path in updates))
-    apart = np.sqrt(sum(float(((plain[path] - cached[path]) ** 2).sum()) for path in updates))
-    print(f"{name} {cut} {len(differing)} of {len(weights)} differ, {apart / update:.1e}")
+    print(f"{name} {cut} {len(differing)} of {len(weights)} differ, {apart(plain, cached):.1e}")
     assert not differing
+
+
+def apart(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
+    """Length of the difference of two updates, as a share of the first one's length."""
+    updates = [path for path in one if not path.endswith(" after")]
+    update = np.sqrt(sum(float((one[path] ** 2).sum()) for path in updates))
+    return float(
+        np.sqrt(sum(float(((one[path] - other[path]) ** 2).sum()) for path in updates)) / update
+    )

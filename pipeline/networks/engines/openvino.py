@@ -1,0 +1,119 @@
+"""OpenVINO: Intel's runtime for processors, also of other makers.
+
+graph -> network.xml and network.bin (OpenVINO's own format) -> a forward pass.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError
+from pipeline.networks.forward import Floats, Forward
+from pipeline.storage import workspace
+
+if TYPE_CHECKING:
+    from pipeline.networks.engines import Files
+
+LIBRARIES = ("openvino",)
+
+_NETWORK, _WEIGHTS = "network.xml", "network.bin"
+_PRECISION = {"float32": "f32", "bfloat16": "bf16"}
+_AHEAD = 16
+
+
+def version() -> str:
+    """Of the runtime."""
+    return version_of("openvino")
+
+
+def insist(precision: str) -> None:
+    """Stop where the processor cannot compute in a precision.
+
+    Raises:
+        InputError: It would be float32 instead, without a word.
+    """
+    import openvino
+
+    if precision == "bfloat16":
+        able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if "BF16" not in able:
+            raise InputError(
+                f"forward.precision=bfloat16 needs a processor that has it, {workspace.processor()}"
+                " has not: set forward.precision=float32"
+            )
+
+
+def convert(frozen: Any) -> Files:
+    """A graph as `frozen_graph.freeze` gives it, for one picture at a time."""
+    import openvino
+
+    with tempfile.TemporaryDirectory() as scratch:
+        graph = Path(scratch) / "graph.pb"
+        graph.write_bytes(frozen.graph.as_graph_def().SerializeToString())
+        network = openvino.Core().read_model(graph)
+        (taken,) = network.inputs
+        network.reshape([1, *taken.partial_shape[1:]])
+        _rename(network)
+        path = Path(scratch) / _NETWORK
+        openvino.save_model(network, path, compress_to_fp16=False)
+        weights = path.with_name(_WEIGHTS)
+        return {_NETWORK: path.read_bytes(), _WEIGHTS: weights.read_bytes()}
+
+
+def load(files: Files, precision: str, threads: int) -> Forward:
+    """Ready to run."""
+    import openvino
+
+    core = openvino.Core()
+    # Copied: bytes may go, and OpenVINO keeps looking at them.
+    weights = openvino.Tensor(np.frombuffer(files[_WEIGHTS], dtype=np.uint8).copy())
+    network = core.read_model(files[_NETWORK], weights)
+    settings = {
+        "INFERENCE_PRECISION_HINT": _PRECISION[precision],
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": threads,
+        "ENABLE_CPU_PINNING": False,
+    }
+    return _Forward(core.compile_model(network, "CPU", settings), threads)
+
+
+def _rename(network: Any) -> None:
+    """Name what is inside after its place: Keras numbers layers in the order of their making."""
+    for place, operation in enumerate(network.get_ordered_ops()):
+        operation.set_friendly_name(f"{operation.get_type_name()}_{place}")
+        for output in operation.outputs():
+            output.get_tensor().set_names(set())
+
+
+class _Forward(Forward):
+    """Pictures one by one, each on a thread of its own."""
+
+    def __init__(self, compiled: Any, threads: int) -> None:
+        import openvino
+
+        self.rows_at_once = _AHEAD * threads
+        self.output_shape = tuple(compiled.output(0).shape)[1:]
+        self._queue = openvino.AsyncInferQueue(compiled, threads)
+        self._queue.set_callback(_keep)
+        self._lock = threading.Lock()
+
+    def __call__(self, batch: NDArray[Any]) -> Floats:
+        outputs = np.empty((len(batch), *self.output_shape), np.float32)
+        with self._lock:
+            for place, row in enumerate(batch):
+                taken = np.asarray(row[None], dtype=np.float32)
+                self._queue.start_async({0: taken}, (outputs, place))
+            self._queue.wait_all()
+        return outputs
+
+
+def _keep(request: Any, place: tuple[Floats, int]) -> None:
+    outputs, row = place
+    outputs[row] = request.get_output_tensor(0).data[0]

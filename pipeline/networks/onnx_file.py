@@ -1,0 +1,73 @@
+"""A Keras model as an ONNX network, the same bytes for the same model.
+
+model -> network with the input `pictures`, the output `probabilities` and a batch of size `B`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.networks import frozen_graph
+
+_OPSET = 15
+
+
+def network(frozen: Any) -> Any:
+    """Convert a graph.
+
+    Args:
+        frozen: As `frozen_graph.freeze` gives it.
+
+    Returns:
+        A model of the package onnx, checked.
+    """
+    import onnx
+    import tf2onnx
+
+    converted, _ = tf2onnx.convert.from_graph_def(
+        frozen.graph.as_graph_def(),
+        input_names=[frozen.inputs[0].name],
+        output_names=[frozen.outputs[0].name],
+        opset=_OPSET,
+        custom_op_handlers={"Erfc": (_erfc, [])},
+    )
+    _rename(converted.graph)
+    onnx.checker.check_model(converted)  # the converter leaves in what it does not know
+    return converted
+
+
+def _erfc(graph: Any, node: Any, name: str, _: Any) -> None:
+    """Of GELU: 1 - erf(x), as ONNX has no erfc."""
+    (taken,), (given,) = node.input, node.output
+    kind = {"dtypes": [graph.get_dtype(given)], "shapes": [graph.get_shape(given)]}
+    graph.remove_node(name)
+    one = graph.make_const(f"{name}_one", np.ones((), np.float32))
+    erf = graph.make_node("Erf", [taken], **kind)
+    graph.make_node("Sub", [one.output[0], erf.output[0]], outputs=[given], name=name, **kind)
+
+
+def _rename(graph: Any) -> None:
+    """Name what is inside after its place; the converter's names differ from run to run.
+
+    The input is `pictures`, the output `probabilities`, the size of the batch `B`.
+    """
+    if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
+        return  # loops and branches, which use names from outside
+    names = {graph.input[0].name: frozen_graph.INPUT, graph.output[0].name: "probabilities"}
+    for place, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{place}"
+        for slot, name in enumerate(node.input):
+            node.input[slot] = name and names.setdefault(name, f"{node.name}_input_{slot}")
+        for slot, name in enumerate(node.output):
+            node.output[slot] = name and names.setdefault(name, f"{node.name}_output_{slot}")
+    for value in (graph.input[0], graph.output[0]):
+        value.name = names[value.name]
+        value.type.tensor_type.shape.dim[0].dim_param = "B"
+    constants = [constant for constant in graph.initializer if constant.name in names]
+    for constant in constants:
+        constant.name = names[constant.name]
+    constants = sorted(constants, key=lambda constant: str(constant.name))
+    del graph.initializer[:], graph.value_info[:]
+    graph.initializer.extend(constants)
