@@ -25,7 +25,8 @@ def configure(seed: int | None, threads: int) -> None:
     """
     if threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
-    with quiet(), _hidden("sklearn", "matplotlib"):
+    # Keras loads these two, a fifth of its time, for wrappers and galleries that nothing here uses.
+    with quiet(), hidden("sklearn", "matplotlib"):
         import keras
         import tensorflow as tf
 
@@ -55,12 +56,8 @@ def versions() -> dict[str, str]:
 
 
 @contextmanager
-def _hidden(*packages: str) -> Iterator[None]:
-    """Let what is imported find packages not installed, unless they are in use already.
-
-    Keras loads scikit-learn and matplotlib, a fifth of its time, for wrappers and galleries
-    that nothing here uses.
-    """
+def hidden(*packages: str) -> Iterator[None]:
+    """Let what is imported find packages not installed, unless they are in use already."""
     unused = [name for name in packages if name not in sys.modules]
     sys.modules.update(dict.fromkeys(unused))  # type: ignore[arg-type]
     try:

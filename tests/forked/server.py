@@ -34,7 +34,9 @@ def serve(path: str) -> None:
 
     import pipeline.__main__
     from pipeline import runner
+    from pipeline.networks.engines import openvino
 
+    openvino.library()
     runner.usage()  # imports every stage and command
     mains = {"pipeline": pipeline.__main__.main, "dvc": dvc.cli.main}
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a client's process

@@ -9,12 +9,14 @@ import tempfile
 import threading
 from importlib.metadata import version as version_of
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
+from pipeline.networks import runtime
 from pipeline.networks.forward import Floats, Forward
 from pipeline.storage import workspace
 
@@ -33,16 +35,21 @@ def version() -> str:
     return version_of("openvino")
 
 
+def library() -> ModuleType:
+    """The package, without its telemetry, which would report every import to its makers."""
+    with runtime.hidden("openvino_telemetry"):
+        import openvino
+    return openvino
+
+
 def insist(precision: str) -> None:
     """Stop where the processor cannot compute in a precision.
 
     Raises:
         InputError: It would be float32 instead, without a word.
     """
-    import openvino
-
     if precision == "bfloat16":
-        able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        able = library().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if "BF16" not in able:
             raise InputError(
                 f"forward.precision=bfloat16 needs a processor that has it, {workspace.processor()}"
@@ -52,8 +59,7 @@ def insist(precision: str) -> None:
 
 def convert(frozen: Any) -> Files:
     """A graph as `frozen_graph.freeze` gives it, for one picture at a time."""
-    import openvino
-
+    openvino = library()
     with tempfile.TemporaryDirectory() as scratch:
         graph = Path(scratch) / "graph.pb"
         graph.write_bytes(frozen.graph.as_graph_def().SerializeToString())
@@ -69,8 +75,7 @@ def convert(frozen: Any) -> Files:
 
 def load(files: Files, precision: str, threads: int) -> Forward:
     """Ready to run."""
-    import openvino
-
+    openvino = library()
     core = openvino.Core()
     # Copied: bytes may go, and OpenVINO keeps looking at them.
     weights = openvino.Tensor(np.frombuffer(files[_WEIGHTS], dtype=np.uint8).copy())
@@ -96,11 +101,9 @@ class _Forward(Forward):
     """Pictures one by one, each on a thread of its own."""
 
     def __init__(self, compiled: Any, threads: int) -> None:
-        import openvino
-
         self.rows_at_once = _AHEAD * threads
         self.output_shape = tuple(compiled.output(0).shape)[1:]
-        self._queue = openvino.AsyncInferQueue(compiled, threads)
+        self._queue = library().AsyncInferQueue(compiled, threads)
         self._queue.set_callback(_keep)
         self._lock = threading.Lock()
 

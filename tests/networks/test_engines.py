@@ -1,0 +1,188 @@
+"""Engines: what they compute is Keras' to the last digits, and hangs on nothing beside a picture."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline.data.decoding import Decoding
+from pipeline.errors import InputError
+from pipeline.features import cuts
+from pipeline.networks import backbones, engines, model_file
+from pipeline.networks.backbones import glyph_cnn, keras_application, keras_file
+from pipeline.networks.engines import Config, Engine, Precision
+from pipeline.networks.keras_forward import KerasForward
+from pipeline.networks.model_file import Card
+
+OTHERS = [Engine.openvino, Engine.onnxruntime]
+
+
+def pictures(size: int, count: int = 40) -> np.ndarray:
+    coarse = np.random.default_rng(0).integers(0, 256, (count, size // 4, size // 4, 3))
+    return coarse.astype(np.uint8).repeat(4, 1).repeat(4, 2)
+
+
+def attention() -> keras.Model:
+    """Of the operations that newer networks have: patches, attention, GELU, LayerNormalization."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(24, 4, 4)(keras.layers.Rescaling(1 / 255)(inputs))
+    x = keras.layers.Reshape((16, 24))(x)
+    y = keras.layers.LayerNormalization()(x)
+    x = keras.layers.Add()([x, keras.layers.MultiHeadAttention(2, 12)(y, y)])
+    x = keras.layers.Dense(24, activation="gelu")(keras.layers.Dropout(0.5)(x))
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(x), name="attention")
+
+
+def forward(model: keras.Model, engine: Engine, shown: np.ndarray, **change: Any) -> Any:
+    settings = {"batch_size": 8, "threads": 2, "pictures": shown, **change}
+    return engines.forward(model, Config(engine), **settings)
+
+
+def difference(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+@pytest.mark.parametrize("engine", OTHERS)
+def test_each_cut_of_a_real_network_agrees_with_keras(engine: Engine, shared: Path) -> None:
+    weights = shared / "weights/mobilenet_v2_0.35_224_no_top.weights.h5"
+    config = keras_application.Config(
+        name="MobileNetV2", weights=str(weights), options={"alpha": 0.35}
+    )
+    model = backbones.build(config, 96, 0).model
+    shown = pictures(96)
+    for at in ("block_3_expand", "block_13_expand", "out_relu", cuts.cut_points(model)[-1]):
+        lower, _ = cuts.split(model, at)
+        found = forward(lower, engine, shown).all(shown)
+        assert difference(found, KerasForward(lower, 8).all(shown)) < 1e-5, at
+
+
+@pytest.mark.parametrize("engine", OTHERS)
+@pytest.mark.parametrize("kind", ["glyph_cnn", "efficientnet_lite0", "attention"])
+def test_places_batches_and_threads_change_no_byte(
+    engine: Engine, kind: str, request: pytest.FixtureRequest
+) -> None:
+    if kind == "attention":
+        model, size = attention(), 16
+    elif kind == "glyph_cnn":
+        model, size = backbones.build(glyph_cnn.Config(), 8, 0).model, 8
+    else:
+        path = request.getfixturevalue("shared") / "weights/efficientnet_lite0.keras"
+        model, size = backbones.build(keras_file.Config(path=str(path)), 64, 0).model, 64
+    shown = pictures(size)
+    outputs = forward(model, engine, shown).all(shown)
+    assert difference(outputs, KerasForward(model, 8).all(shown)) < 1e-5
+    places = np.random.default_rng(1).permutation(len(shown))
+    other = forward(model, engine, shown, batch_size=5, threads=3)
+    assert (other.all(shown, places) == outputs[places]).all()
+    assert (other(shown[7:8]) == outputs[7]).all()
+    assert other.all(shown[:0]).shape == (0, *outputs.shape[1:])
+
+
+@pytest.mark.parametrize("engine", OTHERS)
+def test_the_same_network_is_converted_to_the_same_bytes(engine: Engine) -> None:
+    shown = pictures(16)
+    first = engines.convert(attention(), Config(engine), threads=2, pictures=shown)
+    again = engines.convert(attention(), Config(engine), threads=1, pictures=shown)  # other names
+    assert first is not None
+    assert first == again
+
+
+def with_layer(function: Any) -> keras.Model:
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Lambda(function, output_shape=(8, 8, 3))(inputs)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x), name="odd")
+
+
+def in_python(x: Any) -> Any:
+    return tf.reshape(tf.py_function(lambda rows: rows * 2, [x], tf.float32), (-1, 8, 8, 3))
+
+
+@pytest.mark.parametrize("engine", OTHERS)
+def test_keras_computes_what_an_engine_cannot(
+    engine: Engine, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model, shown = with_layer(in_python), pictures(8)
+    found = forward(model, engine, shown)
+    assert isinstance(found, KerasForward)
+    assert (found.all(shown) == KerasForward(model, 8).all(shown)).all()
+    told = capfd.readouterr()
+    assert told.out.startswith(f"{engine} does not run odd, Keras does: ")
+    assert told.out.count("\n") == 1
+    assert told.err == ""
+
+
+@pytest.mark.parametrize("engine", OTHERS)
+def test_a_conversion_that_disagrees_is_refused_with_the_numbers(
+    engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Random in every call, so that no two agree.
+    model = with_layer(lambda x: x + tf.random.uniform(tf.shape(x), maxval=900.0))
+    assert isinstance(forward(model, engine, pictures(8)), KerasForward)
+    assert "from Keras', at most 0.0001 is let pass" in capsys.readouterr().out
+
+
+def test_bfloat16_is_coarser_and_close() -> None:
+    model, shown = attention(), pictures(16)
+    config = Config(Engine.openvino, Precision.bfloat16)
+    try:
+        found = engines.forward(model, config, batch_size=8, threads=2, pictures=shown).all(shown)
+    except InputError as error:
+        assert "bfloat16 needs a processor that has it" in str(error)  # noqa: PT017
+        pytest.skip("this processor has no bfloat16")
+    assert 1e-5 < difference(found, KerasForward(model, 8).all(shown)) < 0.1
+    assert engines.described(config)["products"] == "bfloat16"
+
+
+def test_what_cannot_be_asked_for() -> None:
+    with pytest.raises(InputError, match=r"forward.precision=bfloat16 needs forward.engine=openvi"):
+        Config(Engine.keras, Precision.bfloat16).check("forward")
+
+
+def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.networks.engines import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "LIBRARIES", ("onnxruntime", "no_such_library"))
+    with pytest.raises(InputError, match=r"needs no_such_library, not installed: pip install"):
+        engines.described(Config(Engine.onnxruntime))
+
+
+ALONE = """
+import sys
+from pathlib import Path
+import numpy as np
+from pipeline.serving.classifier import Classifier
+classifier = Classifier(Path(sys.argv[1]))
+np.save(sys.argv[2], classifier.probabilities(np.load(sys.argv[3])))
+unwanted = ("tensorflow", "keras", "openvino_telemetry")
+assert not [name for name in sys.modules if name.split(".")[0] in unwanted]
+"""
+
+
+@pytest.mark.parametrize("engine", OTHERS)
+def test_a_model_file_predicts_without_tensorflow(engine: Engine, tmp_path: Path) -> None:
+    shown, entry = pictures(8), keras.Input((8, 8, 3))
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(entry))
+    model = keras.Model(entry, keras.layers.Dense(2, activation="softmax")(x))
+    converted = engines.convert(model, Config(engine), threads=2, pictures=shown)
+    assert converted is not None
+    path, card = tmp_path / "m.keras", Card(["a", "b"], 8, Decoding(), 32, 2)
+    model_file.save(model, path, card, converted)
+    assert model_file.read_card(path).engine == {
+        "engine": str(engine),
+        "version": converted.version,
+        "precision": "float32",
+    }
+    np.save(tmp_path / "shown.npy", shown)
+    files = [str(tmp_path / name) for name in ("m.keras", "found.npy", "shown.npy")]
+    subprocess.run([sys.executable, "-c", ALONE, *files], check=True)
+    found = np.load(tmp_path / "found.npy")
+    assert difference(found, keras.saving.load_model(path).predict(shown, verbose=0)) < 1e-5
+    bytes_of_one = path.read_bytes()
+    model_file.save(model, path, card, converted)
+    assert path.read_bytes() == bytes_of_one
