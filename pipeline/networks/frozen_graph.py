@@ -14,7 +14,7 @@ INPUT = "pictures"
 """Name of the graph's input."""
 
 
-def freeze(model: keras.Model) -> Any:
+def freeze(model: keras.Model, batch_size: int | None = None) -> Any:
     """Trace a model once, in inference mode.
 
     Keras' own ONNX export gives the constants of EfficientNetV2 as further inputs, and
@@ -22,6 +22,7 @@ def freeze(model: keras.Model) -> Any:
 
     Args:
         model: (B, ...) float32 -> (B, ...).
+        batch_size: B; of any size if None.
 
     Returns:
         A function of TensorFlow with `graph`, `inputs` and `outputs`; it can be called.
@@ -32,7 +33,7 @@ def freeze(model: keras.Model) -> Any:
     tf.config.run_functions_eagerly(True)  # functions in the network become part of the graph
     try:
         traced = tf.compat.v1.wrap_function(
-            lambda pictures: model(pictures, training=False), [signature(model)]
+            lambda pictures: model(pictures, training=False), [signature(model, batch_size)]
         )
     finally:
         tf.config.run_functions_eagerly(False)

@@ -55,6 +55,9 @@ def _rename(graph: Any) -> None:
     """
     if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
         return  # loops and branches, which use names from outside
+    nodes = _in_order(graph)
+    del graph.node[:]
+    graph.node.extend(nodes)
     names = {graph.input[0].name: frozen_graph.INPUT, graph.output[0].name: "probabilities"}
     for place, node in enumerate(graph.node):
         node.name = f"{node.op_type}_{place}"
@@ -71,3 +74,20 @@ def _rename(graph: Any) -> None:
     constants = sorted(constants, key=lambda constant: str(constant.name))
     del graph.initializer[:], graph.value_info[:]
     graph.initializer.extend(constants)
+
+
+def _in_order(graph: Any) -> list[Any]:
+    """The nodes, each after those whose outputs it takes, in an order that depends on no name."""
+    makers = {name: node for node in graph.node for name in node.output}
+    ordered: dict[int, Any] = {}
+    waiting = [makers[graph.output[0].name]]
+    while waiting:
+        node = waiting[-1]
+        before = [makers[name] for name in node.input if name in makers]
+        missing = [maker for maker in before if id(maker) not in ordered]
+        if missing:
+            waiting.append(missing[0])
+        else:
+            ordered.setdefault(id(node), node)
+            waiting.pop()
+    return list(ordered.values())

@@ -1,4 +1,4 @@
-"""Engines: what they compute is Keras' to the last digits, and hangs on nothing beside a picture."""
+"""Engines: what they compute is what Keras does to 1e-5, and depends on the picture alone."""
 
 import subprocess
 import sys

@@ -138,10 +138,10 @@ def convert(
     shown = np.asarray(pictures[:CHECKED], dtype=np.float32)
     try:
         with runtime.quiet():
-            frozen = frozen_graph.freeze(model)
+            frozen = frozen_graph.freeze(model, batch_size=1)
             files = runtime_module.convert(frozen)
             found = runtime_module.load(files, str(config.precision), threads)(shown)
-            expected = np.asarray(frozen(_constant(shown))[0])
+            expected = np.concatenate([frozen(_constant(row[None]))[0] for row in shown])
     except Exception as error:  # whatever a converter dies of, Keras can run its own network
         _tell(model, config, shortened(str(error)) or type(error).__name__)
         return None

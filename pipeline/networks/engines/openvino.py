@@ -39,7 +39,8 @@ def library() -> ModuleType:
     """The package, without its telemetry, which would report every import to its makers."""
     with runtime.hidden("openvino_telemetry"):
         import openvino
-    return openvino
+    loaded: ModuleType = openvino
+    return loaded
 
 
 def insist(precision: str) -> None:
