@@ -79,7 +79,7 @@ def _table(rows: list[list[Experiment]], differing: list[str]) -> str:
         name = _named(first) if len(row) == 1 else f"{first.name} ({len(row)} seeds)"
         metrics = [_measured(row, metric) for metric in _METRICS]
         settings = [_shown(first.settings.get(setting, "-")) for setting in differing]
-        cells.append([name, *metrics, str(len(first.judged.paths)), *settings])
+        cells.append([name, *metrics, str(len(first.judged.said.paths)), *settings])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in cells]
     return "\n".join(line.rstrip() for line in lines)
@@ -91,7 +91,9 @@ def _measured(row: list[Experiment], metric: str) -> str:
     if len(row) > 1:
         exact = [value["value"] for value in values]
         return f"{statistics.mean(exact):.4f} ± {statistics.stdev(exact):.4f}"
-    return f"{values[0]['value']:.4f} ({values[0]['low']:.4f} to {values[0]['high']:.4f})"
+    low, high = values[0]["low"], values[0]["high"]
+    shown = f"{values[0]['value']:.4f}"
+    return shown if low is None else f"{shown} ({low:.4f} to {high:.4f})"
 
 
 def _named(one: Experiment) -> str:
@@ -103,7 +105,7 @@ def _shown(value: str) -> str:
 
 
 def _paired(rows: list[list[Experiment]]) -> Iterator[str]:
-    from pipeline.evaluation import resampling
+    from pipeline.evaluation import facts, resampling
 
     reference = rows[0][0]
     for row in rows[1:]:
@@ -112,7 +114,9 @@ def _paired(rows: list[list[Experiment]]) -> Iterator[str]:
             yield f"{_named(other)}: judged on other pictures than the first, so not paired"
             continue
         first, second = (
-            resampling.resample(one.judged.labels, one.judged.probabilities, _DRAWS, 0)
+            resampling.resample(
+                facts.gather(one.judged.said.labels, one.judged.said.probabilities), _DRAWS, 0
+            )
             for one in (reference, other)
         )
         yield f"{_named(other)} against {_named(reference)}:"

@@ -22,6 +22,7 @@ from pipeline.data.manifest import KEPT, SPLITS
 from pipeline.errors import InputError
 from pipeline.evaluation import near_duplicates
 from pipeline.evaluation.metrics import LOWER_IS_BETTER
+from pipeline.evaluation.resampling import AREAS_MOST
 from pipeline.storage import derived, tables
 from pipeline.storage.derived import Derived
 from pipeline.storage.digests import digest
@@ -90,6 +91,7 @@ def write(config: Config, timings: dict[str, float]) -> Path:
         metrics=list(intervals["fine_tuned"]),
         lower_is_better=LOWER_IS_BETTER,
         draws=config.evaluate.draws,
+        areas_most=AREAS_MOST,
         slices=tables.read_records(evaluated / "slices.csv"),
         plots=[item for item in _PLOTS.items() if alike or item[0] != "near_duplicates"],
         images={name: _encoded(evaluated / "plots" / f"{name}.png") for name in _PLOTS},

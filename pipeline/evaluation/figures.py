@@ -44,13 +44,14 @@ def learning_curves(path: Path, curves: Sequence[dict[str, float]], hand_over: i
     figure.savefig(path, dpi=100)
 
 
-def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: list[str]) -> None:
+def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: list[str], every: int) -> None:
     """True by predicted class, shaded by the share of the true class.
 
     Args:
         path: PNG to write.
-        counts: (K, K).
-        classes: K names.
+        counts: (k, k).
+        classes: k names.
+        every: How many classes there are; those with the most mistakes are shown.
     """
     names = [readable(name) for name in classes]  # before the axes, which look for fonts
     side = min(4 + 0.35 * len(classes), 16)
@@ -64,6 +65,8 @@ def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: list[str]) 
     axis.set_xticks(places, names, rotation=rotation, fontsize=size)
     axis.set_yticks(places, names, fontsize=size)
     axis.set(xlabel="predicted", ylabel="true")
+    if len(classes) < every:
+        axis.set_title(f"the {len(classes)} of {every} classes with the most mistakes")
     if len(classes) <= 30:
         for (row, column), count in np.ndenumerate(counts):
             if count:

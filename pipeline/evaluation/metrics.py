@@ -1,23 +1,23 @@
 """How good predictions are.
 
-labels (N,) + probabilities (N, K) -> numbers, also of many draws of the pictures at once.
+facts of N pictures -> numbers, also of many draws of the pictures at once.
 """
+
+from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-Labels = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
-TOP = 5
-"""k of top-k accuracy, which is told where there are more classes than that."""
-
-BINS = 15
-"""Bins of the expected calibration error, equally wide in confidence."""
+from pipeline.evaluation import facts
+from pipeline.evaluation.facts import BINS, TOP, Facts, Floats, Labels
 
 LOWER_IS_BETTER = ("log_loss", "brier", "calibration_error")
+ROC_AUC = "roc_auc"
+
+_VALUES = 16_000_000
 
 
 def summary(labels: Labels, probabilities: NDArray[np.float32]) -> dict[str, float]:
@@ -33,106 +33,130 @@ def summary(labels: Labels, probabilities: NDArray[np.float32]) -> dict[str, flo
         et al. 2017: mean distance of confidence and accuracy over bins of equal width), roc_auc
         (one against the rest, mean over classes) and, with more than 5 classes, top_5_accuracy.
     """
-    every = weighted(labels, probabilities, np.ones((1, len(labels))))
-    return {name: float(values[0]) for name, values in every.items()}
+    return of(facts.gather(labels, probabilities))
 
 
-def weighted(
-    labels: Labels, probabilities: NDArray[np.float32], counts: Floats
-) -> dict[str, Floats]:
-    """The metrics of `summary` where picture n counts `counts[r, n]` times.
+def of(known: Facts, desc: str = "") -> dict[str, float]:
+    """The metrics of `summary`; without ROC-AUC where the probabilities are not there."""
+    once = np.ones((1, len(known.labels)))
+    values = weighted(known, once)
+    if known.probabilities is not None:
+        values[ROC_AUC] = roc_auc(known, once, desc)
+    return {name: float(value[0]) for name, value in values.items()}
+
+
+def weighted(known: Facts, counts: Floats) -> dict[str, Floats]:
+    """The metrics of `summary`, but for ROC-AUC, where picture n counts `counts[r, n]` times.
 
     Args:
-        labels: (N,).
-        probabilities: (N, K).
+        known: Of N pictures.
         counts: (R, N).
 
     Returns:
         Metric -> (R,). What a draw does not define, for lack of a class, leaves it out.
     """
-    exact, classes = normalized(probabilities), probabilities.shape[1]
-    total = counts.sum(axis=1)
-    own, predicted = np.eye(classes)[labels], np.eye(classes)[probabilities.argmax(axis=1)]
-    of_own = np.clip(exact[np.arange(len(labels)), labels], np.finfo(np.float64).eps, 1)
-    hits = counts @ (own * predicted)
-    support, claimed = counts @ own, counts @ predicted
-    in_bin = np.eye(BINS)[bins(exact)]
-    gap = exact.max(axis=1) - (own * predicted).sum(axis=1)
+    total, turned = counts.sum(axis=1), np.ascontiguousarray(counts.T)
+    right = known.right.astype(np.float64)
+    hits = _sums(known.labels, known.classes, right) @ turned
+    support = _sums(known.labels, known.classes) @ turned
+    claimed = _sums(known.predicted, known.classes) @ turned
+    gaps = _sums(known.bins, BINS, known.confidence - right) @ turned
     with np.errstate(invalid="ignore"):
         recall = hits / support
     values = {
-        "accuracy": hits.sum(axis=1) / total,
-        "macro_f1": (2 * hits / np.maximum(support + claimed, 1)).mean(axis=1),
-        "balanced_accuracy": np.nanmean(recall, axis=1),
-        "log_loss": counts @ -np.log(of_own) / total,
-        "brier": counts @ (0.5 * ((exact - own) ** 2).sum(axis=1)) / total,
-        "calibration_error": np.abs(counts @ (in_bin * gap[:, None])).sum(axis=1) / total,
-        "roc_auc": _roc_auc(own.astype(bool), exact, counts),
+        "accuracy": hits.sum(axis=0) / total,
+        "macro_f1": (2 * hits / np.maximum(support + claimed, 1)).mean(axis=0),
+        "balanced_accuracy": np.nanmean(recall, axis=0),
+        "log_loss": counts @ known.loss / total,
+        "brier": counts @ known.brier / total,
+        "calibration_error": np.abs(gaps).sum(axis=0) / total,
     }
-    if classes > TOP:
-        ranked = np.argsort(exact, axis=1, kind="mergesort")[:, ::-1][:, :TOP]
-        within = (ranked == labels[:, None]).any(axis=1).astype(np.float64)
-        values[f"top_{TOP}_accuracy"] = counts @ within / total
+    if known.classes > TOP:
+        values[f"top_{TOP}_accuracy"] = counts @ known.in_top.astype(np.float64) / total
     return values
 
 
-def _roc_auc(own: NDArray[np.bool_], scores: Floats, counts: Floats) -> Floats:
-    """(R,): the share of pairs of a picture of a class and one of the rest in right order."""
+def _sums(groups: Labels, count: int, values: Floats | None = None) -> Any:
+    """(count, N) sparse, to multiply with: sums by group, each picture weighted by its value."""
+    from scipy import sparse
+
+    pictures = len(groups)
+    given = np.ones(pictures) if values is None else values
+    return sparse.csr_matrix((given, (groups, np.arange(pictures))), shape=(count, pictures))
+
+
+def roc_auc(known: Facts, counts: Floats, desc: str = "") -> Floats:
+    """(R,): the share of pairs of a picture of a class and one of the rest in right order.
+
+    Args:
+        known: Of N pictures, with their probabilities.
+        counts: (R, N) how often each picture counts.
+        desc: Name of the progress bar; no bar if empty.
+    """
+    assert known.probabilities is not None
     # A picture a row, so that sums run along memory; its halves of numbers of pictures are
     # exact in float32, which takes half the time.
     rows = np.ascontiguousarray(counts.T, dtype=np.float32)
-    total = counts.sum(axis=1)
-    areas = []
-    for place in range(own.shape[1]):
-        order = np.argsort(scores[:, place], kind="stable")
-        ranked, positive = scores[order, place], own[order, place]
-        rest = rows[order]
-        drawn = rest[positive]
-        rest[positive] = 0
-        sums = np.cumsum(np.concatenate([np.zeros_like(rest[:1]), rest]), axis=0)
-        below = sums[np.searchsorted(ranked, ranked[positive], "left")]
-        not_above = sums[np.searchsorted(ranked, ranked[positive], "right")]
-        ordered = drawn * ((below + not_above) / 2)  # a tie is half in order
-        support = drawn.sum(axis=0, dtype=np.float64)
-        with np.errstate(invalid="ignore"):
-            areas.append(ordered.sum(axis=0, dtype=np.float64) / (support * (total - support)))
+    total, areas = counts.sum(axis=1), []
+    step = max(1, _VALUES // max(len(known.labels), 1))
+    with tqdm(
+        total=known.classes,
+        desc=desc,
+        unit="class",
+        delay=1,
+        leave=False,
+        disable=None if desc else True,
+    ) as bar:
+        for first in range(0, known.classes, step):
+            part = known.probabilities[:, first : first + step].astype(np.float64)
+            scores = np.ascontiguousarray((part / known.totals[:, None]).T)
+            for place, column in enumerate(scores, first):
+                order = np.argsort(column, kind="stable")
+                areas.append(_area(column[order], known.labels[order] == place, rows[order], total))
+                bar.update()
     mean: Floats = np.nanmean(np.stack(areas), axis=0)
     return mean
 
 
-def normalized(probabilities: NDArray[np.float32]) -> Floats:
-    """Probabilities that add up to 1 in float64: (N, K)."""
-    exact = probabilities.astype(np.float64)
-    rows: Floats = exact / exact.sum(axis=1, keepdims=True)
-    return rows
+def _area(
+    ranked: Floats, positive: NDArray[np.bool_], rest: NDArray[np.float32], total: Floats
+) -> Floats:
+    """(R,) of one class, given its scores in ascending order and what belongs to them."""
+    drawn = rest[positive]
+    rest[positive] = 0
+    sums = np.cumsum(np.concatenate([np.zeros_like(rest[:1]), rest]), axis=0)
+    below = sums[np.searchsorted(ranked, ranked[positive], "left")]
+    not_above = sums[np.searchsorted(ranked, ranked[positive], "right")]
+    # A tie is half in order. The products may need more digits than float32 has.
+    ordered = drawn.astype(np.float64) * ((below + not_above) / 2)
+    support = drawn.sum(axis=0, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        area: Floats = ordered.sum(axis=0, dtype=np.float64) / (support * (total - support))
+    return area
 
 
-def reliability(labels: Labels, probabilities: Floats) -> tuple[Floats, Floats, Floats]:
+def reliability(known: Facts) -> tuple[Floats, Floats, Floats]:
     """A bin each: pictures, sum of their confidences, how many of them are right."""
-    places = bins(probabilities)
-    right = probabilities.argmax(axis=1) == labels
-    confidence = probabilities.max(axis=1)
-    return (
-        np.bincount(places, minlength=BINS).astype(np.float64),
-        np.bincount(places, weights=confidence, minlength=BINS).astype(np.float64),
-        np.bincount(places, weights=right, minlength=BINS).astype(np.float64),
+    counted = (None, known.confidence, known.right)
+    pictures, confidences, hits = (
+        np.bincount(known.bins, weights=weights, minlength=BINS).astype(np.float64)
+        for weights in counted
     )
+    return pictures, confidences, hits
 
 
-def bins(probabilities: Floats) -> Labels:
-    """(N,) the bin of each picture's confidence."""
-    places: Labels = np.minimum((probabilities.max(axis=1) * BINS).astype(np.int64), BINS - 1)
-    return places
+def per_class(labels: Labels, predicted: Labels, classes: list[str]) -> dict[str, dict[str, float]]:
+    """Precision, recall, F1 and support of each class.
 
-
-def per_class(
-    labels: Labels, probabilities: NDArray[np.float32], classes: list[str]
-) -> dict[str, dict[str, float]]:
-    """Precision, recall, F1 and support of each class."""
+    Args:
+        labels: (N,) class indices.
+        predicted: (N,) likewise.
+        classes: K names.
+    """
     from sklearn import metrics as sk
 
     scores: Any = sk.precision_recall_fscore_support(
-        labels, probabilities.argmax(axis=1), labels=np.arange(len(classes)), zero_division=0
+        labels, predicted, labels=np.arange(len(classes)), zero_division=0
     )
     names = ("precision", "recall", "f1", "support")
     return {
@@ -141,10 +165,18 @@ def per_class(
     }
 
 
-def confusion(labels: Labels, probabilities: NDArray[np.float32]) -> Labels:
-    """(K, K) counts: true class by predicted class."""
+def confusion(labels: Labels, predicted: Labels, shown: Labels) -> Labels:
+    """(k, k) counts among some classes: true class by predicted class.
+
+    Args:
+        labels: (N,) class indices.
+        predicted: (N,) likewise.
+        shown: (k,) the classes, ascending.
+    """
     from sklearn import metrics as sk
 
-    classes = np.arange(probabilities.shape[1])
-    counts: Labels = sk.confusion_matrix(labels, probabilities.argmax(axis=1), labels=classes)
+    both = np.isin(labels, shown) & np.isin(predicted, shown)
+    if not both.any():
+        return np.zeros((len(shown), len(shown)), dtype=np.int64)
+    counts: Labels = sk.confusion_matrix(labels[both], predicted[both], labels=shown)
     return counts

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
-from pipeline.evaluation.metrics import Labels
+from pipeline.evaluation.facts import Labels
 from pipeline.storage import tables
 
 FILE = "near_duplicates.csv"
@@ -30,7 +30,7 @@ SMALLEST_PX = 32
 """Below, different pictures have too little detail to be told apart."""
 
 _CANDIDATES = 5
-_CHUNK = 512
+_CHUNK, _OTHERS = 2048, 8192
 _SIDE_PX = 48
 _CUT_OFF = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1)
 """Shares of a side that a crop may have taken at each end."""
@@ -127,14 +127,32 @@ def left_out(evaluated: Path) -> set[str]:
 def _nearest(
     features: NDArray[np.float32], rows: Labels, others: Labels
 ) -> Iterator[NDArray[np.int64]]:
-    """For each row the others whose features point the same way, seen from the middle."""
-    middle = np.asarray(features).mean(axis=0)
-    known = _directions(features[others], middle)
+    """For each row the others whose features point the same way, seen from the middle.
+
+    Neither all features nor all products are in memory at once.
+    """
+    middle = _middle(features)
     count = min(_CANDIDATES, len(others))
     for start in range(0, len(rows), _CHUNK):
-        alike = _directions(features[rows[start : start + _CHUNK]], middle) @ known.T
-        for line in alike:
-            yield others[np.argpartition(-line, count - 1)[:count]]
+        asked = _directions(features[rows[start : start + _CHUNK]], middle)
+        alike = np.full((len(asked), count), -np.inf, np.float32)
+        nearest = np.zeros((len(asked), count), np.int64)
+        for first in range(0, len(others), _OTHERS):
+            some = others[first : first + _OTHERS]
+            products = np.hstack([alike, asked @ _directions(features[some], middle).T])
+            rows_of = np.hstack([nearest, np.broadcast_to(some, (len(asked), len(some)))])
+            best = np.argpartition(-products, count - 1, axis=1)[:, :count]
+            alike = np.take_along_axis(products, best, axis=1)
+            nearest = np.take_along_axis(rows_of, best, axis=1)
+        yield from nearest
+
+
+def _middle(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean of all features."""
+    total = np.zeros(features.shape[1], np.float64)
+    for start in range(0, len(features), _OTHERS):
+        total += features[start : start + _OTHERS].sum(axis=0, dtype=np.float64)
+    return (total / len(features)).astype(np.float32)
 
 
 def _directions(features: NDArray[np.float32], middle: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ labels + probabilities + pictures -> plots/*.png, the csv files that DVC plots a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.data.images import Pixels
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation import figures, metrics
-from pipeline.evaluation.metrics import Labels
+from pipeline.evaluation.facts import Facts, Labels
 from pipeline.evaluation.near_duplicates import Pair
 from pipeline.storage import tables
 from pipeline.training import curves
@@ -24,7 +24,7 @@ from pipeline.training import curves
 if TYPE_CHECKING:
     import keras
 
-_MISTAKES, _PAIRS, _OF_A_PAIR, _HEATED, _ALIKE = 12, 4, 5, 6, 9
+_MISTAKES, _PAIRS, _OF_A_PAIR, _HEATED, _ALIKE, _CONFUSED = 12, 4, 5, 6, 9, 100
 # DVC's templates are written for Vega-Lite 5.
 _VEGA_LITE = "5.21"
 
@@ -33,7 +33,7 @@ def write(
     folder: Path,
     data: Manifest,
     rows: Labels,
-    models: dict[str, NDArray[np.float32]],
+    models: Mapping[str, Facts],
     model: keras.Model,
     head: Path,
     finetuned: Path,
@@ -44,26 +44,24 @@ def write(
         folder: To make and fill.
         data: The prepared data set.
         rows: (N,) the rows of `data.images` that were judged.
-        models: Name -> (N, K) probabilities; those of `fine_tuned` are looked at closely.
+        models: Name -> facts with probabilities; `fine_tuned` is looked at closely.
         model: The fine-tuned classifier.
         head: Output of train_head.
         finetuned: Output of finetune.
     """
     folder.mkdir()
-    labels, probabilities = data.labels[rows], models["fine_tuned"]
+    best = models["fine_tuned"]
+    assert best.probabilities is not None
     _curves(folder, head, finetuned)
-    _confusion(folder, data, labels, probabilities)
-    scores = metrics.per_class(labels, probabilities, data.classes)
+    _confusion(folder, data, best)
+    scores = metrics.per_class(best.labels, best.predicted, data.classes)
     figures.per_class_bars(folder / "per_class.png", scores)
-    bins = {
-        name: metrics.reliability(labels, metrics.normalized(values))
-        for name, values in models.items()
-    }
+    bins = {name: metrics.reliability(known) for name, known in models.items()}
     figures.reliability(folder / "reliability.png", bins)
-    mistakes = most_confident_mistakes(labels, probabilities)
-    _mistakes(folder, data, rows, probabilities, mistakes[:_MISTAKES])
-    _confused_pairs(folder, data, rows, probabilities, mistakes)
-    _heat_maps(folder, data, rows, probabilities, mistakes, model)
+    mistakes = most_confident_mistakes(best)
+    _mistakes(folder, data, rows, best.probabilities, mistakes[:_MISTAKES])
+    _confused_pairs(folder, data, rows, best, mistakes)
+    _heat_maps(folder, data, rows, best, mistakes, model)
     _vega(folder)
 
 
@@ -94,11 +92,10 @@ def _vega(folder: Path) -> None:
     (folder / "vega.js").write_text(bundle, encoding="utf-8")
 
 
-def most_confident_mistakes(labels: Labels, probabilities: NDArray[np.float32]) -> Labels:
+def most_confident_mistakes(known: Facts) -> Labels:
     """Places of the wrongly classified pictures, the surest first."""
-    confidence = probabilities.max(axis=1)
-    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    ordered: Labels = wrong[np.argsort(-confidence[wrong], kind="stable")]
+    wrong = np.flatnonzero(~known.right)
+    ordered: Labels = wrong[np.argsort(-known.confidence[wrong], kind="stable")]
     return ordered
 
 
@@ -109,16 +106,22 @@ def _curves(folder: Path, head: Path, finetuned: Path) -> None:
     figures.learning_curves(folder / "learning_curves.png", curve, len(head_curve))
 
 
-def _confusion(
-    folder: Path, data: Manifest, labels: Labels, probabilities: NDArray[np.float32]
-) -> None:
-    predicted = [data.classes[index] for index in probabilities.argmax(axis=1)]
-    actual = [data.classes[index] for index in labels]
-    tables.write_table(
-        folder / "confusion.csv", ("actual", "predicted"), zip(actual, predicted, strict=True)
+def _confusion(folder: Path, data: Manifest, known: Facts) -> None:
+    named = (
+        [data.classes[place] for place in places] for places in (known.labels, known.predicted)
     )
-    counts = metrics.confusion(labels, probabilities)
-    figures.confusion_matrix(folder / "confusion.png", counts, data.classes)
+    tables.write_table(folder / "confusion.csv", ("actual", "predicted"), zip(*named, strict=True))
+    shown = np.arange(known.classes)
+    if known.classes > _CONFUSED:  # no page has room for all
+        wrong = ~known.right
+        mistakes = sum(
+            np.bincount(places[wrong], minlength=known.classes)
+            for places in (known.labels, known.predicted)
+        )
+        shown = np.sort(np.argsort(-mistakes, kind="stable")[:_CONFUSED])
+    counts = metrics.confusion(known.labels, known.predicted, shown)
+    names = [data.classes[place] for place in shown]
+    figures.confusion_matrix(folder / "confusion.png", counts, names, known.classes)
 
 
 def _captioned(data: Manifest, row: int, values: NDArray[np.float32]) -> tuple[Pixels, str]:
@@ -154,13 +157,14 @@ def _confused_pairs(
     folder: Path,
     data: Manifest,
     rows: Labels,
-    probabilities: NDArray[np.float32],
+    known: Facts,
     mistakes: Labels,
 ) -> None:
     """The pairs of classes most often confused, a row each, either way round."""
-    pairs = {}
+    probabilities, pairs = known.probabilities, {}
+    assert probabilities is not None
     for place in mistakes:
-        classes = (int(data.labels[rows[place]]), int(probabilities[place].argmax()))
+        classes = (int(known.labels[place]), int(known.predicted[place]))
         pairs[int(place)] = (min(classes), max(classes))
     often = sorted(Counter(pairs.values()).items(), key=lambda item: (-item[1], item[0]))
     shown = []
@@ -177,22 +181,23 @@ def _heat_maps(
     folder: Path,
     data: Manifest,
     rows: Labels,
-    probabilities: NDArray[np.float32],
+    known: Facts,
     mistakes: Labels,
     model: keras.Model,
 ) -> None:
     """Grad-CAM of the surest mistakes, and beside it of right answers."""
     from pipeline.evaluation.gradcam import GradCam, overlay
 
-    cam = GradCam(model)
+    cam, probabilities = GradCam(model), known.probabilities
+    assert probabilities is not None
     right = np.setdiff1d(np.arange(len(rows)), mistakes)
-    right = right[np.argsort(-probabilities[right].max(axis=1), kind="stable")]
+    right = right[np.argsort(-known.confidence[right], kind="stable")]
     half = min(_HEATED, len(mistakes))
     chosen = np.concatenate([mistakes[:half], right[: 2 * _HEATED - half]])
     if cam.layer is None:
         figures.gallery(folder / "grad_cam.png", [], 6, "no layer keeps rows and columns")
         return
-    maps = cam.maps(data.images[rows[chosen]], probabilities[chosen].argmax(axis=1))
+    maps = cam.maps(data.images[rows[chosen]], known.predicted[chosen])
     shown = []
     for place, heat in zip(chosen, maps, strict=True):
         picture, told = _captioned(data, rows[place], probabilities[place])

@@ -1,8 +1,8 @@
 """How sure the metrics are: bootstrap intervals, and paired tests of two models.
 
-labels (N,) + probabilities (N, K) of one model or two -> intervals, differences, a verdict.
-Pictures are drawn with replacement; a draw is how often each picture is in it, so that all
-metrics of many draws are a few matrix products.
+facts of N pictures, of one model or two -> intervals, differences, a verdict. Pictures are
+drawn with replacement; a draw is how often each picture is in it, so that all metrics of many
+draws are a few sums.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.evaluation import metrics, verdict
-from pipeline.evaluation.metrics import Floats, Labels
+from pipeline.evaluation.facts import Facts, Floats
+from pipeline.evaluation.metrics import ROC_AUC
 from pipeline.evaluation.verdict import LEVEL
+
+AREAS_MOST = 500_000
+"""Probabilities up to which ROC-AUC has an interval: it sorts all of them anew for each draw."""
 
 _CHUNK = 4_000_000
 
@@ -27,13 +31,13 @@ class Interval:
 
     Attributes:
         value: Of the metric, or of the difference, on all pictures.
-        low: The 2.5th percentile of the draws.
+        low: The 2.5th percentile of the draws; None where none were made (`AREAS_MOST`).
         high: The 97.5th.
     """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -70,28 +74,28 @@ class Comparison:
     verdict: tuple[str, ...]
 
 
-def resample(
-    labels: Labels, probabilities: NDArray[np.float32], draws: int, seed: int, desc: str = ""
-) -> Resampled:
-    """`metrics.summary` of all pictures, and of draws of as many with replacement.
+def resample(known: Facts, draws: int, seed: int, desc: str = "") -> Resampled:
+    """The metrics of all pictures, and of draws of as many with replacement.
 
     Args:
-        labels: (N,) class indices.
-        probabilities: (N, K).
+        known: Of N pictures.
         draws: R, how many.
         seed: Of the draws; models that are compared need the same.
         desc: Name of the progress bar; no bar if empty.
     """
+    scores = known.probabilities
+    with_areas = scores is not None and scores.size <= AREAS_MOST
     parts = []
     with tqdm(
         total=draws, desc=desc, unit="draw", delay=1, leave=False, disable=None if desc else True
     ) as bar:
-        for counts in _counts(len(labels), draws, seed):
-            parts.append(metrics.weighted(labels, probabilities, counts))
+        for counts in _counts(len(known.labels), known.classes, draws, seed):
+            parts.append(metrics.weighted(known, counts))
+            if with_areas:
+                parts[-1][ROC_AUC] = metrics.roc_auc(known, counts)
             bar.update(len(counts))
     drawn = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    right = probabilities.argmax(axis=1) == labels
-    return Resampled(right, metrics.summary(labels, probabilities), drawn)
+    return Resampled(known.right, metrics.of(known, f"ROC-AUC, {desc}" if desc else ""), drawn)
 
 
 def intervals(of: Resampled) -> dict[str, Interval]:
@@ -112,13 +116,22 @@ def compare(first: Resampled, second: Resampled, metric: str = "macro_f1") -> Co
     before, after = first.values, second.values
     differences = _bounds(
         {name: after[name] - before[name] for name in after},
-        {name: second.drawn[name] - first.drawn[name] for name in after},
+        {
+            name: second.drawn[name] - first.drawn[name]
+            for name in after
+            if name in first.drawn and name in second.drawn
+        },
     )
     only_first = int((first.right & ~second.right).sum())
     only_second = int((second.right & ~first.right).sum())
     uneven = only_first + only_second
     p_value = float(stats.binomtest(only_second, uneven).pvalue) if uneven else 1.0
-    pictures, bounds = len(first.right), {n: (d.low, d.high) for n, d in differences.items()}
+    pictures = len(first.right)
+    bounds = {
+        name: (one.low, one.high)
+        for name, one in differences.items()
+        if one.low is not None and one.high is not None
+    }
     sentences = [
         verdict.of_accuracy(
             before["accuracy"],
@@ -130,16 +143,16 @@ def compare(first: Resampled, second: Resampled, metric: str = "macro_f1") -> Co
         )
     ]
     for name in dict.fromkeys(("log_loss", metric)):
-        if name != "accuracy" and name in before:
+        if name != "accuracy" and name in bounds:
             pair = (before[name], after[name])
             sentences.append(verdict.of_metric(name, *pair, bounds[name], pictures))
     return Comparison(differences, only_first, only_second, p_value, tuple(sentences))
 
 
-def as_json(found: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
+def as_json(found: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
     """Rounded so that the bytes do not depend on the machine's matrix product."""
     return {
-        name: {key: round(value, 6) for key, value in asdict(interval).items()}
+        name: {k: None if v is None else round(v, 6) for k, v in asdict(interval).items()}
         for name, interval in found.items()
     }
 
@@ -148,15 +161,18 @@ def _bounds(values: dict[str, float], drawn: dict[str, Floats]) -> dict[str, Int
     tails = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
     intervals_by_metric = {}
     for name, value in values.items():
+        if name not in drawn:
+            intervals_by_metric[name] = Interval(value, None, None)
+            continue
         low, high = np.nanpercentile(drawn[name], tails)
         intervals_by_metric[name] = Interval(value, float(low), float(high))
     return intervals_by_metric
 
 
-def _counts(pictures: int, draws: int, seed: int) -> Iterator[Floats]:
+def _counts(pictures: int, classes: int, draws: int, seed: int) -> Iterator[Floats]:
     """(r, N) how often each picture is in a draw, few enough draws at a time for memory."""
     rng = np.random.default_rng(seed)
-    step = max(1, _CHUNK // pictures)
+    step = max(1, _CHUNK // max(pictures, classes))
     for start in range(0, draws, step):
         size = min(step, draws - start)
         drawn = rng.integers(pictures, size=(size, pictures))

@@ -10,6 +10,7 @@ from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
@@ -18,7 +19,7 @@ from pipeline.features.activations import Source, below, views_of
 from pipeline.features.store import Store
 from pipeline.networks import backbones, engines
 from pipeline.networks.backbones import BackboneConfig
-from pipeline.storage import derived
+from pipeline.storage import arrays, derived
 from pipeline.storage.arrays import RowWriter
 from pipeline.storage.tables import write_json
 
@@ -73,8 +74,7 @@ def extract(
     features = below(kept, source, last, every)
     rate = len(data.rows) / (perf_counter() - started)
     _check(features, built.name)
-    with RowWriter(out / "features.npy", features.shape[1:], np.float32) as rows:
-        rows.append(features)
+    arrays.share(kept.place(source.key(last, every)), out / "features.npy")
     train = data.indices("train")
     augment, chosen = augment.derive(len(train))
     derived.tell(chosen)
@@ -82,7 +82,7 @@ def extract(
     views = views_of(kept, source, train, augment, seed)
     if views:
         with RowWriter(out / "augmented.npy", (len(train), features.shape[1]), np.float32) as rows:
-            for view in views:
+            for view in tqdm(views, desc="augmented.npy", unit="view", delay=1, disable=None):
                 rows.append(below(kept, view, last, np.arange(len(train)))[None])
     if augment.layers:  # fine-tuning depends on them through this file
         write_json(out / "augment.json", asdict(augment))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import InputError
 from pipeline.settings import setting
 from pipeline.storage import outputs, tables, workspace
 from pipeline.storage.arrays import RowWriter
@@ -74,7 +75,7 @@ class Store:
 
     def get(self, key: Key) -> NDArray[Any] | None:
         """The stored array, memory-mapped, or None."""
-        path = self._folder(key) / "activations.npy"
+        path = self.place(key)
         try:
             array: NDArray[Any] = np.load(path, mmap_mode="r")
             os.utime(path)
@@ -101,12 +102,21 @@ class Store:
 
         Returns:
             (count, *row_shape), memory-mapped.
+
+        Raises:
+            InputError: It is larger than all that may be kept.
         """
         folder = self._folder(key)
+        wanted = np.dtype(dtype).itemsize * count * int(np.prod(row_shape))
+        if wanted > self.max_bytes:
+            raise InputError(
+                f"activations.max_gb must have room for {count:,} pictures at {key.get('cut')}, "
+                f"{wanted / 1e9:.3g} GB, got {self.max_bytes / 1e9:g}: raise it"
+            )
         with outputs.locked(folder):
             stored = self.get(key)
             if stored is None:
-                self._make_room(np.dtype(dtype).itemsize * count * int(np.prod(row_shape)))
+                self._make_room(wanted)
                 with outputs.replacing(folder) as aside:
                     with RowWriter(aside / "activations.npy", row_shape, np.dtype(dtype)) as rows:
                         for batch in batches:
@@ -115,6 +125,10 @@ class Store:
                 stored = self.get(key)
         assert stored is not None
         return stored
+
+    def place(self, key: Key) -> Path:
+        """The file of an array that is stored."""
+        return self._folder(key) / "activations.npy"
 
     def entries(self) -> list[Entry]:
         """What is stored, least recently used first."""

@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from pipeline.data import predictions
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
 from pipeline.evaluation import near_duplicates
-from pipeline.evaluation.metrics import Labels
+from pipeline.evaluation.facts import Labels
 from pipeline.serving.classifier import MODEL
-from pipeline.storage import tables
 from pipeline.storage.digests import digest
 from pipeline.storage.outputs import ROOT, STAGES
 from pipeline.tracking import logged_model, provenance
 
-PREDICTIONS = ROOT / "evaluate" / "predictions.csv"
+PREDICTIONS = ROOT / "evaluate" / predictions.FILE
 LOCK, PARAMS = Path("dvc.lock"), Path("params.yaml")
 
 
@@ -79,8 +79,10 @@ def read(split: str) -> Candidate:
     dropped = near_duplicates.left_out(ROOT / "evaluate")
     every = data.indices(split)
     rows = every[[data.rows[row].path not in dropped for row in every]]
-    paths, answers = read_answers(PREDICTIONS)
-    if paths != [data.rows[row].path for row in rows]:
+    if not PREDICTIONS.exists():
+        raise InputError(f"an earlier version made {PREDICTIONS.parent}: run dvc repro")
+    said = predictions.read(PREDICTIONS)
+    if list(said.paths) != [data.rows[row].path for row in rows]:
         raise InputError(
             f"{PREDICTIONS} is of another split than evaluate.split={split}: run dvc repro"
         )
@@ -95,15 +97,8 @@ def read(split: str) -> Candidate:
         **{f"dvc.lock.{stage}": md5 for stage, md5 in locked.items()},
         **{f"metrics.{name}": f"{value:.6f}" for name, value in metrics.items()},
     }
+    answers = Answers(said.classes, said.probabilities)
     return Candidate(data, rows, answers, metrics, identity, split_sha256, tags)
-
-
-def read_answers(path: Path) -> tuple[list[str], Answers]:
-    """The pictures' paths and the answers in a predictions.csv of evaluate."""
-    header, lines = tables.read_table(path)
-    given = len(("path", "label", "predicted"))
-    probabilities = np.array([line[given:] for line in lines], dtype=np.float32)
-    return [line[0] for line in lines], Answers(header[given:], probabilities)
 
 
 def _locked() -> dict[str, str]:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
-from pipeline.evaluation.metrics import Labels
+from pipeline.evaluation.facts import Labels
 from pipeline.intake import sources
 from pipeline.release import registry
-from pipeline.release.candidate import PREDICTIONS, Answers, Candidate, read_answers
+from pipeline.release.candidate import Answers, Candidate
+from pipeline.tracking import answers as kept_answers
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,9 +61,10 @@ def _kept(client: MlflowClient, champion: ModelVersion) -> Answers | None:
     with tempfile.TemporaryDirectory() as folder:
         run = champion.tags["promotion.run"]
         try:
-            return read_answers(Path(client.download_artifacts(run, PREDICTIONS.name, folder)))[1]
+            kept = kept_answers.download(client, run, Path(folder))
         except (MlflowException, OSError):
             return None
+    return Answers(kept.classes, kept.probabilities)
 
 
 def _evaluate(

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
-from pipeline.evaluation import metrics, resampling
-from pipeline.evaluation.metrics import LOWER_IS_BETTER, Labels
+from pipeline.evaluation import facts, metrics, resampling
+from pipeline.evaluation.facts import Facts, Labels
+from pipeline.evaluation.metrics import LOWER_IS_BETTER
+from pipeline.evaluation.resampling import AREAS_MOST
 from pipeline.settings import setting
 
 
@@ -73,20 +75,22 @@ def judge(
     Raises:
         InputError: There is no such metric.
     """
-    values = metrics.summary(labels, candidate)
+    known = facts.gather(labels, candidate, "facts of the candidate")
+    values = metrics.of(known, "ROC-AUC of the candidate")
     if config.metric not in values:
         raise InputError(
             f"promote.metric must be one of {', '.join(values)}, got {config.metric!r}"
         )
     verdicts = []
     if champion is not None:
-        verdicts.append(_not_worse(config, labels, candidate, champion, seed))
+        before = facts.gather(labels, champion, "facts of the champion")
+        verdicts.append(_not_worse(config, known, before, seed))
     if config.max_calibration_error is not None:
         error = values["calibration_error"]
         rule = f"calibration error at most {config.max_calibration_error:g}"
         verdicts.append(Verdict(rule, f"{error:.4f}", error <= config.max_calibration_error))
     if config.min_recall is not None:
-        scores = metrics.per_class(labels, candidate, classes)
+        scores = metrics.per_class(labels, known.predicted, classes)
         present = [name for name in classes if scores[name]["support"]]
         lowest = min(present, key=lambda name: scores[name]["recall"])
         recall = scores[lowest]["recall"]
@@ -95,18 +99,18 @@ def judge(
     return verdicts
 
 
-def _not_worse(
-    config: Config,
-    labels: Labels,
-    candidate: NDArray[np.float32],
-    champion: NDArray[np.float32],
-    seed: int,
-) -> Verdict:
+def _not_worse(config: Config, candidate: Facts, champion: Facts, seed: int) -> Verdict:
     compared = resampling.compare(
-        resampling.resample(labels, champion, config.draws, seed, "bootstrap of the champion"),
-        resampling.resample(labels, candidate, config.draws, seed, "bootstrap of the candidate"),
+        resampling.resample(champion, config.draws, seed, "bootstrap of the champion"),
+        resampling.resample(candidate, config.draws, seed, "bootstrap of the candidate"),
     )
     gain = compared.differences[config.metric]
+    if gain.low is None or gain.high is None:
+        raise InputError(
+            f"promote.metric={config.metric} needs at most {AREAS_MOST:,} probabilities, for its "
+            f"interval, got {len(candidate.labels):,} pictures of {candidate.classes:,} classes: "
+            "choose another"
+        )
     lower = config.metric in LOWER_IS_BETTER
     worst = gain.high if lower else -gain.low
     rule = f"{config.metric} not worse than the champion's by more than {config.margin:g}"

@@ -21,9 +21,10 @@ import psutil
 
 from pipeline.errors import InputError
 from pipeline.intake import sources
-from pipeline.networks import foreign_file
+from pipeline.networks import engines, foreign_file
+from pipeline.networks.engines import Engine
 from pipeline.settings import is_auto
-from pipeline.setup import ports
+from pipeline.setup import disk, ports
 from pipeline.storage import workspace
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def insist(config: Config) -> None:
 def every(config: Config) -> Iterator[Check]:
     """All checks of a project whose config is sound."""
     yield from cheap(config)
+    yield _engine(config)
     yield _memory()
     yield _git()
     yield from _dvc()
@@ -103,6 +105,24 @@ def tensorflow() -> Check:
     shown = f"{gpus} GPU" if gpus else "no GPU, so it computes on the processor"
     python = ".".join(map(str, sys.version_info[:3]))
     return Check("tensorflow", Level.ok, f"{tf.version.VERSION} on Python {python}; {shown}")
+
+
+def _engine(config: Config) -> Check:
+    """Whether the engine is there and the right one for this machine."""
+    import tensorflow as tf
+
+    engine = config.forward.engine
+    try:
+        described = engines.described(config.forward) or {"engine": engine}
+    except InputError as error:
+        return Check("engine", Level.error, str(error))
+    if engine != Engine.keras and tf.config.list_physical_devices("GPU"):
+        return Check(
+            "engine",
+            Level.warning,
+            f"{engine} leaves the GPU of this machine unused: set forward.engine=keras",
+        )
+    return Check("engine", Level.ok, " ".join(described.values()))
 
 
 def weights(backbone: BackboneConfig) -> Check:
@@ -171,7 +191,7 @@ def _needed_gb(config: Config) -> float:
         pictures = sum(1 for _ in sources.pictures(config.data))
     except InputError:
         return 0.0  # prepare says what is wrong with them
-    return 2 * pictures * 3 * side**2 / 1e9
+    return (1 if disk.shared() else 2) * pictures * 3 * side**2 / 1e9
 
 
 def _memory() -> Check:
@@ -211,8 +231,16 @@ def _dvc() -> Iterator[Check]:
             Level.warning,
             "none, so outputs are on this machine alone: dvc remote add -d NAME URL, then dvc push",
         )
-    types = _output(sys.executable, "-m", "dvc", "config", "cache.type") or "reflink,copy"
-    yield Check("dvc links", Level.ok, f"cache.type={types}")
+    types = f"cache.type={disk.cache_type()}"
+    if disk.shared():
+        yield Check("dvc links", Level.ok, f"{types}: outputs take their room once")
+    else:
+        yield Check(
+            "dvc links",
+            Level.warning,
+            f"{types}: outputs take their room twice; with .dvc/cache on the disk of the project, "
+            "dvc config cache.type hardlink,reflink,copy",
+        )
 
 
 def _tracking(config: Config) -> Check:

@@ -13,6 +13,7 @@ from pipeline.features import augmentation
 from pipeline.finetuning import recipe
 from pipeline.finetuning.settings import Config as Finetune
 from pipeline.networks.engines import Engine
+from pipeline.setup import disk
 from pipeline.setup.source import Looked
 from pipeline.storage.derived import Derived
 
@@ -169,6 +170,8 @@ def _work(
     width = 4 * math.prod(model.output_shape[1:])
     pixels, features = 3 * every * size_px**2, width * (every + shown - train)
     parameters = 4 * model.count_params()
-    # Outputs are kept twice, once by DVC; activations once.
-    kept = 2 * (pixels + features + parameters) + features + (shown + val) * point.bytes_a_picture
+    # Where files cannot be shared, outputs are kept twice, once by DVC, and features once more.
+    copies = 1 if disk.shared() else 2
+    kept = copies * (pixels + features + parameters) + (shown + val) * point.bytes_a_picture
+    kept += features * (copies - 1)
     return _Work(passes, kept / 1e6)

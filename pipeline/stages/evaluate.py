@@ -1,12 +1,13 @@
 """Judge the head-only and the fine-tuned model on the test split.
 
 features.npy + head.keras + model.keras -> metrics.json, intervals.json, comparison.json,
-per_class.json, slices.csv, predictions.csv, near_duplicates.csv, plots.
+per_class.json, slices.csv, predictions.parquet, predictions.csv, near_duplicates.csv, plots.
 
     python -m pipeline evaluate evaluate.baseline=true
 """
 
 import json
+import shutil
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -15,13 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data import predictions
 from pipeline.data.manifest import Manifest, Split
 from pipeline.errors import InputError
-from pipeline.evaluation import metrics, near_duplicates, resampling
+from pipeline.evaluation import facts, metrics, near_duplicates, resampling
+from pipeline.evaluation.facts import Facts, Labels
 from pipeline.evaluation.near_duplicates import NearDuplicates
 from pipeline.evaluation.resampling import Comparison, Resampled
+from pipeline.networks.forward import Forward
 from pipeline.settings import setting
 from pipeline.storage import tables
+from pipeline.storage.arrays import RowWriter
 from pipeline.storage.tables import write_json
 from pipeline.training.settings import Training
 
@@ -97,9 +102,9 @@ def run(
     from pipeline.training import calibration
 
     data = Manifest(prepared)
-    if config.metric == Metric.top_5_accuracy and len(data.classes) <= metrics.TOP:
+    if config.metric == Metric.top_5_accuracy and len(data.classes) <= facts.TOP:
         raise InputError(
-            f"evaluate.metric=top_5_accuracy needs more than {metrics.TOP} classes, got "
+            f"evaluate.metric=top_5_accuracy needs more than {facts.TOP} classes, got "
             f"{len(data.classes)}: choose another"
         )
     known = np.load(features / "features.npy", mmap_mode="r")
@@ -113,12 +118,15 @@ def run(
     if calibrate:  # or the two would differ by that alone
         summary = json.loads((trained_head / "summary.json").read_text(encoding="utf-8"))
         top = calibration.scaled(top, summary["temperature"])
+    scratch = out / "scratch"  # probabilities may be larger than memory
+    scratch.mkdir()
+    heads = KerasForward(top, card.batch_size)
     models = {
-        "head_only": KerasForward(top, card.batch_size).all(known, rows),
-        "fine_tuned": forward.all(data.images, rows, "evaluate"),
+        "head_only": _judged(heads, known, rows, labels, scratch / "head_only"),
+        "fine_tuned": _judged(forward, data.images, rows, labels, scratch / "fine_tuned"),
     }
     if config.baseline:
-        scratch = baseline.train(
+        untrained = baseline.train(
             config.from_scratch,
             backbone,
             keras.saving.load_model(trained_head / "head.keras", compile=False),
@@ -127,10 +135,11 @@ def run(
             threads=threads,
             calibrate=calibrate,
         )
-        models["from_scratch"] = KerasForward(scratch, card.batch_size).all(data.images, rows)
+        other = KerasForward(untrained, card.batch_size)
+        models["from_scratch"] = _judged(other, data.images, rows, labels, scratch / "from_scratch")
     resampled = {
-        name: resampling.resample(labels, values, config.draws, seed, f"bootstrap of {name}")
-        for name, values in models.items()
+        name: resampling.resample(one, config.draws, seed, f"bootstrap of {name}")
+        for name, one in models.items()
     }
     by_model = {name: one.values for name, one in resampled.items()}
     write_json(out / "metrics.json", by_model)
@@ -141,13 +150,16 @@ def run(
     comparisons = _compare(resampled, str(config.metric))
     write_json(out / "comparison.json", {k: _as_json(c) for k, c in comparisons.items()})
     best = models["fine_tuned"]
-    write_json(out / "per_class.json", metrics.per_class(labels, best, data.classes))
+    assert best.probabilities is not None
+    scores = metrics.per_class(labels, best.predicted, data.classes)
+    write_json(out / "per_class.json", scores)
     _write_slices(out / "slices.csv", data, rows, best, config.draws, seed)
-    _write_predictions(out / "predictions.csv", data, rows, best)
+    predictions.write(out, data, rows, best.probabilities)
     plots.write(out / "plots", data, rows, models, model, trained_head, finetuned)
     plots.near_duplicates(out / "plots", data, alike)
     _tell(by_model, comparisons)
-    _tell_near_duplicates(config, data, alike, rows, best)
+    _tell_near_duplicates(config, alike, rows, best.right)
+    shutil.rmtree(scratch)
     flat = {
         f"{config.split}_{key}_{name}": value
         for name, values in by_model.items()
@@ -160,9 +172,17 @@ def run(
     }
 
 
+def _judged(forward: Forward, inputs: Any, rows: Labels, labels: Labels, scratch: Path) -> Facts:
+    """What a model says of some rows; its probabilities stay on disk."""
+    with RowWriter(scratch, forward.output_shape, np.float32) as file:
+        for batch in forward.batches(inputs, rows, scratch.name):
+            file.append(batch)
+    return facts.gather(labels, np.load(scratch, mmap_mode="r"), f"facts of {scratch.name}")
+
+
 def _rows(
     config: Config, data: Manifest, features: NDArray[np.float32], out: Path
-) -> tuple[metrics.Labels, list[near_duplicates.Pair]]:
+) -> tuple[Labels, list[near_duplicates.Pair]]:
     """The pictures to judge on, and those that are nearly the same as one in train or val."""
     rows = data.indices(config.split)
     pairs = near_duplicates.find(data, features, rows)
@@ -181,11 +201,7 @@ def _rows(
 
 
 def _tell_near_duplicates(
-    config: Config,
-    data: Manifest,
-    pairs: list[near_duplicates.Pair],
-    rows: metrics.Labels,
-    probabilities: NDArray[np.float32],
+    config: Config, pairs: list[near_duplicates.Pair], rows: Labels, right: NDArray[np.bool_]
 ) -> None:
     if not pairs:
         return
@@ -194,7 +210,6 @@ def _tell_near_duplicates(
         print(f"{told}: left out")
         return
     other = ~np.isin(rows, [pair.row for pair in pairs])
-    right = probabilities.argmax(axis=1) == data.labels[rows]
     without = f": accuracy without them {right[other].mean():.4f}" if other.any() else ""
     print(f"{told} (evaluate/{near_duplicates.FILE}){without}")
 
@@ -233,8 +248,8 @@ def _tell(found: dict[str, dict[str, float]], comparisons: dict[str, Comparison]
 def _write_slices(
     path: Path,
     data: Manifest,
-    rows: metrics.Labels,
-    probabilities: NDArray[np.float32],
+    rows: Labels,
+    known: Facts,
     draws: int,
     seed: int,
 ) -> None:
@@ -248,25 +263,9 @@ def _write_slices(
             continue
         for value in sorted(set(values)):
             chosen = values == value
-            part = (data.labels[rows][chosen], probabilities[chosen])
-            spread = resampling.intervals(resampling.resample(*part, draws, seed))
-            numbers = [
-                round(number, 6)
-                for name in names
-                for number in (spread[name].value, spread[name].low, spread[name].high)
-            ]
+            spread = resampling.intervals(resampling.resample(known.of(chosen), draws, seed))
+            found = resampling.as_json({name: spread[name] for name in names})
+            numbers = [found[name][end] for name in names for end in ("value", "low", "high")]
             lines.append([column, value, int(chosen.sum()), *numbers])
     header = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
     tables.write_table(path, ["column", "value", "pictures", *header], lines)
-
-
-def _write_predictions(
-    path: Path, data: Manifest, rows: metrics.Labels, probabilities: NDArray[np.float32]
-) -> None:
-    """One line a picture; probabilities in full, so that they can be compared exactly."""
-    lines = []
-    for row, values in zip(rows, probabilities, strict=True):
-        picture = data.rows[row]
-        predicted = data.classes[int(values.argmax())]
-        lines.append([picture.path, picture.label, predicted, *map(str, values)])
-    tables.write_table(path, ["path", "label", "predicted", *data.classes], lines)

@@ -13,12 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pipeline.data.predictions import Predictions
 from pipeline.errors import InputError
-from pipeline.storage import tables
 from pipeline.storage.outputs import STAGES
+from pipeline.tracking import answers
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,16 +31,12 @@ class Judged:
     """What evaluate wrote of the fine-tuned model.
 
     Attributes:
-        intervals: Metric -> value, low, high.
-        paths: Of the pictures it was judged on.
-        labels: (N,) indices of `classes`.
-        probabilities: (N, K).
+        intervals: Metric -> value, low, high; the two ends may be None.
+        said: Of which pictures what was said.
     """
 
-    intervals: dict[str, dict[str, float]]
-    paths: tuple[str, ...]
-    labels: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
+    intervals: dict[str, dict[str, Any]]
+    said: Predictions
 
 
 @dataclass(frozen=True)
@@ -67,23 +61,14 @@ class Experiment:
     def judged(self) -> Judged:
         """What evaluate wrote, read once."""
         with TemporaryDirectory() as scratch:
-            files = [
-                Path(self._client.download_artifacts(self._evaluated, name, scratch))
-                for name in ("intervals.json", "predictions.csv")
-            ]
-            intervals = json.loads(files[0].read_text(encoding="utf-8"))["fine_tuned"]
-            header, lines = tables.read_table(files[1])
-        classes = header[3:]
-        return Judged(
-            intervals,
-            tuple(line[0] for line in lines),
-            np.array([classes.index(line[1]) for line in lines], dtype=np.int64),
-            np.array([line[3:] for line in lines], dtype=np.float32),
-        )
+            path = self._client.download_artifacts(self._evaluated, "intervals.json", scratch)
+            intervals = json.loads(Path(path).read_text(encoding="utf-8"))["fine_tuned"]
+            said = answers.download(self._client, self._evaluated, Path(scratch))
+        return Judged(intervals, said)
 
     def same_pictures(self, other: Experiment) -> bool:
         """Whether both were judged on the same pictures."""
-        mine, theirs = self.judged, other.judged
+        mine, theirs = self.judged.said, other.judged.said
         return mine.paths == theirs.paths and bool((mine.labels == theirs.labels).all())
 
 

@@ -17,7 +17,9 @@ def test_no_name_is_a_formula_a_box_or_a_warning(tmp_path: Path) -> None:
     picture = np.zeros((4, 4, 3), np.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figures.confusion_matrix(tmp_path / "a.png", np.eye(len(NAMES), dtype=int), NAMES)
+        figures.confusion_matrix(
+            tmp_path / "a.png", np.eye(len(NAMES), dtype=int), NAMES, len(NAMES)
+        )
         figures.per_class_bars(tmp_path / "b.png", scores)
         figures.gallery(tmp_path / "c.png", [(picture, f"{name}\nx") for name in NAMES], 4, "all")
     assert {Image.open(path).format for path in tmp_path.glob("*.png")} == {"PNG"}

@@ -14,9 +14,12 @@ from pipeline.features import cuts
 from pipeline.features.activations import Source, below
 from pipeline.features.store import Config, Store
 from pipeline.finetuning.cache_decision import Cache, decide
-from pipeline.networks import backbones
+from pipeline.networks import backbones, engines
 from pipeline.networks.backbones import glyph_cnn
+from pipeline.networks.engines import Engine
 from pipeline.networks.keras_forward import KerasForward
+
+KERAS = engines.Config(Engine.keras)
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def store(tmp_path: Path) -> Store:
 def source() -> Source:
     model = backbones.build(glyph_cnn.Config(), 8, 0).model
     images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3)).astype(np.uint8)
-    return Source(model, images, 16, 2, "weights", "images")
+    return Source(model, images, 16, 2, "weights", "images", KERAS)
 
 
 def fill(store: Store, name: str, rows: int = 250_000) -> np.ndarray:
@@ -58,7 +61,7 @@ def test_a_deeper_cut_comes_from_the_deepest_shallower_one(store: Store, source:
     (entry,) = store.entries()
     used = entry.used
     time.sleep(0.05)
-    pictures = Source(source.model, None, 16, 2, "weights", "images")
+    pictures = Source(source.model, None, 16, 2, "weights", "images", KERAS)
     object.__setattr__(pictures, "images", np.zeros((0, 8, 8, 3), np.uint8))  # not to be read
     assert (below(store, pictures, "features", rows) == direct).all()
     assert store.entries()[0].used > used, "the shallower one was read"

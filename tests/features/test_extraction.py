@@ -10,6 +10,7 @@ from pipeline.errors import InputError
 from pipeline.features import augmentation
 from pipeline.features.extraction import extract
 from pipeline.features.store import Config, Store
+from pipeline.networks import engines
 from pipeline.networks.backbones import keras_file
 
 
@@ -20,6 +21,7 @@ def extracted(model: keras.Model, repository: Path, tmp_path: Path) -> None:
         keras_file.Config(use="keras_file", path=str(tmp_path / "net.keras")),
         augmentation.Config(),
         Store(Config(), tmp_path / "store"),
+        engine=engines.Config(),
         batch_size=32,
         seed=0,
         threads=2,

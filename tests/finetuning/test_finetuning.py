@@ -15,7 +15,7 @@ from pipeline.features.store import Config as StoreConfig
 from pipeline.features.store import Store
 from pipeline.finetuning.finetuner import Finetuner, Tuned
 from pipeline.finetuning.settings import Config
-from pipeline.networks import backbones, heads, model_file
+from pipeline.networks import backbones, engines, heads, model_file
 from pipeline.networks.backbones import glyph_cnn
 from pipeline.stages import train_head
 from pipeline.training import fitting, score
@@ -35,6 +35,7 @@ def make(repository: Path, cwd: Path) -> Any:
             repository / "outputs" / "prepare",
             Store(StoreConfig()),
             augmentation.Config(**augment),
+            engine=engines.Config(),
             batch_size=32,
             seed=0,
             threads=2,
@@ -201,6 +202,7 @@ def test_the_test_split_is_never_looked_at(repository: Path, cwd: Path) -> None:
             prepared,
             Store(StoreConfig(), cwd / f"store{spoiled}"),
             augmentation.Config(),
+            engine=engines.Config(),
             batch_size=32,
             seed=0,
             threads=2,

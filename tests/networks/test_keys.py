@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from pipeline.features.activations import Source
-from pipeline.networks import backbones
+from pipeline.networks import backbones, engines
 from pipeline.networks.backbones import Backbone, glyph_cnn, keras_application, keras_file
+from pipeline.networks.engines import Engine
 from pipeline.networks.keras_forward import KerasForward
 
 SIZE = 32
+KERAS = engines.Config(Engine.keras)
 
 
 def saved(path: Path, slope: float) -> str:
@@ -79,7 +81,7 @@ def test_another_setting_has_another_key_or_the_same_result(
 
     def result(config: Any) -> tuple[dict[str, Any], np.ndarray]:
         built: Backbone = backbones.build(config, size, 0)
-        source = Source(built.model, pictures, 4, 2, built.sha256, "pictures")
+        source = Source(built.model, pictures, 4, 2, built.sha256, "pictures", KERAS)
         return source.key("features", np.arange(4)), KerasForward(built.model, 4).all(pictures)
 
     key, features = result(config)

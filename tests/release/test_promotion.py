@@ -116,7 +116,7 @@ def test_worse_is_refused_better_promoted_and_the_way_back(
     assert "FAILS  accuracy not worse than the champion's by more than 0.01" in worse.stdout
     assert champion(clone).version == 2
     run_of_champion = client_of(clone).get_run(made.tags["promotion.run"]).info
-    (Path(run_of_champion.artifact_uri.removeprefix("file://")) / "predictions.csv").unlink()
+    (Path(run_of_champion.artifact_uri.removeprefix("file://")) / "predictions.parquet").unlink()
     anew = pipeline(clone, run, "promote", "--dry-run")
     assert "models:/classifier/2 has no answers to these pictures" in anew.stdout
     assert anew.stderr == worse.stderr, "evaluated anew, the champion says what it had said"

@@ -13,12 +13,12 @@ from conftest import Run
 from PIL import Image
 from sklearn import metrics as sk
 
-from pipeline.evaluation import metrics, resampling
+from pipeline.evaluation import facts, metrics, resampling
 from pipeline.storage.outputs import ROOT
 from pipeline.training import calibration
 
 
-def some(classes: int, pictures: int, seed: int = 0) -> tuple[metrics.Labels, Any]:
+def some(classes: int, pictures: int, seed: int = 0) -> tuple[facts.Labels, Any]:
     """Labels, and probabilities that are right more often than not, with ties."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(classes, size=pictures)
@@ -29,7 +29,7 @@ def some(classes: int, pictures: int, seed: int = 0) -> tuple[metrics.Labels, An
     return labels, (rounded / rounded.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def by_scikit_learn(labels: metrics.Labels, scores: Any) -> dict[str, float]:
+def by_scikit_learn(labels: facts.Labels, scores: Any) -> dict[str, float]:
     """The metrics by scikit-learn alone, of labels (N,) and probabilities (N, K)."""
     scores = scores.astype(np.float64)
     scores = scores / scores.sum(axis=1, keepdims=True)
@@ -87,7 +87,8 @@ def test_a_draw_counts_as_its_pictures_repeated(classes: int, pictures: int) -> 
     rng = np.random.default_rng(1)
     drawn = [rng.integers(pictures, size=pictures) for _ in range(5)]
     counts = np.stack([np.bincount(one, minlength=pictures) for one in drawn]).astype(float)
-    found = metrics.weighted(labels, probabilities, counts)
+    known = facts.gather(labels, probabilities)
+    found = metrics.weighted(known, counts) | {"roc_auc": metrics.roc_auc(known, counts)}
     for place, chosen in enumerate(drawn):
         expected = by_scikit_learn(labels[chosen], probabilities[chosen])
         assert {n: v[place] for n, v in found.items()} == pytest.approx(expected, abs=1e-12)
@@ -100,7 +101,7 @@ def test_intervals_hold_what_they_promise() -> None:
     held = 0
     for start in range(0, 20_000, 200):
         part = slice(start, start + 200)
-        sample = resampling.resample(labels[part], probabilities[part], 300, start)
+        sample = resampling.resample(facts.gather(labels[part], probabilities[part]), 300, start)
         found = resampling.intervals(sample)["accuracy"]
         held += found.low <= whole <= found.high
     assert 88 <= held <= 100

@@ -145,6 +145,8 @@ def convert(
     except Exception as error:  # whatever a converter dies of, Keras can run its own network
         _tell(model, config, shortened(str(error)) or type(error).__name__)
         return None
+    if not np.isfinite(expected).all():  # whoever computes the rest says what is wrong
+        return None
     difference = _difference(found, expected)
     if not difference <= _TOLERANCE[config.precision]:
         _tell(

@@ -1,0 +1,132 @@
+"""What a classifier said of pictures, on disk.
+
+probabilities -> predictions.parquet (all of them) and predictions.csv (to look at); back again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from pipeline.data.manifest import Manifest
+from pipeline.storage import tables
+
+FILE = "predictions.parquet"
+TABLE = "predictions.csv"
+COLUMNS_MOST = 20
+"""With more classes, predictions.csv has the most probable ones of each picture alone."""
+
+_FIRST = 5
+_VALUES = 4_000_000
+_GIVEN = ("path", "label", "predicted")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier said.
+
+    Attributes:
+        paths: Of N pictures.
+        labels: (N,) class indices.
+        classes: K names.
+        probabilities: (N, K).
+    """
+
+    paths: tuple[str, ...]
+    labels: NDArray[np.int64]
+    classes: list[str]
+    probabilities: NDArray[np.float32]
+
+
+def write(
+    folder: Path, data: Manifest, rows: NDArray[np.int64], probabilities: NDArray[np.float32]
+) -> None:
+    """Write both files, a few rows at a time.
+
+    Args:
+        folder: That they go to.
+        data: The prepared data set.
+        rows: (N,) which pictures.
+        probabilities: (N, K), memory-mapped or not.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    classes = data.classes
+    text, values = pa.string(), pa.list_(pa.float32())
+    schema = pa.schema(
+        [*((name, text) for name in _GIVEN), ("probabilities", values)],
+        metadata={"classes": json.dumps(classes)},
+    )
+    step = max(1, _VALUES // len(classes))
+    with (
+        parquet.ParquetWriter(folder / FILE, schema, use_dictionary=list(_GIVEN)) as file,
+        (folder / TABLE).open("w", newline="", encoding="utf-8") as text_file,
+        tqdm(
+            total=len(rows), desc="predictions", unit="picture", delay=1, leave=False, disable=None
+        ) as bar,
+    ):
+        lines = tables.rows_to(text_file)
+        lines.writerow([tables.harmless(name) for name in _header(classes)])
+        for start in range(0, len(rows), step):
+            part = np.asarray(probabilities[start : start + step])
+            named = [data.rows[row] for row in rows[start : start + step]]
+            told = [classes[place] for place in part.argmax(axis=1)]
+            columns: list[Any] = [[row.path for row in named], [row.label for row in named], told]
+            offsets = np.arange(0, part.size + 1, len(classes), dtype=np.int32)
+            flat = pa.ListArray.from_arrays(offsets, pa.array(part.ravel()))
+            file.write_table(pa.table([*map(pa.array, columns), flat], schema=schema))
+            for given, further in zip(
+                zip(*columns, strict=True), _further(part, classes), strict=True
+            ):
+                lines.writerow([tables.harmless(cell) for cell in (*given, *further)])
+            bar.update(len(part))
+
+
+def _header(classes: list[str]) -> list[str]:
+    if len(classes) <= COLUMNS_MOST:
+        return [*_GIVEN, *classes]
+    places = range(1, _FIRST + 1)
+    return [*_GIVEN, *(f"{name}_{place}" for place in places for name in ("class", "probability"))]
+
+
+def _further(part: NDArray[np.float32], classes: list[str]) -> list[list[str]]:
+    """What predictions.csv says of each row beside its label and the prediction."""
+    # Probabilities in full, so that they can be compared exactly.
+    if len(classes) <= COLUMNS_MOST:
+        return [list(map(str, values)) for values in part]
+    first = np.argsort(-part, axis=1, kind="stable")[:, :_FIRST]
+    return [
+        [cell for place in places for cell in (classes[place], str(values[place]))]
+        for places, values in zip(first, part, strict=True)
+    ]
+
+
+def read(path: Path) -> Predictions:
+    """Read a predictions.parquet, or the predictions.csv of an earlier version.
+
+    Args:
+        path: Of the file.
+    """
+    if path.suffix == ".csv":
+        header, lines = tables.read_table(path)
+        classes = header[len(_GIVEN) :]
+        probabilities = np.array([line[len(_GIVEN) :] for line in lines], dtype=np.float32)
+        paths, labels = [line[0] for line in lines], [line[1] for line in lines]
+    else:
+        from pyarrow import parquet
+
+        table = parquet.read_table(path)
+        classes = json.loads(table.schema.metadata[b"classes"])
+        paths, labels = (table.column(name).to_pylist() for name in ("path", "label"))
+        flat = table.column("probabilities").combine_chunks().flatten().to_numpy()
+        probabilities = flat.reshape(-1, len(classes))
+    places = {name: place for place, name in enumerate(classes)}
+    known = np.array([places[label] for label in labels], dtype=np.int64)
+    return Predictions(tuple(paths), known, classes, probabilities)
