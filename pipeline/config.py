@@ -28,6 +28,7 @@ from omegaconf.errors import (
 from yaml import YAMLError
 
 from pipeline import old_spelling, settings
+from pipeline.cluster.settings import Config as Cluster
 from pipeline.commands.demo import Config as Demo
 from pipeline.commands.pretrain import Config as Pretrain
 from pipeline.commands.serve import Config as Serve
@@ -54,7 +55,7 @@ CONF = Path(__file__).parents[1] / "conf"
 _KINDS = {"data": sources, "backbone": backbones}
 # Sections that no result depends on.
 _BESIDE = (
-    *("tracking", "pretrain", "activations", "sweep", "sampler", "pruner"),
+    *("tracking", "pretrain", "activations", "cluster", "sweep", "sampler", "pruner"),
     *("promote", "serve", "demo"),
 )
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@/]*(=.*)?", re.DOTALL)
@@ -79,6 +80,7 @@ class Config:
     train_head: TrainHead = field(default_factory=TrainHead)
     finetune: Finetune = field(default_factory=Finetune)
     evaluate: Evaluate = field(default_factory=Evaluate)
+    cluster: Cluster = field(default_factory=Cluster)
     activations: Activations = field(default_factory=Activations)
     tracking: Tracking = field(default_factory=Tracking)
     sweep: Sweep = field(default_factory=Sweep)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cluster.settings import Config as Cluster
 from pipeline.features import augmentation
 from pipeline.features.store import Key, Store
 from pipeline.networks import engines, runtime
@@ -33,6 +34,8 @@ class Source:
         backbone_sha256: Digest of the backbone, `Backbone.sha256`.
         images_sha256: Digest of the pictures.
         engine: Section `forward`: what computes.
+        cluster: Section `cluster`: where, which changes no byte.
+        origin: Of the backbone, `Backbone.origin`, where a cluster builds it again.
     """
 
     model: Any
@@ -42,6 +45,8 @@ class Source:
     backbone_sha256: str
     images_sha256: str
     engine: engines.Config
+    cluster: Cluster = field(default_factory=Cluster)
+    origin: tuple[Any, int, int] | None = None
     _passes: dict[str, Forward] = field(default_factory=dict)
 
     def key(self, cut: str, rows: NDArray[np.int64], precision: str = "float32") -> Key:
@@ -60,17 +65,20 @@ class Source:
             "threads": self.threads,
         }
 
-    def forward(self, cut: str) -> Forward:
-        """The forward pass from the pictures to a cut; the last one made is kept for views."""
+    def lower(self, cut: str) -> Any:
+        """The network up to a cut."""
         from pipeline.features import cuts
 
+        if cut not in cuts.cut_points(self.model):
+            return self.model
+        return cuts.split(self.model, cut)[0]
+
+    def forward(self, cut: str) -> Forward:
+        """The forward pass from the pictures to a cut; the last one made is kept for views."""
         if cut not in self._passes:
-            lower = self.model
-            if cut in cuts.cut_points(self.model):
-                lower, _ = cuts.split(self.model, cut)
             self._passes.clear()
             self._passes[cut] = engines.forward(
-                lower,
+                self.lower(cut),
                 self.engine,
                 batch_size=self.batch_size,
                 threads=self.threads,
@@ -99,9 +107,14 @@ def below(
         store.hits += 1
         return stored
     store.misses += 1
+    key, desc = source.key(cut, rows, precision), f"activations at {cut}"
+    if source.cluster.on:
+        from pipeline.features import spread
+
+        shape = tuple(source.lower(cut).output_shape[1:])
+        return store.put(key, shape, len(rows), spread.batches(source, cut, rows, desc), precision)
     forward, start, indices = _shortest_way(store, source, cut, rows)
-    batches = forward.batches(start, indices, f"activations at {cut}")
-    key = source.key(cut, rows, precision)
+    batches = forward.batches(start, indices, desc)
     return store.put(key, forward.output_shape, len(rows), batches, precision)
 
 

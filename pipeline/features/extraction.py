@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from pipeline.cluster.settings import Config as Cluster
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
 from pipeline.features import augmentation
@@ -32,6 +33,7 @@ def extract(
     kept: Store,
     *,
     engine: engines.Config,
+    cluster: Cluster,
     batch_size: int,
     seed: int,
     threads: int,
@@ -45,6 +47,7 @@ def extract(
         augment: Section `augment`.
         kept: Keeps what was computed.
         engine: Section `forward`.
+        cluster: Section `cluster`.
         batch_size: Pictures of a forward pass.
         seed: Of random weights, where the backbone has no others, and of views.
         threads: As TensorFlow was configured with.
@@ -67,6 +70,8 @@ def extract(
         backbone_sha256=built.sha256,
         images_sha256=data.images_sha256,
         engine=engine,
+        cluster=cluster,
+        origin=built.origin,
     )
     every, last = np.arange(len(data.rows)), built.model.layers[-1].name
     computed = kept.get(source.key(last, every)) is None

@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from pipeline.cluster.settings import Config as Cluster
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
 from pipeline.features import activations, augmentation
@@ -76,6 +77,7 @@ class Finetuner:
         store: Keeps activations.
         augment: Section `augment`.
         engine: Section `forward`.
+        cluster: Section `cluster`; None for this machine alone.
         batch_size: Pictures of a forward pass: `extract_features.batch_size`.
         seed: Of order, dropout and views.
         threads: As TensorFlow was configured with.
@@ -89,6 +91,7 @@ class Finetuner:
         augment: augmentation.Config,
         *,
         engine: engines.Config,
+        cluster: Cluster | None = None,
         batch_size: int,
         seed: int,
         threads: int,
@@ -117,6 +120,8 @@ class Finetuner:
             backbone_sha256=body.sha256,
             images_sha256=self.data.images_sha256,
             engine=engine,
+            cluster=cluster or Cluster(),
+            origin=body.origin,
         )
 
     def fit(

@@ -6,11 +6,16 @@ pictures -> a row of the manifest each, and its pixels or the reason why it has 
 import hashlib
 import warnings
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
+from pipeline.cluster import pool
+from pipeline.cluster.settings import Config as Cluster
 from pipeline.data import images
 from pipeline.data.decoding import Decoding
 from pipeline.data.images import Decoded
@@ -20,13 +25,22 @@ from pipeline.intake.sources import Picture
 # joblib warns of pictures that were decoded in vain when a stage fails; its error says enough.
 warnings.filterwarnings("ignore", module=r"joblib\.")
 
+Judged = tuple[Row, Decoded | str]
+"""A picture's row of the manifest, and its pixels or the reason why it has none."""
 UNLABELLED = "it has no label: it lies in no class folder"
 """Why a picture is not used that is none the worse for it."""
 
+_CHUNK, _THREADS = 64, 2
+"""Pictures that a worker of a cluster is sent the names of, and decodes at a time."""
+
 
 def judge(
-    pictures: Iterable[Picture], size_px: int, how: Decoding, desc: str
-) -> Iterator[tuple[Row, Decoded | str]]:
+    pictures: Iterable[Picture],
+    size_px: int,
+    how: Decoding,
+    desc: str,
+    cluster: Cluster | None = None,
+) -> Iterator[Judged]:
     """Judge every picture, in order.
 
     Args:
@@ -34,18 +48,49 @@ def judge(
         size_px: Side of the square that they are brought to.
         how: How they are decoded.
         desc: Name of the progress bar.
+        cluster: Section `cluster`; None for this machine alone.
 
     Yields:
         The picture's row, without a split if its source gives none, and the picture, or the
         reason why it is bad.
     """
+    yield from tqdm(
+        _on_a_cluster(pictures, size_px, how, cluster)
+        if cluster and cluster.on
+        else _here(pictures, size_px, how),
+        desc=desc,
+        unit="picture",
+        disable=None,
+    )
+
+
+def _here(pictures: Iterable[Picture], size_px: int, how: Decoding) -> Iterator[Judged]:
     # Threads: decoding happens outside Python's lock, and nothing is copied between processes.
     workers = Parallel(n_jobs=-1, prefer="threads", return_as="generator", pre_dispatch="8*n_jobs")
-    results = workers(delayed(_judge)(picture, size_px, how) for picture in pictures)
-    yield from tqdm(results, desc=desc, unit="picture", disable=None)
+    yield from workers(delayed(_judge)(picture, size_px, how) for picture in pictures)
 
 
-def _judge(picture: Picture, size_px: int, how: Decoding) -> tuple[Row, Decoded | str]:
+def _on_a_cluster(
+    pictures: Iterable[Picture], size_px: int, how: Decoding, cluster: Cluster
+) -> Iterator[Judged]:
+    judge_some = partial(_judge_all, size_px=size_px, how=how)
+    found = pool.ordered(cluster, lambda: judge_some, _chunks(pictures), threads=_THREADS)
+    for judged in found:
+        yield from judged
+
+
+def _chunks(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
+    remaining = iter(pictures)
+    while chunk := list(islice(remaining, _CHUNK)):
+        yield chunk
+
+
+def _judge_all(pictures: list[Picture], size_px: int, how: Decoding) -> list[Judged]:
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return list(threads.map(lambda picture: _judge(picture, size_px, how), pictures))
+
+
+def _judge(picture: Picture, size_px: int, how: Decoding) -> Judged:
     row = Row(picture.path, picture.label, picture.split or "", "", 0, 0, "ok", picture.extra)
     if not picture.label:
         return row, UNLABELLED

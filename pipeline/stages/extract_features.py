@@ -9,6 +9,7 @@ augment.json and augmented.npy (K - 1, M, D): the features of the M pictures' fu
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.cluster.settings import Config as Cluster
 from pipeline.features import augmentation, store
 from pipeline.features.store import Store
 from pipeline.networks import engines
@@ -33,6 +34,7 @@ def run(
     backbone: BackboneConfig,
     augment: augmentation.Config,
     forward: engines.Config,
+    cluster: Cluster,
     activations: store.Config,
     prepared: Path,
     out: Path,
@@ -45,6 +47,7 @@ def run(
         augment,
         Store(activations),
         engine=forward,
+        cluster=cluster,
         batch_size=config.batch_size,
         seed=seed,
         threads=threads,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipeline.cluster.settings import Config as Cluster
 from pipeline.features import augmentation
 from pipeline.features.store import Config as StoreConfig
 from pipeline.features.store import Store
@@ -30,6 +31,7 @@ def run(
     batch_size: int,
     augment: augmentation.Config,
     forward: engines.Config,
+    cluster: Cluster,
     activations: StoreConfig,
     prepared: Path,
     trained_head: Path,
@@ -46,6 +48,7 @@ def run(
         batch_size: Pictures of a forward pass: `extract_features.batch_size`.
         augment: Section `augment`.
         forward: Section `forward`.
+        cluster: Section `cluster`.
         activations: Section `activations`.
         prepared: Output of prepare.
         trained_head: Output of train_head.
@@ -69,6 +72,7 @@ def run(
         Store(activations),
         augment,
         engine=forward,
+        cluster=cluster,
         batch_size=batch_size,
         seed=seed,
         threads=threads,

@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline.cluster.settings import Config as Cluster
 from pipeline.data import manifest
 from pipeline.data.decoding import Decoding, Fit
 from pipeline.data.manifest import SPLITS, Row
@@ -71,13 +73,14 @@ class Config:
         Shares.of(self)
 
 
-def run(config: Config, *, seed: int, data: Any, out: Path) -> dict[str, float]:
+def run(config: Config, *, seed: int, data: Any, cluster: Cluster, out: Path) -> dict[str, float]:
     """Prepare a data set.
 
     Args:
         config: Section `prepare`.
         seed: Chooses the splits.
         data: `Config` of one of `pipeline.intake.sources`.
+        cluster: Section `cluster`.
         out: Folder to write to; exists and is empty.
 
     Returns:
@@ -93,13 +96,14 @@ def run(config: Config, *, seed: int, data: Any, out: Path) -> dict[str, float]:
         side = found["prepare.image_size"] = sizing.derive(sources.pictures(data))
         config = replace(config, image_size=int(side.value))
     how = _decoding(config.fit, data)
-    judged, bad, deep = _decode_all(sources.pictures(data), config.image_size, how, pixels)
+    decode = partial(_decode_all, size_px=config.image_size, target=pixels, cluster=cluster)
+    judged, bad, deep = decode(sources.pictures(data), how=how)
     if deep and how.tones is None:
         common = depth.common(deep)
         how = replace(how, tones=common)
         found["data.depth"] = depth.derived(common, deep)
         if any(tones != common for tones in deep.values()):
-            judged, bad, _ = _decode_all(sources.pictures(data), config.image_size, how, pixels)
+            judged, bad, _ = decode(sources.pictures(data), how=how)
     derived.tell(found)
     derived.write(out, found)
     soundness.check_vanished(judged, bad)
@@ -146,7 +150,7 @@ def _decoding(fit: Fit, data: Any) -> Decoding:
 
 
 def _decode_all(
-    pictures: Iterable[Picture], size_px: int, how: Decoding, target: Path
+    pictures: Iterable[Picture], size_px: int, how: Decoding, target: Path, cluster: Cluster
 ) -> tuple[list[Row], dict[str, str], dict[str, Tones]]:
     """Judge every picture; the good ones' pixels go to `target` in order.
 
@@ -156,7 +160,7 @@ def _decode_all(
     """
     rows, bad, deep = [], {}, {}
     with RowWriter(target, (size_px, size_px, 3), np.uint8) as pixel_rows:
-        for row, verdict in judge(pictures, size_px, how, "prepare"):
+        for row, verdict in judge(pictures, size_px, how, "prepare", cluster):
             rows.append(row)
             if isinstance(verdict, str):
                 bad[row.path] = verdict

@@ -55,6 +55,11 @@ def _values(url: URL) -> list[str]:
     return [value if isinstance(value, str) else value[0] for value in values]
 
 
+def is_postgresql(address: str) -> bool:
+    """Whether an address is that of a PostgreSQL database, which several machines may share."""
+    return address.startswith("postgresql")
+
+
 def is_database(address: str) -> bool:
     """Whether an address is one of SQLAlchemy's, not a server's or a folder's."""
     try:

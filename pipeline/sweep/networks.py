@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from pipeline.cluster.settings import Config as Cluster
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
 from pipeline.features.extraction import extract
@@ -145,6 +146,7 @@ def _extracted(config: Config, body: Backbone, prepared: Path) -> Path:
                     config.augment,
                     Store(config.activations),
                     engine=config.forward,
+                    cluster=Cluster(),
                     batch_size=config.extract_features.batch_size,
                     seed=config.seed,
                     threads=config.threads,

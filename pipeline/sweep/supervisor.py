@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +22,11 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
+from pipeline.cluster.pool import Nodes, Process
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
 from pipeline.finetuning import recipe
-from pipeline.storage import outputs
+from pipeline.storage import addresses, outputs
 from pipeline.sweep import networks, report, sharing, space, study
 from pipeline.tracking import store
 from pipeline.tracking.sweep_runs import Tracker
@@ -34,7 +36,17 @@ if TYPE_CHECKING:
 
 _WORKER = "PIPELINE_SWEEP_STUDY"
 # What the command line may set: prepare and extract_features read none of it.
-_FREE = {"finetune", "train_head", "head", "sweep", "sampler", "pruner", "tracking", "activations"}
+_FREE = {
+    "finetune",
+    "train_head",
+    "head",
+    "sweep",
+    "sampler",
+    "pruner",
+    "tracking",
+    "activations",
+    "cluster",
+}
 _RESTARTS = 10
 
 
@@ -123,34 +135,47 @@ def _bring_up_to_date() -> None:
 
 
 class _Workers:
-    """The processes that run the trials; one that is killed is replaced."""
+    """The processes that run the trials, here or on every node of a cluster.
+
+    One that is killed is replaced, unless its node is gone, too.
+    """
 
     def __init__(self, config: Config, words: list[str], name: str, folder: Path) -> None:
-        self._command = [sys.executable, "-m", "pipeline", "sweep", *words]
-        self._environment = {**os.environ, _WORKER: name}
+        self._words = ["-m", "pipeline", "sweep", *words]
+        self._own = {_WORKER: name}
         self._folder, self._config = folder, config
         self._restarts = 0
-        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._nodes: Nodes | None = None
+        self._running: dict[int, subprocess.Popen[bytes] | Process] = {}
 
     def __enter__(self) -> _Workers:
-        for number in range(self._config.sweep.workers):
+        total = self._config.sweep.workers
+        if self._config.cluster.on:
+            self._nodes = Nodes(self._config.cluster).__enter__()
+            hosts = self._nodes.alive
+            _insist_on_a_shared_study(self._config.sweep.storage, len(set(hosts.values())))
+            total *= len(hosts)
+        for number in range(total):
             self._start(number)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         for child in self._running.values():
             child.terminate()
         for child in self._running.values():
             child.wait()
+        if self._nodes:
+            self._nodes.__exit__(*error)
 
     def watch(self, opened: Study) -> None:
         """Wait until the workers have run all trials.
 
         Raises:
-            InputError: A worker stopped with an error that is no trial's.
+            InputError: A worker stopped with an error that is no trial's, or no node is left.
         """
         progress = _Progress(opened, self._config.sweep.n_trials)
         announced = False
+        ended = False
         try:
             while self._running:
                 time.sleep(0.2)
@@ -159,22 +184,41 @@ class _Workers:
                     announced = True
                     tqdm.write("all trials have ended: trying the average of the best ones")
                 for number, child in list(self._running.items()):
-                    if child.poll() is None:
+                    code = child.poll()
+                    if code is None:
                         continue
                     del self._running[number]
-                    if child.returncode:
-                        self._check(number, child.returncode)
+                    ended = ended or code == 0
+                    if code:
+                        self._check(number, code, child)
                         self._start(number)
         finally:
             progress.close()
-
-    def _start(self, number: int) -> None:
-        with self._log(number).open("ab") as log:
-            self._running[number] = subprocess.Popen(
-                self._command, env=self._environment, stdout=log, stderr=subprocess.STDOUT
+        if not ended:
+            raise InputError(
+                "a sweep needs nodes to run on, all of the cluster's are gone: start some, and the "
+                "same command goes on"
             )
 
-    def _check(self, number: int, code: int) -> None:
+    def _start(self, number: int) -> None:
+        log = self._log(number)
+        if self._nodes is None:
+            with log.open("ab") as file:
+                self._running[number] = subprocess.Popen(
+                    [sys.executable, *self._words],
+                    env={**os.environ, **self._own},
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                )
+            return
+        busy = Counter(one.node for one in self._running.values() if isinstance(one, Process))
+        free = [node for node in self._nodes.alive if busy[node] < self._config.sweep.workers]
+        if not free:  # the one that it ran on is gone
+            return
+        node = min(free, key=lambda node: busy[node])
+        self._running[number] = self._nodes.start(node, self._words, self._own, log)
+
+    def _check(self, number: int, code: int, child: subprocess.Popen[bytes] | Process) -> None:
         """A worker that was killed is replaced; one that gave up tells why."""
         log = self._log(number)
         self._restarts += 1
@@ -182,11 +226,20 @@ class _Workers:
             name = signal.Signals(-code).name
             tqdm.write(f"worker {number} was killed ({name}): another one takes up its trial")
             return
-        lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+        text = child.said() if isinstance(child, Process) else log.read_text(errors="replace")
+        lines = text.strip().splitlines() or ["it said nothing"]
         raise InputError(f"{lines[-1].removeprefix('error: ')} (worker {number}, {log})")
 
     def _log(self, number: int) -> Path:
         return self._folder / f"worker-{number}.log"
+
+
+def _insist_on_a_shared_study(storage: str, machines: int) -> None:
+    if machines > 1 and not addresses.is_postgresql(storage):
+        raise InputError(
+            f"a sweep on {machines} machines needs a sweep.storage that all of them reach, got "
+            f"{addresses.shown(storage)}: set postgresql+psycopg://..."
+        )
 
 
 class _Progress:

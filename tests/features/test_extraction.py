@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from pipeline.cluster.settings import Config as Cluster
 from pipeline.errors import InputError
 from pipeline.features import augmentation
 from pipeline.features.extraction import extract
@@ -22,6 +23,7 @@ def extracted(model: keras.Model, repository: Path, tmp_path: Path) -> None:
         augmentation.Config(),
         Store(Config(), tmp_path / "store"),
         engine=engines.Config(),
+        cluster=Cluster(),
         batch_size=32,
         seed=0,
         threads=2,

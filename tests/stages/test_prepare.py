@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.cluster.settings import Config as Cluster
 from pipeline.data.manifest import Manifest, read_rows
 from pipeline.errors import InputError
 from pipeline.intake.sources import csv as csv_source
@@ -22,7 +23,7 @@ HALF = {"train_fraction": 0.5, "val_fraction": 0.25}
 def prepared(source: object, out: Path, **settings: object) -> dict[str, float]:
     out.mkdir()
     config = prepare.Config(**{"image_size": 16, **HALF, **settings})
-    return prepare.run(config, seed=0, data=source, out=out)
+    return prepare.run(config, seed=0, data=source, cluster=Cluster(), out=out)
 
 
 def quarantine(out: Path) -> dict[str, str]:
@@ -184,12 +185,14 @@ def test_no_class_is_gone_in_silence(picture_folder: Path, tmp_path: Path) -> No
     with pytest.raises(InputError, match=told):
         prepared(source, tmp_path / "a", max_bad_fraction=0.5)
     left_out = folder.Config(path=str(picture_folder), ignore=["parrot"])
-    assert (
-        prepare.run(
-            prepare.Config(image_size=16, **HALF), seed=0, data=left_out, out=tmp_path / "a"
-        )["classes"]
-        == 2
+    counts = prepare.run(
+        prepare.Config(image_size=16, **HALF),
+        seed=0,
+        data=left_out,
+        cluster=Cluster(),
+        out=tmp_path / "a",
     )
+    assert counts["classes"] == 2
 
 
 def test_classes_that_differ_in_case_alone(picture_folder: Path, tmp_path: Path) -> None:

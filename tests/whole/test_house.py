@@ -19,10 +19,11 @@ MAY_IMPORT = {
     "settings": "errors",
     "old_spelling": "errors",
     "storage": "settings",
+    "cluster": "storage",
     "data": "storage",
-    "intake": "data",
+    "intake": "data cluster",
     "networks": "data",
-    "features": "networks",
+    "features": "networks cluster",
     "training": "networks",
     "finetuning": "training features",
     "evaluation": "training",
@@ -131,7 +132,7 @@ def test_dvc_yaml_lists_what_a_stage_touches(stage: str) -> None:
     read = {f"outputs/{STAGES[place]}" for name, place in folders.items() if name in given}
     assert read <= set(deps)
     # What no result depends on is no parameter: where activations are kept.
-    sections = {name for name in SECTIONS if name in given} - {"activations"} | {stage}
+    sections = {name for name in SECTIONS if name in given} - {"activations", "cluster"} | {stage}
     if "batch_size" in given:
         sections.add("extract_features.batch_size")
     runner = {"seed", "threads"} if stage != "prepare" else set()

@@ -1,0 +1,174 @@
+"""A real Ray cluster of two nodes on this machine: the bytes of one process, whatever dies."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from conftest import Run
+
+from pipeline.cluster import pool
+from pipeline.cluster.settings import Config
+from pipeline.errors import InputError
+
+ray = pytest.importorskip("ray")
+# Workers cannot import a test module by its name.
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+NODE = {"num_cpus": 2, "object_store_memory": 100_000_000}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    head = {**NODE, "include_dashboard": False}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    made.add_node(**NODE)
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def config(cluster: Any) -> Config:
+    return Config("ray", cluster.address)
+
+
+def squares() -> Any:
+    return lambda task: (task**2, os.getpid())
+
+
+def test_results_come_in_order_from_all_nodes(config: Config) -> None:
+    found = list(pool.ordered(config, squares, range(40), threads=2))
+    assert [square for square, _ in found] == [task**2 for task in range(40)]
+    assert len({process for _, process in found}) == 2
+    assert list(pool.ordered(config, squares, [], threads=1)) == []
+
+
+def slowly() -> Any:
+    def one(task: int) -> tuple[int, int]:
+        time.sleep(0.3)
+        return task, os.getpid()
+
+    return one
+
+
+def test_a_killed_worker_costs_no_result(config: Config) -> None:
+    found = pool.ordered(config, slowly, range(20), threads=2)
+    _, process = next(found)
+    os.kill(process, signal.SIGKILL)
+    rest = list(found)
+    assert [task for task, _ in rest] == list(range(1, 20))
+    assert len({process for _, process in rest}) > 1
+
+
+def test_a_node_that_goes_away_costs_no_result(cluster: Any, config: Config) -> None:
+    extra = cluster.add_node(**NODE)
+    found = pool.ordered(config, slowly, range(30), threads=2)
+    first = [next(found) for _ in range(4)]
+    cluster.remove_node(extra, allow_graceful=False)
+    assert [task for task, _ in [*first, *found]] == list(range(30))
+
+
+def deadly() -> Any:
+    return lambda task: os.kill(os.getpid(), signal.SIGKILL) if task == 3 else task
+
+
+def refusing() -> Any:
+    raise InputError("this node is of another kind")
+
+
+def test_what_ends_it_in_one_line(config: Config) -> None:
+    with pytest.raises(InputError, match="a task must not kill its workers, one killed 3"):
+        list(pool.ordered(config, deadly, range(6), threads=1))
+    with pytest.raises(InputError, match="this node is of another kind"):
+        list(pool.ordered(config, refusing, range(6), threads=1))
+    with pytest.raises(InputError, match="a worker needs threads=64 processors"):
+        list(pool.ordered(config, squares, range(6), threads=64))
+
+
+def test_a_node_without_the_project(config: Config) -> None:
+    unknown = type(sys)("module_of_this_process_alone")
+    exec("def make():\n    return abs", vars(unknown))
+    sys.modules[unknown.__name__] = unknown
+    with pytest.raises(InputError, match="every node needs this project's folder at the same pl"):
+        list(pool.ordered(config, unknown.make, range(3), threads=1))
+
+
+def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"needs Ray, not installed: pip install ray, or set clu"):
+        list(pool.ordered(Config("ray"), squares, [1], threads=1))
+
+
+def stage(name: str, *words: str) -> list[str]:
+    # Keras, and a batch of another size than usual, which gives other last bits.
+    own = ["forward.engine=keras", "extract_features.batch_size=7", "threads=1"]
+    return [sys.executable, "-m", "pipeline", name, *own, "tracking.enabled=false", *words]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+
+def test_prepare_and_extraction_give_the_same_bytes(
+    clone: Path, cluster: Any, config: Config, run: Run
+) -> None:
+    spread = ("cluster.use=ray", f"cluster.address={config.address}")
+    found = []
+    for words in ((), spread):
+        run(clone, "rm", "-rf", ".work/activations")
+        for name in ("prepare", "extract_features"):
+            done = run(clone, *stage(name, *words), forked=not words)
+            assert done.returncode == 0, done.stderr
+        both = contents(clone / "outputs/prepare") | contents(clone / "outputs/extract_features")
+        found.append(both)
+    assert found[0] == found[1]
+
+
+def test_a_cluster_that_is_not_there(clone: Path, run: Run) -> None:
+    words = ("cluster.use=ray", "cluster.address=localhost:1")
+    done = run(clone, *stage("prepare", *words), forked=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: cluster.address must be local")
+
+
+def test_a_sweep_on_two_nodes_one_of_which_goes_away(
+    clone: Path, cluster: Any, config: Config, run: Run
+) -> None:
+    import subprocess
+
+    extra = cluster.add_node(**NODE)
+    words = ["cluster.use=ray", f"cluster.address={config.address}", "sweep.n_trials=12"]
+    short = ["finetune.epochs=2", "sweep.soup=false", "sweep.heartbeat_s=2"]
+    command = [sys.executable, "-m", "pipeline", "sweep", *words, *short]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    sweep = subprocess.Popen(
+        command,
+        cwd=clone,
+        env={**os.environ, "PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    log = clone / "sweeps"
+    while sweep.poll() is None and not list(log.glob("*/worker-2.log")):
+        time.sleep(0.2)
+    time.sleep(8)
+    cluster.remove_node(extra, allow_graceful=False)
+    told = sweep.communicate(timeout=400)[0]
+    assert sweep.returncode == 0, told
+    ended = [line for line in told.replace("\r", "\n").splitlines() if line.startswith("trial ")]
+    numbers = [int(line.split()[1].rstrip(":")) for line in ended]
+    assert sorted(numbers) == list(range(12)), told
+    assert not [p for p in psutil.process_iter(["cmdline"]) if is_worker(p, clone)]
+
+
+def is_worker(process: psutil.Process, folder: Path) -> bool:
+    words = process.info["cmdline"] or []
+    return "sweep" in words and process.is_running() and process.cwd() == str(folder)
