@@ -69,7 +69,8 @@ def run_stage(stage: str, composed: Config) -> None:
         if stage == STAGES[0]:  # which needs no TensorFlow
             checks.insist(composed)
         else:
-            runtime.configure(composed.seed, composed.threads)
+            replicas = composed.finetune.replicas if stage == "finetune" else 1
+            runtime.configure(composed.seed, composed.threads, replicas)
         with outputs.replacing(out) as aside:
             given = {
                 **vars(composed),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from pipeline.errors import InputError
 from pipeline.settings import AUTO, AutoFloat, AutoInt, automatic, setting
 from pipeline.training.settings import Schedule, Training
 
@@ -102,11 +103,24 @@ class Config(Training):
         "Settings of further trainings from the same cut, such as {learning_rate: 1e-3}: their "
         "weights are averaged with the first one's where that improves the score.",
     )
+    replicas: int = setting(
+        1,
+        "GPUs of this machine that each batch is shared among; other numbers give other last bits.",
+        least=1,
+    )
     calibrate: bool = setting(
         True,
         "Give the finished classifier a temperature, fitted on the validation split, that "
         "makes it as sure as it is right.",
     )
+
+    def check(self, name: str) -> None:
+        """Hold what cannot be shared among devices."""
+        if self.replicas > 1 and self.mixup:
+            raise InputError(
+                f"{name}.mixup needs {name}.replicas=1, as partners may lie on another device, "
+                f"got {self.replicas}"
+            )
 
     @property
     def head_only(self) -> bool:

@@ -13,12 +13,13 @@ from pipeline.errors import InputError
 from pipeline.storage import workspace
 
 
-def configure(seed: int | None, threads: int) -> None:
+def configure(seed: int | None, threads: int, replicas: int = 1) -> None:
     """Fix everything that results depend on beside the inputs.
 
     Args:
         seed: For Python, NumPy and TensorFlow; None leaves an application's own as they are.
         threads: Threads inside an operation; the last bits of sums depend on it.
+        replicas: Devices that training is shared among; parts of the processor without a GPU.
 
     Raises:
         InputError: `threads` is below 1.
@@ -34,6 +35,10 @@ def configure(seed: int | None, threads: int) -> None:
     # Which operations run side by side changes no byte; how one is divided does.
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     tf.config.experimental.enable_op_determinism()
+    if replicas > 1 and not tf.config.list_physical_devices("GPU"):
+        (processor,) = tf.config.list_physical_devices("CPU")
+        parts = [tf.config.LogicalDeviceConfiguration()] * replicas
+        tf.config.set_logical_device_configuration(processor, parts)
     if seed is not None:
         keras.utils.set_random_seed(seed)
 

@@ -63,21 +63,22 @@ def run(
     """
     from pipeline.data.manifest import Manifest
     from pipeline.networks import backbones, heads, model_file
-    from pipeline.training import calibration, fitting
+    from pipeline.training import calibration, fitting, replicas
 
-    body = backbones.build(backbone, Manifest(prepared).image_size, seed)
-    finetuner = Finetuner(
-        body,
-        prepared,
-        Store(activations),
-        augment,
-        engine=forward,
-        cluster=cluster,
-        batch_size=batch_size,
-        seed=seed,
-        threads=threads,
-    )
-    tuned = finetuner.fit(config, trained_head, log)
+    with replicas.scope(config.replicas):
+        body = backbones.build(backbone, Manifest(prepared).image_size, seed)
+        finetuner = Finetuner(
+            body,
+            prepared,
+            Store(activations),
+            augment,
+            engine=forward,
+            cluster=cluster,
+            batch_size=batch_size,
+            seed=seed,
+            threads=threads,
+        )
+        tuned = finetuner.fit(config, trained_head, log)
     derived.write(out, tuned.derived)
     data, top = finetuner.data, tuned.head
     classifier = heads.join(body.model, top, "classifier")

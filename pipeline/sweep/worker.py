@@ -54,11 +54,15 @@ def run(config: Config, words: list[str], compose: Compose, name: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(128 + signal.SIGTERM))
     threading.Thread(target=_end_with_the_sweep, args=(os.getppid(),), daemon=True).start()
-    runtime.configure(config.seed, config.threads)
-    worker = _Worker(config, words, compose, name)
-    sharing.run_trials(worker.study, worker.objective, worker.total)
-    with sharing.lock_of(name):
-        worker.try_soup()
+    count = config.finetune.replicas
+    runtime.configure(config.seed, config.threads, count)
+    from pipeline.training import replicas
+
+    with replicas.scope(count):
+        worker = _Worker(config, words, compose, name)
+        sharing.run_trials(worker.study, worker.objective, worker.total)
+        with sharing.lock_of(name):
+            worker.try_soup()
 
 
 def _end_with_the_sweep(parent: int) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from pipeline.training import replicas
+
 Batch = tuple[Any, ...]
 
 
@@ -33,7 +35,7 @@ def train(model: keras.Model, batches: Iterable[Batch], rates: Iterable[float]) 
     present = None
     for batch, rate in zip(batches, rates, strict=True):
         if not _takes(model.train_function, batch):
-            model.train_function = _traced(model.train_step, batch)
+            model.train_function = _traced(replicas.on_all(model.train_step), batch)
         if rate != present:
             model.optimizer.learning_rate.assign(rate)
             present = rate
