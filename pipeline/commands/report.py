@@ -46,7 +46,7 @@ _PLOTS = {
     "grad_cam": "Grad-CAM",
 }
 _MODELS = ("head_only", "fine_tuned", "from_scratch")
-_VERSIONS = ("tensorflow", "keras", "numpy", "scikit-learn", "mlflow", "dvc", "optuna")
+_VERSIONS = ("tensorflow", "keras", "openvino", "numpy", "scikit-learn", "mlflow", "dvc", "optuna")
 
 
 def run(config: Config) -> None:

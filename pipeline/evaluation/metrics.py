@@ -17,7 +17,7 @@ from pipeline.evaluation.facts import BINS, TOP, Facts, Floats, Labels
 LOWER_IS_BETTER = ("log_loss", "brier", "calibration_error")
 ROC_AUC = "roc_auc"
 
-_VALUES = 16_000_000
+_VALUES = 8_000_000
 
 
 def summary(labels: Labels, probabilities: NDArray[np.float32]) -> dict[str, float]:
@@ -109,7 +109,9 @@ def roc_auc(known: Facts, counts: Floats, desc: str = "") -> Floats:
     ) as bar:
         for first in range(0, known.classes, step):
             part = known.probabilities[:, first : first + step].astype(np.float64)
-            scores = np.ascontiguousarray((part / known.totals[:, None]).T)
+            part /= known.totals[:, None]
+            scores = np.ascontiguousarray(part.T)
+            del part
             for place, column in enumerate(scores, first):
                 order = np.argsort(column, kind="stable")
                 areas.append(_area(column[order], known.labels[order] == place, rows[order], total))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from PIL import Image
 
+from pipeline.networks import model_file
 from pipeline.serving import pyfunc
 from pipeline.serving.http_guard import LIMITS
 from pipeline.storage import digests
@@ -48,11 +49,17 @@ def log(client: MlflowClient, run_id: str, path: Path) -> LoggedModel:
             code_paths=[str(code)],
             signature=_signature(),
             input_example=_example(),
-            pip_requirements=provenance.versions(*_NEEDED),
+            pip_requirements=provenance.versions(*_needed(path)),
             model_config=dict(LIMITS),
             tags=identity(path),
         )
     return client.get_logged_model(logged.model_id)
+
+
+def _needed(path: Path) -> tuple[str, ...]:
+    """Packages that serve a model: those of its engine, too."""
+    engine = model_file.read_card(path).engine
+    return (*_NEEDED, engine["engine"]) if engine else _NEEDED
 
 
 def find(client: MlflowClient, experiment: str, path: Path) -> LoggedModel | None:

@@ -1,0 +1,118 @@
+"""Many classes: the same numbers, in little memory, and files that people can still open."""
+
+import csv
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from pipeline.data import predictions
+from pipeline.evaluation import facts, figures, metrics, resampling
+
+CLASSES, PICTURES = 1_000, 3_000
+
+
+@pytest.fixture(scope="module")
+def some() -> tuple[facts.Labels, Any]:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(CLASSES, size=PICTURES)
+    values = rng.random((PICTURES, CLASSES), np.float32)
+    values[np.arange(PICTURES), labels] += rng.random(PICTURES, np.float32)
+    return labels, values / values.sum(axis=1, keepdims=True)
+
+
+def test_numbers_are_those_of_scikit_learn(some: tuple[facts.Labels, Any]) -> None:
+    labels, probabilities = some
+    found = metrics.summary(labels, probabilities)
+    exact = metrics.summary(labels, np.asarray(probabilities, np.float64))
+    predicted, every = probabilities.argmax(axis=1), np.arange(CLASSES)
+    assert found["accuracy"] == sk.accuracy_score(labels, predicted)
+    f1 = sk.f1_score(labels, predicted, labels=every, average="macro", zero_division=0)
+    assert found["macro_f1"] == pytest.approx(f1, abs=1e-12)
+    top = sk.top_k_accuracy_score(labels, probabilities, k=5, labels=every)
+    assert found["top_5_accuracy"] == pytest.approx(top)
+    scores = probabilities.astype(np.float64)
+    scores /= scores.sum(axis=1, keepdims=True)
+    present = [k for k in every if (labels == k).any()]
+    areas = [sk.roc_auc_score(labels == k, scores[:, k]) for k in present]
+    assert found["roc_auc"] == pytest.approx(np.mean(areas), abs=1e-9)
+    assert found["roc_auc"] == pytest.approx(exact["roc_auc"], abs=1e-9)
+
+
+def most_memory(path: Path, pictures: int) -> int:
+    rng = np.random.default_rng(0)
+    on_disk = np.lib.format.open_memmap(path, "w+", np.float32, shape=(pictures, 1_000))
+    for start in range(0, pictures, 1_000):
+        on_disk[start : start + 1_000] = rng.random((1_000, 1_000), np.float32)
+    labels = rng.integers(1_000, size=pictures)
+    tracemalloc.start()
+    known = facts.gather(labels, np.load(path, mmap_mode="r"))
+    resampling.resample(replace(known, probabilities=None), 20, 0)
+    metrics.roc_auc(known, np.ones((1, pictures)))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return most
+
+
+def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
+    few, many = (
+        most_memory(tmp_path / "few.npy", 10_000),
+        most_memory(tmp_path / "many.npy", 40_000),
+    )
+    assert many < few + 30_000 * 1_000, "a kilobyte a picture, a quarter of its probabilities"
+
+
+def test_roc_auc_has_no_interval(some: tuple[facts.Labels, Any]) -> None:
+    known = facts.gather(*some)
+    first = resampling.resample(known, 20, 0)
+    spread = resampling.intervals(first)
+    assert spread["roc_auc"].low is None
+    assert spread["accuracy"].low is not None
+    compared = resampling.compare(first, first, "roc_auc")
+    assert len(compared.verdict) == 2, "nothing is said of what has no interval"
+    assert resampling.as_json(spread)["roc_auc"]["high"] is None
+
+
+@pytest.mark.parametrize("classes", [3, 20, 21, 400])
+def test_predictions_come_back_as_they_were(tmp_path: Path, classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    values = rng.random((50, classes), np.float32)
+    names = [f"={place}" for place in range(classes)]  # which a spreadsheet would run
+    labels = rng.integers(classes, size=50)
+    rows = [SimpleNamespace(path=f"p{n}", label=names[k]) for n, k in enumerate(labels)]
+    data: Any = SimpleNamespace(classes=names, rows=rows)
+    predictions.write(tmp_path, data, np.arange(50), values)
+    first = (tmp_path / predictions.FILE).read_bytes()
+    found = predictions.read(tmp_path / predictions.FILE)
+    assert found.paths == tuple(row.path for row in rows)
+    assert (found.labels == labels).all()
+    assert found.classes == names
+    assert (found.probabilities == values).all()
+    predictions.write(tmp_path, data, np.arange(50), values)
+    assert (tmp_path / predictions.FILE).read_bytes() == first
+    with (tmp_path / predictions.TABLE).open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 50
+    if classes <= predictions.COLUMNS_MOST:
+        older = predictions.read(tmp_path / predictions.TABLE)
+        assert (older.probabilities == values).all()
+    else:
+        assert len(table[0]) == 3 + 2 * 5
+        best = np.sort(values, axis=1)[:, ::-1][:, :5]
+        told = [[float(row[f"probability_{place}"]) for place in range(1, 6)] for row in table]
+        assert (np.array(told, np.float32) == best).all()
+        assert table[7]["class_1"] == table[7]["predicted"]
+
+
+def test_a_confusion_matrix_of_some_classes(tmp_path: Path) -> None:
+    labels, predicted = np.array([0, 1, 2, 2, 9]), np.array([0, 2, 2, 1, 9])
+    shown = np.array([1, 2])
+    assert metrics.confusion(labels, predicted, shown).tolist() == [[0, 1], [1, 1]]
+    assert metrics.confusion(labels, predicted, np.array([5])).tolist() == [[0]]
+    figures.confusion_matrix(tmp_path / "c.png", np.eye(2, dtype=int), ["a", "b"], 300)
+    assert (tmp_path / "c.png").stat().st_size > 1000
