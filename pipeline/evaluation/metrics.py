@@ -116,6 +116,7 @@ def roc_auc(known: Facts, counts: Floats, desc: str = "") -> Floats:
                 order = np.argsort(column, kind="stable")
                 areas.append(_area(column[order], known.labels[order] == place, rows[order], total))
                 bar.update()
+            del scores, column  # or the next ones would lie beside them in memory
     mean: Floats = np.nanmean(np.stack(areas), axis=0)
     return mean
 
