@@ -25,6 +25,7 @@ _START_S = 8.0
 _DRAW_S = 6.0
 """Of evaluate's plots and intervals."""
 _STAGES = 5
+_REGRESSED = 20_000
 _BACKWARD = 3.0
 """A training step in forward passes."""
 
@@ -108,7 +109,7 @@ def plan(
         "": shared,
         "data": Section(looked.settings, looked.reasons),
         "backbone": Section(dict(backbone), {"use": why_backbone}),
-        "head": Section({"use": "logistic"}, {"use": "in seconds, the start of fine-tuning"}),
+        "head": _head(train),
         "augment": augment,
         "forward": _engine(),
         "prepare": prepare,
@@ -126,6 +127,13 @@ def plan(
         work.passes * ms_a_picture / 1000 + _STAGES * _START_S + _DRAW_S,
         work.megabytes,
     )
+
+
+def _head(pictures: int) -> Section:
+    """The head that is a good start; a regression needs all features in memory at once."""
+    if pictures > _REGRESSED:
+        return Section({"use": "linear"}, {"use": f"{pictures} training pictures, batch by batch"})
+    return Section({"use": "logistic"}, {"use": "in seconds, the start of fine-tuning"})
 
 
 def _engine() -> Section:

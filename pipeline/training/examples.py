@@ -103,13 +103,14 @@ def batches(
     Yields:
         (B, ...) inputs, (B, K) one-hot labels and, where there are weights, (B,) of them.
     """
-    one_hot = np.eye(classes, dtype=np.float32)
 
     def read(start: int) -> tuple[NDArray[np.float32], ...]:
         chosen = order[start : start + batch_size]
         inputs = np.asarray(examples.inputs[examples.rows[chosen]], dtype=np.float32)
         labels = examples.labels[chosen]
-        batch = (inputs, one_hot[labels])
+        one_hot = np.zeros((len(labels), classes), dtype=np.float32)
+        one_hot[np.arange(len(labels)), labels] = 1
+        batch = (inputs, one_hot)
         return batch if weights is None else (*batch, weights[labels])
 
     with ThreadPoolExecutor(1) as reader:
