@@ -6,12 +6,13 @@ labels + probabilities + pictures -> plots/*.png, the csv files that DVC plots a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from pipeline.data.images import Pixels
 from pipeline.data.manifest import Manifest
@@ -52,17 +53,22 @@ def write(
     folder.mkdir()
     best = models["fine_tuned"]
     assert best.probabilities is not None
-    _curves(folder, head, finetuned)
-    _confusion(folder, data, best)
     scores = metrics.per_class(best.labels, best.predicted, data.classes)
-    figures.per_class_bars(folder / "per_class.png", scores)
     bins = {name: metrics.reliability(known) for name, known in models.items()}
-    figures.reliability(folder / "reliability.png", bins)
     mistakes = most_confident_mistakes(best)
-    _mistakes(folder, data, rows, best.probabilities, mistakes[:_MISTAKES])
-    _confused_pairs(folder, data, rows, best, mistakes)
-    _heat_maps(folder, data, rows, best, mistakes, model)
-    _vega(folder)
+    shown = best.probabilities
+    drawn: list[Callable[[], None]] = [
+        lambda: _curves(folder, head, finetuned),
+        lambda: _confusion(folder, data, best),
+        lambda: figures.per_class_bars(folder / "per_class.png", scores),
+        lambda: figures.reliability(folder / "reliability.png", bins),
+        lambda: _mistakes(folder, data, rows, shown, mistakes[:_MISTAKES]),
+        lambda: _confused_pairs(folder, data, rows, best, mistakes),
+        lambda: _heat_maps(folder, data, rows, best, mistakes, model),
+        lambda: _vega(folder),
+    ]
+    for draw in tqdm(drawn, desc="plots", unit="plot", delay=1, leave=False, disable=None):
+        draw()
 
 
 def near_duplicates(folder: Path, data: Manifest, pairs: Sequence[Pair]) -> None:

@@ -116,7 +116,10 @@ def _check(features: NDArray[np.float32], name: str) -> None:
         InputError: Some are NaN or infinite, or all pictures have the same.
     """
     broken, same = 0, True
-    for start in range(0, len(features), _CHUNK):
+    starts = range(0, len(features), _CHUNK)
+    for start in tqdm(
+        starts, "checking features", unit="chunk", delay=1, leave=False, disable=None
+    ):
         part = np.asarray(features[start : start + _CHUNK])
         broken += int((~np.isfinite(part).all(axis=1)).sum())
         same = same and bool((part == features[0]).all())

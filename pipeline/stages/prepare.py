@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from pipeline.cluster.settings import Config as Cluster
 from pipeline.data import manifest
@@ -179,6 +180,7 @@ def _drop_rows(path: Path, present: list[bool], kept: list[bool]) -> None:
     before = np.load(path, mmap_mode="r")
     aside = path.with_suffix(".kept")
     with RowWriter(aside, before.shape[1:], np.uint8) as rows:
-        for index in np.flatnonzero(keep):
+        chosen = np.flatnonzero(keep)
+        for index in tqdm(chosen, "dropping rows", unit="picture", delay=1, disable=None):
             rows.append(before[index][None])
     aside.replace(path)

@@ -4,7 +4,6 @@ rows -> .npy. Written with plain writes: a memory map on a full disk kills the p
 """
 
 import os
-import shutil
 import sys
 from contextlib import suppress
 from enum import Enum
@@ -14,6 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+from tqdm import tqdm
+
+_PART = 1 << 22
 
 
 class RowWriter:
@@ -84,7 +86,22 @@ def share(source: Path, target: Path) -> Shared:
         os.link(source, target)
         target.chmod(0o444)
         return Shared.linked
-    shutil.copyfile(source, target)
+    with (
+        source.open("rb") as content,
+        target.open("wb") as file,
+        tqdm(
+            total=source.stat().st_size,
+            desc=f"copying {target.name}",
+            unit="B",
+            unit_scale=True,
+            delay=1,
+            leave=False,
+            disable=None,
+        ) as bar,
+    ):
+        while part := content.read(_PART):
+            file.write(part)
+            bar.update(len(part))
     return Shared.copied
 
 

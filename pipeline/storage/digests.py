@@ -5,6 +5,9 @@ import json
 from functools import cache
 from pathlib import Path
 
+from tqdm import tqdm
+
+_PART = 1 << 22
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -49,8 +52,23 @@ def file_sha256(path: Path) -> str:
 
 
 def _digest(path: Path, name: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, name).hexdigest()
+    hashed = hashlib.new(name)
+    with (
+        path.open("rb") as file,
+        tqdm(
+            total=path.stat().st_size,
+            desc=f"hashing {path.name}",
+            unit="B",
+            unit_scale=True,
+            delay=1,
+            leave=False,
+            disable=None,
+        ) as bar,
+    ):
+        while part := file.read(_PART):
+            hashed.update(part)
+            bar.update(len(part))
+    return hashed.hexdigest()
 
 
 @cache
