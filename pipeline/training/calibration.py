@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.special import logsumexp
 
 if TYPE_CHECKING:
     import keras
@@ -21,6 +21,7 @@ LAYER = "temperature"
 """Name of the layer that divides the logits."""
 
 _HOTTEST = 20.0
+_VALUES = 4_000_000
 
 
 def log_loss(
@@ -34,9 +35,9 @@ def log_losses(
     labels: NDArray[np.int64], probabilities: NDArray[np.float32], temperature: float
 ) -> NDArray[np.float64]:
     """(N,): -log of the probability of each picture's true class, at a temperature."""
-    scaled_logits = log_softmax(_logits(probabilities) / temperature, axis=1)
-    found: NDArray[np.float64] = -scaled_logits[np.arange(len(labels)), labels]
-    return found
+    logits = _logits(probabilities)
+    own = logits[np.arange(len(labels)), labels]
+    return _normalizers(logits, temperature) - own / temperature
 
 
 def temperature(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> float:
@@ -56,24 +57,41 @@ def temperature(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -
     """
     logits = _logits(probabilities)
     classes = logits.shape[1]
-    targets = np.eye(classes)[labels]
-    best = _lowest_loss(logits, targets)
+    own = logits[np.arange(len(labels)), labels]
+    best = _lowest_loss(logits, own)
     if best < 1:
         wrong = 1 / (len(labels) + 1)
-        cautious = (1 - wrong) * targets + wrong * (1 - targets) / max(1, classes - 1)
+        others = (logits.sum(axis=1) - own) / max(1, classes - 1)
+        cautious = (1 - wrong) * own + wrong * others
         best = min(1.0, max(best, _lowest_loss(logits, cautious)))
     # In float32, as it is kept; and rounded, so that it does not hang on the solver's last bits.
     return float(np.float32(round(best, 4)))
 
 
-def _lowest_loss(logits: NDArray[np.float64], targets: NDArray[np.float64]) -> float:
-    """The temperature at which the cross-entropy with the targets, (N, K), is lowest."""
+def _lowest_loss(logits: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
+    """The temperature at which the cross-entropy with some targets is lowest.
+
+    Args:
+        logits: (N, K).
+        wanted: (N,) mean of each row's logits, weighted by its targets.
+    """
 
     def loss(log_temperature: float) -> float:
-        return float(-(targets * log_softmax(logits / np.exp(log_temperature), axis=1)).sum())
+        at = float(np.exp(log_temperature))
+        return float((_normalizers(logits, at) - wanted / at).sum())
 
     bound = np.log(_HOTTEST)
     return float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x))
+
+
+def _normalizers(logits: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    """(N,): log of the sum of each row's exponentials at a temperature, some rows at a time."""
+    step = max(1, _VALUES // logits.shape[1])
+    parts = [
+        logsumexp(logits[start : start + step] / temperature, axis=1)
+        for start in range(0, len(logits), step)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def _logits(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
