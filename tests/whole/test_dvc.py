@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from conftest import Run
+from conftest import Run, copied
 
 from pipeline.storage.digests import digest, dvc_md5
-from pipeline.storage.outputs import STAGES
+from pipeline.storage.outputs import ROOT, STAGES
 
 PROJECT = Path(__file__).parents[2]
 
@@ -151,3 +151,19 @@ def test_cron_finds_the_projects_python(clone: Path) -> None:
     done = subprocess.run(command, cwd=clone, env={}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (clone / "outputs" / "prepare" / "manifest.csv").exists()
+
+
+def test_outputs_travel_by_a_remote(repository: Path, run: Run, tmp_path: Path) -> None:
+    """What one machine has made, another one pulls: here through a folder that both see."""
+    made, other = copied(repository, tmp_path / "made"), tmp_path / "other"
+    shared = str(tmp_path / "remote")
+    assert run(made, "dvc", "remote", "add", "-d", "shared", shared).returncode == 0
+    assert run(made, "dvc", "push").returncode == 0
+    run(tmp_path, "cp", "-r", str(made), str(other))
+    for gone in ("outputs", ".work", ".dvc/cache", ".dvc/tmp"):
+        run(other, "rm", "-rf", gone)
+    pulled = run(other, "dvc", "pull")
+    assert pulled.returncode == 0, pulled.stderr
+    for stage in STAGES:
+        assert digest(other / ROOT / stage) == digest(made / ROOT / stage)
+    assert "up to date" in run(other, "dvc", "repro").stdout
