@@ -76,7 +76,8 @@ def _insist_on_an_answer(address: str) -> None:
 class _Worker:
     """What runs in an actor. A new one, in the place of one that died, makes its function anew."""
 
-    def __init__(self, make: Callable[[], Callable[[Any], Any]]) -> None:
+    def __init__(self, make: Callable[[], Callable[[Any], Any]], folder: str) -> None:
+        os.chdir(folder)  # a node begins where it was started; paths are the project's
         self._make = make
         self._function: Callable[[Any], Any] | None = None
 
@@ -116,7 +117,8 @@ def ordered(
                 "lower threads, which changes last bits, or add nodes"
             )
         actor = ray.remote(_Worker).options(num_cpus=threads, max_restarts=-1, max_task_retries=0)
-        made = [actor.remote(make) for _ in range(min(config.workers or able, able))]
+        here = str(Path.cwd())
+        made = [actor.remote(make, here) for _ in range(min(config.workers or able, able))]
         try:
             yield from _results(ray, made, enumerate(tasks))
         finally:

@@ -1,6 +1,6 @@
 """Activations of the frozen part, computed once, kept by content and shared by all runs.
 
-lower(images) -> memory-mapped array. A deeper cut's are computed from the deepest
+lower(images) -> memory-mapped array. With Keras, a deeper cut's are computed from the deepest
 stored shallower one's, not from the pictures. Knows nothing of training.
 """
 
@@ -90,7 +90,7 @@ class Source:
 def below(
     store: Store, source: Source, cut: str, rows: NDArray[np.int64], precision: str = "float32"
 ) -> NDArray[Any]:
-    """The activations of some pictures at a cut, computed only if the store has them not.
+    """The activations of some pictures at a cut, computed only when missing.
 
     Args:
         store: Where they are kept.

@@ -5,6 +5,7 @@ backbone's config + rows -> activations, batch by batch. Workers read the pictur
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ class _Pass:
         threads: To compute on.
         images: File of the pictures, as every node has it.
         shape: Of the pictures.
+        images_sha256: Digest of the pictures.
         same: What must be as it is here for the bytes to be the same.
     """
 
@@ -49,6 +51,7 @@ class _Pass:
     threads: int
     images: str
     shape: tuple[int, ...]
+    images_sha256: str
     same: dict[str, str]
 
 
@@ -74,6 +77,7 @@ def batches(source: Source, cut: str, rows: NDArray[np.int64], desc: str) -> Ite
         source.threads,
         os.path.relpath(source.images.filename),
         tuple(source.images.shape),
+        source.images_sha256,
         _identity(source.backbone_sha256, source.engine),
     )
     tasks = [rows[start : start + size] for start in range(0, len(rows), size)]
@@ -98,8 +102,8 @@ def _worker(what: _Pass) -> Callable[[NDArray[np.int64]], Floats]:
     from pipeline.features.activations import Source
 
     config, size_px, seed = what.origin
-    runtime.configure(seed, what.threads)
     host, images = socket.gethostname(), _images(what)
+    runtime.configure(seed, what.threads)
     built = backbones.build(config, size_px, seed)
     own = _identity(built.sha256, what.engine)
     for name, expected in what.same.items():
@@ -116,11 +120,14 @@ def _worker(what: _Pass) -> Callable[[NDArray[np.int64]], Floats]:
 
 
 def _images(what: _Pass) -> NDArray[np.uint8]:
+    """The pictures as this node has them: prepared ones, or views, whose path is their digest."""
     path = Path(what.images)
     images = np.load(path, mmap_mode="r") if path.exists() else np.zeros(0, np.uint8)
-    if images.shape != what.shape:
+    summary = path.with_name("summary.json")
+    known = json.loads(summary.read_text())["images_sha256"] if summary.exists() else None
+    if images.shape != what.shape or known not in (None, what.images_sha256):
         raise InputError(
-            f"every node must have {path}, {socket.gethostname()} has none like it: share the "
-            "project's folder, or run dvc pull there"
+            f"every node must have the {path} of this one, {socket.gethostname()} has not: share "
+            "the project's folder, or run dvc pull there"
         )
     return images

@@ -5,9 +5,11 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from conftest import Run
@@ -15,6 +17,7 @@ from conftest import Run
 from pipeline.cluster import pool
 from pipeline.cluster.settings import Config
 from pipeline.errors import InputError
+from pipeline.networks import engines
 
 ray = pytest.importorskip("ray")
 # Workers cannot import a test module by its name.
@@ -28,8 +31,9 @@ def cluster() -> Iterator[Any]:
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     head = {**NODE, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args=head)
-    made.add_node(**NODE)
+    with chdir("/"):  # nodes are started anywhere, not in the project
+        made = Cluster(initialize_head=True, head_node_args=head)
+        made.add_node(**NODE)
     yield made
     made.shutdown()
 
@@ -129,6 +133,19 @@ def test_prepare_and_extraction_give_the_same_bytes(
         both = contents(clone / "outputs/prepare") | contents(clone / "outputs/extract_features")
         found.append(both)
     assert found[0] == found[1]
+
+
+def test_a_node_with_other_pictures_is_refused(clone: Path, config: Config, tmp_path: Path) -> None:
+    from pipeline.features import spread
+
+    (tmp_path / "summary.json").write_text('{"images_sha256": "other"}')
+    np.save(tmp_path / "images.npy", np.zeros((4, 8, 8, 3), np.uint8))
+    shape = (4, 8, 8, 3)
+    what = spread._Pass(
+        ({}, 8, 0), "x", engines.Config(), 7, 1, str(tmp_path / "images.npy"), shape, "mine", {}
+    )
+    with pytest.raises(InputError, match=r"every node must have the .*images\.npy of this one"):
+        list(pool.ordered(config, lambda: spread._worker(what), [1], threads=1))
 
 
 def test_a_cluster_that_is_not_there(clone: Path, run: Run) -> None:
