@@ -122,7 +122,8 @@ def test_dvc_yaml_lists_what_a_stage_touches(stage: str) -> None:
     deps = listed["deps"]
     assert len(deps) <= 12
     own = PACKAGE / "stages" / f"{stage}.py"
-    rooms = {room(path) for path in closure(own)} - {"stages"}
+    # Where work is done changes no byte: neither the section cluster nor its room is listed.
+    rooms = {room(path) for path in closure(own)} - {"stages", "cluster"}
     needed = {f"pipeline/{one}{'' if (PACKAGE / one).is_dir() else '.py'}" for one in rooms}
     assert {dep for dep in deps if dep.startswith("pipeline/")} == needed | {
         f"pipeline/stages/{stage}.py"
