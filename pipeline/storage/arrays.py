@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from tqdm import tqdm
 
-_PART = 1 << 22
+from pipeline.storage import reading
 
 
 class RowWriter:
@@ -86,22 +85,9 @@ def share(source: Path, target: Path) -> Shared:
         os.link(source, target)
         target.chmod(0o444)
         return Shared.linked
-    with (
-        source.open("rb") as content,
-        target.open("wb") as file,
-        tqdm(
-            total=source.stat().st_size,
-            desc=f"copying {target.name}",
-            unit="B",
-            unit_scale=True,
-            delay=1,
-            leave=False,
-            disable=None,
-        ) as bar,
-    ):
-        while part := content.read(_PART):
+    with target.open("wb") as file:
+        for part in reading.parts(source, "copying"):
             file.write(part)
-            bar.update(len(part))
     return Shared.copied
 
 

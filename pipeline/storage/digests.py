@@ -5,9 +5,8 @@ import json
 from functools import cache
 from pathlib import Path
 
-from tqdm import tqdm
+from pipeline.storage import reading
 
-_PART = 1 << 22
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -53,21 +52,8 @@ def file_sha256(path: Path) -> str:
 
 def _digest(path: Path, name: str) -> str:
     hashed = hashlib.new(name)
-    with (
-        path.open("rb") as file,
-        tqdm(
-            total=path.stat().st_size,
-            desc=f"hashing {path.name}",
-            unit="B",
-            unit_scale=True,
-            delay=1,
-            leave=False,
-            disable=None,
-        ) as bar,
-    ):
-        while part := file.read(_PART):
-            hashed.update(part)
-            bar.update(len(part))
+    for part in reading.parts(path, "hashing"):
+        hashed.update(part)
     return hashed.hexdigest()
 
 
