@@ -101,7 +101,7 @@ def ours(name: str, cut: str, count: int) -> float:
     from pipeline.features import activations, cuts
     from pipeline.finetuning import finetuner
     from pipeline.finetuning.settings import Config as Finetune
-    from pipeline.networks import backbones, heads
+    from pipeline.networks import backbones, engines, heads
     from pipeline.networks.backbones import keras_application
     from pipeline.training import fitting, steps
     from pipeline.training.examples import Examples
@@ -125,7 +125,7 @@ def ours(name: str, cut: str, count: int) -> float:
     steps.train = timed
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Config(), Path(folder))
-        source = activations.Source(body.model, images, BATCH, THREADS, "", "")
+        source = activations.Source(body.model, images, BATCH, THREADS, "", "", engines.Config())
         kept = activations.below(store, source, chosen.at, np.arange(count))
         one = np.arange(1)
         above = heads.join(upper, head, "above")

@@ -70,7 +70,7 @@ def plain(tuned: bool) -> side_by_side.Figures:
 def ours() -> side_by_side.Figures:
     """Features once, then the head on them."""
     from pipeline.features import activations
-    from pipeline.networks import backbones, heads
+    from pipeline.networks import backbones, engines, heads
     from pipeline.networks.backbones import keras_application
     from pipeline.training import fitting
     from pipeline.training.examples import Examples
@@ -83,7 +83,7 @@ def ours() -> side_by_side.Figures:
     ends = [time.perf_counter()]
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Config(), Path(folder))
-        source = activations.Source(body.model, images, BATCH, 2, "", "")
+        source = activations.Source(body.model, images, BATCH, 2, "", "", engines.Config())
         last = body.model.layers[-1].name
         features = activations.below(store, source, last, np.arange(len(images)))
         extracted = time.perf_counter()
