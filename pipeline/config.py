@@ -93,7 +93,9 @@ class Config:
 
     def essentials(self) -> dict[str, Any]:
         """The part that results depend on, as nested plain values."""
-        return {name: value for name, value in asdict(self).items() if name not in _BESIDE}
+        whole = asdict(self)
+        judged = {name: whole["serve"][name] for name in ("unknown", "coverage")}
+        return {k: v for k, v in whole.items() if k not in _BESIDE} | {"serve": judged}
 
     def flat(self) -> dict[str, Any]:
         """Full name -> value of every setting that results depend on."""

@@ -76,6 +76,8 @@ def run_stage(stage: str, composed: Config) -> None:
                 **vars(composed),
                 "config": getattr(composed, stage),
                 "batch_size": composed.extract_features.batch_size,
+                "unknown": composed.serve.unknown,
+                "coverage": composed.serve.coverage,
                 "prepared": ROOT / "prepare",
                 "features": ROOT / "extract_features",
                 "trained_head": ROOT / "train_head",

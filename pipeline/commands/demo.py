@@ -108,8 +108,8 @@ class Answerer:
             paths: Of the pictures' files; None where there is none.
 
         Returns:
-            For each: class -> probability, the picture with its heat map, and the reason
-            if there is neither.
+            For each: class -> probability, the picture with its heat map, and what else there
+            is to say: why there is neither, or that such pictures are unknown.
         """
         import pandas as pd
 
@@ -120,8 +120,7 @@ class Answerer:
             for path, one in zip(paths, answers, strict=True)
         ]
         reasons = [
-            "" if path is None or not one["error"] else f"**Not classified**: {one['error']}"
-            for path, one in zip(paths, answers, strict=True)
+            "" if path is None else _remark(one) for path, one in zip(paths, answers, strict=True)
         ]
         return [one["probabilities"] for one in answers], maps, reasons
 
@@ -135,6 +134,20 @@ class Answerer:
         heat = self._cam.maps(picture[None], place)[0]
         times = max(1, _HEIGHT_PX // len(picture))
         return overlay(picture.repeat(times, axis=0).repeat(times, axis=1), heat)
+
+
+def _remark(answer: dict[str, Any]) -> str:
+    """What else there is to say of an answer."""
+    if answer["error"]:
+        return f"**Not classified**: {answer['error']}"
+    if answer.get("known") is False:  # of an earlier version's model, nothing is known of it
+        return (
+            "**Unknown**: unlike the pictures that this model was made with (typicality "
+            f"{answer['typicality']:.4f}). Do not rely on the label."
+        )
+    if labels := answer.get("labels"):
+        return f"May be: {', '.join(labels)}"
+    return ""
 
 
 def _fill(page: gradio.Blocks, uri: str, answerer: Answerer, examples: list[str]) -> None:

@@ -1,6 +1,7 @@
 """Classify pictures: label and probabilities, as evaluate computes them.
 
-Files that are no pictures are reported and do not stop the rest; the exit code is then 1.
+A picture unlike those that the model was made with is called unknown (serve.unknown). Files that
+are no pictures are reported and do not stop the rest; the exit code is then 1.
 
     python -m pipeline predict some.jpg a_folder/ 'photos/**/*.png' --csv
 """
@@ -8,31 +9,32 @@ Files that are no pictures are reported and do not stop the rest; the exit code 
 from __future__ import annotations
 
 import argparse
-import csv
-import glob
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 from tqdm import tqdm
 
+from pipeline.commands.serve import Config as Serve
 from pipeline.data import names
 from pipeline.data.images import Pixels, or_reason
+from pipeline.data.predictions import TRUST, told_of
 from pipeline.errors import InputError
-from pipeline.networks import model_file
+from pipeline.intake import named_files
 from pipeline.release import registry
 from pipeline.serving.classifier import MODEL, Classifier
 from pipeline.storage import tables
+from pipeline.storage.outputs import PARAMS
 
 if TYPE_CHECKING:
     from pipeline.config import Config
 
-SECTIONS = ("tracking",)
+SECTIONS = ("tracking", "serve")
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,13 @@ class Prediction:
         path: As given.
         probabilities: Class -> probability; empty for a file that is no picture.
         error: Empty for a picture.
+        trust: known, typicality and labels, as `Answers.trusted` gives them.
     """
 
     path: str
     probabilities: dict[str, np.float32]
     error: str = ""
+    trust: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -85,6 +89,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="run code that a file named by --model holds (Lambda layers): only if you trust it",
     )
+    parser.add_argument(
+        "--coverage",
+        type=float,
+        metavar="SHARE",
+        help="also give each picture the smallest set of labels that has the true one for this "
+        "share of pictures; needs prepare.calibration_fraction (default serve.coverage, where the "
+        "model has it)",
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line")
     form.add_argument("--csv", action="store_true", help="a table with every probability in full")
@@ -98,46 +110,48 @@ def run(
     """Classify what the command line names; returns 1 if any file could not be classified."""
     if options.top_k is not None and options.top_k < 1:
         raise InputError(f"--top-k must be at least 1, got {options.top_k}")
-    files = list(_files(options.paths))
+    if options.coverage is not None and not 0 < options.coverage < 1:
+        raise InputError(f"--coverage must be above 0 and below 1, got {options.coverage:g}")
+    files = list(named_files.find(options.paths))
     if not files:
         raise InputError(f"predict needs pictures, found none in {', '.join(options.paths)}")
     model = registry.model_file(options.model, lambda: compose(overrides))
-    predictions = predict(model, files, options.allow_code or registry.is_own(options.model))
+    allow_code = options.allow_code or registry.is_own(options.model)
+    settings = compose(overrides).serve if overrides or PARAMS.exists() else Serve()
+    coverage, insist = options.coverage or settings.coverage, options.coverage is not None
+    classifier = Classifier(model, allow_code, settings.unknown, coverage, insist)
+    predictions = predict(classifier, files)
     if options.json:
         return _write_json(predictions, options.top_k, sys.stdout)
     if options.csv:
-        return _write_csv(predictions, model_file.read_card(model).classes, sys.stdout)
+        return _write_csv(predictions, classifier.card.classes, sys.stdout)
     return _write_lines(predictions, options.top_k or 3, sys.stdout)
 
 
-def predict(
-    model_path: Path, files: Sequence[Path], allow_code: bool = False
-) -> Iterator[Prediction]:
+def predict(classifier: Classifier, files: Sequence[Path]) -> Iterator[Prediction]:
     """Classify files, batch by batch, in order.
 
     Batches and threads are those of the evaluation, so are the probabilities.
 
     Args:
-        model_path: A .keras file of this pipeline.
+        classifier: What classifies them.
         files: Any number; only a batch of them is in memory.
-        allow_code: Whether code in the file may run.
-
-    Raises:
-        InputError: The model cannot be read.
     """
-    classifier = Classifier(model_path, allow_code)
     card = classifier.card
     with tqdm(total=len(files), desc="predict", unit="picture", disable=None) as bar:
         for start in range(0, len(files), card.batch_size):
             batch = files[start : start + card.batch_size]
             decoded = [or_reason(partial(_decoded, classifier, file)) for file in batch]
             good = [pixels for pixels in decoded if not isinstance(pixels, str)]
-            rows = iter(classifier.probabilities(np.stack(good)) if good else ())
+            answers = classifier.answers(np.stack(good)) if good else None
+            row = 0
             for file, pixels in zip(batch, decoded, strict=True):
-                if isinstance(pixels, str):
-                    yield Prediction(str(file), {}, pixels)
-                else:
-                    yield Prediction(str(file), dict(zip(card.classes, next(rows), strict=True)))
+                if isinstance(pixels, str) or answers is None:
+                    yield Prediction(str(file), {}, str(pixels))
+                    continue
+                values = dict(zip(card.classes, answers.probabilities[row], strict=True))
+                yield Prediction(str(file), values, trust=answers.trusted(row, card.classes))
+                row += 1
             bar.update(len(batch))
 
 
@@ -145,41 +159,15 @@ def _decoded(classifier: Classifier, file: Path) -> Pixels:
     return classifier.decode(file.read_bytes())
 
 
-def _files(paths: Sequence[str]) -> Iterator[Path]:
-    """The files named, in folders named, matched, or listed; hidden ones only if named."""
-    for name in paths:
-        path = Path(name)
-        if name == "-":
-            yield from _files([line for line in sys.stdin.read().splitlines() if line])
-        elif path.is_dir():
-            for file in sorted(path.rglob("*")):
-                inside = file.relative_to(path).parts
-                if file.is_file() and not any(part.startswith(".") for part in inside):
-                    yield file
-        elif path.suffix.lower() == ".csv" and path.is_file():
-            yield from _listed(path)
-        elif not path.exists() and glob.has_magic(name):
-            # Path.glob takes no pattern that begins at the root.
-            yield from _files(sorted(glob.glob(name, recursive=True)))  # noqa: PTH207
-        else:
-            yield path
-
-
-def _listed(path: Path) -> Iterator[Path]:
-    """The files in the column `path` of a csv file, relative to it."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        table = csv.DictReader(file)
-        if "path" not in (table.fieldnames or ()):
-            raise InputError(f"{path} needs a header with the column path, got {table.fieldnames}")
-        for row in table:
-            yield path.parent / row["path"]
-
-
 def _write_lines(found: Iterator[Prediction], top_k: int, target: TextIO) -> int:
     failed = 0
     for one in found:
         failed += bool(one.error)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in one.most_probable(top_k).items())
+        if one.trust.get("labels"):
+            shown += f"  {{{', '.join(one.trust['labels'])}}}"
+        if one.trust.get("known") is False:
+            shown += f"  unknown (typicality {one.trust['typicality']:.4f})"
         print(f"{names.shown(one.path)}\t{shown or 'error: ' + one.error}", file=target)
     return int(failed > 0)
 
@@ -192,7 +180,8 @@ def _write_json(found: Iterator[Prediction], top_k: int | None, target: TextIO) 
         probabilities = one.most_probable(top_k) if top_k else one.probabilities
         values = {name: float(value) for name, value in probabilities.items()}
         line: dict[str, object] = {"path": one.path}
-        line |= {"error": one.error} if one.error else {"label": one.label, "probabilities": values}
+        said = {"label": one.label, **one.trust, "probabilities": values}
+        line |= {"error": one.error} if one.error else said
         print(json.dumps(line), file=target)
     return int(failed > 0)
 
@@ -200,10 +189,13 @@ def _write_json(found: Iterator[Prediction], top_k: int | None, target: TextIO) 
 def _write_csv(found: Iterator[Prediction], classes: list[str], target: TextIO) -> int:
     """The columns of evaluate's predictions.csv, and the error."""
     writer = tables.rows_to(target)
-    writer.writerow([*map(tables.harmless, ["path", "predicted", *classes, "error"])])
+    columns = ["path", "predicted", *TRUST, *classes, "error"]
+    writer.writerow([*map(tables.harmless, columns)])
     failed = 0
     for one in found:
         failed += bool(one.error)
         values = [str(one.probabilities[name]) if not one.error else "" for name in classes]
-        writer.writerow([*map(tables.harmless, [one.path, one.label, *values, one.error])])
+        trust = told_of(*(one.trust.get(name) for name in TRUST))
+        cells = [one.path, one.label, *trust, *values, one.error]
+        writer.writerow([*map(tables.harmless, cells)])
     return int(failed > 0)

@@ -18,9 +18,9 @@ import jinja2
 from omegaconf import OmegaConf
 
 from pipeline.data import manifest
-from pipeline.data.manifest import KEPT, SPLITS
+from pipeline.data.manifest import CALIBRATION, KEPT, SPLITS, Manifest
 from pipeline.errors import InputError
-from pipeline.evaluation import near_duplicates
+from pipeline.evaluation import feature_map, label_errors, near_duplicates, trust
 from pipeline.evaluation.metrics import LOWER_IS_BETTER
 from pipeline.evaluation.resampling import AREAS_MOST
 from pipeline.storage import derived, tables
@@ -42,6 +42,8 @@ _PLOTS = {
     "reliability": "Calibration",
     "mistakes": "Surest mistakes",
     "confused_pairs": "Most confused classes",
+    "neighbours": "Mistakes, and the training pictures most like each",
+    "label_errors": "Most likely mislabelled",
     "near_duplicates": "Nearly the same as a picture that training saw",
     "grad_cam": "Grad-CAM",
 }
@@ -75,8 +77,13 @@ def write(config: Config, timings: dict[str, float]) -> Path:
     rows = manifest.read_rows(prepared / "manifest.csv")
     kept = [row for row in rows if row.verdict in KEPT]
     spread = _json(evaluated / "intervals.json")
-    alike = near_duplicates.read(evaluated)
+    found = {
+        "near_duplicates": near_duplicates.read(evaluated),
+        "label_errors": label_errors.read(evaluated),
+    }
     intervals = {name: spread[name] for name in _MODELS if name in spread}
+    totals = Counter(row.split for row in kept)
+    splits = (*SPLITS, CALIBRATION) if totals[CALIBRATION] else SPLITS
     pages = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
     )
@@ -93,12 +100,17 @@ def write(config: Config, timings: dict[str, float]) -> Path:
         draws=config.evaluate.draws,
         areas_most=AREAS_MOST,
         slices=tables.read_records(evaluated / "slices.csv"),
-        plots=[item for item in _PLOTS.items() if alike or item[0] != "near_duplicates"],
+        plots=[item for item in _PLOTS.items() if found.get(item[0], True)],
         images={name: _encoded(evaluated / "plots" / f"{name}.png") for name in _PLOTS},
-        splits=SPLITS,
+        splits=splits,
         counts=Counter((row.label, row.split) for row in kept),
-        totals=Counter(row.split for row in kept),
-        near_duplicates=alike,
+        totals=totals,
+        near_duplicates=found["near_duplicates"],
+        suspects=found["label_errors"],
+        trusted=trust.sentences(_json(evaluated / trust.FILE)),
+        map=feature_map.draw(evaluated, Manifest(prepared)),
+        map_width=feature_map.WIDTH,
+        map_height=feature_map.HEIGHT,
         duplicates=sum(row.verdict == "duplicate" for row in kept),
         quarantine=tables.read_records(prepared / "quarantine.csv"),
         lineage=_lineage(),

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.networks.trust.judging import COVERAGE, UNKNOWN
 from pipeline.release import registry
+from pipeline.serving.defaults import DEFAULTS
 from pipeline.serving.http_guard import LIMITS
 from pipeline.settings import setting
 from pipeline.setup import ports
@@ -50,6 +52,20 @@ class Config:
         LIMITS["max_request_mb"], "Of all of a request, also once it is decompressed.", least=1
     )
     max_rows: int = setting(LIMITS["max_rows"], "Pictures of a request.", least=1)
+    unknown: float = setting(
+        UNKNOWN,
+        "Share of ordinary pictures that may be called unknown, here, in predict and in evaluate: "
+        "the larger, the fewer strange ones pass.",
+        least=0,
+        below=1,
+    )
+    coverage: float = setting(
+        COVERAGE,
+        "Share of pictures whose set of labels has the true one, here and in evaluate: needs "
+        "prepare.calibration_fraction.",
+        above=0,
+        below=1,
+    )
 
 
 def run(config: Everything) -> None:
@@ -64,7 +80,7 @@ def run(config: Everything) -> None:
     settings = config.serve
     ports.check(settings.host, settings.port, "serve.port")
     uri = registry.champion_or(settings.model, config.promote.name, config.tracking)
-    limits = {name: getattr(settings, name) for name in LIMITS}
+    limits = {name: getattr(settings, name) for name in DEFAULTS}
     environment = {
         **os.environ,
         "MLFLOW_TRACKING_URI": store.address(config.tracking),

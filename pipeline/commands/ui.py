@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pipeline.setup import ports
-from pipeline.tracking import store
+from pipeline.tracking import store, views
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -26,14 +26,19 @@ def run(config: Config) -> None:
     """
     port = config.tracking.port
     ports.check("127.0.0.1", port, "tracking.port")
-    store.connect(config.tracking)
+    client = store.connect(config.tracking)
+    experiment = store.experiment(client, config.tracking)
+    views.save(client, experiment)
     environment = {
         **os.environ,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         # Not as an argument: a list of processes would show a password in it.
         "MLFLOW_BACKEND_STORE_URI": store.address(config.tracking),
     }
-    print(f"MLflow UI: http://127.0.0.1:{port} (about 15 s to start; stop with Ctrl-C)", flush=True)
+    server = f"http://127.0.0.1:{port}"
+    print(f"MLflow UI: {server} (about 15 s to start; stop with Ctrl-C)")
+    for key in views.VIEWS:
+        print(f"  {key}: {views.address(server, experiment, key)}", flush=True)
     command = [sys.executable, "-m", "mlflow", "server"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     os.execve(sys.executable, command, environment)

@@ -28,6 +28,8 @@ class Split(StrEnum):
 
 
 SPLITS = tuple(split.value for split in Split)
+CALIBRATION = "calibration"
+"""A fourth split, which only `prepare.calibration_fraction` makes: training never sees it."""
 
 KEPT = ("ok", "duplicate")
 """The verdicts whose pictures have a row in images.npy."""

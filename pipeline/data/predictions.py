@@ -6,6 +6,7 @@ probabilities -> predictions.parquet (all of them) and predictions.csv (to look 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,32 @@ COLUMNS_MOST = 20
 _FIRST = 5
 _VALUES = 4_000_000
 _GIVEN = ("path", "label", "predicted")
+TRUST = ("known", "typicality", "labels")
+"""Columns that tell how far an answer can be relied on."""
+_BETWEEN = " | "
+"""Labels of a set in a csv file."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How far a classifier's answers can be relied on.
+
+    Attributes:
+        typicality: (N,) share of validation pictures that are at least as strange.
+        known: (N,) whether that is enough.
+        sets: Of each picture, the places of the labels that may be true; None without
+            calibration pictures.
+        positions: (N, d) where the pictures lie, as the classifier sees them.
+    """
+
+    typicality: NDArray[np.float64]
+    known: NDArray[np.bool_]
+    sets: Sequence[NDArray[np.int64]] | None
+    positions: NDArray[np.float64]
+
+    def named(self, row: int, classes: Sequence[str]) -> list[str] | None:
+        """The set of a picture, by the classes' names."""
+        return None if self.sets is None else [classes[place] for place in self.sets[row]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +72,11 @@ class Predictions:
 
 
 def write(
-    folder: Path, data: Manifest, rows: NDArray[np.int64], probabilities: NDArray[np.float32]
+    folder: Path,
+    data: Manifest,
+    rows: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+    trust: Trust,
 ) -> None:
     """Write both files, a few rows at a time.
 
@@ -54,6 +85,7 @@ def write(
         data: The prepared data set.
         rows: (N,) which pictures.
         probabilities: (N, K), memory-mapped or not.
+        trust: How far they can be relied on.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -61,7 +93,13 @@ def write(
     classes = data.classes
     text, values = pa.string(), pa.list_(pa.float32())
     schema = pa.schema(
-        [*((name, text) for name in _GIVEN), ("probabilities", values)],
+        [
+            *((name, text) for name in _GIVEN),
+            ("known", pa.bool_()),
+            ("typicality", pa.float64()),
+            ("labels", pa.list_(text)),
+            ("probabilities", values),
+        ],
         metadata={"classes": json.dumps(classes)},
     )
     step = max(1, _VALUES // len(classes))
@@ -75,25 +113,49 @@ def write(
         lines = tables.rows_to(text_file)
         lines.writerow([tables.harmless(name) for name in _header(classes)])
         for start in range(0, len(rows), step):
-            part = np.asarray(probabilities[start : start + step])
-            named = [data.rows[row] for row in rows[start : start + step]]
-            told = [classes[place] for place in part.argmax(axis=1)]
-            columns: list[Any] = [[row.path for row in named], [row.label for row in named], told]
+            here = slice(start, start + step)
+            part = np.asarray(probabilities[here])
+            named = [data.rows[row] for row in rows[here]]
+            predicted = [classes[place] for place in part.argmax(axis=1)]
+            sets = [trust.named(row, classes) for row in range(start, start + len(part))]
+            known, typical = trust.known[here].tolist(), trust.typicality[here].tolist()
+            columns: list[Any] = [[row.path for row in named], [row.label for row in named]]
+            columns += [predicted, known, typical, sets]
             offsets = np.arange(0, part.size + 1, len(classes), dtype=np.int32)
             flat = pa.ListArray.from_arrays(offsets, pa.array(part.ravel()))
-            file.write_table(pa.table([*map(pa.array, columns), flat], schema=schema))
-            for given, further in zip(
-                zip(*columns, strict=True), _further(part, classes), strict=True
+            arrays = [pa.array(*one) for one in zip(columns, schema.types[:-1], strict=True)]
+            file.write_table(pa.table([*arrays, flat], schema=schema))
+            told = [told_of(*one) for one in zip(known, typical, sets, strict=True)]
+            for given, how, further in zip(
+                zip(*columns[: len(_GIVEN)], strict=True),
+                told,
+                _further(part, classes),
+                strict=True,
             ):
-                lines.writerow([tables.harmless(cell) for cell in (*given, *further)])
+                lines.writerow([tables.harmless(cell) for cell in (*given, *how, *further)])
             bar.update(len(part))
+
+
+def told_of(
+    known: bool | None, typicality: float | None, labels: Sequence[str] | None
+) -> list[str]:
+    """A picture's cells of the columns `TRUST` in a csv file."""
+    return [
+        "" if known is None else "yes" if known else "no",
+        "" if typicality is None else str(typicality),
+        _BETWEEN.join(labels or ()),
+    ]
 
 
 def _header(classes: list[str]) -> list[str]:
     if len(classes) <= COLUMNS_MOST:
-        return [*_GIVEN, *classes]
+        return [*_GIVEN, *TRUST, *classes]
     places = range(1, _FIRST + 1)
-    return [*_GIVEN, *(f"{name}_{place}" for place in places for name in ("class", "probability"))]
+    return [
+        *_GIVEN,
+        *TRUST,
+        *(f"{name}_{place}" for place in places for name in ("class", "probability")),
+    ]
 
 
 def _further(part: NDArray[np.float32], classes: list[str]) -> list[list[str]]:

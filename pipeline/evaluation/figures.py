@@ -1,5 +1,6 @@
 """Pictures of results, as PNG files of the same bytes for the same numbers."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -125,6 +126,31 @@ def reliability(path: Path, models: Mapping[str, Reliability]) -> None:
     upper.legend()
     lower.set(xlabel="confidence", ylabel="pictures", yscale="symlog")
     figure.savefig(path, dpi=100)
+
+
+def histograms(samples: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> bytes:
+    """Two distributions a trait, over each other; returns a PNG.
+
+    Args:
+        samples: Trait -> values at training, values here.
+    """
+    rows = -(-len(samples) // 4)
+    figure = Figure(figsize=(12, 2.6 * rows), layout="constrained")
+    axes = figure.subplots(rows, 4, squeeze=False).ravel()
+    for axis in axes[len(samples) :]:
+        axis.axis("off")
+    for axis, (name, pair) in zip(axes, samples.items(), strict=False):
+        edges = np.histogram_bin_edges(np.concatenate([np.asarray(one) for one in pair]), 24)
+        for values, color, told in zip(
+            pair, (_BLUE, _ORANGE), ("at training", "here"), strict=True
+        ):
+            shares = np.full(len(values), 1 / len(values))
+            axis.hist(values, edges, weights=shares, color=color, alpha=0.55, label=told)
+        axis.set(title=name)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    file = io.BytesIO()
+    figure.savefig(file, dpi=100, format="png")
+    return file.getvalue()
 
 
 def gallery(path: Path, pictures: Sequence[tuple[Pixels, str]], columns: int, title: str) -> None:

@@ -25,17 +25,20 @@ class GradCam:
         model: (B, H, W, 3) -> (B, K) probabilities, a softmax its last layer.
 
     Attributes:
-        layer: Name of the last layer that keeps rows and columns; None if there is none,
-            as in networks that see a picture as a sequence.
+        layer: Name of the layer whose map is shown: the last one that has at least
+            `PLACES` a side, or the most that any has; None if none keeps rows and columns, as
+            in networks that see a picture as a sequence.
     """
 
     def __init__(self, model: keras.Model) -> None:
         spatial = [layer for layer in model.layers if _is_spatial(layer)]
-        self.layer: str | None = spatial[-1].name if spatial else None
-        if spatial:
+        enough = min(PLACES, max(map(_side, spatial), default=0))
+        chosen = [layer for layer in spatial if _side(layer) >= enough]
+        self.layer: str | None = chosen[-1].name if chosen else None
+        if chosen:
             # A sure softmax has no gradient left: the logits have.
             logits = model.layers[-1].input
-            self._inner = keras.Model(model.inputs, [spatial[-1].output, logits])
+            self._inner = keras.Model(model.inputs, [chosen[-1].output, logits])
 
     def maps(self, pictures: Pixels, classes: NDArray[np.int64]) -> NDArray[np.float32]:
         """What speaks for a class, and where.
@@ -51,12 +54,19 @@ class GradCam:
         with tf.GradientTape() as tape:
             tape.watch(shown)  # and so everything that is computed from it
             activations, logits = self._inner(shown, training=False)
-            score = tf.gather(logits, classes, axis=1, batch_dims=1)
+            own = tf.gather(logits, classes, axis=1, batch_dims=1)
+            # Against the other classes: a logit alone may fall everywhere, and the others more.
+            other = tf.where(tf.one_hot(classes, logits.shape[1]) > 0, logits.dtype.min, logits)
+            score = own - tf.reduce_logsumexp(other, axis=1)
         gradients = tape.gradient(score, activations)
         heat = tf.nn.relu(tf.reduce_sum(gradients * activations, axis=-1)).numpy()
         top = heat.max(axis=(1, 2), keepdims=True)
         scaled: NDArray[np.float32] = heat / np.where(top > 0, top, 1)
         return scaled
+
+
+PLACES = 5
+"""A side of a map at least: fewer show no more than that something is somewhere."""
 
 
 def overlay(picture: Pixels, heat: NDArray[np.float32]) -> Pixels:
@@ -76,6 +86,10 @@ def overlay(picture: Pixels, heat: NDArray[np.float32]) -> Pixels:
     share = 0.7 * full[..., None]
     mixed: Pixels = ((1 - share) * picture + share * colors).astype(np.uint8)
     return mixed
+
+
+def _side(layer: keras.Layer) -> int:
+    return int(min(layer.output.shape[1:3]))
 
 
 def _is_spatial(layer: keras.Layer) -> bool:

@@ -76,7 +76,7 @@ def find(data: Manifest, features: NDArray[np.float32], rows: Labels) -> list[Pa
     look = lru_cache(4096)(lambda row: _details(data.images[row]))
     found = []
     proposed = tqdm(
-        zip(rows, _nearest(features, rows, others), strict=True),
+        zip(rows, nearest(features, rows, others), strict=True),
         desc="near duplicates",
         total=len(rows),
         unit="picture",
@@ -124,10 +124,10 @@ def left_out(evaluated: Path) -> set[str]:
     return {line["path"] for line in read(evaluated) if line["left_out"] == "yes"}
 
 
-def _nearest(
+def nearest(
     features: NDArray[np.float32], rows: Labels, others: Labels
 ) -> Iterator[NDArray[np.int64]]:
-    """For each row the others whose features point the same way, seen from the middle.
+    """For each row the (few) others whose features point the same way, seen from the middle.
 
     Neither all features nor all products are in memory at once.
     """

@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from pipeline.data.images import Pixels
 from pipeline.data.manifest import Manifest
-from pipeline.evaluation import figures, metrics
+from pipeline.evaluation import figures, metrics, near_duplicates
 from pipeline.evaluation.facts import Facts, Labels
+from pipeline.evaluation.label_errors import Suspect
 from pipeline.evaluation.near_duplicates import Pair
 from pipeline.storage import tables
 from pipeline.training import curves
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import keras
 
 _MISTAKES, _PAIRS, _OF_A_PAIR, _HEATED, _ALIKE, _CONFUSED = 12, 4, 5, 6, 9, 100
+_SUSPECTS, _BESIDE = 24, 5
 # DVC's templates are written for Vega-Lite 5.
 _VEGA_LITE = "5.21"
 
@@ -71,7 +73,7 @@ def write(
         draw()
 
 
-def near_duplicates(folder: Path, data: Manifest, pairs: Sequence[Pair]) -> None:
+def near_duplicates_of(folder: Path, data: Manifest, pairs: Sequence[Pair]) -> None:
     """Draw pictures beside those that they are nearly the same as, the most alike first.
 
     Args:
@@ -87,6 +89,56 @@ def near_duplicates(folder: Path, data: Manifest, pairs: Sequence[Pair]) -> None
             shown.append((data.images[row], told))
     title = f"{len(pairs)} near duplicates" if shown else "no near duplicates"
     figures.gallery(folder / "near_duplicates.png", shown, 6, title)
+
+
+def label_errors(folder: Path, data: Manifest, suspects: Sequence[Suspect]) -> None:
+    """Draw pictures that are probably mislabelled, the most probable first.
+
+    Args:
+        folder: Of the plots.
+        data: The prepared data set.
+        suspects: As `label_errors.find` gives them.
+    """
+    shown = []
+    for one in suspects[:_SUSPECTS]:
+        row = data.rows[one.row]
+        told = (
+            f"labelled {_short(row.label, 20)} {one.given:.2f}",
+            f"rather {_short(data.classes[one.suggested], 20)} {one.probability:.2f}",
+            _short(row.path, 30),
+        )
+        shown.append((data.images[one.row], "\n".join(told)))
+    title = f"{len(suspects)} most likely mislabelled" if shown else "none likely mislabelled"
+    figures.gallery(folder / "label_errors.png", shown, 6, title)
+
+
+def neighbours(
+    folder: Path, data: Manifest, rows: Labels, known: Facts, features: NDArray[np.float32]
+) -> None:
+    """Draw the surest mistakes, each beside the training pictures most like it.
+
+    Args:
+        folder: Of the plots.
+        data: The prepared data set.
+        rows: (N,) that were judged.
+        known: Facts of them, with probabilities.
+        features: (., D) of all pictures, by which likeness is told.
+    """
+    mistakes, train = most_confident_mistakes(known)[:_HEATED], data.indices("train")
+    assert known.probabilities is not None
+    shown = []
+    for place, alike in zip(
+        mistakes, near_duplicates.nearest(features, rows[mistakes], train), strict=True
+    ):
+        shown.append(_captioned(data, rows[place], known.probabilities[place]))
+        for row in alike:
+            one = data.rows[row]
+            shown.append((data.images[row], f"{_short(one.label, 20)}\n{_short(one.path, 30)}"))
+        shown += [(np.full_like(data.images[0], 255), "")] * (_BESIDE - len(alike))
+    title = "surest mistakes, and the training pictures most like each"
+    figures.gallery(
+        folder / "neighbours.png", shown, 1 + _BESIDE, title if shown else "no mistakes"
+    )
 
 
 def _vega(folder: Path) -> None:

@@ -6,11 +6,11 @@ picture, however often their files were saved anew.
 """
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.data.manifest import SPLITS, Row
+from pipeline.data.manifest import CALIBRATION, SPLITS, Row
 from pipeline.errors import InputError
 from pipeline.intake import grouping
 
@@ -23,13 +23,15 @@ _PRECEDENCE = ("test", "val", "train")
 class Shares:
     """How much of a class goes to train and to val; the rest goes to test.
 
-    A count, where it is given, wins over the fraction.
+    A count, where it is given, wins over the fraction. `calibration_fraction` is a share of what
+    goes to train.
     """
 
     train_per_class: int | None
     val_per_class: int | None
     train_fraction: float
     val_fraction: float
+    calibration_fraction: float = 0.0
 
     @classmethod
     def of(cls, config: Any) -> "Shares":
@@ -56,7 +58,8 @@ class Shares:
                 "prepare.train_fraction and val_fraction must be between 0 and 1 and leave some "
                 f"for test, got {train} and {val}: lower one"
             )
-        return cls(config.train_per_class, config.val_per_class, train, val)
+        aside = config.calibration_fraction
+        return cls(config.train_per_class, config.val_per_class, train, val, aside)
 
     def of_groups(self, wanted: list[str]) -> dict[str, float]:
         """Split -> share of the pictures, train last: of those splits that are to be drawn.
@@ -103,6 +106,7 @@ def assign(
     given = {row.split for row in rows if row.split}
     splits = _given(copies, groups, reasons) if given else {}
     splits |= _drawn(copies, groups, splits, given, shares, seed)
+    splits |= _set_aside(copies, groups, splits, shares.calibration_fraction, seed)
     first = {
         pixels: next((row.path for row in rows if row.path not in reasons), "")
         for pixels, rows in copies.items()
@@ -184,6 +188,33 @@ def _drawn(
             _lend(chosen, wanted)
         drawn |= chosen
     return drawn
+
+
+def _set_aside(
+    copies: dict[str, list[Row]],
+    groups: dict[str, str],
+    splits: dict[str, str],
+    fraction: float,
+    seed: int,
+) -> dict[str, str]:
+    """The training pictures that become the calibration split: no other picture moves.
+
+    A group goes as a whole, and every class keeps a picture to train on.
+    """
+    units: dict[str, list[str]] = defaultdict(list)
+    for pixels, split in splits.items():
+        if split == "train":
+            units[groups.get(pixels, pixels)].append(pixels)
+    left = Counter(copies[pixels][0].label for unit in units.values() for pixels in unit)
+    aside: dict[str, str] = {}
+    for unit in sorted(units):
+        first = min(row.sha256 for pixels in units[unit] for row in copies[pixels])
+        labels = Counter(copies[pixels][0].label for pixels in units[unit])
+        spared = all(left[label] > count for label, count in labels.items())
+        if spared and _uniform(seed, f"{CALIBRATION} {first}") < fraction:
+            left -= labels
+            aside |= dict.fromkeys(units[unit], CALIBRATION)
+    return aside
 
 
 def _lend(chosen: dict[str, str], wanted: list[str]) -> None:

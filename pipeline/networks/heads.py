@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -46,6 +47,10 @@ class Config:
             )
 
 
+_HEAD = re.compile(r"head_(dense|dropout)\d+|head_logits|temperature|probabilities")
+"""Names of the layers of a head, a calibrated one's too."""
+
+
 def build(config: Config, features: int, classes: int) -> keras.Model:
     """Build a head with fresh weights.
 
@@ -85,3 +90,26 @@ def join(body: keras.Model, head: keras.Model, name: str) -> keras.Model:
     from pipeline.networks.graph import replay
 
     return keras.Model(body.inputs[0], replay(head, body.outputs[0]), name=name)
+
+
+def with_features(classifier: keras.Model) -> keras.Model:
+    """A classifier that also gives what its head sees. Weights are shared.
+
+    Args:
+        classifier: (B, ...) -> (B, K), as `join` made it.
+
+    Returns:
+        (B, ...) -> (B, K + D): probabilities, then features.
+    """
+    import keras
+
+    from pipeline.networks import graph
+
+    makers = {id(tensor): node for node in graph.nodes(classifier) for tensor in node.outputs}
+    (probabilities,) = classifier.outputs
+    features = probabilities
+    while _HEAD.fullmatch(makers[id(features)].operation.name):
+        features = makers[id(features)].input_tensors[0]
+    both = [keras.ops.cast(one, "float32") for one in (probabilities, features)]
+    whole = keras.layers.Concatenate(name="answers")(both)
+    return keras.Model(classifier.inputs[0], whole, name=classifier.name)

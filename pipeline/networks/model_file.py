@@ -1,8 +1,8 @@
 """The classifier on disk: one .keras file, the same bytes for the same weights.
 
 Keras model + class names + how to decode <-> model.keras, which also holds the network as it
-was converted for the engine that computes it. Keras' own files differ between two saves (dates,
-zip times, ids that are memory addresses); these do not.
+was converted for the engine that computes it, and what its answers are compared with. Keras' own
+files differ between two saves (dates, zip times, ids that are memory addresses); these do not.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.data.decoding import Decoding
 from pipeline.errors import InputError
-from pipeline.networks import engines
+from pipeline.networks import engines, heads
 from pipeline.networks.engines import Converted
 from pipeline.networks.forward import Forward
+from pipeline.networks.trust import reference
+from pipeline.networks.trust.reference import Reference
 from pipeline.storage.outputs import replacing_file
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _CONVERTED = "forward/"
-"""Folder in the file, which Keras does not look into."""
+_REFERENCE = "reference/"
+"""Folders in the file, which Keras does not look into."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,11 @@ class Card:
 
 
 def save(
-    model: keras.Model, path: Path, card: Card | None = None, converted: Converted | None = None
+    model: keras.Model,
+    path: Path,
+    card: Card | None = None,
+    converted: Converted | None = None,
+    known: Reference | None = None,
 ) -> None:
     """Write a model, replacing `path` at the end.
 
@@ -62,7 +69,8 @@ def save(
         model: A Keras model, compiled or not; how it was compiled is not kept.
         path: Ends in .keras.
         card: Kept in the file's metadata, where Keras ignores it.
-        converted: The same network for another engine.
+        converted: The same network for another engine, with its features.
+        known: The pictures that it was made with, as it sees them.
     """
     if card is not None and converted is not None:
         about = {key: value for key, value in vars(converted).items() if key != "files"}
@@ -78,8 +86,11 @@ def save(
                 if name == "config.json":
                     content = _config(content)
                 target.writestr(zipfile.ZipInfo(name, _EPOCH), content)
-            for name, content in sorted(converted.files.items() if converted else ()):
-                target.writestr(zipfile.ZipInfo(f"{_CONVERTED}{name}", _EPOCH), content)
+            folders = {_CONVERTED: converted.files if converted else {}}
+            folders[_REFERENCE] = known.files() if known else {}
+            for folder, files in folders.items():
+                for name, content in sorted(files.items()):
+                    target.writestr(zipfile.ZipInfo(f"{folder}{name}", _EPOCH), content)
 
 
 def load(path: Path, allow_code: bool = False) -> tuple[keras.Model, Card]:
@@ -115,6 +126,9 @@ def insist_on_trust(path: Path, card: Card, allow_code: bool) -> None:
 def forward(path: Path, card: Card, model: Callable[[], keras.Model]) -> Forward:
     """The forward pass of a classifier, which does not need TensorFlow unless Keras computes.
 
+    It gives (N, K + D): probabilities, then what the head sees; the former alone of a file
+    without a reference, which an earlier version made.
+
     Args:
         path: Of the file.
         card: That is in it.
@@ -126,11 +140,20 @@ def forward(path: Path, card: Card, model: Callable[[], keras.Model]) -> Forward
     if card.engine is None:
         from pipeline.networks.keras_forward import KerasForward
 
-        return KerasForward(model(), card.batch_size)
+        whole = heads.with_features(model()) if _folder(path, _REFERENCE) else model()
+        return KerasForward(whole, card.batch_size)
+    return engines.load(Converted(**card.engine, files=_folder(path, _CONVERTED)), card.threads)
+
+
+def known(path: Path) -> Reference | None:
+    """What the answers of a classifier are compared with; None of earlier versions' files."""
+    return reference.read(_folder(path, _REFERENCE))
+
+
+def _folder(path: Path, folder: str) -> dict[str, bytes]:
     with zipfile.ZipFile(path) as file:
-        names = [name for name in file.namelist() if name.startswith(_CONVERTED)]
-        files = {name.removeprefix(_CONVERTED): file.read(name) for name in names}
-    return engines.load(Converted(**card.engine, files=files), card.threads)
+        names = [name for name in file.namelist() if name.startswith(folder)]
+        return {name.removeprefix(folder): file.read(name) for name in names}
 
 
 def read_card(path: Path) -> Card:

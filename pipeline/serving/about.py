@@ -11,13 +11,19 @@ from pipeline.networks.model_file import Card
 _SHOWN = 50
 
 
-def page(card: Card, limits: Mapping[str, float]) -> str:
+def page(card: Card, limits: Mapping[str, float], with_sets: bool) -> str:
     """The page, complete in itself.
 
     Args:
         card: Of the model.
-        limits: As `http_guard.LIMITS` names them.
+        limits: As `defaults.DEFAULTS` names them.
+        with_sets: Whether it gives sets of labels.
     """
+    sets = (
+        f"those that may be true: {limits['coverage']:.0%} of such sets have the true one"
+        if with_sets
+        else "null: the model was made without calibration pictures"
+    )
     classes = ", ".join(html.escape(name) for name in card.classes[:_SHOWN])
     more = len(card.classes) - _SHOWN
     classes += f" and {more} more" if more > 0 else ""
@@ -28,6 +34,8 @@ def page(card: Card, limits: Mapping[str, float]) -> str:
         request=f"{limits['max_request_mb']:g}",
         picture=f"{limits['max_picture_mb']:g}",
         side=card.image_size,
+        unknown=f"{limits['unknown']:g}",
+        sets=sets,
     )
 
 
@@ -63,6 +71,11 @@ curl -H 'Content-Type: application/json' --data @- http://HOST:PORT/invocations<
 <tr><td><code>label</code></td><td>the most probable class</td></tr>
 <tr><td><code>probability</code></td><td>of that class</td></tr>
 <tr><td><code>probabilities</code></td><td>of every class, by name</td></tr>
+<tr><td><code>known</code></td><td>whether it knows such pictures at all: where it says
+<code>false</code>, do not rely on the label</td></tr>
+<tr><td><code>typicality</code></td><td>the share of ordinary pictures that are at least as
+strange: {unknown} or less is unknown</td></tr>
+<tr><td><code>labels</code></td><td>{sets}</td></tr>
 <tr><td><code>error</code></td><td>why this picture could not be read, else null; the other rows
 are answered all the same</td></tr>
 </table>

@@ -1,7 +1,7 @@
 """A trained classifier, ready for pictures it has never seen.
 
-model file + bytes of pictures -> probabilities, as evaluate computes them: decoding, engine,
-batch size and threads are those of the training. Shared by predict, serving and the gate.
+model file + bytes of pictures -> answers, as evaluate computes them: decoding, engine, batch
+size and threads are those of the training. Shared by predict, serving and the gate.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from pipeline.data import images
 from pipeline.data.images import Pixels
 from pipeline.networks import model_file, runtime
+from pipeline.networks.trust import judging
+from pipeline.networks.trust.judging import Answers, Judge
 from pipeline.storage.outputs import ROOT
 
 if TYPE_CHECKING:
@@ -32,18 +34,33 @@ class Classifier:
     Args:
         path: A .keras file of this pipeline.
         allow_code: Whether code in it may run; see `model_file.load`.
+        unknown: Share of ordinary pictures that may be called unknown.
+        coverage: Share of pictures whose set of labels has the true one.
+        insist: Whether these sets must be given, or only where the model can.
 
     Attributes:
         card: Class names, picture size, batch size, engine.
+        gives_sets: Whether answers have sets of labels.
 
     Raises:
-        InputError: The model cannot be read, or its engine is not installed.
+        InputError: The model cannot be read, its engine is not installed, or it cannot give
+            the sets of labels that are asked for.
     """
 
-    def __init__(self, path: Path, allow_code: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        allow_code: bool = False,
+        unknown: float = judging.UNKNOWN,
+        coverage: float = judging.COVERAGE,
+        insist: bool = False,
+    ) -> None:
         self.card = model_file.read_card(path)
         model_file.insist_on_trust(path, self.card, allow_code)
         self._path = path
+        known = model_file.known(path)
+        self._judge = Judge(known, len(self.card.classes), unknown, coverage, insist)
+        self.gives_sets = self._judge.gives_sets
         self._forward = model_file.forward(path, self.card, lambda: self.model)
 
     @cached_property
@@ -67,6 +84,14 @@ class Classifier:
         """
         return images.decode(content, self.card.image_size, self.card.decoding).pixels
 
+    def answers(self, pictures: Pixels) -> Answers:
+        """What the network says, and how far to rely on it.
+
+        Args:
+            pictures: (N, H, W, 3) uint8 RGB.
+        """
+        return self._judge(self._forward.all(pictures))
+
     def probabilities(
         self, pictures: Pixels, rows: NDArray[np.int64] | None = None, desc: str = ""
     ) -> NDArray[np.float32]:
@@ -80,4 +105,9 @@ class Classifier:
         Returns:
             (N, K), or a row for each of `rows`.
         """
-        return self._forward.all(pictures, rows, desc)
+        count, classes = len(pictures if rows is None else rows), len(self.card.classes)
+        found, start = np.empty((count, classes), np.float32), 0
+        for batch in self._forward.batches(pictures, rows, desc):
+            found[start : start + len(batch)] = batch[:, :classes]
+            start += len(batch)
+        return found

@@ -1,4 +1,4 @@
-"""The classifier as an MLflow pyfunc: rows with a picture each -> label and probabilities.
+"""The classifier as an MLflow pyfunc: rows with a picture each -> label, probabilities, trust.
 
 One bad row costs nothing but itself: its reason is in its column `error`. Rows of requests
 that come at the same time share a forward pass, whose shape is that of the training, so
@@ -21,18 +21,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.data.images import BadPicture, Pixels, or_reason
+from pipeline.networks.trust.judging import Answers
 from pipeline.serving import about, ending, http_guard
 from pipeline.serving.classifier import Classifier
-from pipeline.serving.http_guard import LIMITS
+from pipeline.serving.defaults import DEFAULTS
 
 COLUMN = "picture"
 """The column that rows have."""
 
-_ANSWER = ("label", "probability", "probabilities", "error")
+_ANSWER = ("label", "probability", "probabilities", "known", "typicality", "labels", "error")
 _NOTHING = dict.fromkeys(_ANSWER)
 _CHUNK = 256
 _log = logging.getLogger(__name__)
@@ -40,10 +40,11 @@ _log = logging.getLogger(__name__)
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Service:
     """What MLflow calls: the file that was logged -> an object with `predict`."""
-    limits = {**LIMITS, **(model_config or {})}
-    classifier = Classifier(Path(path), allow_code=True)
+    limits = {**DEFAULTS, **(model_config or {})}
+    trust = float(limits["unknown"]), float(limits["coverage"])
+    classifier = Classifier(Path(path), True, *trust)
     if _is_server():
-        page = about.page(classifier.card, limits)
+        page = about.page(classifier.card, limits, classifier.gives_sets)
         http_guard.install(int(limits["max_request_mb"] * 1e6), int(limits["max_rows"]), page)
     return Service(classifier, int(limits["max_picture_mb"] * 1e6))
 
@@ -69,9 +70,7 @@ class Service:
         # As many pictures are decoded at a time as there are processors: a large one may take
         # hundreds of MB meanwhile.
         self._decoders = ThreadPoolExecutor(os.cpu_count())
-        self._waiting: queue.SimpleQueue[tuple[Pixels, Future[NDArray[np.float32]]]] = (
-            queue.SimpleQueue()
-        )
+        self._waiting: queue.SimpleQueue[tuple[Pixels, Future[Answers]]] = queue.SimpleQueue()
         threading.Thread(target=self._answer, daemon=True, name="forward").start()
 
     def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -84,7 +83,10 @@ class Service:
 
         Returns:
             A row for each: label, probability (of the label), probabilities (class ->
-            probability), error (None if there is none; else the others are None).
+            probability), known (whether it knows such pictures), typicality (share of
+            validation pictures that are at least as strange), labels (the set of those that
+            may be true; None without calibration pictures), error (None if there is none;
+            else the others are None).
         """
         answers: list[dict[str, Any]] = []
         values = _flat(list(rows[COLUMN])) if len(rows) else []
@@ -113,28 +115,29 @@ class Service:
             _log.exception("a row could not be decoded")
             return "damaged: this picture could not be decoded"
 
-    def _ask(self, decoded: Pixels | str) -> Future[NDArray[np.float32]] | str:
+    def _ask(self, decoded: Pixels | str) -> Future[Answers] | str:
         if isinstance(decoded, str):
             return decoded
-        answer: Future[NDArray[np.float32]] = Future()
+        answer: Future[Answers] = Future()
         self._waiting.put((decoded, answer))
         return answer
 
-    def _told(self, asked: Future[NDArray[np.float32]] | str) -> dict[str, Any]:
+    def _told(self, asked: Future[Answers] | str) -> dict[str, Any]:
         if isinstance(asked, str):
             return {**_NOTHING, "error": asked}
         try:
-            values = asked.result()
+            answer = asked.result()
         except Exception:  # was logged where it happened
             message = "the network failed on this picture; the server's log tells why"
             return {**_NOTHING, "error": message}
         classes = self._classifier.card.classes
-        probabilities = dict(zip(classes, map(float, values), strict=True))
-        label = classes[int(values.argmax())]
+        probabilities = dict(zip(classes, map(float, answer.probabilities[0]), strict=True))
+        label = classes[int(answer.probabilities[0].argmax())]
         return {
             "label": label,
             "probability": probabilities[label],
             "probabilities": probabilities,
+            **answer.trusted(0, classes),
             "error": None,
         }
 
@@ -145,14 +148,14 @@ class Service:
             while len(batch) < self._classifier.card.batch_size and not self._waiting.empty():
                 batch.append(self._waiting.get())
             try:
-                probabilities = self._classifier.probabilities(np.stack([row for row, _ in batch]))
+                answers = self._classifier.answers(np.stack([row for row, _ in batch]))
             except Exception as error:
                 _log.exception("the network failed")
                 for _, answer in batch:
                     answer.set_exception(error)
                 continue
-            for (_, answer), values in zip(batch, probabilities, strict=True):
-                answer.set_result(values)
+            for row, (_, answer) in enumerate(batch):
+                answer.set_result(answers.of(row))
 
 
 def _flat(values: list[Any]) -> list[Any]:

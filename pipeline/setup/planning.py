@@ -13,6 +13,7 @@ from pipeline.features import augmentation
 from pipeline.finetuning import recipe
 from pipeline.finetuning.settings import Config as Finetune
 from pipeline.networks.engines import Engine
+from pipeline.networks.trust.judging import COVERAGE, UNKNOWN
 from pipeline.setup import disk
 from pipeline.setup.source import Looked
 from pipeline.storage.derived import Derived
@@ -101,6 +102,7 @@ def plan(
     prepare.put("image_size", size.value, size.reason)
     if not looked.survey.given:
         prepare.put("train_fraction", 0.7, "val has 0.15 and test the rest")
+    prepare.put("exclude", "conf/exclude.csv", "pictures that are not used, by path")
     chosen, derived = recipe.derive(Finetune(), train, model)
     finetune = Section()
     for name, one in derived.items():
@@ -119,6 +121,13 @@ def plan(
         ),
         "finetune": finetune,
         "evaluate": Section({"split": "test"}),
+        "serve": Section(
+            {"unknown": UNKNOWN, "coverage": COVERAGE},
+            {
+                "unknown": "share of ordinary pictures that may be called unknown",
+                "coverage": "of sets of labels, with prepare.calibration_fraction",
+            },
+        ),
         "sweep": Section({"n_trials": 20}, {"n_trials": "of make sweep"}),
     }
     work = _work(looked, model, chosen, int(views.value), int(size.value))

@@ -1,7 +1,8 @@
 """Judge the head-only and the fine-tuned model on the test split.
 
 features.npy + head.keras + model.keras -> metrics.json, intervals.json, comparison.json,
-per_class.json, slices.csv, predictions.parquet, predictions.csv, near_duplicates.csv, plots.
+per_class.json, slices.csv, predictions.parquet, predictions.csv, near_duplicates.csv,
+label_errors.csv, trust.json, positions.npy, plots.
 
     python -m pipeline evaluate evaluate.baseline=true
 """
@@ -19,18 +20,24 @@ from numpy.typing import NDArray
 from pipeline.data import predictions
 from pipeline.data.manifest import Manifest, Split
 from pipeline.errors import InputError
-from pipeline.evaluation import facts, metrics, near_duplicates, resampling
+from pipeline.evaluation import (
+    facts,
+    label_errors,
+    metrics,
+    near_duplicates,
+    resampling,
+    slices,
+    trust,
+)
 from pipeline.evaluation.facts import Facts, Labels
 from pipeline.evaluation.near_duplicates import NearDuplicates
 from pipeline.evaluation.resampling import Comparison, Resampled
 from pipeline.networks.forward import Forward
+from pipeline.networks.trust.judging import Judge
 from pipeline.settings import setting
-from pipeline.storage import tables
 from pipeline.storage.arrays import RowWriter
 from pipeline.storage.tables import write_json
 from pipeline.training.settings import Training
-
-_SLICES_MAX = 50
 
 
 class Metric(StrEnum):
@@ -58,6 +65,9 @@ class Config:
         1000, "Of the bootstrap: how often pictures are drawn with replacement.", least=1
     )
     metric: Metric = setting(Metric.macro_f1, "What the verdict says beside accuracy and log loss.")
+    label_errors: bool = setting(
+        True, "Look through all splits for pictures that are probably mislabelled."
+    )
     baseline: bool = setting(
         False,
         "Also train the same network from scratch, on the pictures as they are, to show what "
@@ -72,6 +82,8 @@ def run(
     seed: int,
     threads: int,
     backbone: Any,
+    unknown: float,
+    coverage: float,
     prepared: Path,
     features: Path,
     trained_head: Path,
@@ -85,6 +97,8 @@ def run(
         seed: Of the draws, and of the baseline.
         threads: As TensorFlow was configured with.
         backbone: `Config` of one of `pipeline.networks.backbones`, for the baseline.
+        unknown: `serve.unknown`, the share of ordinary pictures that may be called unknown.
+        coverage: `serve.coverage`, the share of pictures whose set of labels has the true one.
         prepared: Output of prepare.
         features: Output of extract_features.
         trained_head: Output of train_head.
@@ -121,10 +135,11 @@ def run(
     scratch = out / "scratch"  # probabilities may be larger than memory
     scratch.mkdir()
     heads = KerasForward(top, card.batch_size)
-    models = {
-        "head_only": _judged(heads, known, rows, labels, scratch / "head_only"),
-        "fine_tuned": _judged(forward, data.images, rows, labels, scratch / "fine_tuned"),
-    }
+    judge = Judge(model_file.known(path), len(data.classes), unknown, coverage)
+    models = {"head_only": _judged(heads, known, rows, labels, scratch / "head_only")}
+    said = scratch / "fine_tuned"
+    relied = trust.judge(forward, judge, len(data.classes), data.images, rows, said)
+    models["fine_tuned"] = _gathered(labels, said)
     if config.baseline:
         untrained = baseline.train(
             config.from_scratch,
@@ -153,12 +168,25 @@ def run(
     assert best.probabilities is not None
     scores = metrics.per_class(labels, best.predicted, data.classes)
     write_json(out / "per_class.json", scores)
-    _write_slices(out / "slices.csv", data, rows, best, config.draws, seed)
-    predictions.write(out, data, rows, best.probabilities)
+    slices.write(out / "slices.csv", data, rows, best, config.draws, seed)
+    predictions.write(out, data, rows, best.probabilities, relied)
+    np.save(out / trust.POSITIONS, relied.positions.astype(np.float32))
+    suspects = (
+        label_errors.find(data, known, seed=seed, threads=threads) if config.label_errors else []
+    )
+    label_errors.write(out / label_errors.FILE, data, suspects)
+    trusted = trust.summary(relied, best, unknown, coverage)
+    write_json(out / trust.FILE, trusted)
     plots.write(out / "plots", data, rows, models, model, trained_head, finetuned)
-    plots.near_duplicates(out / "plots", data, alike)
+    plots.near_duplicates_of(out / "plots", data, alike)
+    plots.label_errors(out / "plots", data, suspects)
+    plots.neighbours(out / "plots", data, rows, best, known)
     _tell(by_model, comparisons)
+    print("\n".join(trust.sentences(trusted)))
     _tell_near_duplicates(config, alike, rows, best.right)
+    if suspects:
+        told = f"{len(suspects)} of {len(data.rows)} pictures are probably mislabelled"
+        print(f"{told} (evaluate/{label_errors.FILE})")
     shutil.rmtree(scratch)
     flat = {
         f"{config.split}_{key}_{name}": value
@@ -177,6 +205,10 @@ def _judged(forward: Forward, inputs: Any, rows: Labels, labels: Labels, scratch
     with RowWriter(scratch, forward.output_shape, np.float32) as file:
         for batch in forward.batches(inputs, rows, scratch.name):
             file.append(batch)
+    return _gathered(labels, scratch)
+
+
+def _gathered(labels: Labels, scratch: Path) -> Facts:
     return facts.gather(labels, np.load(scratch, mmap_mode="r"), f"facts of {scratch.name}")
 
 
@@ -243,29 +275,3 @@ def _tell(found: dict[str, dict[str, float]], comparisons: dict[str, Comparison]
         print(f"{name}:")
         for sentence in one.verdict:
             print(f"  {sentence}")
-
-
-def _write_slices(
-    path: Path,
-    data: Manifest,
-    rows: Labels,
-    known: Facts,
-    draws: int,
-    seed: int,
-) -> None:
-    """Metrics of the pictures that share a value of a further column of the manifest."""
-    lines: list[list[object]] = []
-    names = ("accuracy", "macro_f1", "log_loss")
-    for column in data.columns:
-        values = np.array([data.rows[row].extra[column] for row in rows])
-        if len(set(values)) > _SLICES_MAX:
-            print(f"column {column} has more than {_SLICES_MAX} values: no metrics by it")
-            continue
-        for value in sorted(set(values)):
-            chosen = values == value
-            spread = resampling.intervals(resampling.resample(known.of(chosen), draws, seed))
-            found = resampling.as_json({name: spread[name] for name in names})
-            numbers = [found[name][end] for name in names for end in ("value", "low", "high")]
-            lines.append([column, value, int(chosen.sum()), *numbers])
-    header = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
-    tables.write_table(path, ["column", "value", "pictures", *header], lines)

@@ -62,7 +62,9 @@ def run(
         InputError: The backbone has no such cut, or nothing would be left to train.
     """
     from pipeline.data.manifest import Manifest
+    from pipeline.finetuning import reference
     from pipeline.networks import backbones, heads, model_file
+    from pipeline.networks.keras_forward import KerasForward
     from pipeline.training import calibration, fitting, replicas
 
     with replicas.scope(config.replicas):
@@ -89,7 +91,10 @@ def run(
     code = bool(getattr(backbone, "allow_code", False))
     card = model_file.Card(data.classes, data.image_size, data.decoding, batch_size, threads, code)
     shown = data.images[data.indices("val")[:CHECKED]]
-    converted = engines.convert(classifier, forward, threads=threads, pictures=shown)
-    model_file.save(classifier, out / "model.keras", card, converted)
+    whole = heads.with_features(classifier)
+    converted = engines.convert(whole, forward, threads=threads, pictures=shown)
+    passes = engines.load(converted, threads) if converted else KerasForward(whole, batch_size)
+    known = reference.gather(passes, data, seed)
+    model_file.save(classifier, out / "model.keras", card, converted, known)
     (out / "classes.txt").write_text("\n".join(data.classes) + "\n", encoding="utf-8")
     return fitting.report(tuned.fitted, classifier, out)

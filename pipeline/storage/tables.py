@@ -30,8 +30,8 @@ def write_table(path: Path, columns: Sequence[str], lines: Iterable[Sequence[obj
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The columns and lines of a csv file that `write_table` wrote."""
-    with path.open(newline="", encoding="utf-8") as file:
+    """The columns and lines of a csv file that `write_table` or a spreadsheet wrote."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
         header, *lines = [[_original(cell) for cell in line] for line in csv.reader(file)]
     return header, lines
 

@@ -1,15 +1,17 @@
 """The backbones of a sweep: that of params.yaml and those that `sweep.space.backbone` lists.
 
-section `backbone` -> network, features and fine-tuner, each made once a process.
+section `backbone`, size, fold -> network, features and fine-tuner, each made once a process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from pipeline.cluster.settings import Config as Cluster
@@ -18,10 +20,12 @@ from pipeline.errors import InputError
 from pipeline.features.extraction import extract
 from pipeline.features.store import Store
 from pipeline.finetuning.finetuner import Finetuner
+from pipeline.intake.preparing import prepare
 from pipeline.networks import backbones, engines
 from pipeline.storage import outputs, workspace
 from pipeline.storage.digests import file_sha256
 from pipeline.storage.outputs import PARAMS
+from pipeline.sweep import folds
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -32,7 +36,11 @@ OWN = ""
 SETTING = "backbone"
 """Of `sweep.space`: names of further ones."""
 
+SIZE = "prepare.image_size"
+"""Of `sweep.space`: sides of the pictures in px."""
+
 _PLAIN = {"use", "path"}
+_TIMED, _PASSES = 32, 5
 
 
 @dataclass(frozen=True)
@@ -41,13 +49,48 @@ class Network:
 
     Attributes:
         body: The network with its weights.
+        prepared: Output of prepare for it: at its size, with the splits of its fold.
         features: Output of extract_features for it.
         finetuner: Fine-tunes it.
     """
 
     body: Backbone
+    prepared: Path
     features: Path
     finetuner: Finetuner
+
+    def ms_a_picture(self, config: Config) -> float:
+        """Of a forward pass of `forward.engine` here: the median of a few."""
+        images = Manifest(self.prepared).images[:_TIMED]
+        forward = engines.forward(
+            self.body.model,
+            config.forward,
+            batch_size=config.extract_features.batch_size,
+            threads=config.threads,
+            pictures=images,
+        )
+        forward.all(images)
+        times = []
+        for _ in range(_PASSES):
+            started = perf_counter()
+            forward.all(images)
+            times.append(perf_counter() - started)
+        return float(1000 * np.median(times) / len(images))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which network a training needs.
+
+    Attributes:
+        name: Of the backbone; `OWN` for that of params.yaml.
+        size_px: Side of the pictures; None for that of params.yaml.
+        fold: Of the cross-validation; None to judge on the validation split.
+    """
+
+    name: str = OWN
+    size_px: int | None = None
+    fold: int | None = None
 
 
 def others(config: Config) -> list[str]:
@@ -98,20 +141,27 @@ class Networks:
         self, config: Config, compose: Callable[[dict[str, Any]], Config], store: Store
     ) -> None:
         self._config, self._compose, self._store = config, compose, store
-        self._made: dict[str, Network] = {}
+        self._made: dict[Asked, Network] = {}
 
-    def __getitem__(self, name: str) -> Network:
-        if name not in self._made:
+    def __getitem__(self, asked: Asked) -> Network:
+        if asked not in self._made:
+            name = asked.name
             config = self._compose(settings(name)) if name != OWN else self._config
-            self._made[name] = self._make(name, config)
-        return self._made[name]
+            self._made[asked] = self._make(asked, config)
+        return self._made[asked]
 
-    def _make(self, name: str, config: Config) -> Network:
-        prepared = outputs.ROOT / "prepare"
-        size_px = Manifest(prepared).image_size
-        body = backbones.build(config.backbone, size_px, config.seed)
+    def _make(self, asked: Asked, config: Config) -> Network:
+        plain = outputs.ROOT / "prepare"
+        prepared = _prepared(config, asked.size_px)
+        if asked.fold is not None:
+            prepared = folds.split(prepared, asked.fold, config.sweep.folds, config.seed)
+        whole = Asked(asked.name, asked.size_px)
+        if asked != whole:  # folds share the weights
+            body = self[whole].body
+        else:
+            body = backbones.build(config.backbone, Manifest(prepared).image_size, config.seed)
         features = outputs.ROOT / "extract_features"
-        if name != OWN:
+        if asked.name != OWN or prepared != plain:
             features = _extracted(config, body, prepared)
         finetuner = Finetuner(
             body,
@@ -123,7 +173,27 @@ class Networks:
             seed=config.seed,
             threads=config.threads,
         )
-        return Network(body, features, finetuner)
+        return Network(body, prepared, features, finetuner)
+
+
+def _prepared(config: Config, size_px: int | None) -> Path:
+    """What prepare writes at a size that params.yaml does not name."""
+    plain = outputs.ROOT / "prepare"
+    if size_px is None or size_px == Manifest(plain).image_size:
+        return plain
+    asked = replace(config.prepare, image_size=size_px)
+    key = {
+        "prepare": asdict(asked),
+        "data": asdict(config.data),
+        "manifest": file_sha256(plain / "manifest.csv"),
+        "seed": config.seed,
+    }
+    folder = workspace.work("prepared", key)
+    with outputs.locked(folder):
+        if not folder.exists():
+            with outputs.replacing(folder) as aside:
+                prepare(asked, seed=config.seed, data=config.data, cluster=Cluster(), out=aside)
+    return folder
 
 
 def _extracted(config: Config, body: Backbone, prepared: Path) -> Path:
@@ -134,6 +204,7 @@ def _extracted(config: Config, body: Backbone, prepared: Path) -> Path:
         "engine": engines.described(config.forward),
         "batch_size": config.extract_features.batch_size,
         "images": Manifest(prepared).images_sha256,
+        "manifest": file_sha256(prepared / "manifest.csv"),
         "seed": config.seed,
         "threads": config.threads,
     }

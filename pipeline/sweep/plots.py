@@ -1,11 +1,12 @@
 """Plots of a study, as pictures and as interactive pages that work offline.
 
-study -> history, importance, parallel coordinates, cut against score.
+study -> front, history, cut against score, learning curves, parallel coordinates, importance.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +17,73 @@ import optuna.visualization.matplotlib as drawn
 import plotly.graph_objects as go
 from matplotlib import pyplot as plt
 from optuna import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.storage import outputs
 
-_SCORE = "validation score"
+_CUT = "cut"
 
 
-def write(opened: Study, done: list[FrozenTrial], cuts: list[str], folder: Path) -> list[str]:
-    """Draw four PNG; returns the same plots as pieces of HTML, the first with all scripts.
+def write(
+    opened: Study,
+    trials: list[FrozenTrial],
+    cuts: list[str],
+    names: Sequence[str],
+    folder: Path,
+) -> list[str]:
+    """Draw PNG; returns the same plots as pieces of HTML, the first with all scripts.
 
     Args:
         opened: The study.
-        done: Its complete trials.
+        trials: Its trials that have ended, at least one of them complete.
         cuts: Names of the cuts, shallow to deep, backbone by backbone.
+        names: Of the objectives; where one value is shown, the first.
         folder: Gets the pictures.
     """
     mpl.use("agg")
-    pages = [interactive.plot_optimization_history(opened, target_name=_SCORE)]
-    _save(drawn.plot_optimization_history(opened, target_name=_SCORE), folder / "history.png")
-    pages.append(_cut_against_score(done, cuts))
-    _save(_drawn_cut_against_score(done, cuts), folder / "cut_and_score.png")
+    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    several = len(names) > 1
+    first: dict[str, Any] = {"target_name": names[0]}
+    if several:
+        first["target"] = lambda trial: trial.values[0]
+    plots: dict[str, tuple[Callable[[], go.Figure], Callable[[], Any]]] = {}
+    if several:
+        # Of more than three, the first two: no plot has four axes.
+        shown: dict[str, Any] = {"target_names": list(names)}
+        if len(names) > 3:
+            shown = {"target_names": list(names[:2]), "targets": lambda trial: trial.values[:2]}
+        plots["pareto"] = (
+            lambda: interactive.plot_pareto_front(opened, **shown),
+            lambda: drawn.plot_pareto_front(opened, **shown),
+        )
+    plots["history"] = (
+        lambda: interactive.plot_optimization_history(opened, **first),
+        lambda: drawn.plot_optimization_history(opened, **first),
+    )
+    plots["cut_and_score"] = (
+        lambda: _cut_against_score(trials, cuts, names[0]),
+        lambda: _drawn_cut_against_score(trials, cuts, names[0]),
+    )
+    if any(trial.intermediate_values for trial in trials):
+        plots["curves"] = (
+            lambda: interactive.plot_intermediate_values(opened),
+            lambda: drawn.plot_intermediate_values(opened),
+        )
     if len({str(trial.params) for trial in done}) > 1:
-        pages.append(interactive.plot_parallel_coordinate(opened, target_name=_SCORE))
-        _save(drawn.plot_parallel_coordinate(opened, target_name=_SCORE), folder / "parallel.png")
-    if len(done) > 3 and len({trial.value for trial in done}) > 1:
-        pages.append(interactive.plot_param_importances(opened, target_name=_SCORE))
-        _save(drawn.plot_param_importances(opened, target_name=_SCORE), folder / "importance.png")
-    return [
-        page.to_html(full_html=False, include_plotlyjs=number == 0)
-        for number, page in enumerate(pages)
-    ]
+        plots["parallel"] = (
+            lambda: _with_names(interactive.plot_parallel_coordinate(opened, **first), cuts),
+            lambda: _drawn_with_names(drawn.plot_parallel_coordinate(opened, **first), cuts),
+        )
+    if len(done) > 3 and len({trial.values[0] for trial in done}) > 1:
+        plots["importance"] = (
+            lambda: interactive.plot_param_importances(opened, **first),
+            lambda: drawn.plot_param_importances(opened, **first),
+        )
+    pages = []
+    for number, (name, (page, picture)) in enumerate(plots.items()):
+        _save(picture(), folder / f"{name}.png")
+        pages.append(page().to_html(full_html=False, include_plotlyjs=number == 0))
+    return pages
 
 
 def _save(axes: Any, path: Path) -> None:
@@ -56,42 +93,89 @@ def _save(axes: Any, path: Path) -> None:
     plt.close(figure)
 
 
-def _places(done: list[FrozenTrial]) -> list[int]:
-    return [int(trial.params["cut"]) for trial in done]
-
-
-def _rates(done: list[FrozenTrial]) -> list[float]:
-    """Learning rates, which colour the trials; 0 where they do not vary."""
-    return [float(trial.params.get("finetune.learning_rate", 0)) for trial in done]
-
-
-def _cut_against_score(done: list[FrozenTrial], cuts: list[str]) -> go.Figure:
-    rates = _rates(done)
-    colors, title = rates, "learning rate"
-    if all(rates):
-        colors, title = [math.log10(rate) for rate in rates], "log10 of learning rate"
-    points = go.Scatter(
-        x=_places(done),
-        y=[trial.value for trial in done],
-        mode="markers",
-        text=[f"trial {t.number}, learning rate {r:.2g}" for t, r in zip(done, rates, strict=True)],
-        marker={"size": 11, "color": colors, "colorscale": "Viridis", "showscale": True}
-        | {"colorbar": {"title": title}},
-    )
-    figure = go.Figure(points)
-    ticks = {"tickvals": list(range(len(cuts))), "ticktext": cuts}
-    figure.update_layout(title="Cut and score", xaxis=ticks, yaxis={"title": _SCORE})
+def _with_names(figure: go.Figure, cuts: list[str]) -> go.Figure:
+    """Parallel coordinates with the cuts' names instead of their numbers."""
+    for dimension in figure.data[0].dimensions:
+        if dimension.label == _CUT:
+            places = [place for place in range(len(cuts)) if _within(place, dimension.range)]
+            dimension.tickvals = places
+            dimension.ticktext = [cuts[place] for place in places]
     return figure
 
 
-def _drawn_cut_against_score(done: list[FrozenTrial], cuts: list[str]) -> Any:
+def _within(place: int, ends: Sequence[float] | None) -> bool:
+    return ends is None or ends[0] <= place <= ends[1]
+
+
+def _drawn_with_names(axes: Any, cuts: list[str]) -> Any:
+    figure = axes.get_figure()
+    titles = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    # Optuna gives the objective the first axis, and each parameter one of its own.
+    axis = figure.axes[titles.index(_CUT)]
+    low, high = axis.get_ylim()
+    axis.set_yticks(range(len(cuts)), cuts, fontsize=8)
+    axis.set_ylim(low, high)
+    return axes
+
+
+def _rates(trials: list[FrozenTrial]) -> list[float]:
+    """Learning rates, which colour the trials; 0 where they do not vary."""
+    return [float(trial.params.get("finetune.learning_rate", 0)) for trial in trials]
+
+
+def _scored(
+    trials: list[FrozenTrial], name: str
+) -> list[tuple[str, str, list[FrozenTrial], list[float]]]:
+    """What is shown of complete and pruned trials: marks of either library, trials, values."""
+    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    pruned = [t for t in trials if t.state == TrialState.PRUNED and t.intermediate_values]
+    last = [trial.intermediate_values[max(trial.intermediate_values)] for trial in pruned]
+    values = [float(trial.user_attrs[name]) for trial in done]
+    return [("circle", "o", done, values), ("x", "x", pruned, last)]
+
+
+def _cut_against_score(trials: list[FrozenTrial], cuts: list[str], name: str) -> go.Figure:
+    figure = go.Figure()
+    for symbol, _, some, values in _scored(trials, name):
+        rates = _rates(some)
+        colors, title = rates, "learning rate"
+        if rates and all(rates):
+            colors, title = [math.log10(rate) for rate in rates], "log10 of learning rate"
+        told = [
+            f"trial {t.number}, learning rate {r:.2g}" for t, r in zip(some, rates, strict=True)
+        ]
+        marker = {"size": 11, "symbol": symbol, "color": colors, "colorscale": "Viridis"}
+        marker |= {"showscale": symbol == "circle", "colorbar": {"title": title, "y": 0.4}}
+        figure.add_trace(
+            go.Scatter(
+                x=[int(trial.params[_CUT]) for trial in some],
+                y=values,
+                mode="markers",
+                name="complete" if symbol == "circle" else "pruned",
+                text=told,
+                marker=marker,
+            )
+        )
+    ticks = {"tickvals": list(range(len(cuts))), "ticktext": cuts}
+    figure.update_layout(title="Cut and score", xaxis=ticks, yaxis={"title": name})
+    return figure
+
+
+def _drawn_cut_against_score(trials: list[FrozenTrial], cuts: list[str], name: str) -> Any:
     figure, axes = plt.subplots(figsize=(8, 5))
-    rates = _rates(done)
-    norm = mpl.colors.LogNorm() if all(rates) else None
-    losses = np.array([trial.value for trial in done])
-    points = axes.scatter(_places(done), losses, c=rates, norm=norm, s=50)
+    shown = _scored(trials, name)
+    every = [rate for _, _, some, _ in shown for rate in _rates(some)]
+    norm = mpl.colors.LogNorm(min(every), max(every)) if all(every) else None
+    for _, mark, some, values in shown:
+        if some:
+            places = [int(trial.params[_CUT]) for trial in some]
+            told = "pruned, last value" if mark == "x" else "complete"
+            points = axes.scatter(
+                places, np.array(values), c=_rates(some), norm=norm, s=50, marker=mark, label=told
+            )
     figure.colorbar(points, label="learning rate")
     axes.set_xticks(range(len(cuts)), cuts, rotation=60, ha="right", fontsize=8)
-    axes.set_ylabel(_SCORE)
+    axes.set_ylabel(name)
     axes.set_title("Cut and score")
+    axes.legend()
     return axes

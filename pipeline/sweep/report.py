@@ -1,6 +1,7 @@
 """What a sweep found: a table, a verdict, plots, and the winner as a params.yaml.
 
-study -> best.yaml, trials.csv, report.html (works offline), four PNG.
+study -> best.yaml, trials.csv, report.html (works offline), PNG; with several objectives also
+front/trial_N.yaml of each trial that no other beats in all.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ruamel.yaml import YAML
 from pipeline.data.manifest import Manifest
 from pipeline.storage import addresses, digests, outputs, tables
 from pipeline.storage.outputs import PARAMS
-from pipeline.sweep import plots, sharing, soup, space
+from pipeline.sweep import objectives, plots, sharing, soup, space
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -29,11 +30,14 @@ _COLUMNS = (
     "val_score",
     "val_loss",
     "val_accuracy",
+    "ms_a_picture",
+    "parameters",
     "best_epoch",
     "seconds",
     "cache_hits",
 )
 
+_FRONT = "front"
 _HEADER = "# Found by a sweep:"
 
 
@@ -74,13 +78,14 @@ def write(opened: Study, config: Config, words: list[str], folder: Path) -> Foun
     _write_table(trials, folder / "trials.csv")
     if not done:
         return Found(f"no trial has come to its end; {_counted(counts)}", dict(counts))
-    best = min(done, key=lambda trial: (trial.value or 0.0, trial.number))
+    names = config.sweep.objectives
+    best = min(done, key=lambda trial: objectives.order(names, trial))
     verdict, metrics = _verdict(done, best)
-    averaged = soup.tried(opened)
+    averaged = soup.tried(opened, names)
     added: list[FrozenTrial] = []
     if averaged:
         numbers = ", ".join(map(str, averaged["kept"]))
-        better = averaged["val_score"] < (best.value or 0.0)
+        better = averaged["val_score"] < _score(best)
         metrics["soup_val_score"] = averaged["val_score"]
         if better:
             ordered = {trial.number: trial for trial in done}
@@ -91,15 +96,22 @@ def write(opened: Study, config: Config, words: list[str], folder: Path) -> Foun
             if better
             else "\naveraging the weights of the best trials of this cut did not improve the score"
         )
-    _write_best(best, added, config, words, folder / "best.yaml")
+    study, adopted = opened.study_name, "best.yaml"
+    _write_best(best, added, config, words, folder / adopted, study, adopted)
+    front = objectives.front(opened) if len(names) > 1 else []
+    if front:
+        verdict += f"\n{_front(front, config, words, folder / _FRONT, study)}"
+    verdict += f"\n{objectives.outlook(opened)}"
     cuts = opened.user_attrs["cuts"]
-    pages = plots.write(opened, done, cuts, folder)
+    pages = plots.write(opened, trials, cuts, names, folder)
+    shown = [c for c in _COLUMNS if c in ("trial", "state") or any(c in t.user_attrs for t in done)]
     document = _template().render(
         title=f"Sweep {opened.study_name}",
         verdict=verdict,
         counts=_counted(counts),
-        columns=("tried", *_COLUMNS),
-        rows=_rows(trials),
+        columns=("tried", *shown),
+        rows=_rows(trials, shown, names, front),
+        front=bool(front),
         plots=pages,
     )
     with outputs.replacing_file(folder / "report.html") as aside:
@@ -110,6 +122,22 @@ def write(opened: Study, config: Config, words: list[str], folder: Path) -> Foun
     return Found(text, {**counts, **metrics})
 
 
+def _front(
+    front: list[FrozenTrial], config: Config, words: list[str], folder: Path, study: str
+) -> str:
+    """Write each trial of the front as a params.yaml; returns them in words."""
+    names = config.sweep.objectives
+    with outputs.replacing(folder) as aside:
+        for trial in front:
+            file = f"trial_{trial.number}.yaml"
+            _write_best(trial, [], config, words, aside / file, study, f"{_FRONT}/{file}")
+    lines = [f"no trial beats these in all of {', '.join(names)} ({_FRONT}/trial_N.yaml):"]
+    for trial in sorted(front, key=lambda trial: objectives.order(names, trial)):
+        values = ", ".join(f"{name} {trial.user_attrs[name]:.4g}" for name in names)
+        lines.append(f"  trial {trial.number}: {named(trial)}: {values}")
+    return "\n".join(lines)
+
+
 def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
     return jinja2.Environment(loader=loader, autoescape=True).get_template("report.html")
@@ -118,29 +146,31 @@ def _template() -> jinja2.Template:
 def _verdict(done: list[FrozenTrial], best: FrozenTrial) -> tuple[str, dict[str, float]]:
     """Whether fine-tuning was worth it, in words and numbers."""
     pictures = len(Manifest(outputs.ROOT / "prepare").indices("val"))
-    metrics = {"best_val_score": best.value or 0.0, "best_val_accuracy": _accuracy(best)}
+    metrics = {"best_val_score": _score(best), "best_val_accuracy": _accuracy(best)}
     head = [trial for trial in done if trial.user_attrs["settings"]["finetune.cut"] == space.NONE]
     if not head:
-        return f"best: {named(best)}, val_score {best.value:.4f}; head only has not run", metrics
+        return f"best: {named(best)}, val_score {_score(best):.4f}; head only has not run", metrics
     # Where the head varies, the best of them is what fine-tuning must beat.
-    alone = min(head, key=lambda trial: trial.value or 0.0)
-    metrics["head_only_val_score"] = alone.value or 0.0
+    alone = min(head, key=_score)
+    metrics["head_only_val_score"] = _score(alone)
     metrics["head_only_val_accuracy"] = _accuracy(alone)
     scores = (
-        f"head only: val_score {alone.value:.4f}, val_accuracy {_accuracy(alone):.4f}; "
-        f"best: {named(best)} (trial {best.number}): val_score {best.value:.4f}, "
+        f"head only: val_score {_score(alone):.4f}, val_accuracy {_accuracy(alone):.4f}; "
+        f"best: {named(best)} (trial {best.number}): val_score {_score(best):.4f}, "
         f"val_accuracy {_accuracy(best):.4f}"
     )
-    if best.value == alone.value:
+    if _score(best) >= _score(alone):
         return f"{scores}\nfine-tuning was not worth it: no trial has a better score", metrics
-    assert best.value is not None
-    assert alone.value is not None
-    lower = 1 - best.value / alone.value
+    lower = 1 - _score(best) / _score(alone)
     more = round((_accuracy(best) - _accuracy(alone)) * pictures)
     words = f"{abs(more)} {'more' if more >= 0 else 'fewer'} of {pictures} validation pictures"
     improvement = f"fine-tuning improved the validation score by {lower:.0%} and got {words} right"
     doubt = "; a difference that small may be chance" if more < 3 else ""
     return f"{scores}\n{improvement}{doubt}", metrics
+
+
+def _score(trial: FrozenTrial) -> float:
+    return float(trial.user_attrs["val_score"])
 
 
 def _accuracy(trial: FrozenTrial) -> float:
@@ -152,14 +182,19 @@ def _counted(counts: dict[str, int]) -> str:
     return f"{counts['trials']} trials, {pruned} of them pruned, {failed} failed"
 
 
-def _rows(trials: list[FrozenTrial]) -> list[list[str]]:
-    ordered = sorted(trials, key=lambda t: (t.value is None, t.value or 0.0, t.number))
+def _rows(
+    trials: list[FrozenTrial], columns: list[str], names: list[str], front: list[FrozenTrial]
+) -> list[list[str]]:
+    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    others = [trial for trial in trials if trial.state != TrialState.COMPLETE]
+    numbers = {trial.number for trial in front}
     rows = []
-    for trial in ordered:
+    for trial in [*sorted(done, key=lambda t: objectives.order(names, t)), *others]:
         values = {"trial": trial.number, "state": trial.state.name.lower(), **trial.user_attrs}
-        cells = [values.get(name, "") for name in _COLUMNS]
+        cells = [values.get(name, "") for name in columns]
         shown = [f"{cell:.5g}" if isinstance(cell, float) else str(cell) for cell in cells]
-        rows.append([named(trial), *shown])
+        mark = "* " if trial.number in numbers else ""
+        rows.append([f"{mark}{named(trial)}", *shown])
     return rows
 
 
@@ -176,7 +211,13 @@ def _write_table(trials: list[FrozenTrial], path: Path) -> None:
 
 
 def _write_best(
-    best: FrozenTrial, added: list[FrozenTrial], config: Config, words: list[str], path: Path
+    best: FrozenTrial,
+    added: list[FrozenTrial],
+    config: Config,
+    words: list[str],
+    path: Path,
+    study: str,
+    name: str,
 ) -> None:
     """params.yaml with the winner's settings, its comments kept.
 
@@ -186,6 +227,8 @@ def _write_best(
         config: The whole config.
         words: The command line.
         path: Of the file.
+        study: Name of the study.
+        name: Of the file in the study's folder.
     """
     yaml = YAML()
     yaml.preserve_quotes = True
@@ -206,11 +249,10 @@ def _write_best(
     stale = "" if code else "# An earlier version of the code scored it: dvc repro may differ.\n"
     command = shlex.join(["python", "-m", "pipeline", "sweep", *map(addresses.word_shown, words)])
     header = (
-        f"{_HEADER} {named(best)}: val_score {best.value!r}, val_accuracy {_accuracy(best)!r}\n"
-        f"# trial {best.number} of {path.parent.name}\n"
+        f"{_HEADER} {named(best)}: val_score {_score(best)!r}, val_accuracy {_accuracy(best)!r}\n"
+        f"# trial {best.number} of {study}\n"
         f"#   {command}\n{stale}"
-        f"# To adopt it: cp {path.parent.parent.name}/{path.parent.name}/best.yaml params.yaml "
-        "&& dvc repro\n#\n"
+        f"# To adopt it: cp sweeps/{study}/{name} params.yaml && dvc repro\n#\n"
     )
     with outputs.replacing_file(path) as aside, aside.open("w", encoding="utf-8") as file:
         file.write(header)

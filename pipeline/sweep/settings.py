@@ -33,6 +33,21 @@ class Config:
     storage: str = setting(
         "sqlite", "sqlite, journal, or the URL of a database that several machines share."
     )
+    objectives: list[str] = setting(
+        ["val_score"],
+        "What trials are judged by: val_score, val_loss or val_accuracy, then others of these, "
+        "ms_a_picture (milliseconds of the forward pass on this machine) or parameters. With "
+        "several, the sweep ends with those that no other beats in all, and prunes none.",
+    )
+    folds: int = setting(
+        1,
+        "With more than 1, a trial is judged by cross-validation on train and val together: "
+        "trained so many times. For few pictures, and pruner.use=wilcoxon.",
+        least=1,
+    )
+    patience: int | None = setting(
+        None, "End when so many trials in a row brought nothing better.", least=1
+    )
     soup: bool = setting(
         True,
         "Whether the average of the best trials is tried at the end, for which up to five are "

@@ -23,13 +23,14 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.errors import Stopped
+from pipeline.sweep import objectives
 from pipeline.sweep.study import folder
 from pipeline.tracking import processes
 
 DEATHS = 3
 """A trial whose process is killed this often is given up: most likely for lack of memory."""
 
-Objective = Callable[[Trial], float]
+Objective = Callable[[Trial], tuple[float, ...]]
 
 
 class Surplus(Exception):
@@ -67,13 +68,14 @@ def add_once(
     study.enqueue_trial(params, user_attrs={"kind": kind})
 
 
-def run_trials(study: Study, objective: Objective, total: int) -> None:
+def run_trials(study: Study, objective: Objective, total: int, patience: int | None = None) -> None:
     """Run trials until `total` have finished; wait for those that others run.
 
     Args:
         study: Shared with other workers, here and elsewhere.
-        objective: A trial -> what is minimized. Its exceptions fail the trial, not the sweep.
+        objective: A trial -> its values. Its exceptions fail the trial, not the sweep.
         total: How many trials there are in the end.
+        patience: After how many fruitless ones there are no more; None for never.
     """
     lock = lock_of(study.study_name)
     while True:
@@ -84,7 +86,9 @@ def run_trials(study: Study, objective: Objective, total: int) -> None:
                 optuna.storages.fail_stale_trials(study)
             trials = study.get_trials(deepcopy=False)
             running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-            if len(finished(trials)) + len(running) < total:
+            waiting = any(trial.state == TrialState.WAITING for trial in trials)
+            enough = patience is not None and objectives.fruitless(study) >= patience
+            if len(finished(trials)) + len(running) < total and (waiting or not enough):
                 # Held until the trial knows whose it is.
                 mine = _owned(objective, study, lock, total)
                 try:
@@ -155,7 +159,7 @@ def _died(trial: FrozenTrial) -> bool:
 def _owned(objective: Objective, study: Study, lock: FileLock, total: int) -> Objective:
     """The objective, told whose it is, with what went wrong kept."""
 
-    def owned(trial: Trial) -> float:
+    def owned(trial: Trial) -> tuple[float, ...]:
         try:
             since = {"since": str(trial.datetime_start)}
             trial.set_user_attr("process", processes.identity() | since)

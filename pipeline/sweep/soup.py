@@ -11,6 +11,7 @@ from typing import Any
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from pipeline.sweep import objectives
 from pipeline.sweep.space import NONE
 
 ATTRIBUTE = "soup"
@@ -22,14 +23,15 @@ _CUT = "finetune.cut"
 _PREFIX = "finetune."
 
 
-def candidates(study: Study) -> list[FrozenTrial]:
+def candidates(study: Study, names: Sequence[str]) -> list[FrozenTrial]:
     """The best trial and those that may be averaged with it, best first; fewer than 2 if none.
 
     Args:
         study: All of whose trials have ended.
+        names: Of its objectives.
     """
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    ranked = sorted(done, key=lambda trial: (trial.value or 0.0, trial.number))
+    ranked = sorted(done, key=lambda trial: objectives.order(names, trial))
     if not ranked or _settings(ranked[0])[_CUT] == NONE:
         return []
     alike = _shared(ranked[0])
@@ -52,14 +54,15 @@ def recipe(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
     ]
 
 
-def tried(study: Study) -> Mapping[str, Any]:
+def tried(study: Study, names: Sequence[str]) -> Mapping[str, Any]:
     """What came of the soup, if the study's present trials were tried: trials, val_score, ...
 
     Args:
         study: All of whose trials have ended.
+        names: Of its objectives.
     """
     outcome: Mapping[str, Any] = study.user_attrs.get(ATTRIBUTE, {})
-    present = [trial.number for trial in candidates(study)]
+    present = [trial.number for trial in candidates(study, names)]
     return outcome if outcome.get("tried") == present else {}
 
 

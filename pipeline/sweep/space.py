@@ -143,10 +143,15 @@ def knobs(config: Config) -> dict[str, BaseDistribution]:
         section = key.partition(".")[0]
         if key in _REFUSED:
             raise InputError(f"sweep.space cannot hold {key}: {_REFUSED[key]}")
-        if section not in _SECTIONS and key != "head.use":
+        if section not in _SECTIONS and key != networks.SIZE:
             raise InputError(
-                f"sweep.space may hold head.use and settings of {', '.join(_SECTIONS)}, got {key}: "
-                "for others, edit params.yaml and sweep again"
+                f"sweep.space may hold backbone, {networks.SIZE} and settings of "
+                f"{', '.join(_SECTIONS)}, got {key}: for others, edit params.yaml and sweep again"
+            )
+        if key == networks.SIZE and not isinstance(drawn_from, list):
+            raise InputError(
+                f"sweep.space of {key} must be a list of sides in px, got {drawn_from}: every one "
+                "needs its own prepared pictures"
             )
         try:
             current = setting(config, key)
@@ -185,6 +190,9 @@ def study_name(config: Config, varied: list[str], prepared: Path, features: Path
         "model": backbone["config"].get("model_sha256"),
         "others": networks.digests(config),
     }
+    judged = {"objectives": config.sweep.objectives, "folds": config.sweep.folds}
+    if judged != {"objectives": ["val_score"], "folds": 1}:
+        key["judged"] = judged
     text = json.dumps(key, sort_keys=True, default=str)
     first = config.sweep.study or f"{config.data.use}-{config.backbone.use}"
     return f"{first}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from pipeline.errors import InputError
 from pipeline.storage import addresses, databases, workspace
-from pipeline.sweep import journal
+from pipeline.sweep import journal, objectives
 from pipeline.sweep.settings import Config, Pruner, Sampler
 
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -52,6 +52,7 @@ def open_study(config: Any, name: str, avoid: int | None = None) -> Study:
             storage=_storage(config.sweep),
             sampler=_Seeded(config.sampler, config.seed, avoid),
             pruner=_made(optuna.pruners, "pruner", config.pruner, {}),
+            directions=objectives.directions(config.sweep.objectives),
             load_if_exists=True,
         )
 

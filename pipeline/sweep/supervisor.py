@@ -27,7 +27,7 @@ from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
 from pipeline.finetuning import recipe
 from pipeline.storage import addresses, outputs
-from pipeline.sweep import networks, report, sharing, space, study
+from pipeline.sweep import folds, networks, objectives, report, sharing, space, study
 from pipeline.tracking import store
 from pipeline.tracking.sweep_runs import Tracker
 
@@ -85,7 +85,8 @@ def _supervise(config: Config, words: list[str], compose: Callable[[list[str]], 
     _bring_up_to_date()
     prepared, features = outputs.ROOT / "prepare", outputs.ROOT / "extract_features"
     finetune, _ = recipe.derive_numbers(config.finetune, len(Manifest(prepared).indices("train")))
-    varied = list(space.knobs(replace(config, finetune=finetune)))
+    prepare = replace(config.prepare, image_size=Manifest(prepared).image_size)
+    varied = list(space.knobs(replace(config, finetune=finetune, prepare=prepare)))
     name = space.study_name(config, varied, prepared, features)
     folder = study.folder() / name
     folder.mkdir(exist_ok=True)
@@ -107,6 +108,13 @@ def _supervise(config: Config, words: list[str], compose: Callable[[list[str]], 
 
 def _check(config: Config, words: list[str]) -> None:
     networks.others(config)
+    objectives.check(config.sweep.objectives)
+    folds.check(config.sweep.folds, getattr(config.data, "group", None))
+    if config.pruner.name == "WilcoxonPruner" and config.sweep.folds < 2:
+        raise InputError(
+            "pruner.use=wilcoxon compares trials fold by fold, got sweep.folds="
+            f"{config.sweep.folds}: set sweep.folds=5"
+        )
     for word in words:
         key = word.lstrip("+~").partition("=")[0]
         if key.partition(".")[0] not in _FREE:
@@ -173,7 +181,8 @@ class _Workers:
         Raises:
             InputError: A worker stopped with an error that is no trial's, or no node is left.
         """
-        progress = _Progress(opened, self._config.sweep.n_trials)
+        sweep = self._config.sweep
+        progress = _Progress(opened, sweep.n_trials, sweep.objectives)
         announced = False
         ended = False
         try:
@@ -245,8 +254,8 @@ def _insist_on_a_shared_study(storage: str, machines: int) -> None:
 class _Progress:
     """A line a trial that has ended, and a bar: how many, pruned, best, time left."""
 
-    def __init__(self, opened: Study, total: int) -> None:
-        self._study, self._total = opened, total
+    def __init__(self, opened: Study, total: int, names: list[str]) -> None:
+        self._study, self._total, self._names = opened, total, names
         self._told = {trial.number for trial in sharing.finished(opened.get_trials(deepcopy=False))}
         self._bar = tqdm(total=total, initial=len(self._told), unit="trial", disable=None)
 
@@ -260,8 +269,9 @@ class _Progress:
         pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
         self._bar.n = len(trials)
         if done:
-            best = min(done, key=lambda trial: trial.value or 0.0)
-            state = f"{pruned} pruned, best {best.value:.4f} ({report.named(best)})"
+            best = min(done, key=lambda trial: objectives.order(self._names, trial))
+            value = best.user_attrs[self._names[0]]
+            state = f"{pruned} pruned, best {value:.4f} ({report.named(best)})"
             self._bar.set_postfix_str(state, refresh=False)
         self._bar.refresh()
 
@@ -280,9 +290,10 @@ def _line(trial: FrozenTrial) -> str:
     if trial.state == TrialState.COMPLETE:
         attrs = trial.user_attrs
         return begin + (
-            f"val_score {trial.value:.4f}, val_accuracy {attrs['val_accuracy']:.3f}, "
-            f"{attrs['seconds']:.1f} s"
+            f"val_score {attrs['val_score']:.4f}, val_accuracy {attrs['val_accuracy']:.3f}, "
+            + (f"{attrs['ms_a_picture']:.2f} ms a picture, " if "ms_a_picture" in attrs else "")
+            + f"{attrs['seconds']:.1f} s"
         )
     if trial.state == TrialState.PRUNED:
-        return begin + f"pruned after epoch {max(trial.intermediate_values)}"
+        return begin + f"pruned after epoch or fold {max(trial.intermediate_values)}"
     return begin + f"FAILED: {trial.user_attrs['error'].strip().splitlines()[-1]}"

@@ -17,6 +17,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psutil
 from optuna import Study, Trial
 
@@ -26,11 +27,11 @@ from pipeline.features.store import Store
 from pipeline.finetuning import recipe
 from pipeline.networks import runtime
 from pipeline.storage import digests, outputs, workspace
-from pipeline.sweep import networks, sharing, soup, space, study
-from pipeline.sweep.networks import Network, Networks
+from pipeline.sweep import networks, objectives, sharing, soup, space, study
+from pipeline.sweep.networks import Asked, Network, Networks
 from pipeline.sweep.space import NONE, Space
 from pipeline.tracking import store as tracking_store
-from pipeline.tracking.sweep_runs import Tracker
+from pipeline.tracking.sweep_runs import Tracker, TrialRun
 from pipeline.training import curves, head
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 Compose = Callable[[list[str]], "Config"]
 REFERENCES = ("current", "head only")
 """Kinds of the first trials; both always run to their end."""
+
+_JUDGED = ("val_score", "val_loss", "val_accuracy")
 
 
 def run(config: Config, words: list[str], compose: Compose, name: str) -> None:
@@ -60,7 +63,8 @@ def run(config: Config, words: list[str], compose: Compose, name: str) -> None:
 
     with replicas.scope(count):
         worker = _Worker(config, words, compose, name)
-        sharing.run_trials(worker.study, worker.objective, worker.total)
+        patience = config.sweep.patience
+        sharing.run_trials(worker.study, worker.objective, worker.total, patience)
         with sharing.lock_of(name):
             worker.try_soup()
 
@@ -89,13 +93,14 @@ def total_of(config: Config, searched: Space) -> int:
 class _Worker:
     def __init__(self, config: Config, words: list[str], compose: Compose, name: str) -> None:
         self._words, self._compose = words, compose
-        self._prepared = outputs.ROOT / "prepare"
         self._store = Store(config.activations)
         self._networks = Networks(config, self._composed, self._store)
-        own = self._networks[networks.OWN].body.model
-        pictures = len(Manifest(self._prepared).indices("train"))
-        finetune, _ = recipe.derive(config.finetune, pictures, own)
-        self._config = config = replace(config, finetune=finetune)
+        own = self._networks[Asked()].body.model
+        data = Manifest(outputs.ROOT / "prepare")
+        finetune, _ = recipe.derive(config.finetune, len(data.indices("train")), own)
+        prepare = replace(config.prepare, image_size=data.image_size)
+        self._config = config = replace(config, finetune=finetune, prepare=prepare)
+        self._names = config.sweep.objectives
         cuts = space.cut_choices(own, config)
         self._space = Space(cuts, space.knobs(config), tuple(self._others(config)))
         self.total = total_of(config, self._space)
@@ -110,18 +115,18 @@ class _Worker:
         listed = isinstance(config.sweep.cuts, list)
         sweep = replace(config.sweep, cuts="blocks") if listed else config.sweep
         for name in networks.others(config):
-            model = self._networks[name].body.model
+            model = self._networks[Asked(name)].body.model
             asked = replace(config, finetune=replace(config.finetune, cut=NONE), sweep=sweep)
             yield from ((name, cut) for cut in space.cut_choices(model, asked))
 
-    def objective(self, trial: Trial) -> float:
-        """The validation score of a trial's model."""
+    def objective(self, trial: Trial) -> tuple[float, ...]:
+        """What a trial is worth, by each objective."""
         try:
-            return self._loss(trial)
+            return self._values(trial)
         except tracking_store.Gone as error:  # no fault of the trial's: it is left to be taken up
             raise SystemExit(f"error: {error}") from error
 
-    def _loss(self, trial: Trial) -> float:
+    def _values(self, trial: Trial) -> tuple[float, ...]:
         started = perf_counter()
         settings = self._space.suggest(trial)
         trial.set_user_attr("settings", settings)
@@ -133,19 +138,10 @@ class _Worker:
                 raise
         hits, misses = self._store.hits, self._store.misses
         with self._tracker.trial(trial.number, space.named(settings), config) as run:
-            network = self._network(settings)
-            trained = self._head(config, network.features)
-            first = len(curves.read(trained))
-
-            def log(metrics: dict[str, float], epoch: int) -> None:
-                run.log(metrics, epoch)
-                self._report(trial, metrics["val_score"], epoch - first)
-
-            # A trial is one training; averages come at the end.
-            tuned = network.finetuner.fit(replace(config.finetune, soup=[]), trained, log)
+            judged = self._folds if config.sweep.folds > 1 else self._once
             outcome = {
-                **tuned.fitted.best,
-                "best_epoch": tuned.fitted.best_epoch,
+                **judged(trial, settings, config, run),
+                **self._of_network(settings),
                 "seconds": perf_counter() - started,
                 "cache_hits": self._store.hits - hits,
                 "cache_misses": self._store.misses - misses,
@@ -154,17 +150,72 @@ class _Worker:
             run.finish(outcome)
         for name, value in outcome.items():
             trial.set_user_attr(name, value)
-        return float(outcome["val_score"])
+        return objectives.values(self._names, outcome)
+
+    def _once(
+        self, trial: Trial, settings: dict[str, Any], config: Config, run: TrialRun
+    ) -> dict[str, float]:
+        """Train once, and judge on the validation split."""
+        network = self._networks[self._asked(settings)]
+        trained = self._head(config, network)
+        first = len(curves.read(trained))
+
+        def log(metrics: dict[str, float], epoch: int) -> None:
+            run.log(metrics, epoch)
+            self._report(trial, metrics, epoch - first)
+
+        return self._fit(network, config, trained, log)
+
+    def _folds(
+        self, trial: Trial, settings: dict[str, Any], config: Config, run: TrialRun
+    ) -> dict[str, float]:
+        """Train once a fold; a trial's numbers are the means over the folds."""
+        found: list[dict[str, float]] = []
+        for fold in range(config.sweep.folds):
+            network = self._networks[self._asked(settings, fold)]
+            trained = self._head(config, network)
+            found.append(self._fit(network, config, trained, lambda *_: None))
+            run.log({name: found[-1][name] for name in _JUDGED}, fold)
+            self._report(trial, found[-1], fold)
+        return {key: float(np.mean([one[key] for one in found])) for key in found[0]}
+
+    def _fit(
+        self,
+        network: Network,
+        config: Config,
+        trained: Path,
+        log: Callable[[dict[str, float], int], None],
+    ) -> dict[str, float]:
+        # A trial is one training; averages come at the end.
+        tuned = network.finetuner.fit(replace(config.finetune, soup=[]), trained, log)
+        return {**tuned.fitted.best, "best_epoch": tuned.fitted.best_epoch}
+
+    def _of_network(self, settings: dict[str, Any]) -> dict[str, float]:
+        """What is asked of the network itself, measured once in a study."""
+        asked = self._asked(settings)
+        found: dict[str, float] = {}
+        if "parameters" in self._names:
+            found["parameters"] = float(self._networks[asked].body.model.count_params())
+        if "ms_a_picture" in self._names:
+            key = f"ms {asked.name or self._config.backbone.use} {asked.size_px}"
+            with sharing.lock_of(f"{self.study.study_name}.ms"):
+                known = self.study.user_attrs.get(key)
+                if known is None:
+                    known = self._networks[asked].ms_a_picture(self._config)
+                    self.study.set_user_attr(key, known)
+            found["ms_a_picture"] = known
+        return found
 
     def try_soup(self) -> None:
         """Fine-tune the average of the best trials, once, and keep what came of it."""
-        trials = soup.candidates(self.study) if self._config.sweep.soup else []
-        if len(trials) < 2 or soup.tried(self.study):
+        wanted = self._config.sweep.soup and self._config.sweep.folds == 1
+        trials = soup.candidates(self.study, self._names) if wanted else []
+        if len(trials) < 2 or soup.tried(self.study, self._names):
             return
         settings = trials[0].user_attrs["settings"]
-        config, network = self._composed(settings), self._network(settings)
+        config, network = self._composed(settings), self._networks[self._asked(settings)]
         averaged = replace(config.finetune, soup=soup.recipe(trials))
-        trained = self._head(config, network.features)
+        trained = self._head(config, network)
         tuned = network.finetuner.fit(averaged, trained, lambda *_: None)
         outcome = {
             "tried": [trial.number for trial in trials],
@@ -173,25 +224,30 @@ class _Worker:
         }
         self.study.set_user_attr(soup.ATTRIBUTE, outcome)
 
-    def _report(self, trial: Trial, loss: float, epoch: int) -> None:
+    def _report(self, trial: Trial, metrics: dict[str, float], step: int) -> None:
+        if len(self._names) > 1:  # what no other beats in all is known at the end alone
+            return
         known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
-        if epoch not in known:  # a trial that was taken up again reports its first epochs twice
-            trial.report(loss, epoch)
+        if step not in known:  # a trial that was taken up again reports its first steps twice
+            trial.report(metrics[self._names[0]], step)
         if trial.user_attrs.get("kind") not in REFERENCES and trial.should_prune():
-            raise Stopped(f"pruned after epoch {epoch}")
+            raise Stopped(
+                f"pruned after {'fold' if self._config.sweep.folds > 1 else 'epoch'} {step}"
+            )
 
-    def _network(self, settings: dict[str, Any]) -> Network:
+    def _asked(self, settings: dict[str, Any], fold: int | None = None) -> Asked:
         use, path = settings.get("backbone.use", networks.OWN), settings.get("backbone.path")
-        return self._networks[path if use == "keras_file" and path else use]
+        name = path if use == "keras_file" and path else use
+        return Asked(name, settings.get(networks.SIZE), fold)
 
-    def _head(self, config: Config, features: Path) -> Path:
+    def _head(self, config: Config, network: Network) -> Path:
         """The trained head of a trial: trials whose head has the same settings share it."""
         asked = (config.train_head, config.head)
         inputs: dict[str, Any] = {
             "seed": config.seed,
             "threads": config.threads,
-            "prepared": self._prepared,
-            "features": features,
+            "prepared": network.prepared,
+            "features": network.features,
         }
         folder = workspace.work("heads", head.key(*asked, **inputs))
         with outputs.locked(folder):

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipeline.networks import model_file
 from pipeline.serving import pyfunc
-from pipeline.serving.http_guard import LIMITS
+from pipeline.serving.defaults import DEFAULTS
 from pipeline.storage import digests
 from pipeline.storage.digests import file_md5
 from pipeline.tracking import provenance, travelling
@@ -50,7 +50,7 @@ def log(client: MlflowClient, run_id: str, path: Path) -> LoggedModel:
             signature=_signature(),
             input_example=_example(),
             pip_requirements=provenance.versions(*_needed(path)),
-            model_config=dict(LIMITS),
+            model_config=dict(DEFAULTS),
             tags=identity(path),
         )
     return client.get_logged_model(logged.model_id)
@@ -85,13 +85,16 @@ def _signature() -> ModelSignature:
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import AnyType, Map
+    from mlflow.types.schema import AnyType, Array, Map
 
     anything = AnyType()  # type: ignore[no-untyped-call]
     answers: dict[str, Any] = {
         "label": DataType.string,
         "probability": DataType.double,
         "probabilities": Map(DataType.double),
+        "known": DataType.boolean,
+        "typicality": DataType.double,
+        "labels": Array(DataType.string),
         "error": DataType.string,
     }
     return ModelSignature(

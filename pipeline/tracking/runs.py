@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from pipeline.storage.digests import digest
 from pipeline.storage.outputs import ROOT, STAGES
-from pipeline.tracking import processes, provenance, records, store
+from pipeline.tracking import parents, processes, provenance, records, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,8 +58,8 @@ def timings(config: Config) -> dict[str, float]:
     client = store.connect(config.tracking)
     experiment = store.experiment(client, config.tracking)
     state = provenance.state(config.essentials(), digest(ROOT / STAGES[0]))
-    parents = client.search_runs([experiment], f"tags.`pipeline.state` = '{state}'", max_results=1)
-    return records.timings(client, parents[0]) if parents else {}
+    known = client.search_runs([experiment], f"tags.`pipeline.state` = '{state}'", max_results=1)
+    return records.timings(client, known[0]) if known else {}
 
 
 @contextmanager
@@ -165,6 +165,8 @@ class _Tracked:
 
             logged_model.log(self._client, self._run, out / "model.keras")
         self._link_skipped()
+        if self._stage == STAGES[-1]:
+            parents.present(self._client, self._parent, out, ROOT / STAGES[0], self.timings())
 
     def timings(self) -> dict[str, float]:
         assert self._parent is not None
@@ -185,8 +187,8 @@ class _Tracked:
         data_md5 = digest(ROOT / STAGES[0])
         state = provenance.state(self._config.essentials(), data_md5)
         with FileLock(store.lock_path()):
-            parents = self._search(f"tags.`pipeline.state` = '{state}'")
-            parent = parents[0] if parents else self._make_parent(state, data_md5)
+            known = self._search(f"tags.`pipeline.state` = '{state}'")
+            parent = known[0] if known else self._make_parent(state, data_md5)
         self._parent = parent.info.run_id
         # The process first: a run that is RUNNING must tell whose death ends it.
         for name, value in {**processes.identity(), **records.experiment_tags()}.items():
@@ -199,7 +201,11 @@ class _Tracked:
 
     def _make_parent(self, state: str, data_md5: str) -> Run:
         config = self._config
-        name = f"{config.data.use} {config.backbone.use} {config.finetune.cut}"
+        alike = {"params.`data.use`": config.data.use, "params.`backbone.use`": config.backbone.use}
+        query = "tags.`pipeline.state` LIKE '%'"
+        query += "".join(f" and {key} = '{value}'" for key, value in alike.items())
+        first = self._search(query, order="attributes.start_time ASC")
+        name = parents.name(config.flat(), data_md5, first[0] if first else None)
         tags = {
             "pipeline.state": state,
             "data.md5": data_md5,
@@ -251,8 +257,9 @@ class _Tracked:
                 made = _headlines(stage, made_by[0].data.metrics)
                 self._client.log_batch(self._parent, metrics=made)
 
-    def _search(self, query: str) -> list[Run]:
-        return list(self._client.search_runs([self._experiment], query, max_results=1))
+    def _search(self, query: str, order: str = "attributes.start_time DESC") -> list[Run]:
+        found = self._client.search_runs([self._experiment], query, max_results=1, order_by=[order])
+        return list(found)
 
 
 def _headlines(stage: str, metrics: dict[str, float]) -> list[Any]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.data.manifest import Row
+from pipeline.data.manifest import CALIBRATION, Row
 from pipeline.errors import InputError
 from pipeline.intake.splitting import Shares, assign
 from pipeline.stages.prepare import Config
@@ -166,3 +166,28 @@ def test_groups_go_with_fractions_and_need_one_a_split() -> None:
         assign(patients(9, 3), {}, Shares(2, 2, 0.7, 0.15), seed=0)
     with pytest.raises(InputError, match="needs a group for each of test, val, train, got 2"):
         assign(patients(2, 9), {}, FRACTIONS, seed=0)
+
+
+def test_calibration_pictures_come_out_of_train_alone() -> None:
+    many = rows(300) + rows(200, "b")
+    plain, _ = assign(many, {}, FRACTIONS, seed=0)
+    aside, _ = assign(many, {}, replace(FRACTIONS, calibration_fraction=0.25), seed=0)
+    before, after = splits(plain), splits(aside)
+    moved = [path for path in before if before[path] != after[path]]
+    assert {before[path] for path in moved} == {"train"}
+    assert {after[path] for path in moved} == {CALIBRATION}
+    assert 0.15 < len(moved) / Counter(before.values())["train"] < 0.35
+
+
+def test_groups_go_to_calibration_as_a_whole_and_classes_keep_a_picture() -> None:
+    grouped = [row(f"a/{n}", "a", "", f"a{n}", f"g{n // 5}") for n in range(200)]
+    grouped += [row(f"b/{n}", "b", "", f"b{n}", f"h{n // 5}") for n in range(200)]
+    done, _ = assign(grouped, {}, replace(FRACTIONS, calibration_fraction=0.9), seed=0)
+    by_group: dict[str, set[str]] = {}
+    for one in done:
+        by_group.setdefault(one.group, set()).add(one.split)
+    assert all(len(found) == 1 for found in by_group.values())
+    counts = Counter((one.label, one.split) for one in done)
+    for label in "ab":
+        assert counts[label, CALIBRATION]
+        assert counts[label, "train"]

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "tracking": "serving",
     "release": "tracking evaluation intake",
     "export": "networks",
-    "sweep": "finetuning tracking",
+    "sweep": "finetuning tracking intake",
     "setup": "finetuning evaluation intake tracking",
     "stages": "finetuning evaluation intake",
     "commands": "release export sweep stages setup",
@@ -136,6 +136,9 @@ def test_dvc_yaml_lists_what_a_stage_touches(stage: str) -> None:
     sections = {name for name in SECTIONS if name in given} - {"activations", "cluster"} | {stage}
     if "batch_size" in given:
         sections.add("extract_features.batch_size")
+    sections |= {f"serve.{name}" for name in ("unknown", "coverage") if name in given}
+    if stage == "prepare":
+        assert "${prepare.exclude}" in deps
     runner = {"seed", "threads"} if stage != "prepare" else set()
     assert set(listed["params"]) == sections | runner
     for section in sections & {"data", "backbone", "head", "augment"}:

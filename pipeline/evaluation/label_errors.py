@@ -1,0 +1,95 @@
+"""Pictures whose label is probably wrong, in any split: to be looked at, not to be believed.
+
+features + labels -> suspects. What a logistic regression says of pictures that it was not fitted
+to is compared with their labels. Source: Northcutt, Jiang and Chuang 2021, Confident Learning:
+Estimating Uncertainty in Dataset Labels; cleanlab is theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.manifest import Manifest
+from pipeline.storage import tables
+from pipeline.training import logistic
+
+FILE = "label_errors.csv"
+VALUES_MOST = 20_000_000
+"""Pictures times classes: with more, a regression takes too long, and none are looked for."""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A picture that is probably mislabelled.
+
+    Attributes:
+        row: Of `Manifest.images`.
+        suggested: Class index that suits it better.
+        probability: Of that class.
+        given: Probability of the label that it has.
+    """
+
+    row: int
+    suggested: int
+    probability: float
+    given: float
+
+
+def find(
+    data: Manifest, features: NDArray[np.float32], *, seed: int, threads: int
+) -> list[Suspect]:
+    """Look through all pictures.
+
+    Args:
+        data: The prepared data set.
+        features: (N, D) of all its pictures.
+        seed: Of the folds.
+        threads: Of the linear algebra.
+
+    Returns:
+        The most probable errors first.
+    """
+    from cleanlab.filter import find_label_issues
+
+    # A class with one picture leaves nothing to compare it with.
+    counts = np.bincount(data.labels, minlength=len(data.classes))
+    rows = np.flatnonzero(counts[data.labels] > 1)
+    classes, labels = np.unique(data.labels[rows], return_inverse=True)
+    if len(classes) < 2 or len(rows) * len(classes) > VALUES_MOST:
+        return []
+    said = logistic.out_of_fold(np.asarray(features[rows]), labels, seed=seed, threads=threads)
+    ranked = find_label_issues(labels, said, return_indices_ranked_by="self_confidence", n_jobs=1)
+    found = []
+    for place in ranked:
+        suggested = int(said[place].argmax())
+        if suggested == labels[place]:
+            continue
+        given = float(said[place, labels[place]])
+        probability = float(said[place, suggested])
+        found.append(Suspect(int(rows[place]), int(classes[suggested]), probability, given))
+    return found
+
+
+def write(path: Path, data: Manifest, suspects: Sequence[Suspect]) -> None:
+    """Write them, in the form that `prepare.exclude` takes."""
+    lines = []
+    for one in suspects:
+        row, suggested = data.rows[one.row], data.classes[one.suggested]
+        given, probability = f"{one.given:.4f}", f"{one.probability:.4f}"
+        lines.append([row.path, row.label, row.split, given, suggested, probability])
+    header = ["path", "label", "split", "probability", "suggested", "suggested_probability"]
+    tables.write_table(path, header, lines)
+
+
+def read(evaluated: Path) -> list[dict[str, str]]:
+    """What `write` wrote, a picture a line, by column.
+
+    Args:
+        evaluated: Output of evaluate.
+    """
+    return tables.read_records(evaluated / FILE)

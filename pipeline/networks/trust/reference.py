@@ -1,0 +1,104 @@
+"""The pictures that a classifier was made with, as it sees them: kept in its model file.
+
+outputs of the network for training, validation and calibration pictures -> `Reference` <-> files.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.networks.trust import typicality
+from pipeline.networks.trust.typicality import Floats, Space
+
+_TRAITS = "traits.json"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What answers are compared with.
+
+    Attributes:
+        space: Where the training pictures lie.
+        distances: (V,) of the validation pictures to the training pictures, ascending.
+        doubts: (V,) one minus the probability of their predicted class, ascending.
+        strangeness: (V,) of both together, ascending.
+        misses: (C,) one minus the probability of the true class of the calibration pictures,
+            ascending; empty where none were set aside.
+        traits: Of the validation pictures, what `check` compares: name -> (V,) values.
+    """
+
+    space: Space
+    distances: Floats
+    doubts: Floats
+    strangeness: Floats
+    misses: Floats
+    traits: Mapping[str, list[float]]
+
+    def files(self) -> dict[str, bytes]:
+        """Name -> content; the same bytes for the same values."""
+        arrays = {name: getattr(self, name) for name in _ARRAYS} | vars(self.space)
+        files = {f"{name}.npy": _packed(array) for name, array in arrays.items()}
+        traits = {name: list(values) for name, values in self.traits.items()}
+        return files | {_TRAITS: json.dumps(traits, sort_keys=True).encode()}
+
+
+_ARRAYS = ("distances", "doubts", "strangeness", "misses")
+
+
+def read(files: Mapping[str, bytes]) -> Reference | None:
+    """What `Reference.files` gave; None of no files, as in models of earlier versions."""
+    if not files:
+        return None
+    arrays: dict[str, Any] = {
+        name.removesuffix(".npy"): _unpacked(content)
+        for name, content in files.items()
+        if name.endswith(".npy")
+    }
+    space = Space(**{one.name: arrays.pop(one.name) for one in fields(Space)})
+    return Reference(space, **arrays, traits=json.loads(files[_TRAITS]))
+
+
+def make(
+    known: NDArray[np.float32],
+    validation: NDArray[np.float32],
+    calibration: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    classes: int,
+    traits: Mapping[str, list[float]],
+) -> Reference:
+    """From what the network gives for the pictures: (., K + D), probabilities, then features.
+
+    Args:
+        known: Of training pictures.
+        validation: Of validation pictures.
+        calibration: Of calibration pictures.
+        labels: (C,) of the calibration pictures.
+        classes: K.
+        traits: Of the validation pictures.
+    """
+    space = typicality.space(known[:, classes:])
+    positions = typicality.positions(space, validation[:, classes:])
+    distances = typicality.distances(space, positions)
+    doubts = typicality.doubts(validation[:, :classes])
+    ranked = np.sort(distances), np.sort(doubts)
+    strangeness = np.sort(typicality.strangeness(distances, doubts, *ranked))
+    own = calibration[np.arange(len(labels)), labels].astype(np.float64)
+    return Reference(space, *ranked, strangeness, np.sort(1 - own), traits)
+
+
+def _packed(array: NDArray[np.generic]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def _unpacked(content: bytes) -> NDArray[np.generic]:
+    array: NDArray[np.generic] = np.load(io.BytesIO(content), allow_pickle=False)
+    return array

@@ -1,0 +1,115 @@
+"""How usual a picture is to a classifier: whether its answer means anything.
+
+features + probabilities of a picture -> strangeness -> the share of validation pictures that
+are stranger. The distance to the nearest training pictures tells what is far from all classes,
+the confidence what lies between them. Sources: Sun et al. 2022, Out-of-Distribution Detection
+with Deep Nearest Neighbors; Bates et al. 2023, Testing for Outliers with Conformal p-values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+NEIGHBOURS = 5
+DIMENSIONS = 64
+"""Of a position: the directions in which the training pictures differ most."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where pictures lie, as a classifier sees them.
+
+    Attributes:
+        middle: (D,) mean of the training pictures' features.
+        axes: (D, d) directions.
+        places: (M, d) positions of training pictures.
+    """
+
+    middle: NDArray[np.float32]
+    axes: NDArray[np.float32]
+    places: NDArray[np.float32]
+
+
+def space(features: NDArray[np.float32]) -> Space:
+    """The space of training pictures.
+
+    Args:
+        features: (M, D).
+    """
+    from sklearn.decomposition import PCA
+
+    most = min(DIMENSIONS, *features.shape)
+    found = PCA(most, svd_solver="randomized", random_state=0).fit(features.astype(np.float64))
+    middle, axes = found.mean_.astype(np.float32), found.components_.T.astype(np.float32)
+    empty = Space(middle, axes, np.zeros((0, most), np.float32))
+    return Space(middle, axes, positions(empty, features).astype(np.float32))
+
+
+def positions(space: Space, features: NDArray[np.float32]) -> Floats:
+    """(N, D) -> (N, d): directions from the middle, of unit length.
+
+    Row by row, and not by BLAS: what a picture gives must not depend on its company.
+    """
+    found = np.empty((len(features), space.axes.shape[1]))
+    for row, one in enumerate(features):
+        moved = np.einsum("d,dk->k", (one - space.middle).astype(np.float64), space.axes)
+        found[row] = moved / max(float(np.sqrt((moved**2).sum())), 1e-12)
+    return found
+
+
+def distances(space: Space, positions: Floats) -> Floats:
+    """(N, d) -> (N,): mean distance to the nearest training pictures."""
+    count = min(NEIGHBOURS, len(space.places))
+    found = np.empty(len(positions))
+    for row, position in enumerate(positions):
+        squares = ((space.places - position) ** 2).sum(axis=1)
+        found[row] = np.sqrt(np.partition(squares, count - 1)[:count]).mean()
+    return found
+
+
+def doubts(probabilities: NDArray[np.float32]) -> Floats:
+    """(N, K) -> (N,): one minus the probability of the predicted class."""
+    found: Floats = 1 - probabilities.max(axis=1).astype(np.float64)
+    return found
+
+
+def strangeness(
+    distances: Floats, doubts: Floats, known_distances: Floats, known_doubts: Floats
+) -> Floats:
+    """(N,): how rarely a validation picture is as far away, or as doubtful, whichever is rarer.
+
+    What exceeds all validation pictures is the stranger the more it does. Sums instead would let
+    pass what is far away and sure: far ones among the validation pictures are mostly unsure, too.
+
+    Args:
+        distances: (N,).
+        doubts: (N,).
+        known_distances: (V,) of the validation pictures, ascending.
+        known_doubts: (V,) likewise.
+    """
+    rarest = np.minimum(_rarity(distances, known_distances), _rarity(doubts, known_doubts))
+    found: Floats = -np.log(rarest)
+    return found
+
+
+def _rarity(values: Floats, known: Floats) -> Floats:
+    """(N,): the share of validation pictures with as high a value; less the further beyond all."""
+    beyond = np.maximum(values / max(float(known[-1]), 1e-12), 1)
+    return shares(values, known) / beyond
+
+
+def shares(values: Floats, known: Floats) -> Floats:
+    """(N,): the share of validation pictures with as high a value; never 0, a p-value.
+
+    Args:
+        values: (N,).
+        known: (V,) ascending.
+    """
+    at_least = len(known) - np.searchsorted(known, values, side="left")
+    found: Floats = (1 + at_least) / (1 + len(known))
+    return found

@@ -1,0 +1,138 @@
+"""What the MLflow UI shows first: views of an experiment, kept as its tags.
+
+A view is what the UI's button Share saves: filter, order, columns and charts, as JSON in a tag
+whose last part is its key in the address.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_TAG = "mlflow.sharedViewState."
+_ACCURACY = "test_fine_tuned_accuracy"
+_SCORE = "best_val_score"
+VIEWS = {"experiments": "TABLE", "sweeps": "CHART"}
+"""Key of each view -> what of it is shown first."""
+
+
+def save(client: MlflowClient, experiment: str) -> None:
+    """Put the views in their places; what somebody changed in them is replaced.
+
+    Args:
+        client: Of the tracking store.
+        experiment: Id of the MLflow experiment.
+    """
+    for key, view in (("experiments", _experiments()), ("sweeps", _sweeps())):
+        client.set_experiment_tag(experiment, f"{_TAG}{key}", json.dumps(view))
+
+
+def address(server: str, experiment: str, key: str) -> str:
+    """Where a browser finds a view.
+
+    Args:
+        server: Address of the UI.
+        experiment: Id of the MLflow experiment.
+        key: One of `VIEWS`.
+    """
+    page = f"{server}/#/experiments/{experiment}/runs"
+    return f"{page}?viewStateShareKey={key}&compareRunsMode={VIEWS[key]}"
+
+
+def _experiments() -> dict[str, Any]:
+    """Parents that were evaluated, the newest first."""
+    return _view(
+        # Whatever was refused or interrupted has no such metric.
+        f"attributes.status = 'FINISHED' and metrics.{_ACCURACY} >= 0",
+        [
+            "tags.`accuracy`",
+            "metrics.`test_fine_tuned_log_loss`",
+            "params.`backbone.use`",
+            "params.`finetune.cut`",
+            "params.`finetune.learning_rate`",
+            "params.`seed`",
+            "params.`data.use`",
+            "metrics.`seconds`",
+        ],
+        [
+            _chart("BAR", metricKey=_ACCURACY, runsCountToCompare=20),
+            _line("curves/val_accuracy"),
+            _line("curves/val_loss"),
+            _line("curves/loss"),
+        ],
+        {"tags.`accuracy`": 190, "params.`finetune.cut`": 170},
+    )
+
+
+def _sweeps() -> dict[str, Any]:
+    """Trials, the best first."""
+    params = ["backbone.use", "finetune.cut", "finetune.learning_rate"]
+    return _view(
+        "tags.`sweep.role` = 'trial'",
+        [
+            f"metrics.`{_SCORE}`",
+            "metrics.`best_val_accuracy`",
+            *(f"params.`{name}`" for name in params),
+            "metrics.`seconds`",
+            "tags.`sweep.study`",
+        ],
+        [
+            _chart(
+                "PARALLEL",
+                selectedParams=params,
+                selectedMetrics=["best_val_accuracy", _SCORE],
+                showAllRuns=True,
+                runsCountToCompare=100,
+            ),
+            _line("val_score"),
+            _line("val_accuracy"),
+        ],
+        {},
+        order=(f"metrics.`{_SCORE}`", True),
+    )
+
+
+def _view(
+    rule: str,
+    columns: Sequence[str],
+    charts: Sequence[dict[str, Any]],
+    widths: dict[str, int],
+    order: tuple[str, bool] = ("attributes.start_time", False),
+) -> dict[str, Any]:
+    section = {"uuid": "seen-first", "name": "Seen first", "display": True, "isReordered": False}
+    placed = [{**one, "uuid": f"seen-first-{place}"} for place, one in enumerate(charts)]
+    return {
+        "searchFilter": rule,
+        "orderByKey": order[0],
+        "orderByAsc": order[1],
+        "selectedColumns": list(columns),
+        "columnOrder": ["Run Name", *columns],
+        "columnWidths": widths,
+        "compareRunSections": [section],
+        "compareRunCharts": placed,
+        "runsHiddenMode": "FIRST_20_RUNS",
+    }
+
+
+def _line(metric: str) -> dict[str, Any]:
+    return _chart(
+        "LINE",
+        metricKey=metric,
+        selectedMetricKeys=[metric],
+        xAxisKey="step",
+        yAxisKey="metric",
+        xAxisScaleType="linear",
+        scaleType="linear",
+        useGlobalXaxisKey=True,
+        useGlobalLineSmoothing=True,
+        runsCountToCompare=20,
+    )
+
+
+def _chart(kind: str, **settings: Any) -> dict[str, Any]:
+    plain = {"deleted": False, "isGenerated": False, "metricSectionId": "seen-first"}
+    return {"type": kind, **plain, **settings}

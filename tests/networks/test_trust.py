@@ -1,0 +1,105 @@
+"""Unknown pictures and sets of labels: what is promised of them holds."""
+
+import numpy as np
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.networks.trust import reference
+from pipeline.networks.trust.judging import Judge
+from pipeline.networks.trust.reference import Reference
+
+CLASSES, FEATURES = 4, 32
+HARD = 14
+"""Noise with which a third of the pictures is mistaken."""
+CENTRES = np.random.default_rng(7).normal(size=(CLASSES, FEATURES)) * 4
+
+
+def outputs(count: int, seed: int, noise: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
+    """(N, K + D) as a decent classifier gives them, and the true labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(CLASSES, size=count)
+    features = CENTRES[labels] + noise * rng.normal(size=(count, FEATURES))
+    logits = -((features[:, None] - CENTRES) ** 2).sum(axis=2) / 40
+    values = np.exp(logits - logits.max(axis=1, keepdims=True))
+    values /= values.sum(axis=1, keepdims=True)
+    return np.hstack([values, features]).astype(np.float32), labels
+
+
+def made(seed: int = 0, calibration: int = 200) -> Reference:
+    aside, labels = outputs(calibration, seed + 2, noise=HARD)
+    known, shown = outputs(300, seed)[0], outputs(200, seed + 1)[0]
+    return reference.make(known, shown, aside, labels, CLASSES, {"brightness": [0.5, 0.25]})
+
+
+def test_it_comes_back_as_it_was() -> None:
+    one = made()
+    files = one.files()
+    back = reference.read(files)
+    assert back is not None
+    assert back.files() == files
+    assert made().files() == files, "the same bytes for the same values"
+    rows, _ = outputs(50, 9)
+    first, second = (Judge(which, CLASSES)(rows) for which in (one, back))
+    assert first.typicality is not None
+    assert second.typicality is not None
+    assert (first.typicality == second.typicality).all()
+    assert reference.read({}) is None
+
+
+def test_company_changes_nothing() -> None:
+    judge, (rows, _) = Judge(made(), CLASSES), outputs(64, 5)
+    whole = judge(rows)
+    assert whole.typicality is not None
+    assert whole.labels is not None
+    for row in range(64):
+        alone = judge(rows[row : row + 1])
+        assert alone.trusted(0, list("abcd")) == whole.trusted(row, list("abcd"))
+
+
+@pytest.mark.parametrize("unknown", [0.02, 0.05, 0.2])
+def test_of_ordinary_pictures_no_more_than_that_share_is_unknown(unknown: float) -> None:
+    shares = []
+    for seed in range(0, 200, 10):
+        rows, _ = outputs(400, seed + 5)
+        known = Judge(made(seed), CLASSES, unknown)(rows).known
+        assert known is not None
+        shares.append(1 - known.mean())
+    assert abs(np.mean(shares) - unknown) < 0.02
+
+
+def test_strange_pictures_are_unknown() -> None:
+    rng = np.random.default_rng(1)
+    rows, _ = outputs(200, 3)
+    rows[:, CLASSES:] = 4 * rng.normal(size=(200, FEATURES))
+    known = Judge(made(), CLASSES)(rows).known
+    assert known is not None
+    assert known.mean() < 0.02
+
+
+@pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
+def test_sets_cover_what_they_promise(coverage: float) -> None:
+    """Over 20 draws of calibration and test pictures."""
+    covered, sizes = [], []
+    for seed in range(0, 200, 10):
+        rows, labels = outputs(500, seed + 3, noise=HARD)
+        sets = Judge(made(seed), CLASSES, coverage=coverage)(rows).labels
+        assert sets is not None
+        assert sets.any(axis=1).all()
+        covered.append(sets[np.arange(500), labels].mean())
+        sizes.append(sets.sum(axis=1).mean())
+    assert coverage - 0.025 < np.mean(covered) < coverage + 0.025
+    assert np.mean(sizes) < CLASSES - 1, "sets that say something"
+
+
+def test_sets_need_calibration_pictures() -> None:
+    with pytest.raises(InputError, match=r"at least 9 calibration pictures, the model has 3"):
+        Judge(made(calibration=3), CLASSES, coverage=0.9, insist=True)
+    judge = Judge(made(calibration=3), CLASSES, coverage=0.9)
+    assert not judge.gives_sets
+    assert judge(outputs(5, 0)[0]).labels is None
+
+
+def test_a_model_of_an_earlier_version_says_nothing_of_it() -> None:
+    rows, _ = outputs(5, 0)
+    answers = Judge(None, CLASSES)(rows[:, :CLASSES])
+    assert answers.trusted(0, list("abcd")) == {"known": None, "typicality": None, "labels": None}
