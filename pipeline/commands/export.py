@@ -186,6 +186,7 @@ def _describe(
         "image_size": size,
         "input": f"(B, {size}, {size}, 3) float32 RGB, 0 to 255",
         "output": f"(B, {count}) float32 probabilities",
+        "left_out": "known, typicality, labels: whether it knows such pictures (docs/trust.md)",
         "model_int8.tflite": "B = 1; uint8 in and out, value = (uint8 - zero point) * scale",
     }
     manifest: dict[str, Any] = {**basis, "networks": {}}

@@ -171,15 +171,18 @@ def _further(part: NDArray[np.float32], classes: list[str]) -> list[list[str]]:
 
 
 def read(path: Path) -> Predictions:
-    """Read a predictions.parquet, or the predictions.csv of an earlier version.
+    """Read a predictions.parquet, or a predictions.csv that has all classes.
 
     Args:
         path: Of the file.
     """
     if path.suffix == ".csv":
         header, lines = tables.read_table(path)
-        classes = header[len(_GIVEN) :]
-        probabilities = np.array([line[len(_GIVEN) :] for line in lines], dtype=np.float32)
+        first = len(_GIVEN)
+        if tuple(header[first : first + len(TRUST)]) == TRUST:  # not in those of version 0.1
+            first += len(TRUST)
+        classes = header[first:]
+        probabilities = np.array([line[first:] for line in lines], dtype=np.float32)
         paths, labels = [line[0] for line in lines], [line[1] for line in lines]
     else:
         from pyarrow import parquet

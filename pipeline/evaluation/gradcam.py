@@ -25,13 +25,14 @@ class GradCam:
         model: (B, H, W, 3) -> (B, K) probabilities, a softmax its last layer.
 
     Attributes:
-        layer: Name of the layer whose map is shown: the last one that has at least
-            `PLACES` a side, or the most that any has; None if none keeps rows and columns, as
-            in networks that see a picture as a sequence.
+        layer: Name of the layer whose map is shown: of those that learn and what follows them,
+            the last one that has at least `PLACES` a side, or the most that any has; None if
+            none keeps rows and columns, as in networks that see a picture as a sequence.
     """
 
     def __init__(self, model: keras.Model) -> None:
-        spatial = [layer for layer in model.layers if _is_spatial(layer)]
+        learnt = next((n for n, layer in enumerate(model.layers) if layer.weights), 0)
+        spatial = [layer for layer in model.layers[learnt:] if _is_spatial(layer)]
         enough = min(PLACES, max(map(_side, spatial), default=0))
         chosen = [layer for layer in spatial if _side(layer) >= enough]
         self.layer: str | None = chosen[-1].name if chosen else None

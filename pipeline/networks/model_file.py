@@ -7,6 +7,7 @@ files differ between two saves (dates, zip times, ids that are memory addresses)
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import tempfile
 import zipfile
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.data.decoding import Decoding
 from pipeline.errors import InputError
-from pipeline.networks import engines, heads
+from pipeline.networks import engines, heads, runtime
 from pipeline.networks.engines import Converted
 from pipeline.networks.forward import Forward
 from pipeline.networks.trust import reference
@@ -31,6 +32,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 _CONVERTED = "forward/"
 _REFERENCE = "reference/"
 """Folders in the file, which Keras does not look into."""
+_PACKAGES = {"keras_hub": "keras-hub"}
+"""Module of layers beside Keras' own -> how pip calls it."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,23 @@ def load(path: Path, allow_code: bool = False) -> tuple[keras.Model, Card]:
 
     card = read_card(path)
     insist_on_trust(path, card, allow_code)
-    return keras.saving.load_model(path, compile=False, safe_mode=not card.allow_code), card
+    for package in packages(path):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"{path} holds layers of {_PACKAGES[package]}, not installed: pip install "
+                f"{_PACKAGES[package]}"
+            )
+        importlib.import_module(package)  # which makes its layers known to Keras
+    with runtime.quiet_building():
+        model = keras.saving.load_model(path, compile=False, safe_mode=not card.allow_code)
+    return model, card
+
+
+def packages(path: Path) -> list[str]:
+    """The packages beside Keras whose layers a model file holds."""
+    with zipfile.ZipFile(path) as file:
+        config = file.read("config.json").decode()
+    return [name for name in _PACKAGES if f'"{name}.' in config]
 
 
 def insist_on_trust(path: Path, card: Card, allow_code: bool) -> None:

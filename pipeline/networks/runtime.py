@@ -5,6 +5,7 @@ Call before any TensorFlow operation: threads cannot change afterwards.
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
@@ -95,3 +96,11 @@ def quiet() -> Iterator[TextIO]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+@contextmanager
+def quiet_building() -> Iterator[None]:
+    """Layers that are read back without a `build` of their own are no reason to warn."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"`build\(\)` was called on layer")
+        yield

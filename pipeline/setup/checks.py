@@ -129,8 +129,10 @@ def weights(backbone: BackboneConfig) -> Check:
     """Whether the backbone's weights are there, and where they are looked for."""
     if named := backbone.file():
         setting, path = named
-        if path.is_file():
-            return Check("weights", Level.ok, f"{path}, {path.stat().st_size / 1e6:.0f} MB")
+        files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
+        if path.is_file() or (path.is_dir() and backbone.takes_folders):
+            size = sum(one.stat().st_size for one in files)
+            return Check("weights", Level.ok, f"{path}, {size / 1e6:.0f} MB")
         try:
             foreign_file.refuse(path)
         except InputError as error:

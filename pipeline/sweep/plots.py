@@ -12,12 +12,14 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import optuna
 import optuna.visualization as interactive
 import optuna.visualization.matplotlib as drawn
 import plotly.graph_objects as go
 from matplotlib import pyplot as plt
 from optuna import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from pipeline.storage import outputs
 
@@ -69,10 +71,11 @@ def write(
             lambda: interactive.plot_intermediate_values(opened),
             lambda: drawn.plot_intermediate_values(opened),
         )
+    named = _with_names(opened, done, cuts)
     if len({str(trial.params) for trial in done}) > 1:
         plots["parallel"] = (
-            lambda: _with_names(interactive.plot_parallel_coordinate(opened, **first), cuts),
-            lambda: _drawn_with_names(drawn.plot_parallel_coordinate(opened, **first), cuts),
+            lambda: interactive.plot_parallel_coordinate(named, **first),
+            lambda: drawn.plot_parallel_coordinate(named, **first),
         )
     if len(done) > 3 and len({trial.values[0] for trial in done}) > 1:
         plots["importance"] = (
@@ -93,29 +96,14 @@ def _save(axes: Any, path: Path) -> None:
     plt.close(figure)
 
 
-def _with_names(figure: go.Figure, cuts: list[str]) -> go.Figure:
-    """Parallel coordinates with the cuts' names instead of their numbers."""
-    for dimension in figure.data[0].dimensions:
-        if dimension.label == _CUT:
-            places = [place for place in range(len(cuts)) if _within(place, dimension.range)]
-            dimension.tickvals = places
-            dimension.ticktext = [cuts[place] for place in places]
-    return figure
-
-
-def _within(place: int, ends: Sequence[float] | None) -> bool:
-    return ends is None or ends[0] <= place <= ends[1]
-
-
-def _drawn_with_names(axes: Any, cuts: list[str]) -> Any:
-    figure = axes.get_figure()
-    titles = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    # Optuna gives the objective the first axis, and each parameter one of its own.
-    axis = figure.axes[titles.index(_CUT)]
-    low, high = axis.get_ylim()
-    axis.set_yticks(range(len(cuts)), cuts, fontsize=8)
-    axis.set_ylim(low, high)
-    return axes
+def _with_names(opened: Study, done: list[FrozenTrial], cuts: list[str]) -> Study:
+    """The same trials with the cuts' names instead of their numbers, in memory."""
+    named = optuna.create_study(directions=opened.directions)
+    for trial in done:
+        params = {**trial.params, _CUT: cuts[trial.params[_CUT]]}
+        places = {**trial.distributions, _CUT: CategoricalDistribution(cuts)}
+        named.add_trial(create_trial(params=params, distributions=places, values=trial.values))
+    return named
 
 
 def _rates(trials: list[FrozenTrial]) -> list[float]:

@@ -57,9 +57,10 @@ def log(client: MlflowClient, run_id: str, path: Path) -> LoggedModel:
 
 
 def _needed(path: Path) -> tuple[str, ...]:
-    """Packages that serve a model: those of its engine, too."""
+    """Packages that serve a model: those of its engine and of its layers, too."""
     engine = model_file.read_card(path).engine
-    return (*_NEEDED, engine["engine"]) if engine else _NEEDED
+    layers = tuple(name.replace("_", "-") for name in model_file.packages(path))
+    return (*_NEEDED, *layers, *((engine["engine"],) if engine else ()))
 
 
 def find(client: MlflowClient, experiment: str, path: Path) -> LoggedModel | None:

@@ -19,7 +19,6 @@ from pipeline.serving.classifier import Classifier
 from pipeline.serving.pyfunc import Service
 from pipeline.storage.outputs import STAGES
 
-
 COVERAGE = "serve.coverage=0.99"
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import Run
 from PIL import Image
+from selenium.webdriver import ActionChains
 from sklearn import metrics as sk
 
 from pipeline.evaluation import facts, metrics, resampling
@@ -63,7 +64,7 @@ def independent(folder: Path) -> dict[str, float]:
     """The metrics of predictions.csv, by scikit-learn alone."""
     with (folder / "predictions.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
-    classes = list(table[0])[3:]
+    classes = list(table[0])[6:]
     # As written, the shortest decimals that tell one float32 from all others: read as such.
     scores = np.array([[float(row[name]) for name in classes] for row in table], np.float32)
     predicted = [classes[place] for place in scores.argmax(axis=1)]
@@ -111,7 +112,7 @@ def test_the_report_works_offline(repository: Path, browser: Any) -> None:
     page = repository / ROOT / "report.html"
     browser.get(f"file://{page}")
     pictures = browser.find_elements("css selector", "img")
-    assert len(pictures) == 7
+    assert len(pictures) == 8
     assert all(int(picture.get_property("naturalWidth")) > 300 for picture in pictures)
     told = browser.find_element("tag name", "body").text
     found = json.loads((repository / ROOT / "evaluate" / "metrics.json").read_text())
@@ -120,6 +121,14 @@ def test_the_report_works_offline(repository: Path, browser: Any) -> None:
     assert "fine tuned against head only:" in told
     for heading in ("Metrics", "Calibration", "Grad-CAM", "Data", "Lineage", "Timings", "Config"):
         assert heading in [h.text for h in browser.find_elements("tag name", "h2")]
+    points = browser.find_elements("css selector", "#map circle")
+    assert len(points) == 1000, "more would lie on top of each other"
+    wrong = next(p for p in points if "taken for" in p.get_attribute("textContent"))
+    shown = browser.find_element("id", "shown")
+    assert not shown.is_displayed()
+    ActionChains(browser).scroll_to_element(wrong).move_to_element(wrong).perform()
+    assert shown.is_displayed()
+    assert shown.text
     times = browser.find_elements("css selector", "#timings + table tr")
     assert len(times) == 5
     assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]

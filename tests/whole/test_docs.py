@@ -37,7 +37,7 @@ def commands(page: Path) -> list[str]:
 
 def test_readme_is_short() -> None:
     assert len(PAGES[0].read_text().split()) <= 1000
-    assert len(PAGES) == 9
+    assert len(PAGES) == 10
     linked = set(re.findall(r"\]\((docs/\w+\.md)\)", PAGES[0].read_text()))
     assert linked == {str(page.relative_to(PROJECT)) for page in PAGES[1:]}
 

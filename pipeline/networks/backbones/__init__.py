@@ -37,6 +37,11 @@ class BackboneConfig:
         """The settings that shape the network, without where its files are."""
         return {k: v for k, v in asdict(self).items() if k not in ("use", "path")}
 
+    @property
+    def takes_folders(self) -> bool:
+        """Whether that file may be a folder."""
+        return False
+
     def file(self) -> tuple[str, Path] | None:
         """The setting that names a file without which there is no network, and the file."""
         return None
@@ -108,7 +113,9 @@ def sides(config: BackboneConfig) -> tuple[int, int] | None:
 
 
 def section(name: str) -> dict[str, str]:
-    """What section `backbone` says to choose a file of conf/backbone, or a model file."""
+    """What section `backbone` says to choose a file of conf/backbone, or a model on disk."""
+    if (Path(name) / "config.json").is_file():
+        return {"use": "keras_hub", "path": name, "preset": f"./{name}".replace(".//", "/")}
     if Path(name).suffix.lower() in (".keras", ".h5", ".hdf5"):
         return {"use": "keras_file", "path": name}
     return {"use": name, "path": f"conf/backbone/{name}.yaml"}

@@ -1,0 +1,324 @@
+"""A network of KerasHub: a preset by name, or a folder in its, Hugging Face' or timm's format.
+
+preset -> Backbone. Its scaling becomes the first layers, its resizing stays that of prepare. An
+encoder that is one layer is taken apart into its blocks, so that it can be cut between them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import InputError, shortened
+from pipeline.networks.backbones import Backbone, BackboneConfig
+from pipeline.settings import REQUIRED, setting
+from pipeline.storage.digests import digest
+
+if TYPE_CHECKING:
+    import keras
+    from keras import KerasTensor
+
+
+class Pool(StrEnum):
+    """What a network's features are where it gives a token a patch."""
+
+    auto = "auto"
+    token = "token"
+    patches = "patches"
+
+
+_ANY_SIZE = ("DINOV2Backbone", "DINOV3Backbone")
+"""Networks that fit their places to another size of pictures."""
+
+
+@dataclass
+class Config(BackboneConfig):
+    """Which preset, and what its features are."""
+
+    kind: str = "keras_hub"
+    preset: str = setting(
+        REQUIRED,
+        "A name of keras.io/keras_hub/presets, which is downloaded, or ./folder: as KerasHub saves "
+        "it, or as Hugging Face or timm have it.",
+    )
+    pool: Pool = setting(
+        Pool.auto,
+        "Features of a network that gives a token a patch: token is that of the whole picture, "
+        "patches the mean of the others; auto is token where there is one.",
+    )
+    scale: float | None = setting(
+        None, "Pictures in [0, 255] are multiplied by this; null for what the preset says ..."
+    )
+    offset: float | None = setting(None, "... and then this is added; null likewise.")
+
+    def file(self) -> tuple[str, Path] | None:
+        """The folder, if it is one."""
+        return ("backbone.preset", Path(self.preset)) if self.is_folder else None
+
+    @property
+    def takes_folders(self) -> bool:
+        """A preset is one."""
+        return True
+
+    def shaping(self) -> dict[str, Any]:
+        """A folder's content shapes the network, wherever it lies."""
+        told = super().shaping()
+        return {**told, "preset": digest(Path(self.preset))} if self.is_folder else told
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the preset is a folder on disk."""
+        return Path(self.preset).is_dir()
+
+
+def build(config: Config, image_size: int) -> Backbone:
+    """Load the preset and join it to pictures of `image_size` px."""
+    import keras
+
+    from pipeline.networks.graph import replay
+
+    network = _load(config, image_size)
+    pictures = keras.Input((image_size, image_size, 3), name="pictures")
+    scaled = _scaled(pictures, config)
+    opened = keras.Model(pictures, replay(network, scaled, _opener(network)))
+    features, taken = _pooled(opened.outputs[0], network, config)
+    name = Path(config.preset).name.replace(".", "_")
+    joined = keras.Model(pictures, features, name=name)
+    return Backbone(_savable(joined, config.preset), name, taken)
+
+
+def sides(config: Config) -> tuple[int, int] | None:
+    """The side in px that the preset was made for, twice; None if it takes any."""
+    network = _from_preset(config, load_weights=False)
+    side = network.inputs[0].shape[1]
+    return None if side is None or type(network).__name__ in _ANY_SIZE else (side, side)
+
+
+def _hub() -> Any:
+    try:
+        import keras_hub
+    except ImportError as error:
+        raise InputError(
+            "backbone.kind=keras_hub needs KerasHub, not installed: pip install 'keras-hub>=0.32'"
+        ) from error
+    return keras_hub
+
+
+def _load(config: Config, image_size: int) -> keras.Model:
+    """The network with its weights, for pictures of a size.
+
+    Raises:
+        InputError: It cannot be had, or takes no such pictures.
+    """
+    fixed = sides(config)
+    if fixed and image_size != fixed[0]:
+        raise InputError(
+            f"prepare.image_size must be {fixed[0]} for {config.preset}, which was made for "
+            f"pictures of that size, got {image_size}"
+        )
+    sized = {}
+    if fixed is None and (patch := _patch(_from_preset(config, load_weights=False))):
+        if image_size % patch:
+            below = max(patch, image_size - image_size % patch)
+            raise InputError(
+                f"prepare.image_size must be a multiple of {patch}, the patches of "
+                f"{config.preset}, got {image_size}: set {below} or {below + patch}"
+            )
+        sized = {"image_shape": (image_size, image_size, 3)}
+    return _from_preset(config, **sized)
+
+
+def _patch(network: keras.Model) -> int:
+    """Side of a patch in px, of networks that fit their places; 0 for others."""
+    return int(network.patch_size) if type(network).__name__ in _ANY_SIZE else 0
+
+
+def _from_preset(config: Config, **options: Any) -> keras.Model:
+    if config.preset.startswith((".", "/")) and not config.is_folder:
+        raise InputError(f"backbone.preset must be a folder, got {config.preset}: no such folder")
+    try:
+        network = _hub().models.Backbone.from_preset(config.preset, **options)
+    except InputError:
+        raise
+    except Exception as error:  # of KerasHub, Kaggle, Hugging Face or the network
+        raise InputError(
+            f"backbone.preset={config.preset} cannot be loaded: {shortened(str(error))}; name one "
+            "of keras.io/keras_hub/presets, or ./folder"
+        ) from error
+    network = getattr(network, "vision_encoder", network)  # of a network for words, too
+    if len(network.inputs) != 1 or len(network.inputs[0].shape) != 4 or len(network.outputs) != 1:
+        raise InputError(
+            f"backbone.preset must be a network that takes pictures and gives features, "
+            f"{config.preset} is a {type(network).__name__}: choose another"
+        )
+    return network
+
+
+def _scaled(pictures: KerasTensor, config: Config) -> KerasTensor:
+    """The preset's scale and offset of each channel, as a layer; it tells them of two colours."""
+    import keras
+    import numpy as np
+
+    if config.scale is not None or config.offset is not None:
+        scale, offset = config.scale or 1.0, config.offset or 0.0
+        return keras.layers.Rescaling(scale, offset=offset, name="preprocessing")(pictures)
+    try:
+        converter = _hub().layers.ImageConverter.from_preset(config.preset)
+    except Exception as error:
+        raise InputError(
+            f"backbone.preset={config.preset} says nothing of how pictures are scaled "
+            f"({shortened(str(error))}): set backbone.scale and backbone.offset"
+        ) from error
+    side = (converter.image_size or (8, 8))[0]
+    black, white = (
+        np.asarray(converter(np.full((1, side, side, 3), value, np.float32)))[0, 0, 0]
+        for value in (0, 255)
+    )
+    each = np.round((white - black) / 255.0, 9).tolist()
+    shift = np.round(black, 9).tolist()
+    return keras.layers.Rescaling(each, offset=shift, name="preprocessing")(pictures)
+
+
+def _opener(network: keras.Model) -> Any:
+    """How each operation of a network is called: an encoder as its blocks, one by one."""
+    import keras
+
+    def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        match type(operation).__name__:
+            case "ViTEncoder":
+                x = operation.dropout(args[0])
+                for block in operation.encoder_layers:
+                    x = block(x)
+                return operation.layer_norm(x)
+            case "DINOV2Encoder" | "DINOV3Encoder":
+                x, after = args[0], {}
+                for place, block in enumerate(operation.layers, start=1):
+                    x = block(x, **kwargs)
+                    after[f"stage{place}"] = x
+                return x, after
+            case "SwinTransformerStage":
+                x = args[0]
+                for block in operation.blocks:
+                    block.name = f"{operation.name}_{block.name}"  # unique among all stages
+                    x = _shaped(block, x)
+                if operation.downsample is None:
+                    return x
+                operation.downsample.name = f"{operation.name}_downsample"
+                height, width = operation.input_resolution
+                return _shaped(operation.downsample, x, H=height, W=width)
+            case "SigLIPVisionEmbedding" | "PatchEmbedding":
+                return _shaped(operation, *args)
+            case "DINOV3RopePositionEmbedding":
+                # It depends on the size of the pictures alone. As a tensor that every block
+                # takes, it would leave no place to cut at.
+                shape = (1, *args[0].shape[1:])
+                return keras.tree.map_structure(
+                    keras.ops.stop_gradient, operation(keras.ops.zeros(shape))
+                )
+        return operation(*args, **kwargs)
+
+    return call
+
+
+def _shaped(layer: keras.Layer, x: KerasTensor, **kwargs: Any) -> KerasTensor:
+    """Call a layer that does not tell the shape of what it gives, or a wrong one."""
+    import keras
+
+    found = layer(keras.ops.zeros((1, *x.shape[1:])), **kwargs).shape
+    layer.compute_output_shape = lambda *_, **__: (None, *found[1:])
+    return layer(x, **kwargs)
+
+
+def _savable(model: keras.Model, preset: str) -> keras.Model:
+    """The model, its layers able to say what they are made of.
+
+    KerasHub saves whole networks, so that nobody notices where a part's own config holds
+    further things, lacks some, or names a class.
+
+    Raises:
+        InputError: What would be read back is another network.
+    """
+    import keras
+    import numpy as np
+
+    from pipeline.networks import runtime
+
+    mended = [layer for layer in model.layers if not _is_savable(layer)]
+    for layer in mended:
+        layer.get_config = partial(_config, layer)
+        # Without it Keras builds the layer when it is called, with what is inside.
+        layer.get_build_config = lambda: None
+    if mended:
+        with runtime.quiet_building():
+            again = keras.Model.from_config(model.get_config())
+        again.set_weights(model.get_weights())
+        noise = np.random.default_rng(0).integers(0, 256, (1, *model.input_shape[1:]))
+        shown = noise.astype(np.float32)
+        if not np.array_equal(model(shown, training=False), again(shown, training=False)):
+            kinds = ", ".join(sorted({type(layer).__name__ for layer in mended}))
+            raise InputError(
+                f"backbone.preset={preset} cannot be saved: KerasHub does not say what its layers "
+                f"{kinds} are made of; choose another network"
+            )
+    return model
+
+
+def _is_savable(layer: keras.Layer) -> bool:
+    try:
+        type(layer).from_config(layer.get_config())
+    except (KeyError, TypeError, ValueError):
+        return False
+    return True
+
+
+def _config(layer: keras.Layer) -> dict[str, Any]:
+    """What a layer was made with: as Keras took it down, else as its attributes tell."""
+    import inspect
+
+    import keras
+
+    taken_down = getattr(layer, "_auto_config", None)
+    asked = inspect.signature(type(layer).__init__).parameters
+    own = {name: getattr(layer, name) for name in asked if hasattr(layer, name)}
+    if taken_down is not None:
+        own = {name: value for name, value in taken_down.config.items() if name in asked}
+    reads_classes = type(layer).from_config.__func__ is not keras.Layer.from_config.__func__
+    for name, value in list(own.items()):
+        if inspect.isclass(value) and reads_classes:
+            named = {"module": "keras.layers", "registered_name": "function"}
+            own[name] = {**named, "class_name": "function", "config": value.__name__}
+        elif callable(value):  # a part, or a function that nobody changes
+            del own[name]
+    return {**own, **keras.Layer.get_config(layer)}
+
+
+def _pooled(output: KerasTensor, network: keras.Model, config: Config) -> tuple[KerasTensor, str]:
+    """(B, D) of a picture, and what of the network it is."""
+    from keras import layers
+
+    if len(output.shape) == 4:
+        return layers.GlobalAveragePooling2D(name="features")(output), "the mean of its last map"
+    if len(output.shape) == 2:
+        return output, "its own pooled output"
+    tokens = output.shape[1]
+    first = _first_tokens(network)
+    if config.pool == Pool.token and not first:
+        raise InputError(
+            f"backbone.pool=token needs a network with a token of the whole picture, "
+            f"{config.preset} has none: set backbone.pool=patches"
+        )
+    if first and config.pool != Pool.patches:
+        token = layers.Cropping1D((0, tokens - 1), name="token")(output)
+        return layers.Flatten(name="features")(token), "the token of the whole picture"
+    patches = layers.Cropping1D((first, 0), name="patches")(output) if first else output
+    return layers.GlobalAveragePooling1D(name="features")(patches), "the mean of its patches"
+
+
+def _first_tokens(network: keras.Model) -> int:
+    """How many tokens come before those of the patches; 0 if there are none."""
+    if type(network).__name__ in _ANY_SIZE:
+        return 1 + int(network.num_register_tokens)
+    return int(getattr(network, "use_class_token", False))
