@@ -10,11 +10,12 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipeline.tracking.parents import INTERVAL
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _TAG = "mlflow.sharedViewState."
-_ACCURACY = "test_fine_tuned_accuracy"
 _SCORE = "best_val_score"
 VIEWS = {"experiments": "TABLE", "sweeps": "CHART"}
 """Key of each view -> what of it is shown first."""
@@ -46,11 +47,12 @@ def address(server: str, experiment: str, key: str) -> str:
 def _experiments() -> dict[str, Any]:
     """Parents that were evaluated, the newest first."""
     return _view(
-        # Whatever was refused or interrupted has no such metric.
-        f"attributes.status = 'FINISHED' and metrics.{_ACCURACY} >= 0",
+        # Whatever was refused or interrupted has no such tag.
+        f"attributes.status = 'FINISHED' and tags.`{INTERVAL}` LIKE '%'",
         [
-            "tags.`accuracy`",
-            "metrics.`test_fine_tuned_log_loss`",
+            "metrics.`accuracy`",
+            f"tags.`{INTERVAL}`",
+            "metrics.`log_loss`",
             "params.`backbone.use`",
             "params.`finetune.cut`",
             "params.`finetune.learning_rate`",
@@ -59,12 +61,12 @@ def _experiments() -> dict[str, Any]:
             "metrics.`seconds`",
         ],
         [
-            _chart("BAR", metricKey=_ACCURACY, runsCountToCompare=20),
+            _chart("BAR", metricKey="accuracy", runsCountToCompare=20),
             _line("curves/val_accuracy"),
             _line("curves/val_loss"),
             _line("curves/loss"),
         ],
-        {"tags.`accuracy`": 190, "params.`finetune.cut`": 170},
+        {"Run Name": 330, f"tags.`{INTERVAL}`": 150, "params.`finetune.cut`": 150},
     )
 
 

@@ -1,6 +1,7 @@
 """Two experiments compared in the MLflow UI, in a real browser."""
 
 import io
+import re
 import time
 from pathlib import Path
 
@@ -35,8 +36,22 @@ def test_two_experiments_are_compared(clone: Path, run: Run, browser: object) ->
         base, number = f"{address}/#", experiment.experiment_id
         parents = client.search_runs([number], "tags.`pipeline.state` != ''")
         assert len(parents) == 2
-        table = text_of(browser, f"{base}/experiments/{number}/runs", "digits glyph_cnn none")
-        assert "digits glyph_cnn block2_conv1" in table
+        views = re.findall(r"(\w+): (http\S+)", log.read_text().partition("\n")[2])
+        assert [name for name, _ in views] == ["experiments", "sweeps"]
+        browser.set_window_size(1600, 900)
+        name = "digits glyph_cnn, finetune.cut=none"
+        table = text_of(browser, dict(views)["experiments"], name, "accuracy 95 %")
+        shown = [line.strip() for line in table.splitlines()]
+        assert "train_head" not in shown, "parents alone"
+        for parent in parents:
+            assert parent.data.tags["accuracy 95 %"] in shown
+            assert "against head only" in parent.data.tags["mlflow.note.content"]
+            curve = client.get_metric_history(parent.info.run_id, "curves/val_loss")
+            assert len(curve) > 20
+            tables = [one.path for one in client.list_artifacts(parent.info.run_id, "tables")]
+            assert {"tables/per_class.json", "tables/mistakes.json"} <= set(tables)
+        assert {parent.info.run_name for parent in parents} == {"digits glyph_cnn", name}
+        assert text_of(browser, dict(views)["sweeps"], "No runs")
         quoted = ",".join(f"%22{parent.info.run_id}%22" for parent in parents)
         url = f"{base}/compare-runs?runs=%5B{quoted}%5D&experiments=%5B%22{number}%22%5D"
         page = text_of(browser, url, "Comparing 2 Runs", "test_accuracy_fine_tuned")

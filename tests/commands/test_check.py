@@ -1,0 +1,73 @@
+"""Pictures like those of the training pass, others are told apart, and the page shows them."""
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Run
+from PIL import Image
+from served import CONTENT
+
+COUNT = 150
+
+
+@pytest.fixture
+def usual(tmp_path: Path) -> Path:
+    """Pictures of the kind that the model was made with."""
+    folder = tmp_path / "usual"
+    folder.mkdir()
+    names = np.random.default_rng(0).permutation(sorted(CONTENT))[:COUNT]
+    for name in names:
+        (folder / name.replace("/", "_")).write_bytes(CONTENT[name])
+    return folder
+
+
+@pytest.fixture
+def dark(usual: Path, tmp_path: Path) -> Path:
+    """The same in bad light."""
+    folder = tmp_path / "dark"
+    folder.mkdir()
+    for path in sorted(usual.iterdir()):
+        pixels = np.asarray(Image.open(io.BytesIO(path.read_bytes())), np.float32)
+        Image.fromarray((pixels * 0.4).astype(np.uint8)).save(folder / path.name)
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def check(repository: Path, run: Run, *words: str) -> Any:
+    return run(repository, sys.executable, "-m", "pipeline", "check", *words)
+
+
+def test_usual_pictures_pass(repository: Path, run: Run, usual: Path, tmp_path: Path) -> None:
+    done = check(repository, run, str(usual), "--page", str(tmp_path / "check.html"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Nothing tells these pictures from those of the training." in done.stdout
+
+
+def test_a_change_is_told_and_shown(
+    repository: Path, run: Run, dark: Path, tmp_path: Path, browser: Any
+) -> None:
+    page = tmp_path / "check.html"
+    done = check(repository, run, str(dark), "--page", str(page))
+    assert done.returncode == 1, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    differs = {line.split()[0] for line in lines if line.endswith("differs")}
+    assert {"brightness", "strangeness"} <= differs
+    assert "width" not in differs
+    assert "1 files are no pictures" in done.stdout
+    browser.get(f"file://{page}")
+    pictures = browser.find_elements("css selector", "img")
+    assert len(pictures) == 25, "the distributions and the 24 strangest"
+    assert all(int(picture.get_property("naturalWidth")) for picture in pictures)
+    assert "brightness" in browser.find_element("css selector", ".verdict").text
+
+
+def test_too_few_to_tell(repository: Path, run: Run, usual: Path, tmp_path: Path) -> None:
+    few = sorted(usual.iterdir())[:5]
+    done = check(repository, run, *map(str, few), "--page", str(tmp_path / "check.html"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: check needs at least 10 pictures")
+    assert not (tmp_path / "check.html").exists()

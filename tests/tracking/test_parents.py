@@ -1,0 +1,43 @@
+"""Names of runs: what differs from the first one with the same data and network."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from pipeline.tracking import parents
+
+SETTINGS: dict[str, Any] = {
+    "data.use": "digits",
+    "backbone.use": "glyph_cnn",
+    "seed": 0,
+    "finetune.learning_rate": 1e-3,
+    "finetune.cut": "auto",
+}
+
+
+def first(**tags: str) -> Any:
+    params = {key: str(value) for key, value in SETTINGS.items() if value != "auto"}
+    return SimpleNamespace(data=SimpleNamespace(params=params, tags={"data.md5": "abc", **tags}))
+
+
+def test_the_first_is_named_after_data_and_network() -> None:
+    assert parents.name(SETTINGS, "abc", None) == "digits glyph_cnn"
+
+
+def test_others_are_named_after_what_differs() -> None:
+    other = {**SETTINGS, "seed": 3, "finetune.learning_rate": 1e-2}
+    told = parents.name(other, "abc", first())
+    assert told == "digits glyph_cnn, seed=3, finetune.learning_rate=0.01"
+
+
+def test_long_values_and_many_are_cut() -> None:
+    known = first()
+    known.data.params |= {f"x.{n}": "" for n in range(6)}
+    other = {**SETTINGS, **{f"x.{n}": "y" * 90 for n in range(6)}}
+    told = parents.name(other, "abc", known)
+    assert told.endswith("and 2 more")
+    assert len(told) < 200
+
+
+def test_other_data_and_other_code() -> None:
+    assert parents.name(SETTINGS, "0123456789", first()) == "digits glyph_cnn, data 0123456"
+    assert parents.name(SETTINGS, "abc", first()) == "digits glyph_cnn, other code"
