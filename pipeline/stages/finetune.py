@@ -92,7 +92,9 @@ def run(
     card = model_file.Card(data.classes, data.image_size, data.decoding, batch_size, threads, code)
     shown = data.images[data.indices("val")[:CHECKED]]
     whole = heads.with_features(classifier)
-    converted = engines.convert(whole, forward, threads=threads, pictures=shown)
+    # Features are large, and would hide that probabilities are wrong.
+    apart = [len(data.classes)]
+    converted = engines.convert(whole, forward, threads=threads, pictures=shown, parts=apart)
     passes = engines.load(converted, threads) if converted else KerasForward(whole, batch_size)
     known = reference.gather(passes, data, seed)
     model_file.save(classifier, out / "model.keras", card, converted, known)

@@ -40,11 +40,11 @@ def test_two_experiments_are_compared(clone: Path, run: Run, browser: object) ->
         assert [name for name, _ in views] == ["experiments", "sweeps"]
         browser.set_window_size(1600, 900)
         name = "digits glyph_cnn, finetune.cut=none"
-        table = text_of(browser, dict(views)["experiments"], name, "accuracy 95 %")
+        table = text_of(browser, dict(views)["experiments"], name, "accuracy_interval")
         shown = [line.strip() for line in table.splitlines()]
         assert "train_head" not in shown, "parents alone"
         for parent in parents:
-            assert parent.data.tags["accuracy 95 %"] in shown
+            assert parent.data.tags["accuracy_interval"] in shown
             assert "against head only" in parent.data.tags["mlflow.note.content"]
             curve = client.get_metric_history(parent.info.run_id, "curves/val_loss")
             assert len(curve) > 20
