@@ -37,7 +37,8 @@ def text(sections: Mapping[str, Section], command: str) -> str:
         for setting, value in section.values.items():
             line = f"{indent}{setting}: {written(value)}"
             reason = section.reasons.get(setting)
-            lines.append(f"{line:{_COLUMN}}# {reason}" if reason else line)
+            # A blank at least: without it, YAML takes the reason for a part of the value.
+            lines.append(f"{line:{_COLUMN - 1}} # {reason}" if reason else line)
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 
