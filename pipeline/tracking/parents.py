@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _SHOWN, _LONGEST = 4, 28
 _MISTAKES, _ROWS = 50, 256
+_CURVE = "curves/"
 _CURVES = Path("plots/learning_curves.csv")
 INTERVAL = "accuracy_interval"
 """Tag of a parent that was evaluated."""
@@ -48,11 +49,12 @@ def name(settings: Mapping[str, Any], data_md5: str, first: Run | None) -> str:
     ]
     if not changed:
         if data_md5 != first.data.tags.get("data.md5"):
-            return f"{plain}, data {data_md5[:7]}"
-        return f"{plain}, other code"
+            changed = [f"data {data_md5[:7]}"]
+        else:
+            changed = ["other code"]
     more = len(changed) - _SHOWN
-    shown = ", ".join(changed[:_SHOWN])
-    return f"{plain}, {shown}" + (f" and {more} more" if more > 0 else "")
+    shown = ", ".join(changed[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return f"{shown} ({plain})"  # what differs first: the UI cuts the end off
 
 
 def _short(text: str) -> str:
@@ -81,9 +83,11 @@ def present(
     shown = {name: intervals[name]["value"] for name in ("accuracy", "log_loss")}
     shown["seconds"] = sum(seconds.values())
     client.log_batch(parent, metrics=records.metrics(shown, 0))
-    for line in tables.read_records(evaluated / _CURVES):
+    known = client.get_run(parent).data.metrics  # the same state has the same curves
+    drawn = any(key.startswith(_CURVE) for key in known)
+    for line in () if drawn else tables.read_records(evaluated / _CURVES):
         curve = {
-            f"curves/{key}": float(value)
+            f"{_CURVE}{key}": float(value)
             for key, value in line.items()
             if key != "epoch" and value not in ("", "nan")
         }

@@ -66,7 +66,17 @@ def _experiments() -> dict[str, Any]:
             _line("curves/val_loss"),
             _line("curves/loss"),
         ],
-        {"Run Name": 330, f"tags.`{INTERVAL}`": 150, "params.`finetune.cut`": 150},
+        {
+            "metrics.`accuracy`": 90,
+            f"tags.`{INTERVAL}`": 145,
+            "metrics.`log_loss`": 90,
+            "params.`backbone.use`": 130,
+            "params.`finetune.cut`": 150,
+            "params.`finetune.learning_rate`": 110,
+            "params.`seed`": 60,
+            "params.`data.use`": 100,
+            "metrics.`seconds`": 90,
+        },
     )
 
 

@@ -49,7 +49,7 @@ def test_the_same_pictures_are_compared_in_pairs(clone: Path, run: Run) -> None:
     done = compare(run, clone)
     assert done.returncode == 0, done.stderr
     assert "digits glyph_cnn (" in done.stdout
-    assert re.search(r"\) against digits glyph_cnn, finetune\.cut=none \(", done.stdout)
+    assert re.search(r"\) against finetune\.cut=none \(digits glyph_cnn\) \(", done.stdout)
     assert "McNemar p = " in done.stdout
     assert "log_loss" in done.stdout
 

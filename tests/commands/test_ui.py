@@ -39,7 +39,7 @@ def test_two_experiments_are_compared(clone: Path, run: Run, browser: object) ->
         views = re.findall(r"(\w+): (http\S+)", log.read_text().partition("\n")[2])
         assert [name for name, _ in views] == ["experiments", "sweeps"]
         browser.set_window_size(1600, 900)
-        name = "digits glyph_cnn, finetune.cut=none"
+        name = "finetune.cut=none (digits glyph_cnn)"
         table = text_of(browser, dict(views)["experiments"], name, "accuracy_interval")
         shown = [line.strip() for line in table.splitlines()]
         assert "train_head" not in shown, "parents alone"

@@ -84,23 +84,28 @@ def test_predictions_come_back_as_they_were(tmp_path: Path, classes: int) -> Non
     labels = rng.integers(classes, size=50)
     rows = [SimpleNamespace(path=f"p{n}", label=names[k]) for n, k in enumerate(labels)]
     data: Any = SimpleNamespace(classes=names, rows=rows)
-    predictions.write(tmp_path, data, np.arange(50), values)
+    known = rng.random(50) < 0.9
+    sets = [np.flatnonzero(row > 0.7) for row in values]
+    trust = predictions.Trust(rng.random(50), known, sets, np.zeros((50, 2)))
+    predictions.write(tmp_path, data, np.arange(50), values, trust)
     first = (tmp_path / predictions.FILE).read_bytes()
     found = predictions.read(tmp_path / predictions.FILE)
     assert found.paths == tuple(row.path for row in rows)
     assert (found.labels == labels).all()
     assert found.classes == names
     assert (found.probabilities == values).all()
-    predictions.write(tmp_path, data, np.arange(50), values)
+    predictions.write(tmp_path, data, np.arange(50), values, trust)
     assert (tmp_path / predictions.FILE).read_bytes() == first
     with (tmp_path / predictions.TABLE).open(newline="") as file:
         table = list(csv.DictReader(file))
     assert len(table) == 50
+    assert [row["known"] for row in table] == ["yes" if one else "no" for one in known]
+    assert [len(row["labels"].split(" | ")) for row in table] == [max(1, len(s)) for s in sets]
     if classes <= predictions.COLUMNS_MOST:
         older = predictions.read(tmp_path / predictions.TABLE)
         assert (older.probabilities == values).all()
     else:
-        assert len(table[0]) == 3 + 2 * 5
+        assert len(table[0]) == 3 + 3 + 2 * 5
         best = np.sort(values, axis=1)[:, ::-1][:, :5]
         told = [[float(row[f"probability_{place}"]) for place in range(1, 6)] for row in table]
         assert (np.array(told, np.float32) == best).all()

@@ -26,7 +26,7 @@ def test_the_first_is_named_after_data_and_network() -> None:
 def test_others_are_named_after_what_differs() -> None:
     other = {**SETTINGS, "seed": 3, "finetune.learning_rate": 1e-2}
     told = parents.name(other, "abc", first())
-    assert told == "digits glyph_cnn, seed=3, finetune.learning_rate=0.01"
+    assert told == "seed=3, finetune.learning_rate=0.01 (digits glyph_cnn)"
 
 
 def test_long_values_and_many_are_cut() -> None:
@@ -34,10 +34,10 @@ def test_long_values_and_many_are_cut() -> None:
     known.data.params |= {f"x.{n}": "" for n in range(6)}
     other = {**SETTINGS, **{f"x.{n}": "y" * 90 for n in range(6)}}
     told = parents.name(other, "abc", known)
-    assert told.endswith("and 2 more")
+    assert told.endswith("and 2 more (digits glyph_cnn)")
     assert len(told) < 200
 
 
 def test_other_data_and_other_code() -> None:
-    assert parents.name(SETTINGS, "0123456789", first()) == "digits glyph_cnn, data 0123456"
-    assert parents.name(SETTINGS, "abc", first()) == "digits glyph_cnn, other code"
+    assert parents.name(SETTINGS, "0123456789", first()) == "data 0123456 (digits glyph_cnn)"
+    assert parents.name(SETTINGS, "abc", first()) == "other code (digits glyph_cnn)"
