@@ -56,10 +56,10 @@ _KINDS = {"data": sources, "backbone": backbones}
 # Sections that no result depends on.
 _BESIDE = (
     *("tracking", "pretrain", "activations", "cluster", "sweep", "sampler", "pruner"),
-    *("promote", "serve", "demo"),
+    *("promote", "demo"),
 )
+_JUDGED = ("unknown", "coverage")  # of section serve; no result depends on the others
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@/]*(=.*)?", re.DOTALL)
-
 _ABSENT = re.compile(r"Environment variable '(?P<name>[^']*)' not found")
 _CHOICE = re.compile(r"Invalid value (?P<value>.*), expected one of \[(?P<choices>.*)\]")
 
@@ -93,9 +93,8 @@ class Config:
 
     def essentials(self) -> dict[str, Any]:
         """The part that results depend on, as nested plain values."""
-        whole = asdict(self)
-        judged = {name: whole["serve"][name] for name in ("unknown", "coverage")}
-        return {k: v for k, v in whole.items() if k not in _BESIDE} | {"serve": judged}
+        whole = {k: v for k, v in asdict(self).items() if k not in _BESIDE}
+        return whole | {"serve": {name: whole["serve"][name] for name in _JUDGED}}
 
     def flat(self) -> dict[str, Any]:
         """Full name -> value of every setting that results depend on."""

@@ -134,12 +134,13 @@ def look(classifier: Classifier, files: Sequence[Path]) -> Sample:
     with tqdm(total=len(files), desc="check", unit="picture", disable=None) as bar:
         for start in range(0, len(files), card.batch_size):
             batch = files[start : start + card.batch_size]
-            decoded = [or_reason(partial(_decoded, card, file)) for file in batch]
-            good = [
-                (f, one) for f, one in zip(batch, decoded, strict=True) if isinstance(one, Decoded)
-            ]
-            bad = [(f, one) for f, one in zip(batch, decoded, strict=True) if isinstance(one, str)]
-            sample.unread += [(str(file), reason) for file, reason in bad]
+            good: list[tuple[Path, Decoded]] = []
+            for file in batch:
+                decoded = or_reason(partial(_decoded, card, file))
+                if isinstance(decoded, str):
+                    sample.unread.append((str(file), decoded))
+                else:
+                    good.append((file, decoded))
             if good:
                 _add(sample, classifier, good)
             bar.update(len(batch))

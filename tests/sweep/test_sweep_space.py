@@ -82,7 +82,7 @@ def test_how_many_different_trials(composed: Any) -> None:
     [
         ("+sweep.space.finetune.cut=[a]", "cannot hold finetune.cut: it is varied already"),
         ("+sweep.space.finetune.monitor=[accuracy]", "it is what trials are compared by"),
-        ("+sweep.space.prepare={image_size: [8]}", "got prepare.image_size: for others, edit"),
+        ("+sweep.space.prepare={fit: [pad]}", "got prepare.fit: for others, edit"),
         ("+sweep.space.finetune.rate=[1]", "holds finetune.rate, which is no setting"),
         ("+sweep.space.seed=3", "nested like params.yaml.* got seed: 3"),
         ("sweep.space.finetune.learning_rate=3", "must be a list of choices, or {low, high}"),

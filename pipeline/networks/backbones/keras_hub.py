@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +77,7 @@ def build(config: Config, image_size: int) -> Backbone:
     """Load the preset and join it to pictures of `image_size` px."""
     import keras
 
+    from pipeline.networks import foreign_layers
     from pipeline.networks.graph import replay
 
     network = _load(config, image_size)
@@ -87,7 +87,7 @@ def build(config: Config, image_size: int) -> Backbone:
     features, taken = _pooled(opened.outputs[0], network, config)
     name = Path(config.preset).name.replace(".", "_")
     joined = keras.Model(pictures, features, name=name)
-    return Backbone(_savable(joined, config.preset), name, taken)
+    return Backbone(foreign_layers.savable(joined, config.preset), name, taken)
 
 
 def sides(config: Config) -> tuple[int, int] | None:
@@ -186,6 +186,8 @@ def _opener(network: keras.Model) -> Any:
     """How each operation of a network is called: an encoder as its blocks, one by one."""
     import keras
 
+    from pipeline.networks import foreign_layers
+
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
         match type(operation).__name__:
             case "ViTEncoder":
@@ -203,14 +205,14 @@ def _opener(network: keras.Model) -> Any:
                 x = args[0]
                 for block in operation.blocks:
                     block.name = f"{operation.name}_{block.name}"  # unique among all stages
-                    x = _shaped(block, x)
+                    x = foreign_layers.shaped(block, x)
                 if operation.downsample is None:
                     return x
                 operation.downsample.name = f"{operation.name}_downsample"
                 height, width = operation.input_resolution
-                return _shaped(operation.downsample, x, H=height, W=width)
+                return foreign_layers.shaped(operation.downsample, x, H=height, W=width)
             case "SigLIPVisionEmbedding" | "PatchEmbedding":
-                return _shaped(operation, *args)
+                return foreign_layers.shaped(operation, *args)
             case "DINOV3RopePositionEmbedding":
                 # It depends on the size of the pictures alone. As a tensor that every block
                 # takes, it would leave no place to cut at.
@@ -221,78 +223,6 @@ def _opener(network: keras.Model) -> Any:
         return operation(*args, **kwargs)
 
     return call
-
-
-def _shaped(layer: keras.Layer, x: KerasTensor, **kwargs: Any) -> KerasTensor:
-    """Call a layer that does not tell the shape of what it gives, or a wrong one."""
-    import keras
-
-    found = layer(keras.ops.zeros((1, *x.shape[1:])), **kwargs).shape
-    layer.compute_output_shape = lambda *_, **__: (None, *found[1:])
-    return layer(x, **kwargs)
-
-
-def _savable(model: keras.Model, preset: str) -> keras.Model:
-    """The model, its layers able to say what they are made of.
-
-    KerasHub saves whole networks, so that nobody notices where a part's own config holds
-    further things, lacks some, or names a class.
-
-    Raises:
-        InputError: What would be read back is another network.
-    """
-    import keras
-    import numpy as np
-
-    from pipeline.networks import runtime
-
-    mended = [layer for layer in model.layers if not _is_savable(layer)]
-    for layer in mended:
-        layer.get_config = partial(_config, layer)
-        # Without it Keras builds the layer when it is called, with what is inside.
-        layer.get_build_config = lambda: None
-    if mended:
-        with runtime.quiet_building():
-            again = keras.Model.from_config(model.get_config())
-        again.set_weights(model.get_weights())
-        noise = np.random.default_rng(0).integers(0, 256, (1, *model.input_shape[1:]))
-        shown = noise.astype(np.float32)
-        if not np.array_equal(model(shown, training=False), again(shown, training=False)):
-            kinds = ", ".join(sorted({type(layer).__name__ for layer in mended}))
-            raise InputError(
-                f"backbone.preset={preset} cannot be saved: KerasHub does not say what its layers "
-                f"{kinds} are made of; choose another network"
-            )
-    return model
-
-
-def _is_savable(layer: keras.Layer) -> bool:
-    try:
-        type(layer).from_config(layer.get_config())
-    except (KeyError, TypeError, ValueError):
-        return False
-    return True
-
-
-def _config(layer: keras.Layer) -> dict[str, Any]:
-    """What a layer was made with: as Keras took it down, else as its attributes tell."""
-    import inspect
-
-    import keras
-
-    taken_down = getattr(layer, "_auto_config", None)
-    asked = inspect.signature(type(layer).__init__).parameters
-    own = {name: getattr(layer, name) for name in asked if hasattr(layer, name)}
-    if taken_down is not None:
-        own = {name: value for name, value in taken_down.config.items() if name in asked}
-    reads_classes = type(layer).from_config.__func__ is not keras.Layer.from_config.__func__
-    for name, value in list(own.items()):
-        if inspect.isclass(value) and reads_classes:
-            named = {"module": "keras.layers", "registered_name": "function"}
-            own[name] = {**named, "class_name": "function", "config": value.__name__}
-        elif callable(value):  # a part, or a function that nobody changes
-            del own[name]
-    return {**own, **keras.Layer.get_config(layer)}
 
 
 def _pooled(output: KerasTensor, network: keras.Model, config: Config) -> tuple[KerasTensor, str]:
