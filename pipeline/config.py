@@ -54,17 +54,7 @@ from pipeline.tracking.store import Config as Tracking
 CONF = Path(__file__).parents[1] / "conf"
 _KINDS = {"data": sources, "backbone": backbones}
 # Sections that no result depends on.
-_BESIDE = {
-    "tracking",
-    "pretrain",
-    "activations",
-    "cluster",
-    "sweep",
-    "sampler",
-    "pruner",
-    "promote",
-}
-_BESIDE |= {"demo"}
+_BESIDE = tuple("tracking pretrain activations cluster sweep sampler pruner promote demo".split())
 _JUDGED = ("unknown", "coverage")  # of section serve; no result depends on the others
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@/]*(=.*)?", re.DOTALL)
 _ABSENT = re.compile(r"Environment variable '(?P<name>[^']*)' not found")
