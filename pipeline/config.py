@@ -54,8 +54,10 @@ from pipeline.tracking.store import Config as Tracking
 CONF = Path(__file__).parents[1] / "conf"
 _KINDS = {"data": sources, "backbone": backbones}
 # Sections that no result depends on.
-_BESIDE = tuple("tracking pretrain activations cluster sweep sampler pruner promote demo".split())
-_JUDGED = ("unknown", "coverage")  # of section serve; no result depends on the others
+_BESIDE = (
+    *("tracking", "pretrain", "activations", "cluster", "sweep", "sampler", "pruner"),
+    *("promote", "demo"),
+)
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@/]*(=.*)?", re.DOTALL)
 _ABSENT = re.compile(r"Environment variable '(?P<name>[^']*)' not found")
 _CHOICE = re.compile(r"Invalid value (?P<value>.*), expected one of \[(?P<choices>.*)\]")
@@ -91,7 +93,7 @@ class Config:
     def essentials(self) -> dict[str, Any]:
         """The part that results depend on, as nested plain values."""
         whole = {k: v for k, v in asdict(self).items() if k not in _BESIDE}
-        return whole | {"serve": {name: whole["serve"][name] for name in _JUDGED}}
+        return whole | {"serve": {k: whole["serve"][k] for k in ("unknown", "coverage")}}
 
     def flat(self) -> dict[str, Any]:
         """Full name -> value of every setting that results depend on."""
