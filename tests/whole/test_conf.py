@@ -14,6 +14,7 @@ CHOICES = [
 ]
 PRESETS = sorted((PROJECT / "conf" / "experiment").glob("*.yaml"))
 REQUIRED = {
+    "keras_hub": ["backbone.preset=./folder"],
     "archive": ["data.sha256=0"],
     "tfds": ["data.name=beans"],
     "keras_application": ["backbone.name=Xception"],

@@ -15,11 +15,11 @@ from omegaconf import OmegaConf
 
 from pipeline import config, runner
 from pipeline.intake.sources import archive, csv, tfds
-from pipeline.networks.backbones import keras_application, keras_file
+from pipeline.networks.backbones import keras_application, keras_file, keras_hub
 
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 EXTENDING = PROJECT / "docs" / "extending.md"
-KINDS = {"data": (archive, csv, tfds), "backbone": (keras_application, keras_file)}
+KINDS = {"data": (archive, csv, tfds), "backbone": (keras_application, keras_file, keras_hub)}
 
 
 def blocks(page: Path, language: str) -> list[str]:
