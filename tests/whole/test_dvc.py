@@ -81,7 +81,7 @@ def test_the_plots_page_shows_everything_without_a_network(
     )
     plots = yaml.safe_load((clone / "dvc.yaml").read_text())["plots"]
     expected = {Path(name).name for name in plots if isinstance(name, str)}
-    assert len(expected) == 8
+    assert len(expected) == 10
     assert {name.rpartition("plots_")[2] for name in shown} >= expected
     drawn = browser.execute_script(
         """return [...document.querySelectorAll(".vega-embed svg.marks")].map(
