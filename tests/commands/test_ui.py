@@ -51,7 +51,7 @@ def test_two_experiments_are_compared(clone: Path, run: Run, browser: object) ->
             tables = [one.path for one in client.list_artifacts(parent.info.run_id, "tables")]
             assert {"tables/per_class.json", "tables/mistakes.json"} <= set(tables)
         assert {parent.info.run_name for parent in parents} == {"digits glyph_cnn", name}
-        assert text_of(browser, dict(views)["sweeps"], "No runs")
+        assert text_of(browser, dict(views)["sweeps"], "All runs are filtered")
         quoted = ",".join(f"%22{parent.info.run_id}%22" for parent in parents)
         url = f"{base}/compare-runs?runs=%5B{quoted}%5D&experiments=%5B%22{number}%22%5D"
         page = text_of(browser, url, "Comparing 2 Runs", "test_accuracy_fine_tuned")
