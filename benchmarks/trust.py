@@ -180,7 +180,7 @@ def sets(name: str) -> str:
             aside, test = drawn[:count], drawn[count:]
             misses = np.sort(1 - values[aside, labels[aside]].astype(np.float64))
             judge = Judge(replace(known, misses=misses), len(data.classes), coverage=0.9)
-            found = np.concatenate([values, np.zeros((len(rows), len(known.space.middle)))], axis=1)
+            found = np.concatenate([values, np.zeros((len(rows), len(known.space.axes)))], axis=1)
             given = judge(found[test].astype(np.float32)).labels
             assert given is not None
             covered.append(given[np.arange(len(test)), labels[test]].mean())

@@ -38,6 +38,7 @@ def test_two_experiments_are_compared(clone: Path, run: Run, browser: object) ->
         assert len(parents) == 2
         views = re.findall(r"(\w+): (http\S+)", log.read_text().partition("\n")[2])
         assert [name for name, _ in views] == ["experiments", "sweeps"]
+        tall = browser.get_window_size()
         browser.set_window_size(1600, 900)
         name = "finetune.cut=none (digits glyph_cnn)"
         table = text_of(browser, dict(views)["experiments"], name, "accuracy_interval")
@@ -52,9 +53,10 @@ def test_two_experiments_are_compared(clone: Path, run: Run, browser: object) ->
             assert {"tables/per_class.json", "tables/mistakes.json"} <= set(tables)
         assert {parent.info.run_name for parent in parents} == {"digits glyph_cnn", name}
         assert text_of(browser, dict(views)["sweeps"], "All runs are filtered")
+        browser.set_window_size(tall["width"], tall["height"])
         quoted = ",".join(f"%22{parent.info.run_id}%22" for parent in parents)
         url = f"{base}/compare-runs?runs=%5B{quoted}%5D&experiments=%5B%22{number}%22%5D"
-        page = text_of(browser, url, "Comparing 2 Runs", "test_accuracy_fine_tuned")
+        page = text_of(browser, url, "Comparing 2 Runs", "fine_tuning_gain_accuracy")
         assert "finetune.cut" in page
         for parent in parents:
             assert f"{parent.data.metrics['test_accuracy_fine_tuned']:.3f}"[:5] in page

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 NEIGHBOURS = 5
 DIMENSIONS = 64
-"""Of a position: the directions in which the training pictures differ most."""
+"""Of a position: the main directions of the training pictures' features."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,10 @@ class Space:
     """Where pictures lie, as a classifier sees them.
 
     Attributes:
-        middle: (D,) mean of the training pictures' features.
         axes: (D, d) directions.
         places: (M, d) positions of training pictures.
     """
 
-    middle: NDArray[np.float32]
     axes: NDArray[np.float32]
     places: NDArray[np.float32]
 
@@ -41,24 +39,26 @@ def space(features: NDArray[np.float32]) -> Space:
     Args:
         features: (M, D).
     """
-    from sklearn.decomposition import PCA
+    from sklearn.decomposition import TruncatedSVD
 
     most = min(DIMENSIONS, *features.shape)
-    found = PCA(most, svd_solver="randomized", random_state=0).fit(features.astype(np.float64))
-    middle, axes = found.mean_.astype(np.float32), found.components_.T.astype(np.float32)
-    empty = Space(middle, axes, np.zeros((0, most), np.float32))
-    return Space(middle, axes, positions(empty, features).astype(np.float32))
+    found = TruncatedSVD(most, random_state=0).fit(features.astype(np.float64))
+    axes = found.components_.T.astype(np.float32)
+    empty = Space(axes, np.zeros((0, most), np.float32))
+    return Space(axes, positions(empty, features).astype(np.float32))
 
 
 def positions(space: Space, features: NDArray[np.float32]) -> Floats:
-    """(N, D) -> (N, d): directions from the middle, of unit length.
+    """(N, D) -> (N, d): directions, of unit length.
 
-    Row by row, and not by BLAS: what a picture gives must not depend on its company.
+    As seen from zero: seen from the middle of the training pictures, what they have in common
+    would not count, and what lacks it would be in no way strange. Row by row, and not by BLAS:
+    what a picture gives must not depend on its company.
     """
     found = np.empty((len(features), space.axes.shape[1]))
     for row, one in enumerate(features):
-        moved = np.einsum("d,dk->k", (one - space.middle).astype(np.float64), space.axes)
-        found[row] = moved / max(float(np.sqrt((moved**2).sum())), 1e-12)
+        place = np.einsum("d,dk->k", one.astype(np.float64), space.axes)
+        found[row] = place / max(float(np.sqrt((place**2).sum())), 1e-12)
     return found
 
 
