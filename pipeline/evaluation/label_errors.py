@@ -19,8 +19,9 @@ from pipeline.storage import tables
 from pipeline.training import logistic
 
 FILE = "label_errors.csv"
-VALUES_MOST = 20_000_000
-"""Pictures times classes: with more, a regression takes too long, and none are looked for."""
+PICTURES_MOST, VALUES_MOST = 20_000, 2_000_000
+"""Pictures, and these times classes: with more, a regression takes minutes, and none are looked
+for."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,10 @@ def find(
     counts = np.bincount(data.labels, minlength=len(data.classes))
     rows = np.flatnonzero(counts[data.labels] > 1)
     classes, labels = np.unique(data.labels[rows], return_inverse=True)
-    if len(classes) < 2 or len(rows) * len(classes) > VALUES_MOST:
+    if len(classes) < 2:
+        return []
+    if len(rows) > PICTURES_MOST or len(rows) * len(classes) > VALUES_MOST:
+        print("mislabelled pictures are not looked for: there are too many pictures", flush=True)
         return []
     said = logistic.out_of_fold(np.asarray(features[rows]), labels, seed=seed, threads=threads)
     ranked = find_label_issues(labels, said, return_indices_ranked_by="self_confidence", n_jobs=1)
