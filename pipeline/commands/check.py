@@ -110,7 +110,7 @@ def run(
     if len(sample.paths) < _LEAST:
         raise InputError(
             f"check needs at least {_LEAST} pictures to tell chance from change, found "
-            f"{len(sample.paths)} in {', '.join(options.paths)}"
+            f"{len(sample.paths)} in {', '.join(options.paths)}{_unread(sample)}"
         )
     found = findings(reference, sample, classifier.card)
     verdict = _verdict(found, sample, settings.unknown)
@@ -200,9 +200,16 @@ def _verdict(found: list[Finding], sample: Sample, unknown: float) -> list[str]:
     else:
         lines.append("Nothing tells these pictures from those of the training.")
     if sample.unread:
-        path, reason = sample.unread[0]
-        lines.append(f"{len(sample.unread)} files are no pictures, the first is {path}: {reason}")
+        lines.append(_unread(sample).removeprefix("; "))
     return lines
+
+
+def _unread(sample: Sample) -> str:
+    """What could not be read, as the end of a sentence; empty if nothing."""
+    if not sample.unread:
+        return ""
+    path, reason = sample.unread[0]
+    return f"; {len(sample.unread)} files are no pictures, the first is {path}: {reason}"
 
 
 def _write(
