@@ -71,6 +71,7 @@ def run_stage(stage: str, composed: Config) -> None:
         else:
             replicas = composed.finetune.replicas if stage == "finetune" else 1
             runtime.configure(composed.seed, composed.threads, replicas)
+            print(", ".join(f"{name} {value}" for name, value in runtime.versions().items()))
         with outputs.replacing(out) as aside:
             given = {
                 **vars(composed),
@@ -91,6 +92,7 @@ def run_stage(stage: str, composed: Config) -> None:
         if stage == STAGES[-1]:
             from pipeline.commands import report
 
+            print("writing the report")
             path = report.write(composed, tracked.timings())
             tracked.attach(path)
             print(f"report: {path}")

@@ -97,6 +97,7 @@ def _planned(
         name, reason = best.name, f"the best of those tried, accuracy {best.accuracy.mean():.3f}"
     backbone, size = networks[name]
     pictures, labels = candidates.sample(looked.config, looked.survey, int(size.value))
+    print("deriving the settings from a sample of the pictures")
     return planning.plan(
         looked,
         backbones.section(name),

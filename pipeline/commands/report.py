@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from omegaconf import OmegaConf
 
-from pipeline.data import manifest
-from pipeline.data.manifest import CALIBRATION, KEPT, SPLITS, Manifest
+from pipeline.data.manifest import CALIBRATION, SPLITS, Manifest
 from pipeline.errors import InputError
 from pipeline.evaluation import feature_map, label_errors, near_duplicates, trust
 from pipeline.evaluation.metrics import LOWER_IS_BETTER
@@ -74,15 +73,14 @@ def write(config: Config, timings: dict[str, float]) -> Path:
             f"a report needs the outputs of all stages, {missing[0]} has none: run dvc repro"
         )
     evaluated, prepared = ROOT / "evaluate", ROOT / "prepare"
-    rows = manifest.read_rows(prepared / "manifest.csv")
-    kept = [row for row in rows if row.verdict in KEPT]
+    data = Manifest(prepared)
     spread = _json(evaluated / "intervals.json")
     found = {
         "near_duplicates": near_duplicates.read(evaluated),
         "label_errors": label_errors.read(evaluated),
     }
     intervals = {name: spread[name] for name in _MODELS if name in spread}
-    totals = Counter(row.split for row in kept)
+    totals = Counter(row.split for row in data.rows)
     splits = (*SPLITS, CALIBRATION) if totals[CALIBRATION] else SPLITS
     pages = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
@@ -92,7 +90,7 @@ def write(config: Config, timings: dict[str, float]) -> Path:
         title=f"{config.data.use}, {config.backbone.use}, cut {cut}",
         split=config.evaluate.split,
         pictures=len(tables.read_records(evaluated / "predictions.csv")),
-        classes=manifest.read_classes(prepared / "classes.txt"),
+        classes=data.classes,
         comparisons=_json(evaluated / "comparison.json"),
         intervals=intervals,
         metrics=list(intervals["fine_tuned"]),
@@ -103,15 +101,15 @@ def write(config: Config, timings: dict[str, float]) -> Path:
         plots=[item for item in _PLOTS.items() if found.get(item[0], True)],
         images={name: _encoded(evaluated / "plots" / f"{name}.png") for name in _PLOTS},
         splits=splits,
-        counts=Counter((row.label, row.split) for row in kept),
+        counts=Counter((row.label, row.split) for row in data.rows),
         totals=totals,
         near_duplicates=found["near_duplicates"],
         suspects=found["label_errors"],
         trusted=trust.sentences(_json(evaluated / trust.FILE)),
-        map=feature_map.draw(evaluated, Manifest(prepared)),
+        map=feature_map.draw(evaluated, data),
         map_width=feature_map.WIDTH,
         map_height=feature_map.HEIGHT,
-        duplicates=sum(row.verdict == "duplicate" for row in kept),
+        duplicates=sum(row.verdict == "duplicate" for row in data.rows),
         quarantine=tables.read_records(prepared / "quarantine.csv"),
         lineage=_lineage(),
         derived=_derived(),

@@ -8,15 +8,17 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from pipeline.data.decoding import Decoding
 from pipeline.data.images import Pixels
 from pipeline.errors import InputError
-from pipeline.storage.tables import read_records, write_table
+from pipeline.storage.tables import read_table, write_table
 
 
 class Split(StrEnum):
@@ -72,10 +74,7 @@ class Manifest:
 
     Attributes:
         classes: Class names, sorted; a label's index is its place here.
-        rows: The kept pictures, in the order of `images`.
-        columns: Names of what else is known of each, from a csv with further columns.
         images: (N, size, size, 3) uint8 RGB, memory-mapped.
-        labels: (N,) int64 class indices.
         decoding: How files became these pixels.
         images_sha256: Digest of the decoded pictures.
     """
@@ -83,18 +82,34 @@ class Manifest:
     def __init__(self, folder: Path) -> None:
         if not (folder / "manifest.csv").exists():
             raise InputError(f"{folder} holds no manifest.csv: run the prepare stage first")
+        self._path = folder / "manifest.csv"
         self.classes = read_classes(folder / "classes.txt")
-        self.rows = [row for row in read_rows(folder / "manifest.csv") if row.verdict in KEPT]
-        self.columns = list(self.rows[0].extra) if self.rows else []
         self.images: Pixels = np.load(folder / "images.npy", mmap_mode="r")
-        index = {name: place for place, name in enumerate(self.classes)}
-        self.labels = np.array([index[row.label] for row in self.rows], dtype=np.int64)
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         if "decoding" not in summary:
             raise InputError(f"an earlier version made {folder}: dvc repro brings it up to date")
         self.decoding = Decoding.from_json(summary["decoding"])
         self.images_sha256: str = summary["images_sha256"]
-        self._splits = np.array([row.split for row in self.rows])
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The kept pictures, in the order of `images`; reading very many takes seconds."""
+        return [row for row in read_rows(self._path) if row.verdict in KEPT]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of what else is known of each, from a csv with further columns."""
+        return list(self.rows[0].extra) if self.rows else []
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """(N,) class indices."""
+        index = {name: place for place, name in enumerate(self.classes)}
+        return np.array([index[row.label] for row in self.rows], dtype=np.int64)
+
+    @cached_property
+    def _splits(self) -> NDArray[np.str_]:
+        return np.array([row.split for row in self.rows])
 
     def indices(self, split: str) -> NDArray[np.int64]:
         """Rows of `images` that belong to a split, ascending."""
@@ -108,19 +123,14 @@ class Manifest:
 
 def read_rows(path: Path) -> list[Row]:
     """Read every row of a manifest.csv, quarantined pictures included."""
-    return [
-        Row(
-            line["path"],
-            line["label"],
-            line["split"],
-            line["sha256"],
-            int(line["width"]),
-            int(line["height"]),
-            line["verdict"],
-            {name: value for name, value in line.items() if name not in COLUMNS},
-        )
-        for line in read_records(path)
-    ]
+    header, lines = read_table(path)
+    fixed = len(COLUMNS)
+    rows = []
+    for line in tqdm(lines, path.name, unit="picture", delay=1, leave=False, disable=None):
+        name, label, split, sha256, width, height, verdict = line[:fixed]
+        extra = dict(zip(header[fixed:], line[fixed:], strict=True))
+        rows.append(Row(name, label, split, sha256, int(width), int(height), verdict, extra))
+    return rows
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:

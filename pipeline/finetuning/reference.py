@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from pipeline.data import traits
 from pipeline.data.manifest import CALIBRATION, Manifest
@@ -49,7 +50,8 @@ def _chosen(rows: NDArray[np.int64], most: int, seed: int) -> NDArray[np.int64]:
 
 
 def _traits(data: Manifest, rows: NDArray[np.int64]) -> dict[str, list[float]]:
+    shown = tqdm(rows, "traits", unit="picture", delay=1, leave=False, disable=None)
     found = [
-        traits.of(data.images[row], data.rows[row].width, data.rows[row].height) for row in rows
+        traits.of(data.images[row], data.rows[row].width, data.rows[row].height) for row in shown
     ]
     return {name: [one[name] for one in found] for name in traits.NAMES}

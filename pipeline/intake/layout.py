@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 
 from pipeline.data import names
@@ -117,7 +118,7 @@ class _Kept:
         for parent, inner, files in os.walk(folder):
             inner[:] = [name for name in inner if self._counts(Path(parent, name))]
             paths += [path for name in files if self._counts(path := Path(parent, name))]
-        yield from sorted(paths)
+        yield from sorted(paths, key=attrgetter("parts"))  # as paths are sorted, and faster
 
     def _picture(self, path: Path, label: str, split: str | None) -> Picture:
         inside = path.relative_to(self.root).as_posix()
@@ -126,6 +127,8 @@ class _Kept:
     def _counts(self, path: Path) -> bool:
         if path.name.startswith(".") or path.name.lower() in _SYSTEM:
             return False
+        if not self._ignore:  # of very many files a second
+            return True
         inside = path.relative_to(self.root).as_posix()
         return not any(
             one == pattern or fnmatch.fnmatch(one, pattern)

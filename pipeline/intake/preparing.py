@@ -55,7 +55,7 @@ def prepare(
     found: dict[str, Derived] = {}
     pixels = out / "images.npy"
     if is_auto(config.image_size):
-        side = found["prepare.image_size"] = sizing.derive(sources.pictures(data))
+        side = found["prepare.image_size"] = sizing.derive(sources.pictures(data, "sizes"))
         config = replace(config, image_size=int(side.value))
     how = _decoding(config.fit, data)
     decode = partial(_decode_all, size_px=config.image_size, target=pixels, cluster=cluster)

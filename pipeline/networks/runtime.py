@@ -27,6 +27,8 @@ def configure(seed: int | None, threads: int, replicas: int = 1) -> None:
     """
     if threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
+    if "tensorflow" not in sys.modules and sys.stderr.isatty():
+        print("loading TensorFlow", file=sys.stderr)  # takes seconds
     # Keras loads these two, a fifth of its time, for wrappers and galleries that nothing here uses.
     with quiet(), hidden("sklearn", "matplotlib"):
         import keras

@@ -77,7 +77,7 @@ def sample(
         for path in paths[:: max(1, -(-len(paths) // share))]
     }
     decoded, labels = [], []
-    for picture in sources.pictures(source):
+    for picture in sources.pictures(source, "sample"):
         if picture.path in wanted:
             decoded.append(images.decode(picture.read(), size_px).pixels)
             labels.append(wanted[picture.path])

@@ -190,7 +190,7 @@ def _needed_gb(config: Config) -> float:
     if config.data.kind not in ("folder", "csv"):  # what is in others is not known unopened
         return 0.0
     try:
-        pictures = sum(1 for _ in sources.pictures(config.data))
+        pictures = sum(1 for _ in sources.pictures(config.data, "count"))
     except InputError:
         return 0.0  # prepare says what is wrong with them
     return (1 if disk.shared() else 2) * pictures * 3 * side**2 / 1e9

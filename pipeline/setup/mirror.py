@@ -44,8 +44,8 @@ def harmless(
     from pipeline.training import logistic
 
     forward = KerasForward(backbone.model, _BATCH)
-    straight = forward.all(pictures)
-    mirrored = forward.all(pictures[:, :, ::-1])
+    straight = forward.all(pictures, None, "features")
+    mirrored = forward.all(pictures[:, :, ::-1], None, "features, mirrored")
     half = np.random.default_rng(seed).permutation(len(labels)) % 2 == 0
     if len(set(labels[half])) < len(set(labels)):
         return False, "too few pictures to tell whether they may be mirrored"

@@ -52,7 +52,7 @@ def look(path: Path, ignore: list[str], seed: int) -> Looked:
     """
     settings = _recognised(path, ignore) | ({"ignore": ignore} if ignore else {})
     config = _config(settings)
-    listed = list(sources.pictures(config))
+    listed = list(sources.pictures(config, "list"))
     reasons: dict[str, str] = {}
     given = {picture.split for picture in listed if picture.split}
     if given == {"train", "val"}:

@@ -76,6 +76,7 @@ def stage_run(stage: str, config: Config) -> Iterator[StageRun]:
     if not config.tracking.enabled:
         yield _Untracked()
         return
+    print(f"logging to {store.shown(config.tracking)}")
     client = store.connect(config.tracking)
     with store.answering(config.tracking):
         experiment = store.experiment(client, config.tracking)
@@ -163,6 +164,7 @@ class _Tracked:
         if self._stage == "finetune" and self._config.tracking.log_model:
             from pipeline.tracking import logged_model
 
+            print("logging the model")
             logged_model.log(self._client, self._run, out / "model.keras")
         self._link_skipped()
         if self._stage == STAGES[-1]:

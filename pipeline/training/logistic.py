@@ -6,12 +6,14 @@ Transfer Better?, appendix A.3.
 """
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
 Floats = NDArray[np.float64]
 
@@ -121,7 +123,7 @@ def out_of_fold(
     """
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.model_selection import StratifiedKFold
     from sklearn.preprocessing import StandardScaler
 
     with threadpool_limits(threads), warnings.catch_warnings():
@@ -133,13 +135,12 @@ def out_of_fold(
         most = min(_DIRECTIONS, *features.shape)
         reduced = PCA(most, svd_solver="randomized", random_state=seed).fit_transform(standard)
         reduced /= max(float(np.sqrt((reduced**2).mean())), 1e-12)
-        found: Floats = cross_val_predict(
-            LogisticRegression(C=_HELD, max_iter=_ITERATIONS),
-            reduced,
-            labels,
-            cv=StratifiedKFold(_JUDGED_FOLDS, shuffle=True, random_state=seed),
-            method="predict_proba",
-        )
+        found = np.zeros((len(labels), labels.max() + 1))
+        parts = StratifiedKFold(_JUDGED_FOLDS, shuffle=True, random_state=seed)
+        for others, own in _told(parts.split(reduced, labels), _JUDGED_FOLDS, "out of fold"):
+            model = LogisticRegression(C=_HELD, max_iter=_ITERATIONS)
+            model.fit(reduced[others], labels[others])
+            found[np.ix_(own, model.classes_)] = model.predict_proba(reduced[own])
     return found
 
 
@@ -154,20 +155,32 @@ def _chosen(
     with warnings.catch_warnings():
         # A C at which the solver does not come to its end in time is no worse a candidate.
         warnings.filterwarnings("ignore", message="lbfgs failed to converge")
-        search = LogisticRegressionCV(
-            Cs=STRENGTHS,
-            l1_ratios=(0.0,),
-            cv=_folds(labels, seed),
-            scoring="neg_log_loss",
-            max_iter=_ITERATIONS,
-            tol=_ROUGHLY,
-            class_weight="balanced" if balanced else None,
-            refit=False,
-            use_legacy_attributes=False,
-        ).fit(features, labels)
-    losses = -np.asarray(search.scores_).reshape(-1, len(STRENGTHS))
+        parts = _folds(labels, seed)
+        told = _told(parts.split(features, labels), parts.n_splits, "logistic regression")
+        scores = [
+            LogisticRegressionCV(
+                Cs=STRENGTHS,
+                l1_ratios=(0.0,),
+                cv=[part],
+                scoring="neg_log_loss",
+                max_iter=_ITERATIONS,
+                tol=_ROUGHLY,
+                class_weight="balanced" if balanced else None,
+                refit=False,
+                use_legacy_attributes=False,
+            )
+            .fit(features, labels)
+            .scores_
+            for part in told
+        ]
+    losses = -np.asarray(scores).reshape(-1, len(STRENGTHS))
     best = int(losses.mean(axis=0).argmin())
     return float(STRENGTHS[best]), losses[:, best]
+
+
+def _told(parts: Iterator[Any], count: int, desc: str) -> Iterator[Any]:
+    """Folds one by one, with a bar: a regression on many features takes its time."""
+    yield from tqdm(parts, desc, count, unit="fold", delay=1, leave=False, disable=None)
 
 
 def _folds(labels: NDArray[np.int64], seed: int) -> Any:

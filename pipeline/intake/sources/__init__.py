@@ -12,6 +12,8 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tqdm import tqdm
+
 from pipeline.data.decoding import MOST_MEGAPIXELS, Pages
 from pipeline.settings import REQUIRED, AutoInt, automatic, setting
 
@@ -76,17 +78,20 @@ class Picture:
         return self.file.read_bytes() if self.file else self.content
 
 
-def pictures(config: Any) -> Iterator[Picture]:
+def pictures(config: Any, desc: str = "") -> Iterator[Picture]:
     """The pictures of a source, in an order that depends on the source alone.
 
     Args:
         config: The `Config` of one of the modules here.
+        desc: Name of the progress bar; no bar if empty.
 
     Raises:
         InputError: The source is missing or not of the form its kind expects.
     """
     module = importlib.import_module(f"{__name__}.{config.kind}")
-    for picture in module.pictures(config):
+    found = module.pictures(config)
+    hidden = None if desc else True
+    for picture in tqdm(found, desc, unit="picture", delay=1, leave=False, disable=hidden):
         names = (picture.path, picture.label, PurePosixPath(picture.path).name)
         if any(
             name == pattern or fnmatch(name, pattern) for name in names for pattern in config.ignore
