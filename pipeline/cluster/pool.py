@@ -1,24 +1,20 @@
-"""Do tasks on a cluster, their results in order; processes on its nodes. The only file of Ray.
+"""Do tasks on a Ray cluster, their results in order.
 
 tasks -> results. A worker that dies, with its node or alone, costs time and no result.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from pipeline.cluster.connection import connected
 from pipeline.cluster.settings import Config
 from pipeline.errors import InputError, shortened
 
@@ -29,48 +25,6 @@ _DEATHS = 3
 """A task whose worker dies this often is given up: most likely for lack of memory."""
 _SILENCE_S = 60.0
 _AHEAD = 2
-_GONE_S = 10.0
-
-
-@contextmanager
-def _connected(config: Config) -> Iterator[Any]:
-    """Ray, connected to the cluster that the config names and to no other."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray hides GPUs from whoever asked for none; a forward pass by Keras uses what is there.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError(
-            "cluster.use=ray needs Ray, not installed: pip install ray, or set cluster.use=none"
-        ) from error
-    inside = ray.is_initialized()
-    if not inside:
-        own = config.address == "local"
-        if not own:
-            _insist_on_an_answer(config.address)  # Ray would wait for minutes
-        ray.init(
-            address=config.address,
-            include_dashboard=False if own else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    try:
-        yield ray
-    finally:
-        if not inside:
-            ray.shutdown()
-
-
-def _insist_on_an_answer(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), _GONE_S).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise InputError(
-            f"cluster.address must be local or HOST:PORT of a running Ray cluster, got {address}: "
-            f"{error}; ray start --head starts one and prints its address"
-        ) from error
 
 
 class _Worker:
@@ -108,7 +62,7 @@ def ordered(
     Raises:
         InputError: There is no such cluster, it is too small, or a task kills its workers.
     """
-    with _connected(config) as ray:
+    with connected(config) as ray:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         able = sum(int(node.get("CPU", 0) // threads) for node in nodes)
         if not able:
@@ -187,113 +141,3 @@ def _result(ray: Any, ref: Any) -> Any:
         if isinstance(error.cause, InputError):
             raise InputError(str(error.cause)) from error
         raise
-
-
-class Nodes:
-    """The nodes of a cluster, on which processes can be started.
-
-    Args:
-        config: Section `cluster`.
-    """
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._connection = _connected(config)
-
-    def __enter__(self) -> Nodes:
-        self._ray = self._connection.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._connection.__exit__(*error)
-
-    @property
-    def alive(self) -> dict[str, str]:
-        """Id of each node that answers -> its host."""
-        return {
-            node["NodeID"]: node["NodeManagerHostname"]
-            for node in self._ray.nodes()
-            if node["Alive"]
-        }
-
-    def start(self, node: str, words: list[str], environment: dict[str, str], log: Path) -> Process:
-        """Start Python on a node, in the folder of this process.
-
-        Args:
-            node: Its id.
-            words: What Python is given.
-            environment: Beside that of the node.
-            log: Gets what it says; on the node, if that does not share the folder.
-        """
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        starter = self._ray.remote(_Starter).options(
-            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
-        )
-        actor = starter.remote(words, environment, str(Path.cwd()), str(log))
-        return Process(self._ray, actor, node)
-
-
-class _Starter:
-    """What runs in an actor on a node: the parent of a process."""
-
-    def __init__(
-        self, words: list[str], environment: dict[str, str], folder: str, log: str
-    ) -> None:
-        Path(folder, log).parent.mkdir(parents=True, exist_ok=True)
-        self._log = Path(folder, log)
-        with self._log.open("ab") as file:
-            self._child = subprocess.Popen(
-                [sys.executable, *words],
-                cwd=folder,
-                env={**os.environ, **environment},
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
-
-    def poll(self) -> int | None:
-        return self._child.poll()
-
-    def terminate(self) -> None:
-        self._child.terminate()
-        self._child.wait()
-
-    def said(self) -> str:
-        return self._log.read_text(errors="replace")
-
-
-class Process:
-    """A process on a node, to be used like one of this machine.
-
-    Attributes:
-        node: Id of the node.
-        returncode: What it ended with; None while it runs, -9 if its node is gone.
-    """
-
-    def __init__(self, ray: Any, actor: Any, node: str) -> None:
-        self._ray, self._actor, self.node = ray, actor, node
-        self.returncode: int | None = None
-
-    def poll(self) -> int | None:
-        """Ask whether it has ended."""
-        if self.returncode is None:
-            self.returncode = self._asked(self._actor.poll, gone=-9)
-        return self.returncode
-
-    def terminate(self) -> None:
-        """Ask it to end."""
-        self._asked(self._actor.terminate, gone=None)
-
-    def wait(self) -> None:
-        """Let its parent go."""
-        self._ray.kill(self._actor)
-
-    def said(self) -> str:
-        """What it wrote; nothing if its node is gone."""
-        return str(self._asked(self._actor.said, gone=""))
-
-    def _asked(self, method: Any, gone: Any) -> Any:
-        try:
-            return self._ray.get(method.remote(), timeout=_GONE_S)
-        except (self._ray.exceptions.RayActorError, self._ray.exceptions.GetTimeoutError):
-            return gone

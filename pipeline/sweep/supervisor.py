@@ -22,7 +22,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
-from pipeline.cluster.pool import Nodes, Process
+from pipeline.cluster.nodes import Nodes, Process
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
 from pipeline.finetuning import recipe

@@ -1,11 +1,14 @@
 """A real Ray cluster of two nodes on this machine: the bytes of one process, whatever dies."""
 
 import os
+import shutil
 import signal
+import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import chdir
+from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +156,37 @@ def test_a_cluster_that_is_not_there(clone: Path, run: Run) -> None:
     done = run(clone, *stage("prepare", *words), forked=False)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("error: cluster.address must be local")
+
+
+def test_a_cluster_that_asks_for_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    import subprocess
+
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    options = ["--num-cpus=1", "--include-dashboard=false", "--object-store-memory=80000000"]
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
+    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "RAY_USAGE_STATS_ENABLED": "0"}
+    folder = tempfile.mkdtemp(dir="/tmp")  # sockets lie below it, whose paths must be short
+    started = subprocess.Popen(
+        [*command, f"--port={port}", *options, f"--temp-dir={folder}"],
+        env={**os.environ, **secret, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    try:
+        for _ in range(100):
+            with suppress(OSError), socket.create_connection(("localhost", port), 1):
+                break
+            time.sleep(0.3)
+        with pytest.raises(InputError, match="asks for a token: set RAY_AUTH_MODE=token"):
+            list(pool.ordered(Config("ray", f"localhost:{port}"), squares, [1], threads=1))
+    finally:
+        for process in [*psutil.Process(started.pid).children(recursive=True), started]:
+            process.kill()
+        started.wait()
+        shutil.rmtree(folder, ignore_errors=True)  # of processes that end as their node is gone
 
 
 def test_a_sweep_on_two_nodes_one_of_which_goes_away(

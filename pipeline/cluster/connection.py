@@ -1,0 +1,78 @@
+"""Connect to the Ray cluster that the section `cluster` names, and to no other."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pipeline.cluster.settings import Config
+from pipeline.errors import InputError
+
+_GONE_S = 10.0
+
+
+@contextmanager
+def connected(config: Config) -> Iterator[Any]:
+    """Ray, connected until the block ends.
+
+    Args:
+        config: Section `cluster`.
+
+    Raises:
+        InputError: Ray is not installed, or there is no such cluster.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray hides GPUs from whoever asked for none; a forward pass by Keras uses what is there.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError(
+            "cluster.use=ray needs Ray, not installed: pip install ray, or set cluster.use=none"
+        ) from error
+    inside = ray.is_initialized()
+    if not inside:
+        own = config.address == "local"
+        if not own:
+            _insist_on_an_answer(config.address)  # Ray would wait for minutes
+        try:
+            ray.init(
+                address=config.address,
+                include_dashboard=False if own else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except ConnectionError as error:
+            raise InputError(_turned_away(config.address, error)) from error
+    try:
+        yield ray
+    finally:
+        if not inside:
+            ray.shutdown()
+
+
+def _insist_on_an_answer(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), _GONE_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"cluster.address must be local or HOST:PORT of a running Ray cluster, got {address}: "
+            f"{error}; ray start --head starts one and prints its address"
+        ) from error
+
+
+def _turned_away(address: str, error: ConnectionError) -> str:
+    reason: BaseException = error
+    while reason.__cause__ is not None:
+        reason = reason.__cause__
+    if "AuthToken" in str(reason):
+        return (
+            f"the Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token, here and on "
+            "every node, and copy ~/.ray/auth_token of its head node to each of them"
+        )
+    return f"cluster.address must be a Ray cluster of this version, got {address}: {reason}"

@@ -1,0 +1,124 @@
+"""Processes on the nodes of a Ray cluster, such as the workers of a sweep."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.cluster.connection import connected
+from pipeline.cluster.settings import Config
+
+_GONE_S = 10.0
+
+
+class Nodes:
+    """The nodes of a cluster, on which processes can be started.
+
+    Args:
+        config: Section `cluster`.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._connection = connected(config)
+
+    def __enter__(self) -> Nodes:
+        self._ray = self._connection.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._connection.__exit__(*error)
+
+    @property
+    def alive(self) -> dict[str, str]:
+        """Id of each node that answers -> its host."""
+        return {
+            node["NodeID"]: node["NodeManagerHostname"]
+            for node in self._ray.nodes()
+            if node["Alive"]
+        }
+
+    def start(self, node: str, words: list[str], environment: dict[str, str], log: Path) -> Process:
+        """Start Python on a node, in the folder of this process.
+
+        Args:
+            node: Its id.
+            words: What Python is given.
+            environment: Beside that of the node.
+            log: Gets what it says; on the node, if that does not share the folder.
+        """
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        starter = self._ray.remote(_Starter).options(
+            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+        )
+        actor = starter.remote(words, environment, str(Path.cwd()), str(log))
+        return Process(self._ray, actor, node)
+
+
+class _Starter:
+    """What runs in an actor on a node: the parent of a process."""
+
+    def __init__(
+        self, words: list[str], environment: dict[str, str], folder: str, log: str
+    ) -> None:
+        Path(folder, log).parent.mkdir(parents=True, exist_ok=True)
+        self._log = Path(folder, log)
+        with self._log.open("ab") as file:
+            self._child = subprocess.Popen(
+                [sys.executable, *words],
+                cwd=folder,
+                env={**os.environ, **environment},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+
+    def poll(self) -> int | None:
+        return self._child.poll()
+
+    def terminate(self) -> None:
+        self._child.terminate()
+        self._child.wait()
+
+    def said(self) -> str:
+        return self._log.read_text(errors="replace")
+
+
+class Process:
+    """A process on a node, to be used like one of this machine.
+
+    Attributes:
+        node: Id of the node.
+        returncode: What it ended with; None while it runs, -9 if its node is gone.
+    """
+
+    def __init__(self, ray: Any, actor: Any, node: str) -> None:
+        self._ray, self._actor, self.node = ray, actor, node
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Ask whether it has ended."""
+        if self.returncode is None:
+            self.returncode = self._asked(self._actor.poll, gone=-9)
+        return self.returncode
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self._asked(self._actor.terminate, gone=None)
+
+    def wait(self) -> None:
+        """Let its parent go."""
+        self._ray.kill(self._actor)
+
+    def said(self) -> str:
+        """What it wrote; nothing if its node is gone."""
+        return str(self._asked(self._actor.said, gone=""))
+
+    def _asked(self, method: Any, gone: Any) -> Any:
+        try:
+            return self._ray.get(method.remote(), timeout=_GONE_S)
+        except (self._ray.exceptions.RayActorError, self._ray.exceptions.GetTimeoutError):
+            return gone
