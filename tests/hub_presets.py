@@ -1,10 +1,12 @@
 """Small networks of KerasHub's families with random weights, as folders."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 SIDE = 32
 FAMILIES: dict[str, Callable[[Any], Any]] = {
@@ -126,6 +128,7 @@ CONVERTERS = {
     "mit": "MiTImageConverter",
     "swin": "SwinTransformerImageConverter",
 }
+MEAN, DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 SCALE, OFFSET = [1 / 58, 1 / 57, 1 / 56], [-2.1, -2.0, -1.8]
 
 
@@ -137,4 +140,63 @@ def save(family: str, folder: Path) -> Path:
     FAMILIES[family](keras_hub.models).save_to_preset(str(folder))
     converter = getattr(keras_hub.layers, CONVERTERS[family])
     converter(image_size=(SIDE, SIDE), scale=SCALE, offset=OFFSET).save_to_preset(str(folder))
+    return folder
+
+
+def save_as_hugging_face_does(folder: Path) -> Path:
+    """Save a DINOv2 with two blocks and patches of 8 px, its scaling that of ImageNet."""
+    from safetensors.numpy import save_file
+
+    width, inner = 16, 32
+    block = {
+        **{f"attention.attention.{one}": (width, width) for one in ("query", "key", "value")},
+        "attention.output.dense": (width, width),
+        "mlp.fc1": (inner, width),
+        "mlp.fc2": (width, inner),
+    }
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.cls_token": (1, 1, width),
+        "embeddings.mask_token": (1, width),
+        "embeddings.position_embeddings": (1, 1 + (SIDE // 8) ** 2, width),
+        "embeddings.patch_embeddings.projection.weight": (width, 3, 8, 8),
+        "embeddings.patch_embeddings.projection.bias": (width,),
+        "layernorm.weight": (width,),
+        "layernorm.bias": (width,),
+    }
+    for place in range(2):
+        inside = f"encoder.layer.{place}"
+        for name, shape in block.items():
+            shapes[f"{inside}.{name}.weight"], shapes[f"{inside}.{name}.bias"] = shape, shape[:1]
+        for name in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias"):
+            shapes[f"{inside}.{name}"] = (width,)
+        for name in ("layer_scale1.lambda1", "layer_scale2.lambda1"):
+            shapes[f"{inside}.{name}"] = (width,)
+    drawn = np.random.default_rng(0)
+    values = {name: drawn.normal(0, 0.3, shape) for name, shape in shapes.items()}
+    folder.mkdir()
+    save_file(
+        {name: value.astype(np.float32) for name, value in values.items()},
+        folder / "model.safetensors",
+    )
+    told = {
+        "model_type": "dinov2",
+        "architectures": ["Dinov2Model"],
+        "hidden_size": width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "mlp_ratio": inner // width,
+        "image_size": SIDE,
+        "patch_size": 8,
+        "layer_norm_eps": 1e-6,
+        "layerscale_value": 1.0,
+        "drop_path_rate": 0.0,
+        "hidden_dropout_prob": 0.0,
+        "qkv_bias": True,
+        "use_swiglu_ffn": False,
+    }
+    (folder / "config.json").write_text(json.dumps(told), encoding="utf-8")
+    scaling = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({**scaling, "image_mean": MEAN, "image_std": DEVIATION}), encoding="utf-8"
+    )
     return folder

@@ -115,8 +115,14 @@ def _view(
     widths: dict[str, int],
     order: tuple[str, bool] = ("attributes.start_time", False),
 ) -> dict[str, Any]:
-    section = {"uuid": "seen-first", "name": "Seen first", "display": True, "isReordered": False}
-    placed = [{**one, "uuid": f"seen-first-{place}"} for place, one in enumerate(charts)]
+    placed = [
+        {**one, "uuid": f"seen-first-{place}", "metricSectionId": _section(one)}
+        for place, one in enumerate(charts)
+    ]
+    sections = [
+        {"uuid": name, "name": name, "display": True, "isReordered": False}
+        for name in dict.fromkeys(one["metricSectionId"] for one in placed)
+    ]
     return {
         "searchFilter": rule,
         "orderByKey": order[0],
@@ -124,10 +130,16 @@ def _view(
         "selectedColumns": list(columns),
         "columnOrder": ["Run Name", *columns],
         "columnWidths": widths,
-        "compareRunSections": [section],
+        "compareRunSections": sections,
         "compareRunCharts": placed,
         "runsHiddenMode": "FIRST_20_RUNS",
     }
+
+
+def _section(chart: dict[str, Any]) -> str:
+    """Metrics with a prefix have a section of its name, which the UI shows even if it is empty."""
+    prefix, slash, _ = chart.get("metricKey", "").partition("/")
+    return prefix if slash else "Seen first"
 
 
 def _line(metric: str) -> dict[str, Any]:
@@ -146,5 +158,4 @@ def _line(metric: str) -> dict[str, Any]:
 
 
 def _chart(kind: str, **settings: Any) -> dict[str, Any]:
-    plain = {"deleted": False, "isGenerated": False, "metricSectionId": "seen-first"}
-    return {"type": kind, **plain, **settings}
+    return {"type": kind, "deleted": False, "isGenerated": False, **settings}

@@ -75,6 +75,22 @@ def test_scaling_is_the_presets_own(preset: Path) -> None:
     np.testing.assert_allclose(body(shown, training=False), expected, rtol=1e-3, atol=1e-5)
 
 
+def test_a_folder_of_hugging_face(tmp_path: Path) -> None:
+    folder = hub_presets.save_as_hugging_face_does(tmp_path / "small")
+    body = backbones.build(config(folder), SIDE, 0).model
+    assert {"layers_0", "layers_1", "layernorm"} <= set(cuts.cut_points(body))
+    lower, upper = cuts.split(body, "preprocessing")
+    shown = pictures()
+    expected = (shown / 255 - hub_presets.MEAN) / hub_presets.DEVIATION
+    np.testing.assert_allclose(lower(shown), expected, atol=1e-5)
+    token = body(shown, training=False).numpy()
+    assert (upper(lower(shown)).numpy() == token).all()
+    assert token.std(axis=0).min() > 0
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(InputError, match=r"set backbone\.scale and backbone\.offset"):
+        backbones.build(config(folder), SIDE, 0)
+
+
 @pytest.mark.parametrize("preset", ["dinov2"], indirect=True)
 def test_what_the_features_are_can_be_chosen(preset: Path) -> None:
     token, patches = (

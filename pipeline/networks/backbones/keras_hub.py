@@ -143,6 +143,11 @@ def _from_preset(config: Config, **options: Any) -> keras.Model:
         network = _hub().models.Backbone.from_preset(config.preset, **options)
     except InputError:
         raise
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"backbone.preset={config.preset} needs {error.name}, not installed: pip install "
+            f"{error.name}"
+        ) from error
     except Exception as error:  # of KerasHub, Kaggle, Hugging Face or the network
         raise InputError(
             f"backbone.preset={config.preset} cannot be loaded: {shortened(str(error))}; name one "
@@ -158,28 +163,51 @@ def _from_preset(config: Config, **options: Any) -> keras.Model:
 
 
 def _scaled(pictures: KerasTensor, config: Config) -> KerasTensor:
-    """The preset's scale and offset of each channel, as a layer; it tells them of two colours."""
+    """The preset's scale and offset of each channel, as a layer."""
     import keras
-    import numpy as np
 
     if config.scale is not None or config.offset is not None:
         scale, offset = config.scale or 1.0, config.offset or 0.0
         return keras.layers.Rescaling(scale, offset=offset, name="preprocessing")(pictures)
+    each, shift = _own_scaling(config)
+    return keras.layers.Rescaling(each, offset=shift, name="preprocessing")(pictures)
+
+
+def _own_scaling(config: Config) -> tuple[list[float], list[float]]:
+    """What each channel is multiplied by, and what is then added."""
+    import numpy as np
+
     try:
         converter = _hub().layers.ImageConverter.from_preset(config.preset)
+        if converter is None:
+            return _of_hugging_face(config.preset)
+        side = (converter.image_size or (8, 8))[0]
+        black, white = (  # it tells its scaling of two colours
+            np.asarray(converter(np.full((1, side, side, 3), value, np.float32)))[0, 0, 0]
+            for value in (0, 255)
+        )
     except Exception as error:
         raise InputError(
             f"backbone.preset={config.preset} says nothing of how pictures are scaled "
             f"({shortened(str(error))}): set backbone.scale and backbone.offset"
         ) from error
-    side = (converter.image_size or (8, 8))[0]
-    black, white = (
-        np.asarray(converter(np.full((1, side, side, 3), value, np.float32)))[0, 0, 0]
-        for value in (0, 255)
-    )
-    each = np.round((white - black) / 255.0, 9).tolist()
-    shift = np.round(black, 9).tolist()
-    return keras.layers.Rescaling(each, offset=shift, name="preprocessing")(pictures)
+    return np.round((white - black) / 255.0, 9).tolist(), np.round(black, 9).tolist()
+
+
+def _of_hugging_face(preset: str) -> tuple[list[float], list[float]]:
+    """As preprocessor_config.json has it, which KerasHub reads for few networks.
+
+    Raises:
+        OSError: There is none.
+    """
+    from keras_hub.src.utils.preset_utils import load_json
+
+    told = load_json(preset, "preprocessor_config.json")
+    factor = told.get("rescale_factor", 1 / 255) if told.get("do_rescale", True) else 1.0
+    if not told.get("do_normalize", True):
+        return [factor] * 3, [0.0] * 3
+    each = list(zip(told["image_mean"], told["image_std"], strict=True))
+    return [factor / std for _, std in each], [-mean / std for mean, std in each]
 
 
 def _opener(network: keras.Model) -> Any:
