@@ -18,6 +18,14 @@ FAMILIES: dict[str, Callable[[Any], Any]] = {
         hidden_dim=16,
         mlp_dim=32,
     ),
+    "deit": lambda hub: hub.DeiTBackbone(
+        image_shape=(SIDE, SIDE, 3),
+        patch_size=8,
+        num_layers=3,
+        num_heads=2,
+        hidden_dim=16,
+        intermediate_dim=32,
+    ),
     "dinov2": lambda hub: hub.DINOV2Backbone(
         patch_size=8,
         num_layers=3,
@@ -119,6 +127,7 @@ FAMILIES: dict[str, Callable[[Any], Any]] = {
 }
 CONVERTERS = {
     "vit": "ViTImageConverter",
+    "deit": "DeiTImageConverter",
     "dinov2": "DINOV2ImageConverter",
     "dinov3": "DINOV3ImageConverter",
     "siglip": "SigLIPImageConverter",

@@ -71,7 +71,7 @@ def savable(model: keras.Model, preset: str) -> keras.Model:
 def _is_savable(layer: keras.Layer) -> bool:
     try:
         type(layer).from_config(layer.get_config())
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return False
     return True
 

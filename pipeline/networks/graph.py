@@ -63,7 +63,7 @@ def parts(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
 
 
 def cut_nodes(model: keras.Model) -> Iterator[Any]:
-    """The nodes after which exactly one tensor, their output, is still needed."""
+    """The nodes after which exactly one tensor, their (first) output, is still needed."""
     ordered = nodes(model)
     last_use = {
         id(tensor): place for place, node in enumerate(ordered) for tensor in node.input_tensors
@@ -73,8 +73,7 @@ def cut_nodes(model: keras.Model) -> Iterator[Any]:
         for tensor in node.outputs:
             open_until[id(tensor)] = last_use.get(id(tensor), -1)
         alive = [tensor for tensor, until in open_until.items() if until > place]
-        own = [id(tensor) for tensor in node.outputs]
-        if alive == own and isinstance(node.operation, keras.layers.Layer):
+        if alive == [id(node.outputs[0])] and isinstance(node.operation, keras.layers.Layer):
             yield node
 
 

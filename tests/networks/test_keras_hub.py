@@ -18,6 +18,7 @@ from pipeline.networks.backbones import keras_hub
 
 BLOCKS = {
     "vit": ["transformer_block_1", "transformer_block_2", "transformer_block_3"],
+    "deit": ["transformer_block_1", "transformer_block_2", "transformer_block_3"],
     "dinov2": ["layers_0", "layers_1", "layers_2"],
     "dinov3": ["layers_0", "layers_1", "layers_2"],
     "siglip": [f"sig_lip_vision_encoder_encoder_block_{n}" for n in range(3)],

@@ -8,32 +8,34 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Run
+import yaml
+from conftest import Run, listening
 from pyarrow import parquet
-from served import CONTENT, MAX_BYTES
+from served import CONTENT, MAX_BYTES, ask, encoded
 
 from pipeline.data import predictions
 from pipeline.data.predictions import TRUST, told_of
 from pipeline.networks import model_file
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.pyfunc import Service
-from pipeline.storage.outputs import STAGES
 
-COVERAGE = "serve.coverage=0.99"
+COVERAGE = 0.99
 
 
 @pytest.mark.parametrize("engine", ["keras", "onnxruntime", "openvino"])
 def test_every_test_picture_is_as_evaluate_computed_it(
     engine: str, clone: Path, run: Run, tmp_path: Path
 ) -> None:
-    with_sets = ("prepare.calibration_fraction=0.3", "prepare.train_per_class=40")
-    for stage in STAGES:
-        words = (f"forward.engine={engine}", "finetune.epochs=3", "tracking.enabled=false")
-        words += with_sets if stage == "prepare" else ()
-        words += (COVERAGE,) if stage == "evaluate" else ()
-        done = run(clone, sys.executable, "-m", "pipeline", stage, *words)
-        assert done.returncode == 0, done.stderr
-        assert "does not run" not in done.stdout
+    params = clone / "params.yaml"
+    settings = yaml.safe_load(params.read_text())
+    settings["forward"]["engine"] = engine
+    settings["prepare"] |= {"train_per_class": 40, "calibration_fraction": 0.3}
+    settings["finetune"]["epochs"] = 3
+    settings["serve"]["coverage"] = COVERAGE
+    params.write_text(yaml.safe_dump(settings, sort_keys=False))
+    done = run(clone, "dvc", "repro")
+    assert done.returncode == 0, done.stderr
+    assert "does not run" not in done.stdout
     path = clone / "outputs/finetune/model.keras"
     chosen = model_file.read_card(path).engine
     assert (chosen["engine"] if chosen else "keras") == engine
@@ -43,7 +45,7 @@ def test_every_test_picture_is_as_evaluate_computed_it(
     assert {one["known"] for one in relied} == {True, False}
     assert {len(one["labels"]) for one in relied} > {1}
 
-    service = Service(Classifier(path, coverage=0.99), MAX_BYTES)
+    service = Service(Classifier(path, coverage=COVERAGE), MAX_BYTES)
     contents = [CONTENT[name] for name in expected.paths]
     for start, end in ((0, 1), (1, 8), (8, 700), (700, len(contents))):
         answers = service.predict(pd.DataFrame({"picture": contents[start:end]}))
@@ -52,13 +54,23 @@ def test_every_test_picture_is_as_evaluate_computed_it(
         trusted = answers[["known", "typicality", "labels"]].to_dict("records")
         assert trusted == [{name: one[name] for name in TRUST} for one in relied[start:end]]
 
-    folder = tmp_path / "some"
+    folder = tmp_path / "all"
     folder.mkdir()
-    for place, content in enumerate(contents[:30]):
-        (folder / f"{place:02}.png").write_bytes(content)
-    done = run(clone, sys.executable, "-m", "pipeline", "predict", "--csv", str(folder), COVERAGE)
+    for place, content in enumerate(contents):
+        (folder / f"{place:04}.png").write_bytes(content)
+    done = run(clone, sys.executable, "-m", "pipeline", "predict", "--csv", str(folder))
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     told = [[float(row[name]) for name in expected.classes] for row in rows]
-    assert (np.array(told, np.float32) == expected.probabilities[:30]).all()
-    for row, one in zip(rows, relied, strict=False):
+    assert (np.array(told, np.float32) == expected.probabilities).all()
+    for row, one in zip(rows, relied, strict=True):
         assert [row[name] for name in TRUST] == told_of(*(one[name] for name in TRUST))
+
+    done = run(clone, sys.executable, "-m", "pipeline", "promote")
+    assert done.returncode == 0, done.stderr
+    with listening(clone, "serve", "serve.max_rows=2000") as (address, _):
+        answered = ask(f"{address}/invocations", [encoded(content) for content in contents])
+    found = [[one["probabilities"][name] for name in expected.classes] for one in answered]
+    assert (np.array(found, np.float32) == expected.probabilities).all()
+    assert [{name: one[name] for name in TRUST} for one in answered] == [
+        {name: one[name] for name in TRUST} for one in relied
+    ]

@@ -83,7 +83,13 @@ def build(config: Config, image_size: int) -> Backbone:
     network = _load(config, image_size)
     pictures = keras.Input((image_size, image_size, 3), name="pictures")
     scaled = _scaled(pictures, config)
-    opened = keras.Model(pictures, replay(network, scaled, _opener(network)))
+    try:
+        opened = keras.Model(pictures, replay(network, scaled, _opener(network)))
+    except Exception as error:  # of its layers, for pictures of this size
+        raise InputError(
+            f"backbone.preset={config.preset} takes no pictures of {image_size} px: "
+            f"{shortened(str(error))}; set prepare.image_size, or choose another network"
+        ) from error
     features, taken = _pooled(opened.outputs[0], network, config)
     name = Path(config.preset).name.replace(".", "_")
     joined = keras.Model(pictures, features, name=name)
@@ -223,6 +229,11 @@ def _opener(network: keras.Model) -> Any:
                 for block in operation.encoder_layers:
                     x = block(x)
                 return operation.layer_norm(x)
+            case "DeiTEncoder":
+                x = args[0]
+                for block in operation.encoder_layers:
+                    x, _ = block(x, return_attention_scores=True)  # else the second is no tensor
+                return operation.layer_norm(x), x, x  # nobody takes the others, which are empty
             case "DINOV2Encoder" | "DINOV3Encoder":
                 x, after = args[0], {}
                 for place, block in enumerate(operation.layers, start=1):
@@ -279,4 +290,6 @@ def _first_tokens(network: keras.Model) -> int:
     """How many tokens come before those of the patches; 0 if there are none."""
     if type(network).__name__ in _ANY_SIZE:
         return 1 + int(network.num_register_tokens)
+    if type(network).__name__ == "DeiTBackbone":
+        return 2  # the second learned from another network
     return int(getattr(network, "use_class_token", False))
