@@ -12,11 +12,11 @@ import math
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
 
 import keras
 
 from pipeline.errors import InputError
+from pipeline.features import operations
 from pipeline.networks import graph
 
 _BLOCK = re.compile(
@@ -73,7 +73,7 @@ def describe(model: keras.Model) -> list[CutPoint]:
     names = [layer.name for layer in _layers(model)]
     below, counted, flops, done = {}, set(), 0, 0
     for node in graph.nodes(model):
-        flops += _flops(node)
+        flops += operations.of_call(node)
         if id(node.operation) not in counted:
             counted.add(id(node.operation))
             done += getattr(node.operation, "count_params", lambda: 0)()
@@ -270,23 +270,6 @@ def _learns(layer: keras.layers.Layer, batch_norm: bool) -> bool:
 def _layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The network's layers in Keras' order, without the preprocessing put before them."""
     return [layer for layer in model.layers if layer.name != "preprocessing"]
-
-
-def _flops(node: Any) -> int:
-    """Floating-point operations of a layer's call on one picture; a multiply-add is two."""
-    layer = node.operation
-    shape = tuple(node.outputs[0].shape[1:])
-    if isinstance(layer, keras.Model):
-        return sum(_flops(inner) for inner in graph.nodes(layer))
-    if isinstance(layer, keras.layers.SeparableConv2D):
-        kernels = [layer.depthwise_kernel, layer.pointwise_kernel]
-    else:
-        kernels = [layer.kernel] if getattr(layer, "kernel", None) is not None else []
-    if kernels:
-        # Each weight is used once at each place; a Dense layer has one place.
-        weights = sum(math.prod(kernel.shape) for kernel in kernels)
-        return int(2 * math.prod(shape[:-1]) * weights)
-    return int(math.prod(side or 1 for side in shape))
 
 
 def _list(names: list[str]) -> str:

@@ -58,6 +58,19 @@ def test_a_family_is_cut_between_its_blocks(preset: Path) -> None:
         assert (halves.numpy() == whole).all(), at
 
 
+@pytest.mark.parametrize("preset", ["vit"], indirect=True)
+def test_work_inside_a_block_counts(preset: Path) -> None:
+    body = backbones.build(config(preset), SIDE, 0).model
+    below = {point.name: point.flops_below for point in cuts.describe(body)}
+    first, second, third = (below[name] for name in BLOCKS["vit"])
+    assert second - first == pytest.approx(third - second)
+    embedding = first - below["preprocessing"] - (second - first)
+    width, inner = 16, 32
+    block, patches = 4 * width**2 + 2 * width * inner, 3 * 8 * 8 * width
+    assert (second - first) / embedding == pytest.approx(block / patches, rel=0.1)
+    assert below["preprocessing"] < 0.05
+
+
 def test_scaling_is_the_presets_own(preset: Path) -> None:
     body = backbones.build(config(preset), SIDE, 0).model
     import keras_hub as hub
