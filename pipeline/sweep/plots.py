@@ -46,8 +46,8 @@ def write(
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     several = len(names) > 1
     first: dict[str, Any] = {"target_name": names[0]}
-    if several:
-        first["target"] = lambda trial: trial.values[0]
+    by_first: dict[str, Any] = {"target": lambda trial: trial.values[0]} if several else {}
+    named = _with_names(opened, done, cuts)
     plots: dict[str, tuple[Callable[[], go.Figure], Callable[[], Any]]] = {}
     if several:
         # Of more than three, the first two: no plot has four axes.
@@ -59,8 +59,8 @@ def write(
             lambda: drawn.plot_pareto_front(opened, **shown),
         )
     plots["history"] = (
-        lambda: interactive.plot_optimization_history(opened, **first),
-        lambda: drawn.plot_optimization_history(opened, **first),
+        lambda: interactive.plot_optimization_history(opened, **first, **by_first),
+        lambda: drawn.plot_optimization_history(opened, **first, **by_first),
     )
     plots["cut_and_score"] = (
         lambda: _cut_against_score(trials, cuts, names[0]),
@@ -71,7 +71,6 @@ def write(
             lambda: interactive.plot_intermediate_values(opened),
             lambda: drawn.plot_intermediate_values(opened),
         )
-    named = _with_names(opened, done, cuts)
     if len({str(trial.params) for trial in done}) > 1:
         plots["parallel"] = (
             lambda: interactive.plot_parallel_coordinate(named, **first),
@@ -79,8 +78,8 @@ def write(
         )
     if len(done) > 3 and len({trial.values[0] for trial in done}) > 1:
         plots["importance"] = (
-            lambda: interactive.plot_param_importances(opened, **first),
-            lambda: drawn.plot_param_importances(opened, **first),
+            lambda: interactive.plot_param_importances(named, **first),
+            lambda: drawn.plot_param_importances(named, **first),
         )
     pages = []
     for number, (name, (page, picture)) in enumerate(plots.items()):
@@ -97,12 +96,12 @@ def _save(axes: Any, path: Path) -> None:
 
 
 def _with_names(opened: Study, done: list[FrozenTrial], cuts: list[str]) -> Study:
-    """The same trials with the cuts' names instead of their numbers, in memory."""
-    named = optuna.create_study(directions=opened.directions)
+    """The trials by their first objective, with cuts' names instead of numbers, in memory."""
+    named = optuna.create_study(direction=opened.directions[0])
     for trial in done:
         params = {**trial.params, _CUT: cuts[trial.params[_CUT]]}
         places = {**trial.distributions, _CUT: CategoricalDistribution(cuts)}
-        named.add_trial(create_trial(params=params, distributions=places, values=trial.values))
+        named.add_trial(create_trial(params=params, distributions=places, value=trial.values[0]))
     return named
 
 

@@ -160,7 +160,7 @@ def _verdict(done: list[FrozenTrial], best: FrozenTrial) -> tuple[str, dict[str,
         f"val_accuracy {_accuracy(best):.4f}"
     )
     if _score(best) >= _score(alone):
-        return f"{scores}\nfine-tuning was not worth it: no trial has a better score", metrics
+        return f"{scores}\nfine-tuning was not worth it: its val_score is no better", metrics
     lower = 1 - _score(best) / _score(alone)
     more = round((_accuracy(best) - _accuracy(alone)) * pictures)
     words = f"{abs(more)} {'more' if more >= 0 else 'fewer'} of {pictures} validation pictures"
