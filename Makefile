@@ -46,7 +46,7 @@ ui: $(VENV)/.installed  ## compare runs in the MLflow UI (PORT=5000)
 	python -m pipeline ui tracking.port=$(or $(PORT),5000)
 
 pretrain: $(VENV)/.installed  ## regenerate the weights of glyph_cnn, bit for bit
-	python -m pipeline pretrain
+	python -m benchmarks.pretrain
 
 lock: $(VENV)/.installed-dev  ## resolve pyproject.toml into requirements*.txt
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

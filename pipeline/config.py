@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -27,37 +27,35 @@ from omegaconf.errors import (
 )
 from yaml import YAMLError
 
-from pipeline import old_spelling, settings
-from pipeline.cluster.settings import Config as Cluster
-from pipeline.commands.demo import Config as Demo
-from pipeline.commands.pretrain import Config as Pretrain
-from pipeline.commands.serve import Config as Serve
+from pipeline import sections, settings
+from pipeline.cluster import connection
+from pipeline.cluster.connection import Config as Cluster
 from pipeline.errors import InputError
+from pipeline.features import store
 from pipeline.features.augmentation import Config as Augment
+from pipeline.features.source import FrozenPart
 from pipeline.features.store import Config as Activations
 from pipeline.finetuning.settings import Config as Finetune
 from pipeline.intake import sources
+from pipeline.intake.sources import SourceConfig
 from pipeline.networks import backbones
+from pipeline.networks.backbones import BackboneConfig
 from pipeline.networks.engines import Config as Forward
 from pipeline.networks.heads import Config as Head
-from pipeline.release.gate import Config as Promote
+from pipeline.sections import Demo, Promote, Serve, Sweep, Tracking
 from pipeline.settings import setting
 from pipeline.stages.evaluate import Config as Evaluate
 from pipeline.stages.extract_features import Config as ExtractFeatures
 from pipeline.stages.prepare import Config as Prepare
 from pipeline.stages.train_head import Config as TrainHead
 from pipeline.storage.outputs import PARAMS
-from pipeline.sweep.settings import Config as Sweep
-from pipeline.sweep.settings import Pruner, Sampler
-from pipeline.tracking.store import Config as Tracking
 
 CONF = Path(__file__).parents[1] / "conf"
 _KINDS = {"data": sources, "backbone": backbones}
-# Sections that no result depends on.
-_BESIDE = (
-    *("tracking", "pretrain", "activations", "cluster", "sweep", "sampler", "pruner"),
-    *("promote", "demo"),
-)
+_BESIDE = (sections, connection, store)
+"""Modules with sections that no result depends on."""
+_READ_OF_SERVE = ("unknown", "coverage")
+"""Settings of section `serve` that evaluate reads, too."""
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@/]*(=.*)?", re.DOTALL)
 _ABSENT = re.compile(r"Environment variable '(?P<name>[^']*)' not found")
 _CHOICE = re.compile(r"Invalid value (?P<value>.*), expected one of \[(?P<choices>.*)\]")
@@ -67,10 +65,12 @@ _CHOICE = re.compile(r"Invalid value (?P<value>.*), expected one of \[(?P<choice
 class Config:
     """Everything: a section a noun, a section a stage, and what they share."""
 
-    seed: int = setting(0, "Of splits, first weights, order, dropout and views.", least=0)
-    threads: int = setting(2, "Of TensorFlow; the last bits of results depend on it.", least=1)
-    data: Any = None
-    backbone: Any = None
+    seed: int = setting(0, "Seed of splits, initial weights, order, dropout and views.", least=0)
+    threads: int = setting(
+        2, "Threads of TensorFlow and OpenVINO; the last bits of results depend on it.", least=1
+    )
+    data: SourceConfig = field(default_factory=SourceConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
     head: Head = field(default_factory=Head)
     augment: Augment = field(default_factory=Augment)
     forward: Forward = field(default_factory=Forward)
@@ -83,17 +83,32 @@ class Config:
     activations: Activations = field(default_factory=Activations)
     tracking: Tracking = field(default_factory=Tracking)
     sweep: Sweep = field(default_factory=Sweep)
-    sampler: Sampler = field(default_factory=Sampler)
-    pruner: Pruner = field(default_factory=Pruner)
     promote: Promote = field(default_factory=Promote)
     serve: Serve = field(default_factory=Serve)
     demo: Demo = field(default_factory=Demo)
-    pretrain: Pretrain = field(default_factory=Pretrain)
+
+    @property
+    def frozen(self) -> FrozenPart:
+        """The settings that the forward pass of the frozen part depends on."""
+        return FrozenPart(
+            self.backbone,
+            self.augment,
+            self.forward,
+            self.extract_features.batch_size,
+            self.seed,
+            self.threads,
+            self.cluster,
+        )
 
     def essentials(self) -> dict[str, Any]:
         """The part that results depend on, as nested plain values."""
-        whole = {k: v for k, v in asdict(self).items() if k not in _BESIDE}
-        return whole | {"serve": {k: whole["serve"][k] for k in ("unknown", "coverage")}}
+        beside = {module.__name__ for module in _BESIDE}
+        plain = {
+            name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+            for name, value in vars(self).items()
+            if type(value).__module__ not in beside
+        }
+        return plain | {"serve": {name: getattr(self.serve, name) for name in _READ_OF_SERVE}}
 
     def flat(self) -> dict[str, Any]:
         """Full name -> value of every setting that results depend on."""
@@ -118,7 +133,26 @@ def compose(overrides: Sequence[str] = (), params: Path = PARAMS) -> Config:
         raise InputError(_one_line(error)) from error
     assert isinstance(composed, Config)
     settings.check(composed, "")
+    for place, changes in enumerate(composed.finetune.soup):
+        _check_changes(composed.finetune, changes, f"finetune.soup[{place}]")
     return composed
+
+
+def _check_changes(finetune: Finetune, changes: Any, name: str) -> None:
+    """Check settings inside a list as if they stood in their section.
+
+    Raises:
+        InputError: There is no such setting, or its value is not allowed.
+    """
+    if not isinstance(changes, dict) or not changes:
+        raise InputError(f"{name} must be settings such as {{learning_rate: 1e-3}}, got {changes}")
+    if unknown := sorted(set(changes) - set(finetune.varied())):
+        raise InputError(f"{name} may hold {', '.join(finetune.varied())}, got {unknown[0]}")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(replace(finetune, soup=[])), changes)
+        settings.check(OmegaConf.to_object(merged), name)
+    except OmegaConfBaseException as error:
+        raise InputError(f"{name}.{_one_line(error)}") from error
 
 
 def as_yaml(overrides: Sequence[str] = ()) -> str:
@@ -139,17 +173,17 @@ def described(section: str, config: Config | None = None) -> list[settings.Descr
     """The settings of a section.
 
     Args:
-        section: Name of the section, or of a setting that belongs to none.
+        section: Name of the section, or full name of a setting.
         config: Tells the kind of `data` and `backbone`; without it, only what all kinds share.
     """
-    if section in ("seed", "threads"):
-        return [one for one in settings.described(Config(), "") if one.name == section]
+    section, _, name = section.partition(".")
     shown = getattr(Config(), section)
-    if section in _KINDS:
-        shared = {"data": sources.SourceConfig, "backbone": backbones.BackboneConfig}[section]
-        chosen = getattr(config, section, None)
-        shown = type(chosen)() if chosen else shared()
-    return list(settings.described(shown, section))
+    if section in _KINDS and config is not None:
+        shown = type(getattr(config, section))()
+    if not is_dataclass(shown):
+        return [one for one in settings.described(Config(), "") if one.name == section]
+    own = settings.described(shown, section)
+    return [one for one in own if name in ("", one.name.partition(".")[2])]
 
 
 def choices(group: str) -> list[str]:
@@ -160,11 +194,7 @@ def choices(group: str) -> list[str]:
 @cache
 def _groups() -> dict[str, str]:
     """Sections with a folder in conf/ -> the choice where nobody makes one."""
-    groups = dict.fromkeys(_KINDS, settings.REQUIRED)
-    for name, value in vars(Config()).items():
-        if hasattr(value, "use"):
-            groups[name] = value.use
-    return groups
+    return {name: value.use for name, value in vars(Config()).items() if hasattr(value, "use")}
 
 
 def _composed(overrides: Sequence[str], path: Path = PARAMS) -> DictConfig:
@@ -210,7 +240,6 @@ def read(path: Path) -> DictConfig:
         raise InputError(f"{path} must be YAML: {' '.join(str(error).split())}") from error
     if not isinstance(params, DictConfig):
         raise InputError(f"{path} must hold sections such as data and prepare, got a list")
-    old_spelling.refuse_sections(params, _groups())
     for key in sorted(OmegaConf.missing_keys(params)):
         raise _without_value(key)
     return params
@@ -224,7 +253,6 @@ def _check_form(word: str) -> None:
         )
     if key in _groups():
         raise InputError(f"{key} is a section with settings of its own, got {word}: {key}.use=...")
-    old_spelling.refuse_word(word, _groups())
 
 
 def _chosen(params: DictConfig, overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -283,7 +311,7 @@ def _names(section: str) -> list[str]:
     """Full names of the settings of a section, as far as the schema tells."""
     schema = OmegaConf.structured(Config)
     node = OmegaConf.select(schema, section) if section else schema
-    if not isinstance(node, DictConfig):
+    if section in _KINDS or not isinstance(node, DictConfig):
         return [f"those of {section}.use"]
     return [f"{section}.{name}" if section else f"{name}" for name in map(str, node)]
 

@@ -21,6 +21,15 @@ from pipeline.storage import outputs
 from pipeline.storage.outputs import ROOT, STAGES
 
 _PROGRAM = "python -m pipeline"
+_READ = {
+    "frozen": (
+        *("backbone", "augment", "forward", "extract_features.batch_size"),
+        *("cluster", "seed", "threads"),
+    ),
+    "unknown": ("serve.unknown",),
+    "coverage": ("serve.coverage",),
+}
+"""Parameter of a stage's `run` -> the settings behind it."""
 
 
 def run(name: str, words: Sequence[str]) -> int:
@@ -49,13 +58,12 @@ def run(name: str, words: Sequence[str]) -> int:
     if name in STAGES:
         run_stage(name, config.compose(overrides))
         return 0
-    asked: Mapping[str, Callable[[], Any]] = {
-        "config": lambda: config.compose(overrides),
-        "options": lambda: options,
-        "overrides": lambda: overrides,
-        "compose": lambda: config.compose,
-    }
-    return int(_by_signature(module.run, asked) or 0)
+    given = {"options": options, "overrides": overrides, "compose": config.compose}
+    asked = inspect.signature(module.run).parameters
+    if set(asked) - set(given):
+        composed = config.compose(overrides)
+        given |= {**vars(composed), "config": composed}
+    return int(_by_signature(module.run, given) or 0)
 
 
 def run_stage(stage: str, composed: Config) -> None:
@@ -76,18 +84,13 @@ def run_stage(stage: str, composed: Config) -> None:
             given = {
                 **vars(composed),
                 "config": getattr(composed, stage),
-                "batch_size": composed.extract_features.batch_size,
+                "frozen": composed.frozen,
                 "unknown": composed.serve.unknown,
                 "coverage": composed.serve.coverage,
-                "prepared": ROOT / "prepare",
-                "features": ROOT / "extract_features",
-                "trained_head": ROOT / "train_head",
-                "finetuned": ROOT / "finetune",
-                "out": aside,
+                "folders": outputs.Folders(aside),
                 "log": tracked.log,
             }
-            asked = {name: lambda value=value: value for name, value in given.items()}
-            metrics = _by_signature(_module(stage).run, asked)
+            metrics = _by_signature(_module(stage).run, given)
         tracked.finish(metrics, out)
         if stage == STAGES[-1]:
             from pipeline.commands import report
@@ -108,9 +111,9 @@ def usage() -> str:
     return "\n".join(lines)
 
 
-def _by_signature(function: Callable[..., Any], given: Mapping[str, Callable[[], Any]]) -> Any:
-    """Call a function with the values that its parameters name; no other is made."""
-    return function(**{name: given[name]() for name in inspect.signature(function).parameters})
+def _by_signature(function: Callable[..., Any], given: Mapping[str, Any]) -> Any:
+    """Call a function with the values that its parameters name."""
+    return function(**{name: given[name] for name in inspect.signature(function).parameters})
 
 
 def _module(name: str) -> ModuleType:
@@ -164,14 +167,15 @@ def _parser(name: str, module: ModuleType) -> _Parser:
     return parser
 
 
-def _sections(module: ModuleType) -> tuple[str, ...]:
-    """The sections that a command names, or that a stage's `run` is given."""
+def _sections(module: ModuleType) -> list[str]:
+    """The sections and settings that a command names, or that its `run` is given."""
     named: tuple[str, ...] | None = getattr(module, "SECTIONS", None)
     if named is not None:
-        return named
-    stage = module.__name__.rpartition(".")[2]
+        return list(named)
+    own = module.__name__.rpartition(".")[2]
+    read = {"config": (own,), **_READ, **{name: (name,) for name in SECTIONS}}
     given = inspect.signature(module.run).parameters
-    return (stage, *(name for name in SECTIONS if name in given))
+    return list(dict.fromkeys(one for name in given for one in read.get(name, ())))
 
 
 def _settings_help(sections: Sequence[str]) -> Iterator[str]:

@@ -8,7 +8,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from enum import EnumType
@@ -73,48 +73,35 @@ class About:
         text: What it is for.
         range: The numbers it takes.
         group: The folder of conf/ whose files it chooses from; empty for other settings.
+        choices: The texts that it takes; empty where its type says.
     """
 
     text: str
     range: Range
     group: str = ""
+    choices: tuple[str, ...] = ()
 
 
 def setting(
-    default: T,
-    text: str,
-    *,
-    least: float | None = None,
-    above: float | None = None,
-    most: float | None = None,
-    below: float | None = None,
-    group: str = "",
+    default: T, text: str, *, group: str = "", choices: Sequence[str] = (), **range_: float
 ) -> T:
     """Declare a setting of a section.
 
     Args:
         default: Its value where nobody gives another; `REQUIRED` if somebody must.
-        text: What it is for, in a line or two, as `--help` prints it.
-        least: The smallest number it takes.
-        above: A bound that it must exceed.
-        most: The largest number it takes.
-        below: A bound that it must stay under.
+        text: Its help, in a line or two.
         group: The folder of conf/ that it names a file of.
+        choices: The texts that it takes, where its type does not say.
+        range_: Bounds of a number: `least`, `above`, `most`, `below`.
     """
-    about = About(text, Range(least, above, most, below), group)
+    about = About(text, Range(**range_), group, tuple(choices))
     field: Any = dataclasses.field(default_factory=lambda: copy(default), metadata={"about": about})
     return typing.cast(T, field)
 
 
-def automatic(
-    text: str,
-    *,
-    least: float | None = None,
-    above: float | None = None,
-    most: float | None = None,
-) -> Any:
+def automatic(text: str, **range_: Any) -> Any:
     """Declare a number that is `auto` unless somebody gives one; arguments as for `setting`."""
-    return setting(AUTO, text, least=least, above=above, most=most)
+    return setting(AUTO, text, **range_)
 
 
 @dataclass(frozen=True)
@@ -147,7 +134,8 @@ def described(section: Any, name: str) -> Iterator[Described]:
         if dataclasses.is_dataclass(value):
             yield from described(value, full)
         elif "about" in field.metadata:
-            yield Described(full, value, _choices(hints[field.name]), field.metadata["about"])
+            about = field.metadata["about"]
+            yield Described(full, value, about.choices or _choices(hints[field.name]), about)
 
 
 def check(section: Any, name: str) -> None:
@@ -169,6 +157,9 @@ def check(section: Any, name: str) -> None:
             value = _number(value, full)
             setattr(section, field.name, value)
         about: About | None = field.metadata.get("about")
+        if about and about.choices and value not in about.choices:
+            choices = ", ".join(about.choices)
+            raise InputError(f"{full} must be one of {choices}, got {value!r}")
         for number in value if isinstance(value, list) else [value]:
             is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
             if about and is_number and number not in about.range:

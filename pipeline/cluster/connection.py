@@ -1,4 +1,4 @@
-"""Connect to the Ray cluster that the section `cluster` names, and to no other."""
+"""Section `cluster`, which no result depends on, and the connection to its Ray cluster."""
 
 from __future__ import annotations
 
@@ -7,12 +7,33 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from pipeline.cluster.settings import Config
 from pipeline.errors import InputError
+from pipeline.settings import setting
 
 _GONE_S = 10.0
+
+
+@dataclass
+class Config:
+    """Section `cluster`."""
+
+    use: str = setting("none", "What spreads the work over machines.", group="cluster")
+    address: str = setting(
+        "local",
+        "HOST:6379 of a Ray cluster that was started with `ray start`; local starts one on this "
+        "machine, for as long as the command runs.",
+    )
+    workers: int | None = setting(
+        None, "Processes in all; null for one per `threads` processors of the cluster.", least=1
+    )
+
+    @property
+    def on(self) -> bool:
+        """Whether a cluster carries the work."""
+        return self.use != "none"
 
 
 @contextmanager

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.cluster.connection import connected
-from pipeline.cluster.settings import Config
+from pipeline.cluster.connection import Config, connected
 
 _GONE_S = 10.0
 

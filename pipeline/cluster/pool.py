@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from pipeline.cluster.connection import connected
-from pipeline.cluster.settings import Config
+from pipeline.cluster.connection import Config, connected
 from pipeline.errors import InputError, shortened
 
 Task = TypeVar("Task")

@@ -7,8 +7,6 @@ differs by more than chance.
     python -m pipeline check a_folder/
 """
 
-from __future__ import annotations
-
 import argparse
 import base64
 import io
@@ -16,14 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from pipeline.commands.serve import Config as Serve
+from pipeline.config import Config
 from pipeline.data import images, names, traits
 from pipeline.data.images import Decoded, or_reason
 from pipeline.errors import InputError
@@ -34,11 +32,9 @@ from pipeline.networks import model_file
 from pipeline.networks.model_file import Card
 from pipeline.networks.trust.reference import Reference
 from pipeline.release import registry
+from pipeline.sections import Serve
 from pipeline.serving.classifier import MODEL, Classifier
 from pipeline.storage.outputs import PARAMS, replacing_file
-
-if TYPE_CHECKING:
-    from pipeline.config import Config
 
 SECTIONS = ("tracking", "serve")
 _LEAST = 10
@@ -98,11 +94,6 @@ def run(
     files = list(named_files.find(options.paths))
     path = registry.model_file(options.model, lambda: compose(overrides))
     reference = model_file.known(path)
-    if reference is None:
-        raise InputError(
-            f"check needs a model that holds what it was made with, {path} does not: an earlier "
-            "version made it; train anew with dvc repro"
-        )
     settings = compose(overrides).serve if overrides or PARAMS.exists() else Serve()
     allow_code = options.allow_code or registry.is_own(options.model)
     classifier = Classifier(path, allow_code, settings.unknown)
@@ -153,9 +144,6 @@ def _decoded(card: Card, file: Path) -> Decoded:
 
 def _add(sample: Sample, classifier: Classifier, good: list[tuple[Path, Decoded]]) -> None:
     answers = classifier.answers(np.stack([one.pixels for _, one in good]))
-    assert answers.typicality is not None
-    assert answers.known is not None
-    assert answers.strangeness is not None
     sample.paths += [str(file) for file, _ in good]
     sample.typicality += answers.typicality.tolist()
     sample.known += answers.known.tolist()

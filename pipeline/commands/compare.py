@@ -6,24 +6,17 @@ judged on the same test pictures are compared with the first row by a paired tes
     python -m pipeline compare
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from pipeline.errors import InputError
+from pipeline.sections import Tracking
 from pipeline.tracking import experiments, store
 from pipeline.tracking.experiments import Experiment
 
-if TYPE_CHECKING:
-    from pipeline.config import Config
-
-SECTIONS = ("tracking",)
 _METRICS = ("accuracy", "log_loss")
 _SEED = "seed"
-_DRAWS = 1000
 _WIDEST = 60
 
 
@@ -37,13 +30,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(config: Config, options: argparse.Namespace) -> None:
+def run(tracking: Tracking, options: argparse.Namespace) -> None:
     """Print the table and the paired tests."""
-    client = store.connect(config.tracking)
-    with store.answering(config.tracking):
-        evaluated = experiments.evaluated(
-            client, store.experiment(client, config.tracking), options.runs
-        )
+    client = store.connect(tracking)
+    with store.answering(tracking):
+        evaluated = experiments.evaluated(client, store.experiment(client, tracking), options.runs)
         if not evaluated:
             raise InputError("there is no evaluated experiment to compare yet: run dvc repro")
         rows = _by_seed(evaluated)
@@ -115,7 +106,7 @@ def _paired(rows: list[list[Experiment]]) -> Iterator[str]:
             continue
         first, second = (
             resampling.resample(
-                facts.gather(one.judged.said.labels, one.judged.said.probabilities), _DRAWS, 0
+                facts.gather(one.judged.said.labels, one.judged.said.probabilities), 0
             )
             for one in (reference, other)
         )

@@ -2,7 +2,7 @@
 
 For each cut point, from the pictures up: the size of the activations there, the share of the
 work and of the parameters below it, and how much faster an epoch of fine-tuning above it is on
-cached activations, in theory. Needs no weights.
+cached activations, in theory. Weights are not needed, except for models and presets on disk.
 
     python -m pipeline cuts backbone.use=resnet50
 """
@@ -11,32 +11,34 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.networks import backbones, runtime
+from pipeline.networks.backbones import BackboneConfig
 from pipeline.settings import is_auto
+from pipeline.stages import prepare as prepare_stage
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
     from pipeline.features.cuts import CutPoint
 
-SECTIONS = ("backbone",)
+SECTIONS = ("backbone", "prepare.image_size")
 _USUAL_SIZE_PX = 224
 
 
-def run(config: Config) -> None:
+def run(backbone: BackboneConfig, prepare: prepare_stage.Config, seed: int, threads: int) -> None:
     """Print the cut points of the backbone, shallow to deep."""
-    runtime.configure(config.seed, config.threads)
+    runtime.configure(seed, threads)
     from pipeline.features import cuts
 
-    backbone, image_size = config.backbone, config.prepare.image_size
+    image_size = prepare.image_size
     if hasattr(backbone, "weights"):
-        backbone = replace(backbone, weights=None)
+        without: dict[str, Any] = {"weights": None}
+        backbone = replace(backbone, **without)
     if is_auto(image_size):
         image_size = _USUAL_SIZE_PX
     if backbone.kind == "keras_application" and image_size < 32:
         image_size = _USUAL_SIZE_PX  # the prepared pictures are too small for these networks
-    built = backbones.build(backbone, image_size, config.seed)
+    built = backbones.build(backbone, image_size, seed)
     points = cuts.describe(built.model)
     rows = _rows(points)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

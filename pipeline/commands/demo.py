@@ -8,7 +8,6 @@ On this machine only, unless `demo.host` says otherwise. Needs Gradio, which `ma
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +17,15 @@ from pipeline.data.images import Pixels
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
 from pipeline.intake import sources
+from pipeline.intake.sources import SourceConfig
 from pipeline.release import registry
-from pipeline.serving.http_guard import LIMITS
-from pipeline.settings import setting
-from pipeline.setup import ports
+from pipeline.sections import Demo, Promote, Tracking
+from pipeline.serving.defaults import MAX_IMAGE_MB
+from pipeline.setup import machine
 from pipeline.storage.outputs import ROOT
 
 if TYPE_CHECKING:
     import gradio
-
-    from pipeline.config import Config as Everything
 
 SECTIONS = ("demo",)
 _EXAMPLES = 10
@@ -37,24 +35,8 @@ _HEIGHT_PX = 320
 _CSS = "#picture img {width: 100%; height: 100%; object-fit: contain}"
 
 
-@dataclass
-class Config:
-    """Section `demo`."""
-
-    model: str | None = setting(
-        None, "Such as models:/NAME/2; null is the champion of promote.name."
-    )
-    host: str = setting(
-        "127.0.0.1", "Address to listen on; 0.0.0.0 for all, which lets anybody in."
-    )
-    port: int = setting(7860, "Port to listen on.", least=1, most=65535)
-
-
-def run(config: Everything) -> None:
+def run(demo: Demo, promote: Promote, tracking: Tracking, data: SourceConfig) -> None:
     """Show the page until it is stopped.
-
-    Args:
-        config: The whole config.
 
     Raises:
         InputError: Gradio is not installed, the port is taken, or there is no such model.
@@ -65,21 +47,20 @@ def run(config: Everything) -> None:
         import gradio
     except ImportError as error:
         raise InputError("the page needs Gradio: pip install 'gradio~=6.31'") from error
-    settings: Config = config.demo
-    ports.check(settings.host, settings.port, "demo.port")
-    uri = registry.champion_or(settings.model, config.promote.name, config.tracking)
+    machine.check_port(demo.host, demo.port, "demo.port")
+    uri = registry.champion_or(demo.model, promote.name, tracking)
     import mlflow
 
     with gradio.Blocks(title=uri) as page:
-        _fill(page, uri, Answerer(mlflow.pyfunc.load_model(uri)), _examples(config))
-    print(f"{uri}: http://{settings.host}:{settings.port} (stop with Ctrl-C)", flush=True)
+        _fill(page, uri, Answerer(mlflow.pyfunc.load_model(uri)), _examples(data))
+    print(f"{uri}: http://{demo.host}:{demo.port} (stop with Ctrl-C)", flush=True)
     page.launch(
-        server_name=settings.host,
-        server_port=settings.port,
+        server_name=demo.host,
+        server_port=demo.port,
         quiet=True,
         share=False,
         ssr_mode=False,
-        max_file_size=f"{LIMITS['max_picture_mb']}mb",
+        max_file_size=f"{MAX_IMAGE_MB}mb",
         footer_links=[],
         css=_CSS,
     )
@@ -140,7 +121,7 @@ def _remark(answer: dict[str, Any]) -> str:
     """What else there is to say of an answer."""
     if answer["error"]:
         return f"**Not classified**: {answer['error']}"
-    if answer.get("known") is False:  # of an earlier version's model, nothing is known of it
+    if not answer["known"]:
         return (
             "**Unknown**: unlike the pictures that this model was made with (typicality "
             f"{answer['typicality']:.4f}). Do not rely on the label."
@@ -191,7 +172,7 @@ def _path(payload: Any) -> str | None:
     return payload.path if payload else None
 
 
-def _examples(config: Everything) -> list[str]:
+def _examples(source: SourceConfig) -> list[str]:
     """Some pictures of the test split, of as many classes as possible; none if there is none."""
     if not (ROOT / "prepare").is_dir():
         return []
@@ -206,7 +187,7 @@ def _examples(config: Everything) -> list[str]:
     folder = ROOT / ".examples"
     folder.mkdir(exist_ok=True)
     examples = []
-    for picture in sources.pictures(config.data):
+    for picture in sources.pictures(source):
         if picture.path in wanted:
             path = folder / picture.path.replace("/", "_")
             path.write_bytes(picture.read())

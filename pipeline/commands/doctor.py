@@ -6,17 +6,12 @@ A line each: ok, warning or error, with the remedy. The exit code is 1 if there 
     python -m pipeline doctor
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
+from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.setup import checks
 from pipeline.setup.checks import Check, Level
-
-if TYPE_CHECKING:
-    from pipeline.config import Config
 
 SECTIONS: tuple[str, ...] = ()
 

@@ -9,8 +9,6 @@ point).
     python -m pipeline export onnx tflite
 """
 
-from __future__ import annotations
-
 import argparse
 import errno
 import importlib.util
@@ -22,12 +20,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from pipeline.config import Config
 from pipeline.data.decoding import Decoding
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError, shortened
@@ -37,9 +36,6 @@ from pipeline.networks import model_file, runtime
 from pipeline.release import registry
 from pipeline.serving.classifier import MODEL
 from pipeline.storage import digests, outputs, tables
-
-if TYPE_CHECKING:
-    from pipeline.config import Config
 
 SECTIONS = ("tracking",)
 OUT = Path("exported")

@@ -18,17 +18,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from pipeline.config import Config
 from pipeline.errors import InputError
-from pipeline.intake import sizing, survey
-from pipeline.setup import candidates, params_file, planning
-from pipeline.setup import source as sources_of_all_kinds
+from pipeline.intake import sizing
+from pipeline.setup import candidates, params_file, planning, source
 from pipeline.setup.candidates import Tried
-from pipeline.setup.planning import Plan, Section
+from pipeline.setup.planning import Network, Plan, Section
 from pipeline.setup.source import Looked
 from pipeline.storage.derived import Derived
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
     from pipeline.networks.backbones import Backbone
 
 SECTIONS: tuple[str, ...] = ()
@@ -67,8 +66,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, compose: Callable[..., Config]) -> None:
     """Look, derive, write."""
     params_file.refuse_to_lose(options.force)
-    looked = sources_of_all_kinds.look(options.pictures, options.ignore, _SEED)
-    for line in survey.describe(looked.survey):
+    looked = source.look(options.pictures, options.ignore, _SEED)
+    for line in source.describe(looked.survey):
         print(line)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     plan = _planned(options, looked, threads or 1, compose)
@@ -85,7 +84,6 @@ def _planned(
     options: argparse.Namespace, looked: Looked, threads: int, compose: Callable[..., Config]
 ) -> Plan:
     from pipeline.networks import backbones, runtime
-    from pipeline.setup import mirror
 
     runtime.configure(_SEED, threads)
     asked = options.tried.split(",") if options.tried else [options.backbone]
@@ -98,17 +96,15 @@ def _planned(
     backbone, size = networks[name]
     pictures, labels = candidates.sample(looked.config, looked.survey, int(size.value))
     print("deriving the settings from a sample of the pictures")
-    return planning.plan(
-        looked,
+    network = Network(
         backbones.section(name),
         reason,
         backbone.model,
         size,
-        seed=_SEED,
-        threads=threads,
-        ms_a_picture=candidates.milliseconds(backbone.model, pictures),
-        mirrored=mirror.harmless(backbone, pictures, labels, seed=_SEED, threads=threads),
+        candidates.milliseconds(backbone.model, pictures),
+        candidates.may_be_mirrored(backbone, pictures, labels, seed=_SEED, threads=threads),
     )
+    return planning.plan(looked, network, _SEED, threads)
 
 
 def _networks(

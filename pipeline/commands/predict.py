@@ -6,8 +6,6 @@ are no pictures are reported and do not stop the rest; the exit code is then 1.
     python -m pipeline predict some.jpg a_folder/ 'photos/**/*.png' --csv
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
@@ -15,24 +13,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.commands.serve import Config as Serve
+from pipeline.config import Config
 from pipeline.data import names
 from pipeline.data.images import Pixels, or_reason
-from pipeline.data.predictions import TRUST, told_of
+from pipeline.data.predictions import TRUST, columns_of, told_of
 from pipeline.errors import InputError
 from pipeline.intake import named_files
 from pipeline.release import registry
+from pipeline.sections import Serve
 from pipeline.serving.classifier import MODEL, Classifier
 from pipeline.storage import tables
 from pipeline.storage.outputs import PARAMS
-
-if TYPE_CHECKING:
-    from pipeline.config import Config
 
 SECTIONS = ("tracking", "serve")
 
@@ -189,7 +185,7 @@ def _write_json(found: Iterator[Prediction], top_k: int | None, target: TextIO) 
 def _write_csv(found: Iterator[Prediction], classes: list[str], target: TextIO) -> int:
     """The columns of evaluate's predictions.csv, and the error."""
     writer = tables.rows_to(target)
-    columns = ["path", "predicted", *TRUST, *classes, "error"]
+    columns = ["path", "predicted", *TRUST, *columns_of(classes), "error"]
     writer.writerow([*map(tables.harmless, columns)])
     failed = 0
     for one in found:

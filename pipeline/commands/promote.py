@@ -6,15 +6,10 @@ and the exit code is 1.
     python -m pipeline promote --dry-run
 """
 
-from __future__ import annotations
-
 import argparse
-from typing import TYPE_CHECKING
 
+from pipeline.config import Config
 from pipeline.release import promotion
-
-if TYPE_CHECKING:
-    from pipeline.config import Config
 
 SECTIONS = ("promote",)
 

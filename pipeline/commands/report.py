@@ -6,47 +6,32 @@ commit and timings may change where no result does.
     python -m pipeline report
 """
 
-from __future__ import annotations
-
 import base64
 import json
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 from omegaconf import OmegaConf
 
+from pipeline.config import Config
 from pipeline.data.manifest import CALIBRATION, SPLITS, Manifest
 from pipeline.errors import InputError
 from pipeline.evaluation import feature_map, label_errors, near_duplicates, trust
 from pipeline.evaluation.metrics import LOWER_IS_BETTER
-from pipeline.evaluation.resampling import AREAS_MOST
+from pipeline.evaluation.plots import PLOTS
+from pipeline.evaluation.resampling import AREAS_MOST, DRAWS
 from pipeline.storage import derived, tables
 from pipeline.storage.derived import Derived
 from pipeline.storage.digests import digest
 from pipeline.storage.outputs import ROOT, STAGES, replacing_file
 from pipeline.tracking import provenance
 
-if TYPE_CHECKING:
-    from pipeline.config import Config
-
 SECTIONS: tuple[str, ...] = ()
 PATH = ROOT / "report.html"
 
-_PLOTS = {
-    "learning_curves": "Learning curves",
-    "confusion": "Confusion matrix",
-    "per_class": "By class",
-    "reliability": "Calibration",
-    "mistakes": "Surest mistakes",
-    "confused_pairs": "Most confused classes",
-    "neighbours": "Mistakes, and the training pictures most like each",
-    "label_errors": "Most likely mislabelled",
-    "near_duplicates": "Nearly the same as a picture that training saw",
-    "grad_cam": "Grad-CAM",
-}
-_MODELS = ("head_only", "fine_tuned", "from_scratch")
+_MODELS = ("head_only", "fine_tuned")
 _VERSIONS = ("tensorflow", "keras", "openvino", "numpy", "scikit-learn", "mlflow", "dvc", "optuna")
 
 
@@ -79,7 +64,7 @@ def write(config: Config, timings: dict[str, float]) -> Path:
         "near_duplicates": near_duplicates.read(evaluated),
         "label_errors": label_errors.read(evaluated),
     }
-    intervals = {name: spread[name] for name in _MODELS if name in spread}
+    intervals = {name: spread[name] for name in _MODELS}
     totals = Counter(row.split for row in data.rows)
     splits = (*SPLITS, CALIBRATION) if totals[CALIBRATION] else SPLITS
     pages = jinja2.Environment(
@@ -95,11 +80,11 @@ def write(config: Config, timings: dict[str, float]) -> Path:
         intervals=intervals,
         metrics=list(intervals["fine_tuned"]),
         lower_is_better=LOWER_IS_BETTER,
-        draws=config.evaluate.draws,
+        draws=DRAWS,
         areas_most=AREAS_MOST,
         slices=tables.read_records(evaluated / "slices.csv"),
-        plots=[item for item in _PLOTS.items() if found.get(item[0], True)],
-        images={name: _encoded(evaluated / "plots" / f"{name}.png") for name in _PLOTS},
+        plots=[(name, plot.title) for name, plot in PLOTS.items() if found.get(name, True)],
+        images={name: _encoded(evaluated / "plots" / f"{name}.png") for name in PLOTS},
         splits=splits,
         counts=Counter((row.label, row.split) for row in data.rows),
         totals=totals,

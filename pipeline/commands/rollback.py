@@ -3,18 +3,12 @@
 python -m pipeline rollback
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from pipeline.release import promotion
-
-if TYPE_CHECKING:
-    from pipeline.config import Config
+from pipeline.sections import Promote, Tracking
 
 SECTIONS = ("promote",)
 
 
-def run(config: Config) -> None:
+def run(promote: Promote, tracking: Tracking) -> None:
     """Give the alias `champion` to the version that had it before."""
-    promotion.rollback(config)
+    promotion.rollback(promote, tracking)

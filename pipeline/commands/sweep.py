@@ -6,13 +6,9 @@ validation split, never the test split. The same command resumes a sweep that wa
     python -m pipeline sweep sweep.n_trials=20
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pipeline.config import Config
+from pipeline.config import Config
 
 SECTIONS = ("sweep", "sampler", "pruner")
 

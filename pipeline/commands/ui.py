@@ -3,37 +3,30 @@
 python -m pipeline ui tracking.port=5000
 """
 
-from __future__ import annotations
-
 import os
 import sys
-from typing import TYPE_CHECKING
 
-from pipeline.setup import ports
+from pipeline.sections import Tracking
+from pipeline.setup import machine
 from pipeline.tracking import store, views
 
-if TYPE_CHECKING:
-    from pipeline.config import Config
 
-SECTIONS = ("tracking",)
-
-
-def run(config: Config) -> None:
+def run(tracking: Tracking) -> None:
     """Replace this process by the MLflow UI on the tracking store.
 
     Raises:
         InputError: The port is taken, or the store does not answer.
     """
-    port = config.tracking.port
-    ports.check("127.0.0.1", port, "tracking.port")
-    client = store.connect(config.tracking)
-    experiment = store.experiment(client, config.tracking)
+    port = tracking.port
+    machine.check_port("127.0.0.1", port, "tracking.port")
+    client = store.connect(tracking)
+    experiment = store.experiment(client, tracking)
     views.save(client, experiment)
     environment = {
         **os.environ,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         # Not as an argument: a list of processes would show a password in it.
-        "MLFLOW_BACKEND_STORE_URI": store.address(config.tracking),
+        "MLFLOW_BACKEND_STORE_URI": store.address(tracking),
     }
     server = f"http://127.0.0.1:{port}"
     print(f"MLflow UI: {server} (about 15 s to start; stop with Ctrl-C)")

@@ -12,8 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import IcoImagePlugin, Image, ImageOps, UnidentifiedImageError
 
-from pipeline.data.decoding import MOST_MEGAPIXELS, USUAL, Decoding, Fit, Pages
-from pipeline.data.tones import Tones, ends, values_of
+from pipeline.data.decoding import (
+    MOST_MEGAPIXELS,
+    USUAL,
+    Decoding,
+    Fit,
+    Pages,
+    Tones,
+    ends,
+    values_of,
+)
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")

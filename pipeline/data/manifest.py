@@ -86,8 +86,6 @@ class Manifest:
         self.classes = read_classes(folder / "classes.txt")
         self.images: Pixels = np.load(folder / "images.npy", mmap_mode="r")
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        if "decoding" not in summary:
-            raise InputError(f"an earlier version made {folder}: dvc repro brings it up to date")
         self.decoding = Decoding.from_json(summary["decoding"])
         self.images_sha256: str = summary["images_sha256"]
 

@@ -147,9 +147,14 @@ def told_of(
     ]
 
 
+def columns_of(classes: Sequence[str]) -> list[str]:
+    """Columns of the probabilities: with a prefix, or a class `path` would be another column."""
+    return [f"probability_{name}" for name in classes]
+
+
 def _header(classes: list[str]) -> list[str]:
     if len(classes) <= COLUMNS_MOST:
-        return [*_GIVEN, *TRUST, *classes]
+        return [*_GIVEN, *TRUST, *columns_of(classes)]
     places = range(1, _FIRST + 1)
     return [
         *_GIVEN,
@@ -171,27 +176,14 @@ def _further(part: NDArray[np.float32], classes: list[str]) -> list[list[str]]:
 
 
 def read(path: Path) -> Predictions:
-    """Read a predictions.parquet, or a predictions.csv that has all classes.
+    """Read a predictions.parquet."""
+    from pyarrow import parquet
 
-    Args:
-        path: Of the file.
-    """
-    if path.suffix == ".csv":
-        header, lines = tables.read_table(path)
-        first = len(_GIVEN)
-        if tuple(header[first : first + len(TRUST)]) == TRUST:  # not in those of version 0.1
-            first += len(TRUST)
-        classes = header[first:]
-        probabilities = np.array([line[first:] for line in lines], dtype=np.float32)
-        paths, labels = [line[0] for line in lines], [line[1] for line in lines]
-    else:
-        from pyarrow import parquet
-
-        table = parquet.read_table(path)
-        classes = json.loads(table.schema.metadata[b"classes"])
-        paths, labels = (table.column(name).to_pylist() for name in ("path", "label"))
-        flat = table.column("probabilities").combine_chunks().flatten().to_numpy()
-        probabilities = flat.reshape(-1, len(classes))
+    table = parquet.read_table(path)
+    classes = json.loads(table.schema.metadata[b"classes"])
+    paths, labels = (table.column(name).to_pylist() for name in ("path", "label"))
+    flat = table.column("probabilities").combine_chunks().flatten().to_numpy()
+    probabilities = flat.reshape(-1, len(classes))
     places = {name: place for place, name in enumerate(classes)}
     known = np.array([places[label] for label in labels], dtype=np.int64)
     return Predictions(tuple(paths), known, classes, probabilities)

@@ -1,23 +1,48 @@
 """Pictures of results, as PNG files of the same bytes for the same numbers."""
 
+import importlib.util
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipeline.evaluation.fonts import readable
-
 mpl.use("agg")
+# A character that none of these fonts has is drawn as a box.
+warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+_FONTS = (
+    *("DejaVu Sans", "IPAexGothic", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR"),
+    *("Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Hebrew", "Noto Sans Thai"),
+)
 
 _BLUE, _ORANGE, _GREEN, _GREY = "#1f77b4", "#ff7f0e", "#2ca02c", "#888888"
 _BARS_MAX = 40
 
 Reliability = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
+
+
+def _use_fonts() -> None:
+    """Let matplotlib fall back on fonts of other scripts, one of which is installed with pip."""
+    spec = importlib.util.find_spec("matplotlib_fontja")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for path in sorted(Path(folder).rglob("*.ttf")):
+            font_manager.fontManager.addfont(path)
+    installed = set(font_manager.get_font_names())
+    mpl.rcParams["font.family"] = [name for name in _FONTS if name in installed]
+
+
+_use_fonts()
+
+
+def readable(text: str) -> str:
+    """A text that matplotlib does not take for a formula."""
+    return text.replace("$", r"\$")
 
 
 def learning_curves(path: Path, curves: Sequence[dict[str, float]], hand_over: int) -> None:
@@ -54,7 +79,7 @@ def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: list[str], 
         classes: k names.
         every: How many classes there are; those with the most mistakes are shown.
     """
-    names = [readable(name) for name in classes]  # before the axes, which look for fonts
+    names = [readable(name) for name in classes]
     side = min(4 + 0.35 * len(classes), 16)
     figure = Figure(figsize=(side, side), layout="constrained")
     axis = figure.subplots()

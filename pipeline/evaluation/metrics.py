@@ -5,39 +5,87 @@ facts of N pictures -> numbers, also of many draws of the pictures at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline.evaluation import facts
 from pipeline.evaluation.facts import BINS, TOP, Facts, Floats, Labels
 
-LOWER_IS_BETTER = ("log_loss", "brier", "calibration_error")
 ROC_AUC = "roc_auc"
 
 _VALUES = 8_000_000
 
 
-def summary(labels: Labels, probabilities: NDArray[np.float32]) -> dict[str, float]:
-    """How right, how sure, and how rightly sure.
+@dataclass(frozen=True)
+class Sums:
+    """What metrics are made of, for R draws of N pictures of K classes.
 
-    Args:
-        labels: (N,) class indices.
-        probabilities: (N, K).
-
-    Returns:
-        accuracy, macro_f1, balanced_accuracy (mean recall of the classes that occur), log_loss,
-        brier (half the squared distance to the one-hot label: 0 to 1), calibration_error (Guo
-        et al. 2017: mean distance of confidence and accuracy over bins of equal width), roc_auc
-        (one against the rest, mean over classes) and, with more than 5 classes, top_5_accuracy.
+    Attributes:
+        known: Facts of the pictures.
+        counts: (R, N) how often each picture counts.
+        total: (R,) pictures of a draw.
+        hits: (K, R) right ones by class.
+        support: (K, R) pictures by class.
+        claimed: (K, R) pictures by predicted class.
+        gaps: (BINS, R) sums of confidence minus accuracy.
     """
-    return of(facts.gather(labels, probabilities))
+
+    known: Facts
+    counts: Floats
+    total: Floats
+    hits: Floats
+    support: Floats
+    claimed: Floats
+    gaps: Floats
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: (R,) of R draws.
+
+    Attributes:
+        of: Computes it.
+        lower_is_better: Whether small values are good.
+        min_classes: It says nothing with fewer classes.
+    """
+
+    of: Callable[[Sums], Floats]
+    lower_is_better: bool = False
+    min_classes: int = 0
+
+
+def _balanced_accuracy(sums: Sums) -> Floats:
+    with np.errstate(invalid="ignore"):
+        recall = sums.hits / sums.support
+    return np.asarray(np.nanmean(recall, axis=0))  # a class that a draw lacks does not count
+
+
+METRICS = {
+    "accuracy": Metric(lambda s: s.hits.sum(axis=0) / s.total),
+    "macro_f1": Metric(lambda s: (2 * s.hits / np.maximum(s.support + s.claimed, 1)).mean(axis=0)),
+    "balanced_accuracy": Metric(_balanced_accuracy),
+    "log_loss": Metric(lambda s: s.counts @ s.known.loss / s.total, lower_is_better=True),
+    # Half the squared distance to the one-hot label: 0 to 1.
+    "brier": Metric(lambda s: s.counts @ s.known.brier / s.total, lower_is_better=True),
+    # Guo et al. 2017: mean distance of confidence and accuracy over bins of equal width.
+    "calibration_error": Metric(
+        lambda s: np.abs(s.gaps).sum(axis=0) / s.total, lower_is_better=True
+    ),
+    f"top_{TOP}_accuracy": Metric(
+        lambda s: s.counts @ s.known.in_top.astype(np.float64) / s.total, min_classes=TOP + 1
+    ),
+}
+"""Every metric but ROC-AUC, which needs the probabilities themselves."""
+NAMES = (*METRICS, ROC_AUC)
+LOWER_IS_BETTER = tuple(name for name, metric in METRICS.items() if metric.lower_is_better)
 
 
 def of(known: Facts, desc: str = "") -> dict[str, float]:
-    """The metrics of `summary`; without ROC-AUC where the probabilities are not there."""
+    """Every metric; without ROC-AUC where the probabilities are not there."""
     once = np.ones((1, len(known.labels)))
     values = weighted(known, once)
     if known.probabilities is not None:
@@ -46,7 +94,7 @@ def of(known: Facts, desc: str = "") -> dict[str, float]:
 
 
 def weighted(known: Facts, counts: Floats) -> dict[str, Floats]:
-    """The metrics of `summary`, but for ROC-AUC, where picture n counts `counts[r, n]` times.
+    """Every metric but ROC-AUC, where picture n counts `counts[r, n]` times.
 
     Args:
         known: Of N pictures.
@@ -55,25 +103,22 @@ def weighted(known: Facts, counts: Floats) -> dict[str, Floats]:
     Returns:
         Metric -> (R,). What a draw does not define, for lack of a class, leaves it out.
     """
-    total, turned = counts.sum(axis=1), np.ascontiguousarray(counts.T)
+    turned = np.ascontiguousarray(counts.T)
     right = known.right.astype(np.float64)
-    hits = _sums(known.labels, known.classes, right) @ turned
-    support = _sums(known.labels, known.classes) @ turned
-    claimed = _sums(known.predicted, known.classes) @ turned
-    gaps = _sums(known.bins, BINS, known.confidence - right) @ turned
-    with np.errstate(invalid="ignore"):
-        recall = hits / support
-    values = {
-        "accuracy": hits.sum(axis=0) / total,
-        "macro_f1": (2 * hits / np.maximum(support + claimed, 1)).mean(axis=0),
-        "balanced_accuracy": np.nanmean(recall, axis=0),
-        "log_loss": counts @ known.loss / total,
-        "brier": counts @ known.brier / total,
-        "calibration_error": np.abs(gaps).sum(axis=0) / total,
+    sums = Sums(
+        known,
+        counts,
+        counts.sum(axis=1),
+        _sums(known.labels, known.classes, right) @ turned,
+        _sums(known.labels, known.classes) @ turned,
+        _sums(known.predicted, known.classes) @ turned,
+        _sums(known.bins, BINS, known.confidence - right) @ turned,
+    )
+    return {
+        name: metric.of(sums)
+        for name, metric in METRICS.items()
+        if known.classes >= metric.min_classes
     }
-    if known.classes > TOP:
-        values[f"top_{TOP}_accuracy"] = counts @ known.in_top.astype(np.float64) / total
-    return values
 
 
 def _sums(groups: Labels, count: int, values: Floats | None = None) -> Any:

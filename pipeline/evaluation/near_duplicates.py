@@ -18,7 +18,6 @@ from PIL import Image, ImageFilter
 from tqdm import tqdm
 
 from pipeline.data.manifest import Manifest
-from pipeline.errors import InputError
 from pipeline.evaluation.facts import Labels
 from pipeline.storage import tables
 
@@ -106,12 +105,7 @@ def read(evaluated: Path) -> list[dict[str, str]]:
 
     Args:
         evaluated: Output of evaluate.
-
-    Raises:
-        InputError: An earlier version made it.
     """
-    if not (evaluated / FILE).exists():
-        raise InputError(f"an earlier version made {evaluated}: dvc repro brings it up to date")
     return tables.read_records(evaluated / FILE)
 
 

@@ -9,20 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from pipeline.data.manifest import Manifest
 from pipeline.evaluation import metrics, verdict
-from pipeline.evaluation.facts import Facts, Floats
+from pipeline.evaluation.facts import Facts, Floats, Labels
 from pipeline.evaluation.metrics import ROC_AUC
 from pipeline.evaluation.verdict import LEVEL
+from pipeline.storage import tables
 
+DRAWS = 1000
+"""Of the bootstrap."""
 AREAS_MOST = 500_000
 """Probabilities up to which ROC-AUC has an interval: it sorts all of them anew for each draw."""
 
 _CHUNK = 4_000_000
+_SLICES_MAX = 50
 
 
 @dataclass(frozen=True)
@@ -74,12 +80,11 @@ class Comparison:
     verdict: tuple[str, ...]
 
 
-def resample(known: Facts, draws: int, seed: int, desc: str = "") -> Resampled:
+def resample(known: Facts, seed: int, desc: str = "") -> Resampled:
     """The metrics of all pictures, and of draws of as many with replacement.
 
     Args:
         known: Of N pictures.
-        draws: R, how many.
         seed: Of the draws; models that are compared need the same.
         desc: Name of the progress bar; no bar if empty.
     """
@@ -87,9 +92,9 @@ def resample(known: Facts, draws: int, seed: int, desc: str = "") -> Resampled:
     with_areas = scores is not None and scores.size <= AREAS_MOST
     parts = []
     with tqdm(
-        total=draws, desc=desc, unit="draw", delay=1, leave=False, disable=None if desc else True
+        total=DRAWS, desc=desc, unit="draw", delay=1, leave=False, disable=None if desc else True
     ) as bar:
-        for counts in _counts(len(known.labels), known.classes, draws, seed):
+        for counts in _counts(len(known.labels), known.classes, DRAWS, seed):
             parts.append(metrics.weighted(known, counts))
             if with_areas:
                 parts[-1][ROC_AUC] = metrics.roc_auc(known, counts)
@@ -147,6 +152,33 @@ def compare(first: Resampled, second: Resampled, metric: str = "macro_f1") -> Co
             pair = (before[name], after[name])
             sentences.append(verdict.of_metric(name, *pair, bounds[name], pictures))
     return Comparison(differences, only_first, only_second, p_value, tuple(sentences))
+
+
+def write_slices(path: Path, data: Manifest, rows: Labels, known: Facts, seed: int) -> None:
+    """Write the metrics of the pictures that share a value of a further column of the manifest.
+
+    Args:
+        path: csv to write.
+        data: The prepared data set.
+        rows: (N,) that were judged.
+        known: Facts of them.
+        seed: Of the draws.
+    """
+    lines: list[list[object]] = []
+    names = ("accuracy", "macro_f1", "log_loss")
+    for column in data.columns:
+        values = np.array([data.rows[row].extra[column] for row in rows])
+        if len(set(values)) > _SLICES_MAX:
+            print(f"column {column} has more than {_SLICES_MAX} values: no metrics by it")
+            continue
+        for value in sorted(set(values)):
+            chosen = values == value
+            spread = intervals(resample(known.of(chosen), seed))
+            found = as_json({name: spread[name] for name in names})
+            numbers = [found[name][end] for name in names for end in ("value", "low", "high")]
+            lines.append([column, value, int(chosen.sum()), *numbers])
+    header = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+    tables.write_table(path, ["column", "value", "pictures", *header], lines)
 
 
 def as_json(found: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:

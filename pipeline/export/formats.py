@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.data.images import Pixels
-from pipeline.networks import frozen_graph, onnx_file
+from pipeline.export import onnx_file
+from pipeline.networks import frozen_graph
 
 if TYPE_CHECKING:
     import keras

@@ -8,83 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cluster.settings import Config as Cluster
 from pipeline.features import augmentation
-from pipeline.features.store import Key, Store
-from pipeline.networks import engines, runtime
+from pipeline.features.source import Source, digest
+from pipeline.features.store import Store
+from pipeline.networks import runtime
 from pipeline.networks.engines import Engine
 from pipeline.networks.forward import Forward
-
-
-@dataclass(frozen=True)
-class Source:
-    """What activations are computed from, beside the cut.
-
-    Attributes:
-        model: The backbone: (B, H, W, 3) -> (B, D).
-        images: (N, H, W, 3) uint8.
-        batch_size: Pictures of a forward pass.
-        threads: Of TensorFlow.
-        backbone_sha256: Digest of the backbone, `Backbone.sha256`.
-        images_sha256: Digest of the pictures.
-        engine: Section `forward`: what computes.
-        cluster: Section `cluster`: where, which changes no byte.
-        origin: Of the backbone, `Backbone.origin`, where a cluster builds it again.
-    """
-
-    model: Any
-    images: Any
-    batch_size: int
-    threads: int
-    backbone_sha256: str
-    images_sha256: str
-    engine: engines.Config
-    cluster: Cluster = field(default_factory=Cluster)
-    origin: tuple[Any, int, int] | None = None
-    _passes: dict[str, Forward] = field(default_factory=dict)
-
-    def key(self, cut: str, rows: NDArray[np.int64], precision: str = "float32") -> Key:
-        """Everything that the activations of some pictures at a cut depend on."""
-        return {
-            "backbone": self.model.name,
-            "backbone_sha256": self.backbone_sha256,
-            "batch_size": self.batch_size,
-            "cut": cut,
-            "images_sha256": self.images_sha256,
-            "image_size": int(self.images.shape[1]),
-            "precision": precision,
-            "rows": _digest(rows),
-            **runtime.versions(),
-            **engines.described(self.engine),
-            "threads": self.threads,
-        }
-
-    def lower(self, cut: str) -> Any:
-        """The network up to a cut."""
-        from pipeline.features import cuts
-
-        if cut not in cuts.cut_points(self.model):
-            return self.model
-        return cuts.split(self.model, cut)[0]
-
-    def forward(self, cut: str) -> Forward:
-        """The forward pass from the pictures to a cut; the last one made is kept for views."""
-        if cut not in self._passes:
-            self._passes.clear()
-            self._passes[cut] = engines.forward(
-                self.lower(cut),
-                self.engine,
-                batch_size=self.batch_size,
-                threads=self.threads,
-                pictures=self.images,
-            )
-        return self._passes[cut]
 
 
 def below(
@@ -108,7 +43,7 @@ def below(
         return stored
     store.misses += 1
     key, desc = source.key(cut, rows, precision), f"activations at {cut}"
-    if source.cluster.on:
+    if source.frozen.cluster.on:
         from pipeline.features import spread
 
         shape = tuple(source.lower(cut).output_shape[1:])
@@ -128,7 +63,7 @@ def _shortest_way(
     """
     from pipeline.features import cuts
 
-    if source.engine.engine == Engine.keras:
+    if source.frozen.engine.engine == Engine.keras:
         from pipeline.networks.keras_forward import KerasForward
 
         points = cuts.cut_points(source.model)
@@ -139,7 +74,7 @@ def _shortest_way(
                 _, part = cuts.split(source.model, shallower)
                 if cut in points:
                     part, _ = cuts.split(part, cut)
-                return KerasForward(part, source.batch_size), kept, np.arange(len(rows))
+                return KerasForward(part, source.frozen.batch_size), kept, np.arange(len(rows))
     return source.forward(cut), source.images, rows
 
 
@@ -167,28 +102,21 @@ class Computed:
         return self._forward.all(self._pictures, rows)
 
 
-def views_of(
-    store: Store,
-    source: Source,
-    rows: NDArray[np.int64],
-    augment: augmentation.Config,
-    seed: int,
-) -> list[Source]:
+def views_of(store: Store, source: Source, rows: NDArray[np.int64]) -> list[Source]:
     """Sources of the augmented views of some pictures; view 0, the picture itself, is not one.
 
     Args:
         store: Where the views are kept, too.
-        source: Of the pictures themselves.
+        source: Of the pictures themselves; its number of views is known.
         rows: (M,) which of them.
-        augment: Section `augment`.
-        seed: Of the views.
 
     Returns:
         A source of M pictures for each view from 1 on.
     """
+    augment, seed = source.frozen.augment, source.frozen.seed
     made = []
     for number in range(1, augment.count):
-        depends = f"{source.images_sha256} {_digest(rows)} {augment.digest(seed, number)}"
+        depends = f"{source.images_sha256} {digest(rows)} {augment.digest(seed, number)}"
         name = hashlib.sha256(depends.encode()).hexdigest()
         key = {
             "backbone": "pictures",
@@ -210,7 +138,3 @@ def _drawn(
 ) -> Iterator[NDArray[Any]]:
     """A view's batches; nothing is built before the first is asked for."""
     yield from augmentation.Augmenter(augment).view(images, rows, seed, number)
-
-
-def _digest(rows: NDArray[np.int64]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()

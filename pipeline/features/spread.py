@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +19,10 @@ from tqdm import tqdm
 
 from pipeline.cluster import pool
 from pipeline.errors import InputError
-from pipeline.networks import backbones, engines, runtime
+from pipeline.features.source import FrozenPart, Source
+from pipeline.networks import engines, runtime
+from pipeline.networks.forward import Floats
 from pipeline.storage import digests
-
-if TYPE_CHECKING:
-    from pipeline.features.activations import Source
-    from pipeline.networks.forward import Floats
 
 
 @dataclass(frozen=True)
@@ -33,22 +30,16 @@ class _Pass:
     """What a worker needs to know; it is pickled.
 
     Attributes:
-        origin: Config, picture size and seed that the backbone was built with.
+        frozen: Settings of the forward pass.
         cut: Where the pass ends.
-        engine: Section `forward`.
-        batch_size: Of Keras' passes.
-        threads: To compute on.
         images: File of the pictures, as every node has it.
         shape: Of the pictures.
         images_sha256: Digest of the pictures.
         same: What must be as it is here for the bytes to be the same.
     """
 
-    origin: tuple[Any, int, int]
+    frozen: FrozenPart
     cut: str
-    engine: engines.Config
-    batch_size: int
-    threads: int
     images: str
     shape: tuple[int, ...]
     images_sha256: str
@@ -67,21 +58,17 @@ def batches(source: Source, cut: str, rows: NDArray[np.int64], desc: str) -> Ite
     Raises:
         InputError: A node lacks the pictures, or would compute other bytes.
     """
-    assert source.origin is not None, "a source for a cluster says how its backbone is built"
-    size = source.batch_size
+    frozen, size = source.frozen, source.frozen.batch_size
     what = _Pass(
-        source.origin,
+        frozen,
         cut,
-        source.engine,
-        size,
-        source.threads,
         os.path.relpath(source.images.filename),
         tuple(source.images.shape),
         source.images_sha256,
-        _identity(source.backbone_sha256, source.engine),
+        _identity(source.backbone_sha256, frozen.engine),
     )
     tasks = [rows[start : start + size] for start in range(0, len(rows), size)]
-    found = pool.ordered(source.cluster, partial(_worker, what), tasks, threads=source.threads)
+    found = pool.ordered(frozen.cluster, partial(_worker, what), tasks, threads=frozen.threads)
     with tqdm(total=len(rows), desc=desc, unit="picture", disable=None) as bar:
         for batch in found:
             yield batch
@@ -99,23 +86,18 @@ def _identity(backbone_sha256: str, engine: engines.Config) -> dict[str, str]:
 
 def _worker(what: _Pass) -> Callable[[NDArray[np.int64]], Floats]:
     """In a worker: the function from rows to activations."""
-    from pipeline.features.activations import Source
-
-    config, size_px, seed = what.origin
+    frozen = what.frozen
     host, images = socket.gethostname(), _images(what)
-    runtime.configure(seed, what.threads)
-    built = backbones.build(config, size_px, seed)
-    own = _identity(built.sha256, what.engine)
+    runtime.configure(frozen.seed, frozen.threads)
+    built = frozen.build(what.shape[1])
+    own = _identity(built.sha256, frozen.engine)
     for name, expected in what.same.items():
         if own[name] != expected:
             raise InputError(
                 f"nodes of a cluster must compute the same bytes, {host} has another {name} "
                 f"({own[name]}, here {expected}): use nodes of one kind, with one environment"
             )
-    source = Source(
-        built.model, images, what.batch_size, what.threads, built.sha256, "", what.engine
-    )
-    forward = source.forward(what.cut)
+    forward = Source(frozen, built.model, built.sha256, images, "").forward(what.cut)
     return lambda rows: forward.all(images, rows)
 
 

@@ -17,48 +17,56 @@ class Decision:
     why: str
 
 
-def decide(
-    mode: Cache,
-    *,
-    needed_bytes: int,
-    free_bytes: int,
-    max_bytes: int,
-    memory_bytes: int,
-    flops_below: float,
-    epochs: int,
-    views: int = 1,
-    fresh: bool = False,
-) -> Decision:
+@dataclass(frozen=True)
+class Costs:
+    """What keeping the activations costs and saves.
+
+    Attributes:
+        needed_bytes: Size of the activations of all images in train and val.
+        free_bytes: Free disk.
+        max_bytes: Size limit of the store.
+        memory_bytes: Free memory.
+        flops_below: Fraction of the forward operations below the cut.
+        epochs: Maximum number of epochs.
+        views: Views of each training image, one of which an epoch sees.
+        fresh: Whether every epoch draws new views.
+    """
+
+    needed_bytes: int
+    free_bytes: int
+    max_bytes: int
+    memory_bytes: int
+    flops_below: float
+    epochs: int
+    views: int = 1
+    fresh: bool = False
+
+
+def decide(mode: Cache, costs: Costs) -> Decision:
     """Decide by disk, by memory and by the time that training would take.
 
     Args:
         mode: What the user asked for.
-        needed_bytes: Of the activations of all pictures in train and val.
-        free_bytes: Left on the disk.
-        max_bytes: What the store may take.
-        memory_bytes: Left in memory.
-        flops_below: Share of the forward operations below the cut.
-        epochs: Of the training, at most.
-        views: Of each training picture, one of which an epoch sees.
-        fresh: Whether every epoch sees pictures that were never there before.
+        costs: Of this cut and training.
 
     Raises:
         InputError: `always`, and they do not fit or change with every epoch.
     """
-    above = 1 - flops_below
+    above, epochs = 1 - costs.flops_below, costs.epochs
     # In forward passes of the whole network; a backward pass counts as two.
-    cached, plain = flops_below * views + 3 * above * epochs, (1 + 2 * above) * epochs
-    size = f"{needed_bytes / 1e9:.2f} GB"
-    fits = needed_bytes <= min(max_bytes, int(0.9 * free_bytes))
-    room = f"{min(max_bytes, free_bytes) / 1e9:.2f} GB"
+    cached = costs.flops_below * costs.views + 3 * above * epochs
+    plain = (1 + 2 * above) * epochs
+    size = f"{costs.needed_bytes / 1e9:.2f} GB"
+    fits = costs.needed_bytes <= min(costs.max_bytes, int(0.9 * costs.free_bytes))
+    room = f"{min(costs.max_bytes, costs.free_bytes) / 1e9:.2f} GB"
     if mode == Cache.never:
         return Decision(False, "finetune.cache=never")
-    if fresh and mode == Cache.always:
+    if costs.fresh and mode == Cache.always:
         raise InputError(
             "finetune.cache=always needs pictures that come again, got augment.views=0: give "
             "augment.views a number, or set finetune.cache=auto"
         )
-    if fresh:
+    if costs.fresh:
         return Decision(False, "augment.views=0 makes new pictures in every epoch")
     if not fits and mode == Cache.always:
         raise InputError(
@@ -68,7 +76,13 @@ def decide(
     if not fits:
         return Decision(False, f"they need {size} and {room} may be used")
     if mode == Cache.auto and cached >= plain:
-        return Decision(False, f"{flops_below:.0%} of the work is below the cut: nothing to save")
-    where = "" if needed_bytes < memory_bytes else ", read from disk: more than memory holds"
+        return Decision(
+            False, f"{costs.flops_below:.0%} of the work is below the cut: nothing to save"
+        )
+    where = (
+        ""
+        if costs.needed_bytes < costs.memory_bytes
+        else ", read from disk: more than memory holds"
+    )
     gain = f"up to {plain / cached:.1f} times faster" if cached < 0.95 * plain else "hardly faster"
     return Decision(True, f"{size}{where}; {gain}")

@@ -20,17 +20,16 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from pipeline.cluster.settings import Config as Cluster
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
 from pipeline.features import activations, augmentation
-from pipeline.features.activations import Computed, Source
+from pipeline.features.activations import Computed
+from pipeline.features.source import FrozenPart, Source
 from pipeline.features.store import Store
 from pipeline.finetuning import recipe, soup
-from pipeline.finetuning.cache_decision import Decision, decide
+from pipeline.finetuning.cache_decision import Costs, Decision, decide
 from pipeline.finetuning.settings import BatchNorm, Config, Precision
 from pipeline.finetuning.soup import Ingredient
-from pipeline.networks import engines
 from pipeline.storage import derived, workspace
 from pipeline.storage.derived import Derived
 from pipeline.storage.digests import file_sha256
@@ -75,54 +74,28 @@ class Finetuner:
         body: The backbone with its pre-trained weights.
         prepared: Output of prepare.
         store: Keeps activations.
-        augment: Section `augment`.
-        engine: Section `forward`.
-        cluster: Section `cluster`; None for this machine alone.
-        batch_size: Pictures of a forward pass: `extract_features.batch_size`.
-        seed: Of order, dropout and views.
-        threads: As TensorFlow was configured with.
+        frozen: Settings of the forward pass below the cut; its seed is that of the training, too.
+
+    Attributes:
+        data: The prepared data set.
+        model: The backbone: (B, H, W, 3) -> (B, D).
     """
 
-    def __init__(
-        self,
-        body: Backbone,
-        prepared: Path,
-        store: Store,
-        augment: augmentation.Config,
-        *,
-        engine: engines.Config,
-        cluster: Cluster | None = None,
-        batch_size: int,
-        seed: int,
-        threads: int,
-    ) -> None:
+    def __init__(self, body: Backbone, prepared: Path, store: Store, frozen: FrozenPart) -> None:
         self.data = Manifest(prepared)
         self._rows = {split: self.data.indices(split) for split in ("train", "val")}
-        augment, _ = augment.derive(len(self._rows["train"]))
-        self._body, self._store, self._augment, self._seed = body, store, augment, seed
+        augment, _ = frozen.augment.derive(len(self._rows["train"]))
+        frozen = replace(frozen, augment=augment)
+        self._body, self._store, self._augment, self._seed = body, store, augment, frozen.seed
+        self.model = body.model
         self._start = [variable.numpy() for variable in body.model.variables]
         self._traced: OrderedDict[str, tuple[keras.Model, keras.Model]] = OrderedDict()
         self._key = {
-            "augment": asdict(augment) if augment.layers else None,
-            "backbone": body.sha256,
-            "batch_size": batch_size,
-            "engine": asdict(engine),
-            "seed": seed,
-            "threads": threads,
+            **frozen.key(body),
             "images": self.data.images_sha256,
             "manifest": file_sha256(prepared / "manifest.csv"),
         }
-        self._source = Source(
-            model=body.model,
-            images=self.data.images,
-            batch_size=batch_size,
-            threads=threads,
-            backbone_sha256=body.sha256,
-            images_sha256=self.data.images_sha256,
-            engine=engine,
-            cluster=cluster or Cluster(),
-            origin=body.origin,
-        )
+        self._source = Source.of(frozen, body, self.data)
 
     def fit(
         self, config: Config, head: Path, log: Callable[[dict[str, float], int], None]
@@ -177,13 +150,12 @@ class Finetuner:
                 train,
                 val,
                 settings,
-                seed=self._seed,
-                work=workspace.work("finetune", {**key, "config": asdict(settings)}),
-                log=log,
-                first_epoch=first,
-                shares=shares(getattr(trained, "upper", trained), settings.lowest_rate),
-                interpolate=settings.interpolate,
-                mixup=settings.mixup,
+                fitting.Session(
+                    self._seed,
+                    workspace.work("finetune", {**key, "config": asdict(settings)}),
+                    log,
+                    first,
+                ),
             )
 
         alone, *others = soup.variants(config)
@@ -203,16 +175,13 @@ class Finetuner:
     ) -> tuple[keras.Model, keras.Model]:
         """What trains above a cut, and the head in it with the weights of `top`."""
         from pipeline.features import cuts
-        from pipeline.finetuning.mixed import Mixed
         from pipeline.networks import heads
 
-        mixes = bool(config.mixup)
         batch_norm = config.batch_norm == BatchNorm.train
-        name = json.dumps([cut.at, cut.trainable, batch_norm, mixes, top.get_config()])
+        name = json.dumps([cut.at, cut.trainable, batch_norm, top.get_config()])
         if name not in self._traced:
             _, upper = cuts.split(self._body.model, cut.at)
-            above = heads.join(upper, top, "above_the_cut")
-            self._traced[name] = Mixed(above) if mixes else above, top
+            self._traced[name] = heads.join(upper, top, "above_the_cut"), top
             if len(self._traced) > _KEPT_TRACES:
                 self._traced.popitem(last=False)
                 gc.collect()
@@ -238,9 +207,7 @@ class Finetuner:
             fresh = augmentation.Fresh(Rows(data.images, train), augmenter, self._seed)
             shown: Any = Computed(self._source.forward(cut.at), fresh)
         else:
-            views = activations.views_of(
-                self._store, self._source, train, self._augment, self._seed
-            )
+            views = activations.views_of(self._store, self._source, train)
             shown = inputs(self._source, train)
             if views:
                 others = [inputs(view, every) for view in views]
@@ -260,8 +227,7 @@ class Finetuner:
         pictures = len(self._rows["train"]) * self._augment.count + len(self._rows["val"])
         half = config.precision == Precision.float16
         self._store.root.mkdir(parents=True, exist_ok=True)
-        decision = decide(
-            config.cache,
+        costs = Costs(
             needed_bytes=pictures * point.bytes_a_picture // (2 if half else 1),
             free_bytes=shutil.disk_usage(self._store.root).free,
             max_bytes=self._store.max_bytes,
@@ -271,25 +237,9 @@ class Finetuner:
             views=self._augment.count,
             fresh=self._augment.fresh,
         )
+        decision = decide(config.cache, costs)
         if decision.cached and half:
             decision = Decision(True, f"{decision.why}; rounded to float16, which training feels")
         what = f"activations below it are {'' if decision.cached else 'not '}cached"
         print(f"{what}: {decision.why}", flush=True)
         return decision.cached
-
-
-def shares(above: keras.Model, lowest: float) -> dict[str, float]:
-    """Path of a variable -> its share of the learning rate: `lowest` at the cut, 1 at the head.
-
-    In between it falls by the same factor from each cut point to the one below.
-    """
-    from pipeline.networks import graph
-
-    places = graph.segments(above)
-    last = max(places.values())
-    return {
-        variable.path: lowest ** (1 - places[id(layer)] / last)
-        for layer in above.layers
-        for variable in layer.trainable_variables
-        if last and places[id(layer)] < last
-    }

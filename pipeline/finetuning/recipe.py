@@ -11,7 +11,6 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pipeline.features import automatic_cut
 from pipeline.settings import is_auto
 from pipeline.storage.derived import Derived
 
@@ -27,6 +26,11 @@ EPOCHS = 12
 MANY = 20_000
 """Pictures from which on fewer epochs do."""
 FEWEST_EPOCHS = 5
+
+BETWEEN = (0.2, 0.4)
+"""Fraction of the work that may lie below the cut. Layers lower than that, edges and textures,
+serve any images as they are; with much less above, a network cannot adapt to images far from those
+it was trained on (NOTES.md)."""
 
 _RATE = 3e-4
 _RATE_BATCH = 32
@@ -45,7 +49,7 @@ def derive(config: Config, pictures: int, model: keras.Model) -> tuple[Config, d
     """
     config, found = derive_numbers(config, pictures)
     if is_auto(config.cut):
-        cut = automatic_cut.derive(model, config.batch_norm == "train")
+        cut = automatic_cut(model, config.batch_norm == "train")
         config, found = replace(config, cut=cut.value), {"finetune.cut": cut, **found}
     return config, found
 
@@ -86,3 +90,32 @@ def learning_rate(batch_size: int) -> Derived:
     """
     rate = float(f"{_RATE * math.sqrt(batch_size / _RATE_BATCH):.2g}")
     return Derived(rate, f"of AdamW, for batches of {batch_size}")
+
+
+def automatic_cut(model: keras.Model, batch_norm: bool) -> Derived:
+    """Choose the cut with the smallest activations among those with enough to train above.
+
+    Args:
+        model: A backbone.
+        batch_norm: Whether BatchNormalization trains too.
+    """
+    from pipeline.features import cuts
+
+    points = {point.name: point for point in cuts.describe(model)}
+    # A layer that learns trains from the cut point below it; the first one above each counts.
+    above: dict[str, str] = {}
+    for layer in cuts.learning_layers(model, batch_norm):
+        above.setdefault(cuts.resolve(model, layer, batch_norm).at, layer)
+    low, high = BETWEEN
+    between = [at for at in above if low <= points[at].flops_below <= high]
+    at = (
+        min(between, key=lambda name: points[name].bytes_a_picture)
+        if between
+        else min(above, key=lambda name: abs(points[name].flops_below - low))
+    )
+    below = points[at]
+    return Derived(
+        above[at],
+        f"{below.flops_below:.0%} of the work and {below.parameters_below:.0%} of the parameters "
+        f"lie below, computed once; {below.bytes_a_picture / 1000:.0f} kB a picture",
+    )

@@ -1,12 +1,14 @@
 """Section `finetune`. Imports nothing heavy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
-from pipeline.errors import InputError
 from pipeline.settings import AUTO, AutoFloat, AutoInt, automatic, setting
-from pipeline.training.settings import Schedule, Training
+from pipeline.training.settings import Recipe, Training
+
+_SHARED = ("cut", "batch_norm", "cache", "precision", "monitor", "calibrate", "replicas", "soup")
+"""The same in all trainings of a soup, or there would be nothing to average."""
 
 
 class BatchNorm(StrEnum):
@@ -36,42 +38,22 @@ class Config(Training):
     """Section `finetune`."""
 
     learning_rate: AutoFloat = automatic(
-        "Of AdamW; with a schedule, the highest. auto goes by batch_size.", above=0
+        "Peak learning rate of AdamW. `auto` scales it with the batch size.", above=0
     )
-    lowest_rate: float = setting(
-        0.3,
-        "Rate of the lowest layers that train, as a share of the head's; in between it falls "
-        "block by block.",
-        above=0,
-        most=1,
+    weight_decay: float = setting(
+        0.01, "Weight decay of AdamW; biases and scales do not decay.", least=0
     )
-    schedule: Schedule = setting(
-        Schedule.cosine, "How the rate runs by step: constant, or on a cosine down to zero."
-    )
-    warmup: float = setting(
-        0.1, "Share of all steps in which the rate first rises from zero.", least=0, below=1
-    )
-    clip_norm: float | None = setting(
-        1.0, "Longest gradient, all variables taken together; a longer one is cut to it.", above=0
-    )
-    weight_decay: float = setting(0.01, "Of AdamW; biases and scales do not decay.", least=0)
     label_smoothing: float = setting(
-        0.1, "Share of the label that is spread over all classes.", least=0, below=1
+        0.1, "Fraction of the label that is spread over all classes.", least=0, below=1
     )
     epochs: AutoInt = automatic(
-        "How many; fewer with patience. auto goes by the number of pictures.", least=1
+        "Number of epochs. `auto` chooses it from the size of the training set.", least=1
     )
     patience: int | None = setting(
         None,
         "Epochs without a better score before stopping; null never stops early. The weights of "
         "the best epoch are kept either way.",
         least=1,
-    )
-    mixup: float = setting(
-        0.0,
-        "Alpha of MixUp: training sees mixtures of two pictures' activations at the cut; 0 mixes "
-        "nothing, 0.2 a little.",
-        least=0,
     )
     interpolate: bool = setting(
         True,
@@ -114,13 +96,15 @@ class Config(Training):
         "makes it as sure as it is right.",
     )
 
-    def check(self, name: str) -> None:
-        """Hold what cannot be shared among devices."""
-        if self.replicas > 1 and self.mixup:
-            raise InputError(
-                f"{name}.mixup needs {name}.replicas=1, as partners may lie on another device, "
-                f"got {self.replicas}"
-            )
+    @classmethod
+    def varied(cls) -> list[str]:
+        """Names of the settings that may differ among the trainings of a soup."""
+        return [field.name for field in fields(cls) if field.name not in _SHARED]
+
+    @property
+    def recipe(self) -> Recipe:
+        """Warm-up, a cosine to zero, and lower rates for lower layers."""
+        return Recipe(0.1, True, 1.0, self.weight_decay, 0.3, self.interpolate)
 
     @property
     def head_only(self) -> bool:

@@ -6,20 +6,16 @@ trainings -> one model. Source: Wortsman et al. 2022, Model soups; the greedy re
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import InputError
 from pipeline.finetuning.settings import Config
 
 if TYPE_CHECKING:
     import keras
-
-_SHARED = ("cut", "batch_norm", "cache", "precision", "monitor", "calibrate", "soup")
-"""What is the same in all trainings of a soup, or there would be nothing to average."""
 
 Metrics = dict[str, float]
 
@@ -43,22 +39,9 @@ class Ingredient:
 
 
 def variants(config: Config) -> list[Config]:
-    """The settings of each training: those of the section, then those with `soup`'s changes.
-
-    Raises:
-        InputError: A change of what is no setting, or must be the same in all.
-    """
-    names = {field.name for field in fields(Config)} - set(_SHARED)
+    """The settings of each training: those of the section, then those with `soup`'s changes."""
     alone = replace(config, soup=[])
-    settings = [alone]
-    for changes in config.soup:
-        if not isinstance(changes, dict) or not set(changes) <= names:
-            raise InputError(
-                "finetune.soup must list settings of section finetune such as "
-                f"{{learning_rate: 1e-3}}, got {changes}: it may hold {', '.join(sorted(names))}"
-            )
-        settings.append(replace(alone, **changes))
-    return settings
+    return [alone, *(replace(alone, **changes) for changes in config.soup)]
 
 
 def cook(

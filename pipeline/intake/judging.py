@@ -15,7 +15,7 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from pipeline.cluster import pool
-from pipeline.cluster.settings import Config as Cluster
+from pipeline.cluster.connection import Config as Cluster
 from pipeline.data import images
 from pipeline.data.decoding import Decoding
 from pipeline.data.images import Decoded

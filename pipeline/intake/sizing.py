@@ -1,12 +1,15 @@
-"""The side that pictures are brought to where nobody names one.
+"""What is derived from the pictures where nobody sets it: their side in px, and their bit depth.
 
-pictures -> a side in px and the reason. Reads the headers of a sample.
+pictures -> a side and the reason, from the headers of a sample; tones of each -> tones of all.
 """
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import or_
 
 from pipeline.data import images
+from pipeline.data.decoding import Tones
 from pipeline.intake.sources import Picture
 from pipeline.storage.derived import Derived
 
@@ -65,6 +68,20 @@ def spread(pictures: Iterable[Picture], most: int) -> list[Picture]:
         if len(kept) > most:
             kept, stride = kept[::2], 2 * stride
     return kept
+
+
+def common_tones(found: Mapping[str, Tones]) -> tuple[Tones, Derived]:
+    """One black and one white for all pictures of more than 8 bits, and the reason.
+
+    Args:
+        found: Path -> tones of the picture alone; at least one.
+    """
+    whole = reduce(or_, found.values())
+    count = sum(one == whole for one in found.values())
+    reason = (
+        f"{len(found)} pictures have more than 8 bits a channel, {count} of them use this range"
+    )
+    return whole, Derived(whole.depth or str(whole), reason)
 
 
 def _sides(content: bytes) -> tuple[int, int] | str:

@@ -3,29 +3,30 @@
 rows + reasons -> nothing, or the error that says what to mend.
 """
 
+import csv
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from pipeline.data import names
 from pipeline.data.manifest import SPLITS, Row
 from pipeline.errors import InputError
 from pipeline.intake.judging import UNLABELLED
+from pipeline.storage import tables
 
 _ABSENT = "unreadable: No such file"
+_COLUMN = "path"
 
 
-def check_files(
-    rows: list[Row], bad: Mapping[str, str], *, max_fraction: float, allowed: bool
-) -> None:
+def check_files(rows: list[Row], bad: Mapping[str, str], max_fraction: float) -> None:
     """Check what was read.
 
     Args:
         rows: All pictures.
         bad: Path -> why it is none.
         max_fraction: Of bad files.
-        allowed: Whether there may be any.
 
     Raises:
         InputError: Nothing was read, a class has nothing good, or there are too many bad files.
@@ -45,11 +46,6 @@ def check_files(
         return
     path, reason = next(iter(bad.items()))
     first = f"the first is {path} ({reason})"
-    if not allowed:
-        raise InputError(
-            f"prepare.on_bad_image=error allows no bad file, got {len(bad)}: {first}; "
-            "mend or remove them, or set prepare.on_bad_image=quarantine"
-        )
     if len(bad) == len(rows) or len(bad) > max_fraction * len(rows):
         absent = sum(reason.startswith(_ABSENT) for reason in bad.values())
         remedy = (
@@ -109,6 +105,49 @@ def check_classes(kept: Iterable[Row]) -> list[str]:
                 + ": add pictures, or change the counts or fractions of section prepare"
             )
     return classes
+
+
+def excluded(path: Path, rows: Sequence[Row]) -> dict[str, str]:
+    """Path -> reason of the images that a csv file excludes; prints those that the data lack.
+
+    Args:
+        path: Of the csv file.
+        rows: All pictures.
+
+    Raises:
+        InputError: There is no such file, or it has no column path.
+    """
+    listed = _listed(path)
+    known = {row.path for row in rows}
+    missing = [name for name in listed if name not in known]
+    if missing:
+        print(
+            f"{len(missing)} of {len(listed)} paths in {path} name no picture of the data, the "
+            f"first is {missing[0]}",
+            flush=True,
+        )
+    return {name: f"excluded by {path}" for name in listed if name in known}
+
+
+def _listed(path: Path) -> list[str]:
+    try:
+        header, lines = tables.read_table(path)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"prepare.exclude must name a csv file, got {path}: no such file; conf/exclude.csv "
+            "excludes nothing"
+        ) from error
+    except (ValueError, csv.Error) as error:  # not UTF-8, or without a line
+        raise InputError(
+            f"prepare.exclude must name a csv file in UTF-8, with a column path, {path} is none"
+        ) from error
+    if _COLUMN not in header:
+        raise InputError(
+            f"prepare.exclude needs a csv file with a column path, {path} has "
+            f"{', '.join(header) or 'none'}: copy outputs/evaluate/label_errors.csv"
+        )
+    place = header.index(_COLUMN)
+    return [line[place] for line in lines if len(line) > place]
 
 
 def _check_names(classes: Iterable[str]) -> None:

@@ -8,7 +8,6 @@ picture, however often their files were saved anew.
 import hashlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pipeline.data.manifest import CALIBRATION, SPLITS, Row
 from pipeline.errors import InputError
@@ -33,33 +32,24 @@ class Shares:
     val_fraction: float
     calibration_fraction: float = 0.0
 
-    @classmethod
-    def of(cls, config: Any) -> "Shares":
-        """Read and check the shares of a `prepare` section.
+    def check(self) -> None:
+        """Check settings that depend on each other.
 
         Raises:
-            InputError: A count below 1, one count without the other, or fractions that
-                leave nothing for test.
+            InputError: One count without the other, or fractions that leave nothing for test.
         """
-        counts = (config.train_per_class, config.val_per_class)
-        if any(count is not None and count < 1 for count in counts):
-            raise InputError(
-                f"prepare.train_per_class and val_per_class must be at least 1, got {counts}: "
-                "raise them, or null to use the fractions"
-            )
+        counts = (self.train_per_class, self.val_per_class)
         if None in counts and counts != (None, None):
             raise InputError(
                 "prepare.train_per_class and val_per_class go together, got "
                 f"{counts}: set both, or null both"
             )
-        train, val = config.train_fraction, config.val_fraction
-        if not (0 < train < 1 and 0 < val < 1 and train + val < 1):
+        train, val = self.train_fraction, self.val_fraction
+        if not train + val < 1:
             raise InputError(
                 "prepare.train_fraction and val_fraction must be between 0 and 1 and leave some "
                 f"for test, got {train} and {val}: lower one"
             )
-        aside = config.calibration_fraction
-        return cls(config.train_per_class, config.val_per_class, train, val, aside)
 
     def of_groups(self, wanted: list[str]) -> dict[str, float]:
         """Split -> share of the pictures, train last: of those splits that are to be drawn.

@@ -5,7 +5,7 @@ depend on which or how many others come with it. Knows neither Keras nor any oth
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 Floats = NDArray[np.float32]
+Files = Mapping[str, bytes]
+"""A converted network: name of each of its files -> content."""
 
 
 class Forward(ABC):

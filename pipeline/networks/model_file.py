@@ -145,8 +145,7 @@ def insist_on_trust(path: Path, card: Card, allow_code: bool) -> None:
 def forward(path: Path, card: Card, model: Callable[[], keras.Model]) -> Forward:
     """The forward pass of a classifier, which does not need TensorFlow unless Keras computes.
 
-    It gives (N, K + D): probabilities, then what the head sees; the former alone of a file
-    without a reference, which an earlier version made.
+    It gives (N, K + D): probabilities, then what the head sees.
 
     Args:
         path: Of the file.
@@ -159,13 +158,12 @@ def forward(path: Path, card: Card, model: Callable[[], keras.Model]) -> Forward
     if card.engine is None:
         from pipeline.networks.keras_forward import KerasForward
 
-        whole = heads.with_features(model()) if _folder(path, _REFERENCE) else model()
-        return KerasForward(whole, card.batch_size)
+        return KerasForward(heads.with_features(model()), card.batch_size)
     return engines.load(Converted(**card.engine, files=_folder(path, _CONVERTED)), card.threads)
 
 
-def known(path: Path) -> Reference | None:
-    """What the answers of a classifier are compared with; None of earlier versions' files."""
+def known(path: Path) -> Reference:
+    """The images that a classifier was made with, which its predictions are compared with."""
     return reference.read(_folder(path, _REFERENCE))
 
 
@@ -190,8 +188,7 @@ def read_card(path: Path) -> Card:
         raise InputError(
             f"{path} holds a network but no class names: it is not a model of this pipeline"
         )
-    decoding = card.pop("decoding", None) or {"fit": card.pop("fit")}
-    return Card(**card, decoding=Decoding.from_json(decoding))
+    return Card(**{**card, "decoding": Decoding.from_json(card["decoding"])})
 
 
 def _metadata(content: bytes, card: Card | None) -> bytes:
@@ -202,8 +199,9 @@ def _metadata(content: bytes, card: Card | None) -> bytes:
 
 
 def _config(content: bytes) -> bytes:
-    """Number shared objects in order of appearance instead of by memory address."""
+    """Leave out how it was compiled, and number shared objects in order of appearance."""
     config = json.loads(content)
+    config.pop("compile_config", None)
     numbers: dict[int, int] = {}
 
     def renumber(value: Any) -> None:

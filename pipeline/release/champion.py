@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config import Config
+from pipeline.data import predictions
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
 from pipeline.evaluation.facts import Labels
 from pipeline.intake import sources
+from pipeline.intake.sources import SourceConfig
 from pipeline.release import registry
 from pipeline.release.candidate import Answers, Candidate
-from pipeline.tracking import answers as kept_answers
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-    from pipeline.config import Config
     from pipeline.serving.classifier import Classifier
 
 _CHUNK = 256
@@ -50,7 +51,7 @@ def answers(
     uri = f"models:/{champion.name}/{champion.version}"
     print(f"{uri} has no answers to these pictures: it is evaluated on them now")
     classifier = Classifier(registry.download(uri, config.tracking), allow_code=True)
-    answers = _evaluate(config, classifier, candidate.data, candidate.rows)
+    answers = _evaluate(config.data, classifier, candidate.data, candidate.rows)
     return Answers(classifier.card.classes, answers), "the champion was evaluated anew on these"
 
 
@@ -61,14 +62,15 @@ def _kept(client: MlflowClient, champion: ModelVersion) -> Answers | None:
     with tempfile.TemporaryDirectory() as folder:
         run = champion.tags["promotion.run"]
         try:
-            kept = kept_answers.download(client, run, Path(folder))
+            file = client.download_artifacts(run, predictions.FILE, folder)
+            kept = predictions.read(Path(file))
         except (MlflowException, OSError):
             return None
     return Answers(kept.classes, kept.probabilities)
 
 
 def _evaluate(
-    config: Config, classifier: Classifier, data: Manifest, rows: Labels
+    source: SourceConfig, classifier: Classifier, data: Manifest, rows: Labels
 ) -> NDArray[np.float32]:
     """(N, K) of a classifier whose pictures may be of another size than the prepared ones."""
     card = classifier.card
@@ -76,7 +78,7 @@ def _evaluate(
         return classifier.probabilities(data.images, rows, "champion")
     places = {data.rows[row].path: place for place, row in enumerate(rows)}
     probabilities = np.full((len(rows), len(card.classes)), np.nan, np.float32)
-    wanted = (one for one in sources.pictures(config.data) if one.path in places)
+    wanted = (one for one in sources.pictures(source) if one.path in places)
     for chunk in _chunks(wanted):
         decoded = np.stack([classifier.decode(one.read()) for one in chunk])
         probabilities[[places[one.path] for one in chunk]] = classifier.probabilities(decoded)

@@ -15,28 +15,7 @@ from pipeline.evaluation import facts, metrics, resampling
 from pipeline.evaluation.facts import Facts, Labels
 from pipeline.evaluation.metrics import LOWER_IS_BETTER
 from pipeline.evaluation.resampling import AREAS_MOST
-from pipeline.settings import setting
-
-
-@dataclass
-class Config:
-    """Section `promote`."""
-
-    name: str = setting("classifier", "Of the registered model.")
-    metric: str = setting("accuracy", "By which candidate and champion are compared.")
-    margin: float = setting(
-        0.01,
-        "How much worse than the champion the candidate may be: all of the paired 95 % interval "
-        "of the difference must be within it.",
-        least=0,
-    )
-    max_calibration_error: float | None = setting(
-        0.1, "The candidate's may not be above; null for no limit.", least=0, most=1
-    )
-    min_recall: float | None = setting(
-        0.5, "No class's recall may be below; null for no limit.", least=0, most=1
-    )
-    draws: int = setting(1000, "Of the bootstrap.", least=1)
+from pipeline.sections import Promote
 
 
 @dataclass(frozen=True)
@@ -55,7 +34,7 @@ class Verdict:
 
 
 def judge(
-    config: Config,
+    config: Promote,
     labels: Labels,
     classes: list[str],
     candidate: NDArray[np.float32],
@@ -99,10 +78,10 @@ def judge(
     return verdicts
 
 
-def _not_worse(config: Config, candidate: Facts, champion: Facts, seed: int) -> Verdict:
+def _not_worse(config: Promote, candidate: Facts, champion: Facts, seed: int) -> Verdict:
     compared = resampling.compare(
-        resampling.resample(champion, config.draws, seed, "bootstrap of the champion"),
-        resampling.resample(candidate, config.draws, seed, "bootstrap of the candidate"),
+        resampling.resample(champion, seed, "bootstrap of the champion"),
+        resampling.resample(candidate, seed, "bootstrap of the candidate"),
     )
     gain = compared.differences[config.metric]
     if gain.low is None or gain.high is None:

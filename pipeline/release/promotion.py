@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.release import candidate as candidates
 from pipeline.release import champion as champions
@@ -21,6 +22,7 @@ from pipeline.release import gate
 from pipeline.release.candidate import LOCK, PARAMS, PREDICTIONS, Answers, Candidate
 from pipeline.release.gate import Verdict
 from pipeline.release.registry import Registry
+from pipeline.sections import Promote, Tracking
 from pipeline.serving.classifier import MODEL
 from pipeline.storage import derived
 from pipeline.storage.outputs import ROOT
@@ -29,8 +31,6 @@ from pipeline.tracking import logged_model, runs, store
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
-
-    from pipeline.config import Config
 
 
 def promote(config: Config, *, dry_run: bool = False) -> None:
@@ -44,13 +44,13 @@ def promote(config: Config, *, dry_run: bool = False) -> None:
         InputError: The gate does not hold, there is nothing to judge, or the registry is gone.
     """
     candidate = candidates.read(config.evaluate.split)
-    client = _connect(config)
+    client = _connect(config.tracking)
     with store.answering(config.tracking):
         _promote(config, client, candidate, dry_run)
 
 
 def _promote(config: Config, client: MlflowClient, candidate: Candidate, dry_run: bool) -> None:
-    settings: gate.Config = config.promote
+    settings: Promote = config.promote
     versions = Registry(client, settings.name)
     with nullcontext() if dry_run else versions.alone():
         champion = versions.champion()
@@ -76,24 +76,24 @@ def _promote(config: Config, client: MlflowClient, candidate: Candidate, dry_run
         )
 
 
-def rollback(config: Config) -> None:
+def rollback(settings: Promote, tracking: Tracking) -> None:
     """Give the alias back to the previous champion.
 
     Raises:
         InputError: There is none.
     """
-    client = _connect(config)
-    with store.answering(config.tracking):
-        old, new = Registry(client, config.promote.name).rollback()
-    print(f"rolled back: {config.promote.name} version {new} is the champion, {old} was")
+    client = _connect(tracking)
+    with store.answering(tracking):
+        old, new = Registry(client, settings.name).rollback()
+    print(f"rolled back: {settings.name} version {new} is the champion, {old} was")
 
 
-def _connect(config: Config) -> MlflowClient:
-    if not config.tracking.enabled:
+def _connect(tracking: Tracking) -> MlflowClient:
+    if not tracking.enabled:
         raise InputError(
             "the registry is MLflow's, got tracking.enabled=false: set tracking.enabled=true"
         )
-    return store.connect(config.tracking)
+    return store.connect(tracking)
 
 
 def _judge(
@@ -169,17 +169,17 @@ def _described(config: Config, candidate: Candidate) -> str:
     return f"{made}: {_scored(config.promote, candidate)}"
 
 
-def _scored(settings: gate.Config, candidate: Candidate) -> str:
+def _scored(settings: Promote, candidate: Candidate) -> str:
     value = candidate.metrics.get(settings.metric, float("nan"))
     return f"{settings.metric} {value:.4f} on {len(candidate.rows)} pictures"
 
 
-def _called(settings: gate.Config, version: ModelVersion) -> str:
+def _called(settings: Promote, version: ModelVersion) -> str:
     return f"{settings.name} version {version.version}"
 
 
 def _tell(
-    settings: gate.Config,
+    settings: Promote,
     candidate: Candidate,
     champion: ModelVersion | None,
     verdicts: list[Verdict],

@@ -1,19 +1,25 @@
 """The MLflow model registry: versions of the classifier, one of them the champion.
 
-LoggedModel -> version, alias `champion`, the way back. Only this file and lease.py
-know the registry.
+LoggedModel -> version, alias `champion`, the way back. Only this file knows the registry.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
+from pipeline.config import Config
 from pipeline.errors import InputError
-from pipeline.release.lease import TIME_S, Lease
+from pipeline.sections import Tracking
 from pipeline.serving.classifier import MODEL
 from pipeline.tracking import store
 
@@ -23,7 +29,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.exceptions import MlflowException
 
-    from pipeline.config import Config
 
 _ALIAS = "champion"
 _FILE = "data/model.keras"  # in a logged model, named after what was logged
@@ -41,7 +46,6 @@ class Registry:
 
     def __init__(self, client: MlflowClient, name: str) -> None:
         self._client, self._name = client, name
-        self._lease = Lease(client, name)
 
     def champion(self) -> ModelVersion | None:
         """The version that bears the alias; None if none does."""
@@ -79,14 +83,9 @@ class Registry:
         Raises:
             InputError: The champion is not the one that it was judged against.
         """
-        before = self.champion()
-        if _number(before) != _number(judged_against):
-            raise InputError(
-                f"the champion became version {_number(before)} during this promotion, which "
-                f"judged against version {_number(judged_against)}: run promote again"
-            )
-        self._client.set_model_version_tag(self._name, version.version, _BEFORE, _number(before))
-        self._give_alias(version.version)
+        before = _number(judged_against)
+        self._client.set_model_version_tag(self._name, version.version, _BEFORE, before)
+        self._give_alias(version.version, judged_against)
 
     def rollback(self) -> tuple[str, str]:
         """Give the alias back to the champion before; returns the numbers of both.
@@ -110,14 +109,20 @@ class Registry:
                 )
             when = datetime.now(UTC).isoformat(timespec="seconds")
             self._client.set_model_version_tag(self._name, champion.version, _ROLLED_BACK, when)
-            self._give_alias(before)
+            self._give_alias(before, champion)
             return str(champion.version), before
 
-    def _give_alias(self, version: str) -> None:
-        if not self._lease.is_held():
+    def _give_alias(self, version: str, expected: ModelVersion | None) -> None:
+        """Move the alias if the champion is still the expected one.
+
+        Processes of one machine wait for each other; of two machines at the same moment, the
+        later one stops here.
+        """
+        now, before = _number(self.champion()), _number(expected)
+        if now != before:
             raise InputError(
-                f"this took longer than {TIME_S // 60} minutes, and another promotion or rollback "
-                "has begun meanwhile: run it again"
+                f"the champion of {self._name} became version {now} meanwhile, and this was "
+                f"decided against version {before}: run the same command again"
             )
         self._client.set_registered_model_alias(self._name, _ALIAS, version)
 
@@ -129,15 +134,23 @@ class Registry:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait until nobody else promotes or rolls back, here or elsewhere.
+        """Wait until no other process of this machine promotes or rolls back.
 
         Raises:
             InputError: No model can have this name.
         """
         if self._model() is None:
             self._make()
-        with self._lease.held():
+        lock = FileLock(_lock_path(self._client.tracking_uri, self._name))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print("another promotion or rollback is running: waiting for it", file=sys.stderr)
+            lock.acquire()
+        try:
             yield
+        finally:
+            lock.release()
 
     def _model(self) -> Any:
         from mlflow.exceptions import MlflowException
@@ -162,6 +175,13 @@ class Registry:
         return list(self._client.search_model_versions(query))
 
 
+def _lock_path(store: str, name: str) -> Path:
+    """A file that all of a user's processes on this machine share, whatever their folder."""
+    text = f"{getattr(os, 'getuid', str)()} {store} {name}"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"pipeline-promotion-{digest}.lock"
+
+
 def is_uri(name: str) -> bool:
     """Whether a model's name is one of MLflow's, not a path."""
     return name.startswith(("models:/", "runs:/"))
@@ -180,7 +200,7 @@ def model_file(name: str, compose: Callable[[], Config]) -> Path:
     return download(name, compose().tracking) if is_uri(name) else Path(name)
 
 
-def champion_or(model: str | None, name: str, config: store.Config) -> str:
+def champion_or(model: str | None, name: str, config: Tracking) -> str:
     """What to serve: a model that is named, or else the champion; it is there.
 
     Args:
@@ -196,7 +216,7 @@ def champion_or(model: str | None, name: str, config: store.Config) -> str:
     return uri
 
 
-def download(uri: str, config: store.Config) -> Path:
+def download(uri: str, config: Tracking) -> Path:
     """The .keras file of a registered or logged model.
 
     Args:

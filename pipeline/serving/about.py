@@ -7,6 +7,7 @@ import html
 from collections.abc import Mapping
 
 from pipeline.networks.model_file import Card
+from pipeline.serving.defaults import MAX_IMAGE_MB, MAX_ROWS
 
 _SHOWN = 50
 
@@ -30,9 +31,9 @@ def page(card: Card, limits: Mapping[str, float], with_sets: bool) -> str:
     return _PAGE.format(
         count=len(card.classes),
         classes=classes,
-        rows=f"{limits['max_rows']:g}",
+        rows=MAX_ROWS,
         request=f"{limits['max_request_mb']:g}",
-        picture=f"{limits['max_picture_mb']:g}",
+        picture=MAX_IMAGE_MB,
         side=card.image_size,
         unknown=f"{limits['unknown']:g}",
         sets=sets,

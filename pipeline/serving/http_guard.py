@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LIMITS = {"max_picture_mb": 25, "max_request_mb": 100, "max_rows": 10_000}
-"""Defaults of a logged model's `model_config`."""
-
 _KINDS = (b"application/json", rows.PARQUET)
 _JSON = b"application/json"
 _LOOK_S = 0.2

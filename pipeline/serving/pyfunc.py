@@ -27,7 +27,7 @@ from pipeline.data.images import BadPicture, Pixels, or_reason
 from pipeline.networks.trust.judging import Answers
 from pipeline.serving import about, ending, http_guard
 from pipeline.serving.classifier import Classifier
-from pipeline.serving.defaults import DEFAULTS
+from pipeline.serving.defaults import DEFAULTS, MAX_IMAGE_MB, MAX_ROWS
 
 COLUMN = "picture"
 """The column that rows have."""
@@ -45,8 +45,8 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Servi
     classifier = Classifier(Path(path), True, *trust)
     if _is_server():
         page = about.page(classifier.card, limits, classifier.gives_sets)
-        http_guard.install(int(limits["max_request_mb"] * 1e6), int(limits["max_rows"]), page)
-    return Service(classifier, int(limits["max_picture_mb"] * 1e6))
+        http_guard.install(int(limits["max_request_mb"] * 1e6), MAX_ROWS, page)
+    return Service(classifier, int(MAX_IMAGE_MB * 1e6))
 
 
 def _is_server() -> bool:

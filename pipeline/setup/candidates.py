@@ -18,8 +18,8 @@ from pipeline.data.images import Pixels
 from pipeline.errors import InputError
 from pipeline.intake import sources
 from pipeline.intake.sources import SourceConfig
-from pipeline.intake.survey import Survey
 from pipeline.networks.backbones import Backbone
+from pipeline.setup.source import Survey
 
 if TYPE_CHECKING:
     import keras
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SAMPLE = 1_000
 _BATCH = 32
 _TIMED = 64
+_LOST = 0.05
+"""Accuracy that mirrored pictures may cost before they count as something else."""
 
 
 @dataclass(frozen=True)
@@ -138,3 +140,48 @@ def attempt(
 def best(tried: Iterable[Tried]) -> Tried:
     """The most accurate; the faster of two that are equal."""
     return min(tried, key=lambda one: (-one.accuracy.mean(), one.ms_a_picture))
+
+
+def may_be_mirrored(
+    backbone: Backbone,
+    pictures: Pixels,
+    labels: NDArray[np.int64],
+    *,
+    seed: int,
+    threads: int,
+) -> tuple[bool, str]:
+    """Judge mirrored pictures by a regression that was fitted to others as they are.
+
+    Args:
+        backbone: The network with its weights.
+        pictures: (M, size, size, 3).
+        labels: (M,) class indices.
+        seed: Of which half is fitted to.
+        threads: Of the linear algebra.
+
+    Returns:
+        Whether they are recognised about as well, and the figures.
+    """
+    from pipeline.networks.keras_forward import KerasForward
+    from pipeline.training import logistic
+
+    forward = KerasForward(backbone.model, _BATCH)
+    straight = forward.all(pictures, None, "features")
+    mirrored = forward.all(pictures[:, :, ::-1], None, "features, mirrored")
+    half = np.random.default_rng(seed).permutation(len(labels)) % 2 == 0
+    if len(set(labels[half])) < len(set(labels)):
+        return False, "too few pictures to tell whether they may be mirrored"
+    classes = int(labels.max()) + 1
+    fitted = logistic.fit(
+        straight[half], labels[half], classes=classes, balanced=False, seed=seed, threads=threads
+    )
+
+    def accuracy(features: NDArray[np.float32]) -> float:
+        scores = features[~half] @ fitted.weights + fitted.biases
+        return float((scores.argmax(axis=1) == labels[~half]).mean())
+
+    as_is, turned = accuracy(straight), accuracy(mirrored)
+    figures = f"known mirrored as well as not: {turned:.2f} and {as_is:.2f} of a sample"
+    if turned >= as_is - _LOST:
+        return True, figures
+    return False, f"not mirrored, which changes what they show: {turned:.2f} of {as_is:.2f} known"

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.intake import sources
 from pipeline.networks import engines, foreign_file
 from pipeline.networks.engines import Engine
 from pipeline.settings import is_auto
-from pipeline.setup import disk, ports
+from pipeline.setup import machine
 from pipeline.storage import workspace
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
     from pipeline.networks.backbones import BackboneConfig
 
 _MEMORY_GB = 2.0
@@ -193,7 +193,7 @@ def _needed_gb(config: Config) -> float:
         pictures = sum(1 for _ in sources.pictures(config.data, "count"))
     except InputError:
         return 0.0  # prepare says what is wrong with them
-    return (1 if disk.shared() else 2) * pictures * 3 * side**2 / 1e9
+    return (1 if machine.shares_files() else 2) * pictures * 3 * side**2 / 1e9
 
 
 def _memory() -> Check:
@@ -233,8 +233,8 @@ def _dvc() -> Iterator[Check]:
             Level.warning,
             "none, so outputs are on this machine alone: dvc remote add -d NAME URL, then dvc push",
         )
-    types = f"cache.type={disk.cache_type()}"
-    if disk.shared():
+    types = f"cache.type={machine.cache_type()}"
+    if machine.shares_files():
         yield Check("dvc links", Level.ok, f"{types}: outputs take their room once")
     else:
         yield Check(
@@ -263,7 +263,7 @@ def _ports(config: Config) -> Iterator[Check]:
         (config.serve.host, config.serve.port, "serve.port"),
     ):
         try:
-            ports.check(host, number, name)
+            machine.check_port(host, number, name)
         except InputError as error:
             yield Check(name, Level.warning, str(error))
         else:

@@ -14,7 +14,7 @@ from pipeline.finetuning import recipe
 from pipeline.finetuning.settings import Config as Finetune
 from pipeline.networks.engines import Engine
 from pipeline.networks.trust.judging import COVERAGE, UNKNOWN
-from pipeline.setup import disk
+from pipeline.setup import machine
 from pipeline.setup.source import Looked
 from pipeline.storage.derived import Derived
 
@@ -65,31 +65,37 @@ class Plan:
     megabytes: float
 
 
-def plan(
-    looked: Looked,
-    backbone: dict[str, str],
-    why_backbone: str,
-    model: keras.Model,
-    size: Derived,
-    *,
-    seed: int,
-    threads: int,
-    ms_a_picture: float,
-    mirrored: tuple[bool, str],
-) -> Plan:
+@dataclass(frozen=True)
+class Network:
+    """The backbone that the plan is for.
+
+    Attributes:
+        section: Section `backbone`.
+        reason: Why this network.
+        model: The network at that size.
+        size: Side of the images in px.
+        ms_a_picture: Milliseconds of a forward pass on this machine.
+        mirrored: Whether mirrored images are as good as others, and why.
+    """
+
+    section: dict[str, str]
+    reason: str
+    model: keras.Model
+    size: Derived
+    ms_a_picture: float
+    mirrored: tuple[bool, str]
+
+
+def plan(looked: Looked, network: Network, seed: int, threads: int) -> Plan:
     """Derive all values.
 
     Args:
         looked: The source.
-        backbone: Section `backbone`.
-        why_backbone: Why this network.
-        model: The network at that size.
-        size: Side of the pictures in px.
+        network: The backbone.
         seed: Of the splits and everything else.
         threads: Of TensorFlow.
-        ms_a_picture: Of a forward pass here.
-        mirrored: Whether mirrored pictures are as good as others, and why.
     """
+    size, mirrored = network.size, network.mirrored
     train = looked.survey.count("train")
     shared = Section()
     shared.put("seed", seed)
@@ -103,14 +109,14 @@ def plan(
     if not looked.survey.given:
         prepare.put("train_fraction", 0.7, "val has 0.15 and test the rest")
     prepare.put("exclude", "conf/exclude.csv", "pictures that are not used, by path")
-    chosen, derived = recipe.derive(Finetune(), train, model)
+    chosen, derived = recipe.derive(Finetune(), train, network.model)
     finetune = Section()
     for name, one in derived.items():
         finetune.put(name.partition(".")[2], one.value, one.reason)
     sections = {
         "": shared,
         "data": Section(looked.settings, looked.reasons),
-        "backbone": Section(dict(backbone), {"use": why_backbone}),
+        "backbone": Section(dict(network.section), {"use": network.reason}),
         "head": _head(train),
         "augment": augment,
         "forward": _engine(),
@@ -130,10 +136,10 @@ def plan(
         ),
         "sweep": Section({"n_trials": 20}, {"n_trials": "of make sweep"}),
     }
-    work = _work(looked, model, chosen, int(views.value), int(size.value))
+    work = _work(looked, network.model, chosen, int(views.value), int(size.value))
     return Plan(
         sections,
-        work.passes * ms_a_picture / 1000 + _STAGES * _START_S + _DRAW_S,
+        work.passes * network.ms_a_picture / 1000 + _STAGES * _START_S + _DRAW_S,
         work.megabytes,
     )
 
@@ -188,7 +194,7 @@ def _work(
     pixels, features = 3 * every * size_px**2, width * (every + shown - train)
     parameters = 4 * model.count_params()
     # Where files cannot be shared, outputs are kept twice, once by DVC, and features once more.
-    copies = 1 if disk.shared() else 2
+    copies = 1 if machine.shares_files() else 2
     kept = copies * (pixels + features + parameters) + (shown + val) * point.bytes_a_picture
     kept += features * (copies - 1)
     return _Work(passes, kept / 1e6)

@@ -5,54 +5,40 @@ images.npy + backbone + head.keras -> model.keras, classes.txt, history.csv, sum
     python -m pipeline finetune finetune.learning_rate=1e-4
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
-from pipeline.cluster.settings import Config as Cluster
-from pipeline.features import augmentation
-from pipeline.features.store import Config as StoreConfig
+from typing import TYPE_CHECKING
+
+from pipeline.data.manifest import Manifest
+from pipeline.features import store
+from pipeline.features.source import FrozenPart
 from pipeline.features.store import Store
-from pipeline.finetuning.finetuner import Finetuner
 from pipeline.finetuning.settings import Config
-from pipeline.networks import engines
+from pipeline.networks import engines, heads
 from pipeline.networks.engines import CHECKED
+from pipeline.networks.trust import reference
 from pipeline.storage import derived
+from pipeline.storage.outputs import Folders
+
+if TYPE_CHECKING:
+    import keras
+
+    from pipeline.finetuning.finetuner import Finetuner, Tuned
+    from pipeline.training.fitting import Log
 
 __all__ = ["Config", "run"]
 
 
 def run(
-    config: Config,
-    *,
-    seed: int,
-    threads: int,
-    backbone: Any,
-    batch_size: int,
-    augment: augmentation.Config,
-    forward: engines.Config,
-    cluster: Cluster,
-    activations: StoreConfig,
-    prepared: Path,
-    trained_head: Path,
-    out: Path,
-    log: Callable[[dict[str, float], int], None],
+    config: Config, frozen: FrozenPart, activations: store.Config, folders: Folders, log: Log
 ) -> dict[str, float]:
     """Fine-tune.
 
     Args:
         config: Section `finetune`.
-        seed: Of order, dropout and views.
-        threads: As TensorFlow was configured with.
-        backbone: `Config` of one of `pipeline.networks.backbones`.
-        batch_size: Pictures of a forward pass: `extract_features.batch_size`.
-        augment: Section `augment`.
-        forward: Section `forward`.
-        cluster: Section `cluster`.
+        frozen: Settings of the forward pass below the cut.
         activations: Section `activations`.
-        prepared: Output of prepare.
-        trained_head: Output of train_head.
-        out: Folder to write to; exists and is empty.
+        folders: `prepare` and `train_head` are read.
         log: Called with the metrics of every epoch.
 
     Returns:
@@ -61,42 +47,52 @@ def run(
     Raises:
         InputError: The backbone has no such cut, or nothing would be left to train.
     """
-    from pipeline.data.manifest import Manifest
-    from pipeline.finetuning import reference
-    from pipeline.networks import backbones, heads, model_file
-    from pipeline.networks.keras_forward import KerasForward
-    from pipeline.training import calibration, fitting, replicas
+    from pipeline.finetuning.finetuner import Finetuner
+    from pipeline.training import fitting, steps
 
-    with replicas.scope(config.replicas):
-        body = backbones.build(backbone, Manifest(prepared).image_size, seed)
-        finetuner = Finetuner(
-            body,
-            prepared,
-            Store(activations),
-            augment,
-            engine=forward,
-            cluster=cluster,
-            batch_size=batch_size,
-            seed=seed,
-            threads=threads,
-        )
-        tuned = finetuner.fit(config, trained_head, log)
-    derived.write(out, tuned.derived)
+    with steps.scope(config.replicas):
+        body = frozen.build(Manifest(folders.prepare).image_size)
+        finetuner = Finetuner(body, folders.prepare, Store(activations), frozen)
+        tuned = finetuner.fit(config, folders.train_head, log)
+    derived.write(folders.out, tuned.derived)
+    classifier = _save(config, frozen, finetuner, tuned, folders)
+    return fitting.report(tuned.fitted, classifier, folders.out)
+
+
+def _save(
+    config: Config, frozen: FrozenPart, finetuner: Finetuner, tuned: Tuned, folders: Folders
+) -> keras.Model:
+    """Write the classifier with all that it needs to predict; returns it."""
+    from pipeline.networks import model_file
+    from pipeline.networks.keras_forward import KerasForward
+    from pipeline.training import calibration
+
     data, top = finetuner.data, tuned.head
-    classifier = heads.join(body.model, top, "classifier")
     if config.calibrate:
         temperature = tuned.fitted.best["temperature"]
         print(f"temperature {temperature:g}", flush=True)
-        classifier = heads.join(body.model, calibration.scaled(top, temperature), "classifier")
-    code = bool(getattr(backbone, "allow_code", False))
-    card = model_file.Card(data.classes, data.image_size, data.decoding, batch_size, threads, code)
+        top = calibration.scaled(top, temperature)
+    classifier = heads.join(finetuner.model, top, "classifier")
+    code = bool(getattr(frozen.backbone, "allow_code", False))
+    card = model_file.Card(
+        data.classes, data.image_size, data.decoding, frozen.batch_size, frozen.threads, code
+    )
     shown = data.images[data.indices("val")[:CHECKED]]
     whole = heads.with_features(classifier)
-    # Features are large, and would hide that probabilities are wrong.
-    apart = [len(data.classes)]
-    converted = engines.convert(whole, forward, threads=threads, pictures=shown, parts=apart)
-    passes = engines.load(converted, threads) if converted else KerasForward(whole, batch_size)
-    known = reference.gather(passes, data, seed)
-    model_file.save(classifier, out / "model.keras", card, converted, known)
-    (out / "classes.txt").write_text("\n".join(data.classes) + "\n", encoding="utf-8")
-    return fitting.report(tuned.fitted, classifier, out)
+    converted = engines.convert(
+        whole,
+        frozen.engine,
+        threads=frozen.threads,
+        pictures=shown,
+        parts=[len(data.classes)],  # features are large, and would hide wrong probabilities
+    )
+    forward = (
+        engines.load(converted, frozen.threads)
+        if converted
+        else KerasForward(whole, frozen.batch_size)
+    )
+    known = reference.gather(forward, data, frozen.seed)
+    model_file.save(classifier, folders.out / "model.keras", card, converted, known)
+    classes = "\n".join(data.classes) + "\n"
+    (folders.out / "classes.txt").write_text(classes, encoding="utf-8")
+    return classifier

@@ -1,4 +1,4 @@
-"""Read, judge, decode and split the pictures.
+"""Read, check, decode and split the pictures.
 
 source -> manifest.csv, quarantine.csv, classes.txt, images.npy, summary.json.
 Imports no TensorFlow.
@@ -6,17 +6,196 @@ Imports no TensorFlow.
     python -m pipeline prepare prepare.image_size=96
 """
 
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from pipeline.cluster.settings import Config as Cluster
-from pipeline.intake.settings import Config
+import numpy as np
+from tqdm import tqdm
 
-__all__ = ["Config", "run"]
+from pipeline.cluster.connection import Config as Cluster
+from pipeline.data import manifest
+from pipeline.data.decoding import Decoding, Fit, Tones
+from pipeline.data.manifest import CALIBRATION, SPLITS, Row
+from pipeline.intake import sizing, soundness, sources
+from pipeline.intake.judging import judge
+from pipeline.intake.sources import Picture, SourceConfig
+from pipeline.intake.splitting import Shares, assign
+from pipeline.settings import AutoInt, automatic, is_auto, setting
+from pipeline.storage import derived, tables
+from pipeline.storage.arrays import RowWriter
+from pipeline.storage.derived import Derived
+from pipeline.storage.digests import file_sha256
+from pipeline.storage.outputs import Folders
+from pipeline.storage.tables import write_json
+
+_SHOWN_CLASSES = 12
 
 
-def run(config: Config, *, seed: int, data: Any, cluster: Cluster, out: Path) -> dict[str, float]:
-    """Prepare a data set; see `pipeline.intake.preparing.prepare`, which a sweep calls, too."""
-    from pipeline.intake.preparing import prepare
+@dataclass
+class Config:
+    """Section `prepare`."""
 
-    return prepare(config, seed=seed, data=data, cluster=cluster, out=out)
+    image_size: AutoInt = automatic(
+        "Side in px that every picture is brought to. auto goes by the pictures' own size.",
+        least=1,
+    )
+    fit: Fit = setting(Fit.crop, "crop the centre, squash the aspect, or pad with white.")
+    train_per_class: int | None = setting(
+        None, "Pictures a class in train; null for train_fraction.", least=1
+    )
+    val_per_class: int | None = setting(
+        None, "Pictures a class in val; null for val_fraction.", least=1
+    )
+    train_fraction: float = setting(
+        0.7, "Share of train where the source gives no split.", above=0, below=1
+    )
+    val_fraction: float = setting(0.15, "Share of val; test has the rest.", above=0, below=1)
+    calibration_fraction: float = setting(
+        0.0,
+        "Share of the training pictures that training never sees: with them, predict --coverage "
+        "and serve.coverage give sets of labels with a guarantee.",
+        least=0,
+        below=1,
+    )
+    exclude: str | None = setting(
+        None,
+        "A csv file with a column path: pictures that are not used, such as mislabelled ones "
+        "from outputs/evaluate/label_errors.csv.",
+    )
+    max_bad_fraction: float = setting(
+        0.1,
+        "Maximum fraction of bad files; they are listed in quarantine.csv, more are an error.",
+        least=0,
+        most=1,
+    )
+
+    @property
+    def shares(self) -> Shares:
+        """How much of a class goes to each split."""
+        return Shares(
+            self.train_per_class,
+            self.val_per_class,
+            self.train_fraction,
+            self.val_fraction,
+            self.calibration_fraction,
+        )
+
+    def check(self, section: str) -> None:
+        """Check the splits, which depend on two settings each."""
+        self.shares.check()
+
+
+def run(
+    config: Config, seed: int, data: SourceConfig, cluster: Cluster, folders: Folders
+) -> dict[str, float]:
+    """Prepare a data set.
+
+    Args:
+        config: Section `prepare`.
+        seed: Chooses the splits.
+        data: `Config` of one of `pipeline.intake.sources`.
+        cluster: Section `cluster`.
+        folders: Nothing is read.
+
+    Returns:
+        Counts of pictures: kept a split, quarantined, duplicates.
+
+    Raises:
+        InputError: Too many bad files, or a class or split with too few pictures.
+    """
+    found: dict[str, Derived] = {}
+    out, pixels = folders.out, folders.out / "images.npy"
+    if is_auto(config.image_size):
+        side = found["prepare.image_size"] = sizing.derive(sources.pictures(data, "sizes"))
+        config = replace(config, image_size=int(side.value))
+    how = _decoding(config.fit, data)
+    decode = partial(_decode_all, size_px=config.image_size, target=pixels, cluster=cluster)
+    judged, bad, deep = decode(sources.pictures(data), how=how)
+    if deep and how.tones is None:
+        common, found["data.depth"] = sizing.common_tones(deep)
+        how = replace(how, tones=common)
+        if any(tones != common for tones in deep.values()):
+            judged, bad, _ = decode(sources.pictures(data), how=how)
+    derived.tell(found)
+    derived.write(out, found)
+    soundness.check_vanished(judged, bad)
+    soundness.check_files(judged, bad, config.max_bad_fraction)
+    excluded = soundness.excluded(Path(config.exclude), judged) if config.exclude else {}
+    rows, reasons = assign(judged, {**excluded, **bad}, config.shares, seed)
+    soundness.check_vanished(rows, reasons)
+    kept = [row.verdict in manifest.KEPT for row in rows]
+    _drop_rows(pixels, [row.path not in bad for row in rows], kept)
+    classes = soundness.check_classes(row for row, keep in zip(rows, kept, strict=True) if keep)
+
+    manifest.write_rows(out / "manifest.csv", rows)
+    listed = [(r.path, r.label, r.sha256, reasons[r.path]) for r in rows if r.path in reasons]
+    tables.write_table(out / "quarantine.csv", ("path", "label", "sha256", "reason"), listed)
+    (out / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
+    digest = file_sha256(pixels)
+    write_json(out / "summary.json", {"decoding": how.to_json(), "images_sha256": digest})
+    counts = Counter(row.split for row, keep in zip(rows, kept, strict=True) if keep)
+    splits = (*SPLITS, CALIBRATION) if counts[CALIBRATION] else SPLITS
+    duplicates = sum(row.verdict == "duplicate" for row in rows)
+    print(
+        f"{sum(kept)} pictures of {len(classes)} classes ({_counted(rows, kept, classes)}): "
+        + ", ".join(f"{counts[split]} {split}" for split in splits)
+        + f"; {len(reasons)} quarantined, {duplicates} duplicates"
+    )
+    return {
+        **{f"pictures_{split}": counts[split] for split in splits},
+        "quarantined": len(reasons),
+        "duplicates": duplicates,
+        "classes": len(classes),
+    }
+
+
+def _counted(rows: list[Row], kept: list[bool], classes: list[str]) -> str:
+    """The classes with their pictures: all that fit in a line."""
+    counts = Counter(row.label for row, keep in zip(rows, kept, strict=True) if keep)
+    shown = [f"{name} {counts[name]}" for name in classes[:_SHOWN_CLASSES]]
+    more = len(classes) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _decoding(fit: Fit, data: SourceConfig) -> Decoding:
+    tones = None if is_auto(data.depth) else Tones.of_depth(data.depth)
+    return Decoding(fit, tones, data.pages, data.max_megapixels)
+
+
+def _decode_all(
+    pictures: Iterable[Picture], size_px: int, how: Decoding, target: Path, cluster: Cluster
+) -> tuple[list[Row], dict[str, str], dict[str, Tones]]:
+    """Judge every picture; the good ones' pixels go to `target` in order.
+
+    Returns:
+        A row a picture; path -> reason for the bad ones; path -> tones for those of more
+        than 8 bits.
+    """
+    rows, bad, deep = [], {}, {}
+    with RowWriter(target, (size_px, size_px, 3), np.uint8) as pixel_rows:
+        for row, verdict in judge(pictures, size_px, how, "prepare", cluster):
+            rows.append(row)
+            if isinstance(verdict, str):
+                bad[row.path] = verdict
+                continue
+            pixel_rows.append(verdict.pixels[None])
+            if verdict.tones:
+                deep[row.path] = verdict.tones
+    return rows, bad, deep
+
+
+def _drop_rows(path: Path, present: list[bool], kept: list[bool]) -> None:
+    """Take the rows of pictures out of `path` that were decoded but are not kept."""
+    keep = [keep for was, keep in zip(present, kept, strict=True) if was]
+    if all(keep):
+        return
+    before = np.load(path, mmap_mode="r")
+    aside = path.with_suffix(".kept")
+    with RowWriter(aside, before.shape[1:], np.uint8) as rows:
+        chosen = np.flatnonzero(keep)
+        for index in tqdm(chosen, "dropping rows", unit="picture", delay=1, disable=None):
+            rows.append(before[index][None])
+    aside.replace(path)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pipeline.storage import reading
+from pipeline.storage import digests
 
 
 class RowWriter:
@@ -86,7 +86,7 @@ def share(source: Path, target: Path) -> Shared:
         target.chmod(0o444)
         return Shared.linked
     with target.open("wb") as file:
-        for part in reading.parts(source, "copying"):
+        for part in digests.parts(source, "copying"):
             file.write(part)
     return Shared.copied
 

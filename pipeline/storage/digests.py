@@ -2,12 +2,40 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from pipeline.storage import reading
+from tqdm import tqdm
+
+from pipeline.storage.outputs import replacing_file
 
 _PACKAGE = Path(__file__).parents[1]
+_PART = 1 << 22
+
+
+def parts(path: Path, doing: str) -> Iterator[bytes]:
+    """Yield a file's bytes in order, a few MB at a time.
+
+    Args:
+        path: Of the file.
+        doing: What the bar says is done with it, before its name.
+    """
+    with (
+        path.open("rb") as file,
+        tqdm(
+            total=path.stat().st_size,
+            desc=f"{doing} {path.name}",
+            unit="B",
+            unit_scale=True,
+            delay=1,
+            leave=False,
+            disable=None,
+        ) as bar,
+    ):
+        while part := file.read(_PART):
+            yield part
+            bar.update(len(part))
 
 
 def dvc_md5(path: Path) -> str:
@@ -31,13 +59,22 @@ def digest(folder: Path) -> str:
     memo = folder.parent / f".{folder.name}.md5"
     states = [(str(file), file.stat()) for file in sorted(folder.rglob("*"))]
     seen = json.dumps([(name, state.st_size, state.st_mtime_ns) for name, state in states])
-    if memo.exists():
-        remembered = json.loads(memo.read_text())
-        if remembered["seen"] == seen:
-            return str(remembered["md5"])
+    remembered = _remembered(memo)
+    if remembered.get("seen") == seen:
+        return str(remembered["md5"])
     md5 = dvc_md5(folder)
-    memo.write_text(json.dumps({"seen": seen, "md5": md5}))
+    with replacing_file(memo) as aside:
+        aside.write_text(json.dumps({"seen": seen, "md5": md5}))
     return md5
+
+
+def _remembered(memo: Path) -> dict[str, str]:
+    """What a digest's memo holds; nothing if it is absent or damaged."""
+    try:
+        content = json.loads(memo.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) and "md5" in content else {}
 
 
 def file_md5(path: Path) -> str:
@@ -52,7 +89,7 @@ def file_sha256(path: Path) -> str:
 
 def _digest(path: Path, name: str) -> str:
     hashed = hashlib.new(name)
-    for part in reading.parts(path, "hashing"):
+    for part in parts(path, "hashing"):
         hashed.update(part)
     return hashed.hexdigest()
 

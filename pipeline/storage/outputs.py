@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -17,6 +18,22 @@ STAGES = ("prepare", "extract_features", "train_head", "finetune", "evaluate")
 
 PARAMS = Path("params.yaml")
 """The experiment, read from the working folder."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a stage reads and writes.
+
+    Attributes:
+        out: Its own output; exists and is empty.
+        prepare: Output of that stage; so are the following.
+    """
+
+    out: Path
+    prepare: Path = ROOT / "prepare"
+    extract_features: Path = ROOT / "extract_features"
+    train_head: Path = ROOT / "train_head"
+    finetune: Path = ROOT / "finetune"
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -14,21 +15,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from pipeline.cluster.settings import Config as Cluster
+from pipeline.cluster.connection import Config as Cluster
+from pipeline.config import Config, choices
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
-from pipeline.features.extraction import extract
+from pipeline.features.source import FrozenPart
 from pipeline.features.store import Store
 from pipeline.finetuning.finetuner import Finetuner
-from pipeline.intake.preparing import prepare
 from pipeline.networks import backbones, engines
+from pipeline.stages import extract_features, prepare
 from pipeline.storage import outputs, workspace
-from pipeline.storage.digests import file_sha256
-from pipeline.storage.outputs import PARAMS
+from pipeline.storage.digests import dvc_md5, file_sha256
+from pipeline.storage.outputs import PARAMS, Folders
 from pipeline.sweep import folds
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
     from pipeline.networks.backbones import Backbone
 
 OWN = ""
@@ -106,6 +107,8 @@ def others(config: Config) -> list[str]:
             "sweep.space.backbone must list files of conf/backbone or .keras files, such as "
             f"[mobilenet_v2, efficientnet_v2_b0], got {asked}"
         )
+    for name in asked:
+        _check(name)
     names = [name for name in asked if name != config.backbone.use]
     section: Any = OmegaConf.load(PARAMS)
     more = set(section.get("backbone") or {}) - _PLAIN
@@ -117,9 +120,26 @@ def others(config: Config) -> list[str]:
     return names
 
 
+def _check(name: str) -> None:
+    """Stop at a backbone that is not there.
+
+    Raises:
+        InputError: It is neither a file of conf/backbone, nor a model or KerasHub folder on disk.
+    """
+    if Path(backbones.section(name)["path"]).exists():
+        return
+    known = choices("backbone")
+    near = get_close_matches(name, known, n=1)
+    remedy = f"did you mean {near[0]}?" if near else f"conf/backbone has {', '.join(known)}"
+    raise InputError(
+        f"sweep.space.backbone must list files of conf/backbone, .keras files or KerasHub folders, "
+        f"got {name!r}: {remedy}"
+    )
+
+
 def digests(config: Config) -> dict[str, str]:
     """Name of each further backbone -> digest of its file: another content is another search."""
-    return {name: file_sha256(Path(backbones.section(name)["path"])) for name in others(config)}
+    return {name: dvc_md5(Path(backbones.section(name)["path"])) for name in others(config)}
 
 
 def settings(name: str) -> dict[str, str]:
@@ -163,17 +183,13 @@ class Networks:
         features = outputs.ROOT / "extract_features"
         if asked.name != OWN or prepared != plain:
             features = _extracted(config, body, prepared)
-        finetuner = Finetuner(
-            body,
-            prepared,
-            self._store,
-            config.augment,
-            engine=config.forward,
-            batch_size=config.extract_features.batch_size,
-            seed=config.seed,
-            threads=config.threads,
-        )
+        finetuner = Finetuner(body, prepared, self._store, _here(config))
         return Network(body, prepared, features, finetuner)
+
+
+def _here(config: Config) -> FrozenPart:
+    """The frozen part of a trial runs where its worker does."""
+    return replace(config.frozen, cluster=Cluster())
 
 
 def _prepared(config: Config, size_px: int | None) -> Path:
@@ -188,40 +204,30 @@ def _prepared(config: Config, size_px: int | None) -> Path:
         "manifest": file_sha256(plain / "manifest.csv"),
         "seed": config.seed,
     }
-    folder = workspace.work("prepared", key)
-    with outputs.locked(folder):
-        if not folder.exists():
-            with outputs.replacing(folder) as aside:
-                prepare(asked, seed=config.seed, data=config.data, cluster=Cluster(), out=aside)
-    return folder
+    return _made(
+        workspace.work("prepared", key),
+        lambda aside: prepare.run(asked, config.seed, config.data, Cluster(), Folders(aside)),
+    )
 
 
 def _extracted(config: Config, body: Backbone, prepared: Path) -> Path:
     """What extract_features writes for a backbone that params.yaml does not name."""
+    frozen = _here(config)
     key = {
-        "augment": asdict(config.augment),
-        "backbone": body.sha256,
-        "engine": engines.described(config.forward),
-        "batch_size": config.extract_features.batch_size,
+        **frozen.key(body),
         "images": Manifest(prepared).images_sha256,
         "manifest": file_sha256(prepared / "manifest.csv"),
-        "seed": config.seed,
-        "threads": config.threads,
     }
-    folder = workspace.work("features", key)
+    return _made(
+        workspace.work("features", key),
+        lambda aside: extract_features.run(frozen, config.activations, Folders(aside, prepared)),
+    )
+
+
+def _made(folder: Path, write: Callable[[Path], object]) -> Path:
+    """A folder of the work folder, which is written unless it is there."""
     with outputs.locked(folder):
         if not folder.exists():
             with outputs.replacing(folder) as aside:
-                extract(
-                    config.backbone,
-                    config.augment,
-                    Store(config.activations),
-                    engine=config.forward,
-                    cluster=Cluster(),
-                    batch_size=config.extract_features.batch_size,
-                    seed=config.seed,
-                    threads=config.threads,
-                    prepared=prepared,
-                    out=aside,
-                )
+                write(aside)
     return folder

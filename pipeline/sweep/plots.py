@@ -1,4 +1,4 @@
-"""Plots of a study, as pictures and as interactive pages that work offline.
+"""Plots of a study: interactive pages that work offline.
 
 study -> front, history, cut against score, learning curves, parallel coordinates, importance.
 """
@@ -6,93 +6,54 @@ study -> front, history, cut against score, learning curves, parallel coordinate
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
-import numpy as np
 import optuna
 import optuna.visualization as interactive
-import optuna.visualization.matplotlib as drawn
 import plotly.graph_objects as go
-from matplotlib import pyplot as plt
 from optuna import Study
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from pipeline.storage import outputs
-
 _CUT = "cut"
 
 
-def write(
-    opened: Study,
-    trials: list[FrozenTrial],
-    cuts: list[str],
-    names: Sequence[str],
-    folder: Path,
+def draw(
+    opened: Study, trials: list[FrozenTrial], cuts: list[str], names: Sequence[str]
 ) -> list[str]:
-    """Draw PNG; returns the same plots as pieces of HTML, the first with all scripts.
+    """Plots as pieces of HTML, the first with all scripts.
 
     Args:
         opened: The study.
         trials: Its trials that have ended, at least one of them complete.
         cuts: Names of the cuts, shallow to deep, backbone by backbone.
         names: Of the objectives; where one value is shown, the first.
-        folder: Gets the pictures.
     """
-    mpl.use("agg")
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     several = len(names) > 1
     first: dict[str, Any] = {"target_name": names[0]}
     by_first: dict[str, Any] = {"target": lambda trial: trial.values[0]} if several else {}
     named = _with_names(opened, done, cuts)
-    plots: dict[str, tuple[Callable[[], go.Figure], Callable[[], Any]]] = {}
+    figures: list[go.Figure] = []
     if several:
         # Of more than three, the first two: no plot has four axes.
         shown: dict[str, Any] = {"target_names": list(names)}
         if len(names) > 3:
             shown = {"target_names": list(names[:2]), "targets": lambda trial: trial.values[:2]}
-        plots["pareto"] = (
-            lambda: interactive.plot_pareto_front(opened, **shown),
-            lambda: drawn.plot_pareto_front(opened, **shown),
-        )
-    plots["history"] = (
-        lambda: interactive.plot_optimization_history(opened, **first, **by_first),
-        lambda: drawn.plot_optimization_history(opened, **first, **by_first),
-    )
-    plots["cut_and_score"] = (
-        lambda: _cut_against_score(trials, cuts, names[0]),
-        lambda: _drawn_cut_against_score(trials, cuts, names[0]),
-    )
+        figures.append(interactive.plot_pareto_front(opened, **shown))
+    figures.append(interactive.plot_optimization_history(opened, **first, **by_first))
+    figures.append(_cut_against_score(trials, cuts, names[0]))
     if any(trial.intermediate_values for trial in trials):
-        plots["curves"] = (
-            lambda: interactive.plot_intermediate_values(opened),
-            lambda: drawn.plot_intermediate_values(opened),
-        )
+        figures.append(interactive.plot_intermediate_values(opened))
     if len({str(trial.params) for trial in done}) > 1:
-        plots["parallel"] = (
-            lambda: interactive.plot_parallel_coordinate(named, **first),
-            lambda: drawn.plot_parallel_coordinate(named, **first),
-        )
+        figures.append(interactive.plot_parallel_coordinate(named, **first))
     if len(done) > 3 and len({trial.values[0] for trial in done}) > 1:
-        plots["importance"] = (
-            lambda: interactive.plot_param_importances(named, **first),
-            lambda: drawn.plot_param_importances(named, **first),
-        )
-    pages = []
-    for number, (name, (page, picture)) in enumerate(plots.items()):
-        _save(picture(), folder / f"{name}.png")
-        pages.append(page().to_html(full_html=False, include_plotlyjs=number == 0))
-    return pages
-
-
-def _save(axes: Any, path: Path) -> None:
-    figure = axes.get_figure()
-    with outputs.replacing_file(path) as aside:
-        figure.savefig(aside, dpi=100, bbox_inches="tight")
-    plt.close(figure)
+        figures.append(interactive.plot_param_importances(named, **first))
+    return [
+        figure.to_html(full_html=False, include_plotlyjs=number == 0)
+        for number, figure in enumerate(figures)
+    ]
 
 
 def _with_names(opened: Study, done: list[FrozenTrial], cuts: list[str]) -> Study:
@@ -112,18 +73,18 @@ def _rates(trials: list[FrozenTrial]) -> list[float]:
 
 def _scored(
     trials: list[FrozenTrial], name: str
-) -> list[tuple[str, str, list[FrozenTrial], list[float]]]:
-    """What is shown of complete and pruned trials: marks of either library, trials, values."""
+) -> list[tuple[str, list[FrozenTrial], list[float]]]:
+    """What is shown of complete and pruned trials: marks, trials, values."""
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     pruned = [t for t in trials if t.state == TrialState.PRUNED and t.intermediate_values]
     last = [trial.intermediate_values[max(trial.intermediate_values)] for trial in pruned]
     values = [float(trial.user_attrs[name]) for trial in done]
-    return [("circle", "o", done, values), ("x", "x", pruned, last)]
+    return [("circle", done, values), ("x", pruned, last)]
 
 
 def _cut_against_score(trials: list[FrozenTrial], cuts: list[str], name: str) -> go.Figure:
     figure = go.Figure()
-    for symbol, _, some, values in _scored(trials, name):
+    for symbol, some, values in _scored(trials, name):
         rates = _rates(some)
         colors, title = rates, "learning rate"
         if rates and all(rates):
@@ -146,23 +107,3 @@ def _cut_against_score(trials: list[FrozenTrial], cuts: list[str], name: str) ->
     ticks = {"tickvals": list(range(len(cuts))), "ticktext": cuts}
     figure.update_layout(title="Cut and score", xaxis=ticks, yaxis={"title": name})
     return figure
-
-
-def _drawn_cut_against_score(trials: list[FrozenTrial], cuts: list[str], name: str) -> Any:
-    figure, axes = plt.subplots(figsize=(8, 5))
-    shown = _scored(trials, name)
-    every = [rate for _, _, some, _ in shown for rate in _rates(some)]
-    norm = mpl.colors.LogNorm(min(every), max(every)) if all(every) else None
-    for _, mark, some, values in shown:
-        if some:
-            places = [int(trial.params[_CUT]) for trial in some]
-            told = "pruned, last value" if mark == "x" else "complete"
-            points = axes.scatter(
-                places, np.array(values), c=_rates(some), norm=norm, s=50, marker=mark, label=told
-            )
-    figure.colorbar(points, label="learning rate")
-    axes.set_xticks(range(len(cuts)), cuts, rotation=60, ha="right", fontsize=8)
-    axes.set_ylabel(name)
-    axes.set_title("Cut and score")
-    axes.legend()
-    return axes

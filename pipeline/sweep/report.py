@@ -1,6 +1,6 @@
 """What a sweep found: a table, a verdict, plots, and the winner as a params.yaml.
 
-study -> best.yaml, trials.csv, report.html (works offline), PNG; with several objectives also
+study -> best.yaml, trials.csv, report.html (works offline); with several objectives also
 front/trial_N.yaml of each trial that no other beats in all.
 """
 
@@ -9,20 +9,17 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jinja2
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 from ruamel.yaml import YAML
 
+from pipeline.config import Config
 from pipeline.data.manifest import Manifest
 from pipeline.storage import addresses, digests, outputs, tables
 from pipeline.storage.outputs import PARAMS
 from pipeline.sweep import objectives, plots, sharing, soup, space
-
-if TYPE_CHECKING:
-    from pipeline.config import Config
 
 _COLUMNS = (
     "trial",
@@ -37,7 +34,7 @@ _COLUMNS = (
     "cache_hits",
 )
 
-_FRONT = "front"
+_BEST, _FRONT = "best.yaml", "front"
 _HEADER = "# Found by a sweep:"
 
 
@@ -96,14 +93,14 @@ def write(opened: Study, config: Config, words: list[str], folder: Path) -> Foun
             if better
             else "\naveraging the weights of the best trials of this cut did not improve the score"
         )
-    study, adopted = opened.study_name, "best.yaml"
-    _write_best(best, added, config, words, folder / adopted, study, adopted)
+    winner = _Winner(config, words, opened.study_name)
+    winner.write(folder / _BEST, _BEST, best, added)
     front = objectives.front(opened) if len(names) > 1 else []
     if front:
-        verdict += f"\n{_front(front, config, words, folder / _FRONT, study)}"
+        verdict += f"\n{_front(front, winner, folder / _FRONT)}"
     verdict += f"\n{objectives.outlook(opened)}"
     cuts = opened.user_attrs["cuts"]
-    pages = plots.write(opened, trials, cuts, names, folder)
+    pages = plots.draw(opened, trials, cuts, names)
     shown = [c for c in _COLUMNS if c in ("trial", "state") or any(c in t.user_attrs for t in done)]
     document = _template().render(
         title=f"Sweep {opened.study_name}",
@@ -122,15 +119,13 @@ def write(opened: Study, config: Config, words: list[str], folder: Path) -> Foun
     return Found(text, {**counts, **metrics})
 
 
-def _front(
-    front: list[FrozenTrial], config: Config, words: list[str], folder: Path, study: str
-) -> str:
+def _front(front: list[FrozenTrial], winner: _Winner, folder: Path) -> str:
     """Write each trial of the front as a params.yaml; returns them in words."""
-    names = config.sweep.objectives
+    names = winner.config.sweep.objectives
     with outputs.replacing(folder) as aside:
         for trial in front:
             file = f"trial_{trial.number}.yaml"
-            _write_best(trial, [], config, words, aside / file, study, f"{_FRONT}/{file}")
+            winner.write(aside / file, f"{_FRONT}/{file}", trial, [])
     lines = [f"no trial beats these in all of {', '.join(names)} ({_FRONT}/trial_N.yaml):"]
     for trial in sorted(front, key=lambda trial: objectives.order(names, trial)):
         values = ", ".join(f"{name} {trial.user_attrs[name]:.4g}" for name in names)
@@ -210,53 +205,59 @@ def _write_table(trials: list[FrozenTrial], path: Path) -> None:
         tables.write_table(aside, (*_COLUMNS, *keys), table)
 
 
-def _write_best(
-    best: FrozenTrial,
-    added: list[FrozenTrial],
-    config: Config,
-    words: list[str],
-    path: Path,
-    study: str,
-    name: str,
-) -> None:
-    """params.yaml with the winner's settings, its comments kept.
+@dataclass(frozen=True)
+class _Winner:
+    """Writes trials as a params.yaml.
 
-    Args:
-        best: The winner.
-        added: Trials whose weights are averaged with its weights.
+    Attributes:
         config: The whole config.
         words: The command line.
-        path: Of the file.
         study: Name of the study.
-        name: Of the file in the study's folder.
     """
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    text = PARAMS.read_text(encoding="utf-8")
-    if text.startswith(_HEADER):  # an adopted winner
-        text = text.partition("\n#\n")[2]
-    params = yaml.load(text)
-    changed = {_full_name(word): None for word in words}
-    settings = {key: space.setting(config, key) for key in changed if key}
-    averaged = {"finetune.soup": soup.recipe([best, *added])} if added else {}
-    for key, value in {**settings, **best.user_attrs["settings"], **averaged}.items():
-        section = params
-        *sections, name = key.split(".")
-        for part in sections:
-            section = section.setdefault(part, {})
-        section[name] = value
-    code = best.user_attrs["code"] == digests.code_sha256()
-    stale = "" if code else "# An earlier version of the code scored it: dvc repro may differ.\n"
-    command = shlex.join(["python", "-m", "pipeline", "sweep", *map(addresses.word_shown, words)])
-    header = (
-        f"{_HEADER} {named(best)}: val_score {_score(best)!r}, val_accuracy {_accuracy(best)!r}\n"
-        f"# trial {best.number} of {study}\n"
-        f"#   {command}\n{stale}"
-        f"# To adopt it: cp sweeps/{study}/{name} params.yaml && dvc repro\n#\n"
-    )
-    with outputs.replacing_file(path) as aside, aside.open("w", encoding="utf-8") as file:
-        file.write(header)
-        yaml.dump(params, file)
+
+    config: Config
+    words: list[str]
+    study: str
+
+    def write(self, path: Path, file: str, best: FrozenTrial, added: list[FrozenTrial]) -> None:
+        """Write params.yaml with a trial's settings, its comments kept.
+
+        Args:
+            path: To write to.
+            file: Where it lies in the end, in the study's folder.
+            best: The trial.
+            added: Trials whose weights are averaged with its weights.
+        """
+        yaml = YAML()
+        yaml.preserve_quotes = True
+        text = PARAMS.read_text(encoding="utf-8")
+        if text.startswith(_HEADER):  # an adopted winner
+            text = text.partition("\n#\n")[2]
+        params = yaml.load(text)
+        changed = [key for word in self.words if (key := _full_name(word))]
+        settings = {key: space.setting(self.config, key) for key in changed}
+        averaged = {"finetune.soup": soup.recipe([best, *added])} if added else {}
+        for key, value in {**settings, **best.user_attrs["settings"], **averaged}.items():
+            section = params
+            *sections, name = key.split(".")
+            for part in sections:
+                section = section.setdefault(part, {})
+            section[name] = value
+        with outputs.replacing_file(path) as aside, aside.open("w", encoding="utf-8") as target:
+            target.write(self._header(file, best))
+            yaml.dump(params, target)
+
+    def _header(self, file: str, best: FrozenTrial) -> str:
+        same_code = best.user_attrs["code"] == digests.code_sha256()
+        stale = "" if same_code else "# Other code scored it: dvc repro may differ.\n"
+        words = map(addresses.word_shown, self.words)
+        return (
+            f"{_HEADER} {named(best)}: val_score {_score(best)!r}, "
+            f"val_accuracy {_accuracy(best)!r}\n"
+            f"# trial {best.number} of {self.study}\n"
+            f"#   {shlex.join(['python', '-m', 'pipeline', 'sweep', *words])}\n{stale}"
+            f"# To adopt it: cp sweeps/{self.study}/{file} params.yaml && dvc repro\n#\n"
+        )
 
 
 def _full_name(word: str) -> str:

@@ -19,14 +19,15 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from pipeline.config import Config, described
 from pipeline.errors import InputError
+from pipeline.settings import AUTO
 from pipeline.sweep import networks
 
 if TYPE_CHECKING:
     import keras
     from optuna import Trial
 
-    from pipeline.config import Config
 
 _SECTIONS = ("finetune", "head", "train_head")
 _REFUSED = {
@@ -35,6 +36,7 @@ _REFUSED = {
     "train_head.monitor": "it is what trials are compared by",
     "finetune.cache": "it changes no result",
     "finetune.soup": "an average of the best trials is tried at the end",
+    "finetune.replicas": "it is fixed when a worker starts",
 }
 _DEFAULT = {"finetune": {"learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}}}
 NONE = "none"
@@ -158,7 +160,26 @@ def knobs(config: Config) -> dict[str, BaseDistribution]:
         except AttributeError as error:
             raise InputError(f"sweep.space holds {key}, which is no setting") from error
         distributions[key] = _distribution(key, drawn_from, current)
+        _check_values(key, drawn_from)
     return distributions
+
+
+def _check_values(key: str, drawn_from: Any) -> None:
+    """Stop at a value that its setting does not allow, before any work.
+
+    Raises:
+        InputError: Out of its range, or not among its choices.
+    """
+    (about,) = described(key) or (None,)
+    values = drawn_from if isinstance(drawn_from, list) else [drawn_from["low"], drawn_from["high"]]
+    for value in values:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if about and number and value not in about.about.range:
+            raise InputError(f"sweep.space of {key} must be {about.about.range}, got {value}")
+        named = isinstance(value, str) and value != AUTO
+        if about and about.choices and named and value not in about.choices:
+            choices = ", ".join(about.choices)
+            raise InputError(f"sweep.space of {key} must be of {choices}, got {value!r}")
 
 
 def study_name(config: Config, varied: list[str], prepared: Path, features: Path) -> str:

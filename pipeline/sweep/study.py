@@ -6,26 +6,38 @@ import hashlib
 import logging
 import time
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
 from filelock import FileLock
 from optuna import Study
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    NopPruner,
+    WilcoxonPruner,
+)
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from pipeline.errors import InputError
+from pipeline.sections import Pruner, Sampler, Sweep
 from pipeline.storage import addresses, databases, workspace
-from pipeline.sweep import journal, objectives
-from pipeline.sweep.settings import Config, Pruner, Sampler
+from pipeline.sweep import objectives
 
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 logging.getLogger("optuna").addFilter(lambda record: "failed with" not in record.getMessage())
+
+
+TOTAL = "total"
+"""Attribute of a study: how many trials there are in the end, on a grid fewer than asked for."""
 
 
 def folder() -> Path:
@@ -33,38 +45,49 @@ def folder() -> Path:
     return workspace.root() / "sweeps"
 
 
-def open_study(config: Any, name: str, avoid: int | None = None) -> Study:
+def open_study(sweep: Sweep, seed: int, name: str, avoid: int | None = None) -> Study:
     """Open a study, which is made if it is not there.
 
     Args:
-        config: The whole config.
+        sweep: Section `sweep`.
+        seed: Of the sampler.
         name: Of the study.
         avoid: Value of the parameter `cut` that is not drawn: head only is tried once.
 
     Raises:
-        InputError: The storage cannot be reached, or Optuna has no such sampler or pruner.
+        InputError: The storage cannot be reached.
     """
     folder().mkdir(parents=True, exist_ok=True)
     # Two processes that make the tables at once would break them.
     with FileLock(folder() / ".storage.lock"):
         return optuna.create_study(
             study_name=name,
-            storage=_storage(config.sweep),
-            sampler=_Seeded(config.sampler, config.seed, avoid),
-            pruner=_made(optuna.pruners, "pruner", config.pruner, {}),
-            directions=objectives.directions(config.sweep.objectives),
+            storage=_storage(sweep),
+            sampler=_Seeded(_SAMPLERS[sweep.sampler], seed, avoid),
+            pruner=_PRUNERS[sweep.pruner](),
+            directions=objectives.directions(sweep.objectives),
             load_if_exists=True,
         )
 
 
-def _storage(config: Config) -> BaseStorage:
-    if config.storage == "journal":
-        journal.check(folder() / "journal.log")
-        return JournalStorage(JournalFileBackend(str(folder() / "journal.log")))
+_SAMPLERS: dict[Sampler, Callable[..., BaseSampler]] = {
+    Sampler.tpe: optuna.samplers.TPESampler,
+    Sampler.random: optuna.samplers.RandomSampler,
+    Sampler.grid: optuna.samplers.BruteForceSampler,
+}
+_PRUNERS: dict[Pruner, Callable[[], BasePruner]] = {
+    Pruner.median: partial(MedianPruner, n_startup_trials=5, n_warmup_steps=2),
+    Pruner.hyperband: partial(HyperbandPruner, min_resource=1, reduction_factor=3),
+    Pruner.wilcoxon: partial(WilcoxonPruner, p_threshold=0.1),
+    Pruner.none: NopPruner,
+}
+
+
+def _storage(config: Sweep) -> BaseStorage:
     local = config.storage == "sqlite"
     if not local and "://" not in config.storage:
         raise InputError(
-            "sweep.storage must be sqlite, journal, or a database's URL, got "
+            "sweep.storage must be sqlite or a database's URL, got "
             f"{addresses.shown(config.storage)}"
         )
     url = addresses.of_file(folder() / "optuna.db") if local else config.storage
@@ -108,27 +131,16 @@ def _database(url: str, heartbeat_s: int) -> RDBStorage:
     )
 
 
-def _made(module: Any, section: str, chosen: Sampler | Pruner, options: dict[str, Any]) -> Any:
-    kind = getattr(module, chosen.name, None)
-    if kind is None:
-        raise InputError(f"{section}.name must be a class of {module.__name__}, got {chosen.name}")
-    try:
-        return kind(**options, **chosen.options)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{section}.options do not suit {chosen.name}: {error}") from error
-
-
 class _Seeded(BaseSampler):
     """A sampler that draws from (seed, trial number): a resumed study goes on as a whole one."""
 
-    def __init__(self, chosen: Sampler, seed: int, avoid: int | None) -> None:
+    def __init__(self, chosen: Callable[..., BaseSampler], seed: int, avoid: int | None) -> None:
         self._chosen, self._seed, self._avoid = chosen, seed, avoid
         self._inner = self._fresh(0)
 
     def _fresh(self, number: int) -> Any:
         seed = hashlib.sha256(f"{self._seed} {number}".encode()).digest()[:4]
-        options = {"seed": int.from_bytes(seed)}
-        return _made(optuna.samplers, "sampler", self._chosen, options)
+        return self._chosen(seed=int.from_bytes(seed))
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self._inner = self._fresh(trial.number)

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock
 from optuna import Study
@@ -23,16 +22,16 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from pipeline.cluster.nodes import Nodes, Process
+from pipeline.config import Config
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
 from pipeline.finetuning import recipe
+from pipeline.sections import Pruner
 from pipeline.storage import addresses, outputs
 from pipeline.sweep import folds, networks, objectives, report, sharing, space, study
+from pipeline.sweep.study import TOTAL
 from pipeline.tracking import store
 from pipeline.tracking.sweep_runs import Tracker
-
-if TYPE_CHECKING:
-    from pipeline.config import Config
 
 _WORKER = "PIPELINE_SWEEP_STUDY"
 # What the command line may set: prepare and extract_features read none of it.
@@ -41,8 +40,6 @@ _FREE = {
     "train_head",
     "head",
     "sweep",
-    "sampler",
-    "pruner",
     "tracking",
     "activations",
     "cluster",
@@ -92,17 +89,16 @@ def _supervise(config: Config, words: list[str], compose: Callable[[list[str]], 
     folder.mkdir(exist_ok=True)
     # They import TensorFlow while this process opens the study and MLflow.
     with _Workers(config, words, name, folder) as workers:
-        opened = study.open_study(config, name)
+        opened = study.open_study(config.sweep, config.seed, name)
         tracker = Tracker(config, name)
         tracker.start(config.sweep.described())
         print(f"study {name}; what its workers say is in {folder}", flush=True)
-        status = "KILLED"
-        try:
-            workers.watch(opened)
-            status = "FINISHED"
-        finally:
-            result = report.write(opened, config, words, folder)
-            tracker.finish(folder, result.metrics, status)
+        with tracker.ending():
+            try:
+                workers.watch(opened)
+            finally:
+                result = report.write(opened, config, words, folder)
+                tracker.log(folder, result.metrics)
     print(result.text)
 
 
@@ -110,9 +106,9 @@ def _check(config: Config, words: list[str]) -> None:
     networks.others(config)
     objectives.check(config.sweep.objectives)
     folds.check(config.sweep.folds, getattr(config.data, "group", None))
-    if config.pruner.name == "WilcoxonPruner" and config.sweep.folds < 2:
+    if config.sweep.pruner == Pruner.wilcoxon and config.sweep.folds < 2:
         raise InputError(
-            "pruner.use=wilcoxon compares trials fold by fold, got sweep.folds="
+            "sweep.pruner=wilcoxon compares trials fold by fold, got sweep.folds="
             f"{config.sweep.folds}: set sweep.folds=5"
         )
     for word in words:
@@ -121,11 +117,6 @@ def _check(config: Config, words: list[str]) -> None:
             raise InputError(
                 f"a sweep runs on what dvc repro makes from params.yaml, got {word}: edit "
                 "params.yaml; the command line may set sweep, finetune, train_head and head"
-            )
-    for name, least in {"n_trials": 1, "workers": 1, "heartbeat_s": 1}.items():
-        if getattr(config.sweep, name) < least:
-            raise InputError(
-                f"sweep.{name} must be at least {least}, got {getattr(config.sweep, name)}"
             )
 
 
@@ -255,7 +246,7 @@ class _Progress:
     """A line a trial that has ended, and a bar: how many, pruned, best, time left."""
 
     def __init__(self, opened: Study, total: int, names: list[str]) -> None:
-        self._study, self._total, self._names = opened, total, names
+        self._study, self._names = opened, names
         self._told = {trial.number for trial in sharing.finished(opened.get_trials(deepcopy=False))}
         self._bar = tqdm(total=total, initial=len(self._told), unit="trial", disable=None)
 
@@ -267,6 +258,7 @@ class _Progress:
                 tqdm.write(_line(trial))
         done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
+        self._bar.total = self._study.user_attrs.get(TOTAL, self._bar.total)
         self._bar.n = len(trials)
         if done:
             best = min(done, key=lambda trial: objectives.order(self._names, trial))
@@ -278,7 +270,7 @@ class _Progress:
     @property
     def ended(self) -> bool:
         """Whether all trials have."""
-        return int(self._bar.n) >= self._total
+        return bool(self._bar.n >= (self._bar.total or 0))
 
     def close(self) -> None:
         self.update()

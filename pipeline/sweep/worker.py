@@ -15,27 +15,28 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import psutil
 from optuna import Study, Trial
 
+from pipeline.config import Config
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError, Stopped
 from pipeline.features.store import Store
 from pipeline.finetuning import recipe
 from pipeline.networks import runtime
+from pipeline.sections import Sampler
+from pipeline.stages import train_head
 from pipeline.storage import digests, outputs, workspace
+from pipeline.storage.outputs import Folders
 from pipeline.sweep import networks, objectives, sharing, soup, space, study
 from pipeline.sweep.networks import Asked, Network, Networks
 from pipeline.sweep.space import NONE, Space
 from pipeline.tracking import store as tracking_store
 from pipeline.tracking.sweep_runs import Tracker, TrialRun
-from pipeline.training import curves, head
-
-if TYPE_CHECKING:
-    from pipeline.config import Config
+from pipeline.training import curves
 
 Compose = Callable[[list[str]], "Config"]
 REFERENCES = ("current", "head only")
@@ -59,9 +60,9 @@ def run(config: Config, words: list[str], compose: Compose, name: str) -> None:
     threading.Thread(target=_end_with_the_sweep, args=(os.getppid(),), daemon=True).start()
     count = config.finetune.replicas
     runtime.configure(config.seed, config.threads, count)
-    from pipeline.training import replicas
+    from pipeline.training import steps
 
-    with replicas.scope(count):
+    with steps.scope(count):
         worker = _Worker(config, words, compose, name)
         patience = config.sweep.patience
         sharing.run_trials(worker.study, worker.objective, worker.total, patience)
@@ -79,13 +80,12 @@ def _end_with_the_sweep(parent: int) -> None:
 def total_of(config: Config, searched: Space) -> int:
     """How many trials there are in the end: no more than there are different ones on a grid."""
     asked: int = config.sweep.n_trials
-    grid = config.sampler.name == "BruteForceSampler"
-    if not grid:
+    if config.sweep.sampler != Sampler.grid:
         return asked
     if searched.combinations is None:
         raise InputError(
-            "sampler grid needs lists of choices, and sweep.space has a range: give a list or a "
-            "step, or set sampler.use=tpe"
+            "sweep.sampler=grid needs lists of choices, and sweep.space has a range: give a list "
+            "or a step, or set sweep.sampler=tpe"
         )
     return min(asked, searched.combinations)
 
@@ -105,6 +105,7 @@ class _Worker:
         self._space = Space(cuts, space.knobs(config), tuple(self._others(config)))
         self.total = total_of(config, self._space)
         self.study = _opened(config, name, self._space, own)
+        self.study.set_user_attr(study.TOTAL, self.total)
         self._tracker = Tracker(config, name)
 
     def _composed(self, settings: dict[str, Any]) -> Config:
@@ -236,30 +237,25 @@ class _Worker:
             )
 
     def _asked(self, settings: dict[str, Any], fold: int | None = None) -> Asked:
-        use, path = settings.get("backbone.use", networks.OWN), settings.get("backbone.path")
-        name = path if use == "keras_file" and path else use
-        return Asked(name, settings.get(networks.SIZE), fold)
+        use, path = settings.get("backbone.use", networks.OWN), settings.get("backbone.path", "")
+        own_file = path.startswith("conf/")
+        return Asked(use if own_file else path, settings.get(networks.SIZE), fold)
 
     def _head(self, config: Config, network: Network) -> Path:
         """The trained head of a trial: trials whose head has the same settings share it."""
-        asked = (config.train_head, config.head)
-        inputs: dict[str, Any] = {
-            "seed": config.seed,
-            "threads": config.threads,
-            "prepared": network.prepared,
-            "features": network.features,
-        }
-        folder = workspace.work("heads", head.key(*asked, **inputs))
+        asked = (config.train_head, config.head, config.seed, config.threads)
+        read = Folders(Path(), network.prepared, network.features)
+        folder = workspace.work("heads", train_head.key(*asked, read))
         with outputs.locked(folder):
             if not folder.exists():
                 with outputs.replacing(folder) as aside:
-                    head.train(*asked, **inputs, out=aside, log=lambda *_: None)
+                    train_head.run(*asked, replace(read, out=aside), lambda *_: None)
         return folder
 
 
 def _opened(config: Config, name: str, searched: Space, model: Any) -> Study:
     """The study, with the trials that it begins with."""
-    opened = study.open_study(config, name, avoid=searched.head_only)
+    opened = study.open_study(config.sweep, config.seed, name, avoid=searched.head_only)
     with sharing.lock_of(name):
         opened.set_user_attr("cuts", searched.labels)
         current = searched.current(config, model)

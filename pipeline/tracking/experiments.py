@@ -13,10 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from pipeline.data import predictions
 from pipeline.data.predictions import Predictions
 from pipeline.errors import InputError
 from pipeline.storage.outputs import STAGES
-from pipeline.tracking import answers
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,10 +61,12 @@ class Experiment:
     def judged(self) -> Judged:
         """What evaluate wrote, read once."""
         with TemporaryDirectory() as scratch:
-            path = self._client.download_artifacts(self._evaluated, "intervals.json", scratch)
-            intervals = json.loads(Path(path).read_text(encoding="utf-8"))["fine_tuned"]
-            said = answers.download(self._client, self._evaluated, Path(scratch))
-        return Judged(intervals, said)
+            intervals, said = (
+                Path(self._client.download_artifacts(self._evaluated, name, scratch))
+                for name in ("intervals.json", predictions.FILE)
+            )
+            by_model = json.loads(intervals.read_text(encoding="utf-8"))
+            return Judged(by_model["fine_tuned"], predictions.read(said))
 
     def same_pictures(self, other: Experiment) -> bool:
         """Whether both were judged on the same pictures."""

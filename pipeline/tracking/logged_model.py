@@ -1,12 +1,16 @@
 """The classifier as an MLflow LoggedModel, complete: it serves wherever it is copied to.
 
 model.keras -> pyfunc with signature, input example, pinned requirements and the code that
-decodes: what of this package serves it, as it is now, under a name of its own.
+decodes: the modules of this package that serve it, as a package of their own. That is named after
+its content, so that an application may have a package `pipeline`, and two versions of a model live
+in one process.
 """
 
 from __future__ import annotations
 
+import ast
 import base64
+import hashlib
 import io
 import tempfile
 from pathlib import Path
@@ -20,13 +24,17 @@ from pipeline.serving import pyfunc
 from pipeline.serving.defaults import DEFAULTS
 from pipeline.storage import digests
 from pipeline.storage.digests import file_md5
-from pipeline.tracking import provenance, travelling
+from pipeline.tracking import provenance
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
     from mlflow.models import ModelSignature
 
+_HERE = Path(__file__).parents[1]
+_NAME = _HERE.name
+ENTRY = "serving.pyfunc"
+"""The module in it that MLflow loads a model with."""
 _NEEDED = ("tensorflow", "keras", "numpy", "pandas", "pillow", "filelock", "tqdm", "mlflow")
 
 
@@ -41,10 +49,10 @@ def log(client: MlflowClient, run_id: str, path: Path) -> LoggedModel:
     import mlflow
 
     with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id):
-        code = travelling.pack(Path(scratch))
+        code = pack(Path(scratch))
         logged = mlflow.pyfunc.log_model(
             name="model",
-            loader_module=f"{code.name}.{travelling.ENTRY}",
+            loader_module=f"{code.name}.{ENTRY}",
             data_path=str(path),
             code_paths=[str(code)],
             signature=_signature(),
@@ -109,3 +117,74 @@ def _example() -> pd.DataFrame:
     file = io.BytesIO()
     Image.new("L", (32, 32), 128).save(file, "PNG")
     return pd.DataFrame({pyfunc.COLUMN: [base64.b64encode(file.getvalue()).decode()]})
+
+
+def pack(folder: Path) -> Path:
+    """Write the package into a folder; returns its path.
+
+    Args:
+        folder: Exists.
+    """
+    files = closure()
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.as_posix().encode() + b"\0" + (_HERE / file).read_bytes() + b"\0")
+    package = folder / f"classifier_{digest.hexdigest()[:8]}"
+    for file in files:
+        target = package / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(_renamed((_HERE / file).read_text(encoding="utf-8"), package.name))
+    return package
+
+
+def closure() -> list[Path]:
+    """The files that serving a model needs, relative to this package, sorted."""
+    found: set[Path] = set()
+    waiting = _files(f"{_NAME}.{ENTRY}")
+    while waiting:
+        file = waiting.pop()
+        found.add(file)
+        tree = ast.parse((_HERE / file).read_text(encoding="utf-8"))
+        named = {name for node in _imports(tree) for name in _modules(node)}
+        waiting |= {file for name in named for file in _files(name)} - found
+    return sorted(found)
+
+
+def _imports(tree: ast.Module) -> list[ast.ImportFrom]:
+    """What a module imports from this package when it runs, wherever in it."""
+    for_types = [
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    ]
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").split(".")[0] == _NAME
+        and node not in for_types
+    ]
+
+
+def _modules(node: ast.ImportFrom) -> set[str]:
+    """Names that may be modules: what is imported from, and what of it."""
+    return {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+
+
+def _files(name: str) -> set[Path]:
+    """Files that are run when a module is imported: its packages' and its own, if it is one."""
+    parts = name.split(".")[1:]
+    faces = [Path(*parts[:length]) / "__init__.py" for length in range(len(parts) + 1)]
+    candidates = [*faces, Path(*parts).with_suffix(".py") if parts else faces[0]]
+    return {file for file in candidates if (_HERE / file).is_file()}
+
+
+def _renamed(source: str, name: str) -> str:
+    """A module that imports from the package of another name."""
+    lines = source.splitlines(keepends=True)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == _NAME:
+            line = lines[node.lineno - 1]
+            lines[node.lineno - 1] = line.replace(f"from {_NAME}", f"from {name}", 1)
+    return "".join(lines)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _SHOWN, _LONGEST = 4, 28
 _MISTAKES, _ROWS = 50, 256
 _CURVE = "curves/"
-_CURVES = Path("plots/learning_curves.csv")
+_CURVES = Path("vega/learning_curves.csv")
 INTERVAL = "accuracy_interval"
 """Tag of a parent that was evaluated."""
 

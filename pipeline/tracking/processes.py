@@ -35,8 +35,6 @@ def here(owner: Mapping[str, str]) -> bool:
     """Whether that is, or was, a process of this machine and PID namespace."""
     if owner["process.host"] != socket.gethostname():
         return False
-    if "process.space" not in owner:  # written by version 0.1
-        return True
     if owner["process.space"] != _space():
         return False
     # A container's namespace may come again elsewhere; a machine's own, after it was restarted.
@@ -47,7 +45,7 @@ def dead(owner: Mapping[str, str]) -> bool:
     """Whether a process of this machine is gone; False for those of other machines."""
     if not here(owner):
         return False
-    if owner.get("process.boot", _boot()) != _boot():
+    if owner["process.boot"] != _boot():
         return True
     pid, started = int(owner["process.pid"]), owner["process.started"]
     try:

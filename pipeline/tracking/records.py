@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from pipeline.config import Config
 from pipeline.errors import Stopped
 from pipeline.settings import is_auto
 from pipeline.storage import addresses, derived
@@ -26,8 +27,6 @@ from pipeline.tracking import processes, provenance, store
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-    from pipeline.config import Config
 
 
 def bury(client: MlflowClient, experiment: str) -> None:

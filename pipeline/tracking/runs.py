@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from filelock import FileLock
 
+from pipeline.config import Config
 from pipeline.storage.digests import digest
 from pipeline.storage.outputs import ROOT, STAGES
 from pipeline.tracking import parents, processes, provenance, records, store
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-    from pipeline.config import Config
 
 _LOGGED = (".csv", ".json", ".png", ".txt")
 _LOGGED_MAX_BYTES = 20_000_000

@@ -9,14 +9,13 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from pipeline.errors import InputError, shortened
-from pipeline.settings import setting
+from pipeline.sections import Tracking
 from pipeline.storage import addresses, databases, workspace
 
 if TYPE_CHECKING:
@@ -34,20 +33,7 @@ _ADDRESSES = (
 )
 
 
-@dataclass
-class Config:
-    """Section `tracking`."""
-
-    enabled: bool = setting(True, "Whether runs are logged at all.")
-    uri: str | None = setting(
-        None, "Tracking store; null is $MLFLOW_TRACKING_URI, or else mlflow.db beside dvc.yaml."
-    )
-    experiment: str = setting("pipeline", "Name of the MLflow experiment.")
-    log_model: bool = setting(True, "Whether fine-tuning logs its model.")
-    port: int = setting(5000, "Of the UI.", least=1, most=65535)
-
-
-def connect(config: Config) -> MlflowClient:
+def connect(config: Tracking) -> MlflowClient:
     """A client of the tracking store, which is made if it is the project's own database.
 
     Raises:
@@ -90,7 +76,7 @@ def _said(error: Exception) -> str:
     return shortened(words[1] if words else lines[0])
 
 
-def _not_answering(config: Config, reason: str) -> str:
+def _not_answering(config: Tracking, reason: str) -> str:
     return (
         f"tracking.uri must be a store that answers, got {shown(config)}: {reason}; mend it, or "
         "set tracking.enabled=false"
@@ -121,7 +107,7 @@ class Gone(InputError):
 
 
 @contextmanager
-def answering(config: Config) -> Iterator[None]:
+def answering(config: Tracking) -> Iterator[None]:
     """Work with a store that has answered before.
 
     Raises:
@@ -147,12 +133,12 @@ def answering(config: Config) -> Iterator[None]:
         ) from error
 
 
-def address(config: Config) -> str:
+def address(config: Tracking) -> str:
     """Address of the tracking store."""
     return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or _own_store()
 
 
-def shown(config: Config) -> str:
+def shown(config: Tracking) -> str:
     """The store's address, for people: without a password."""
     return addresses.shown(address(config))
 
@@ -202,7 +188,7 @@ def follow_project() -> None:
             print(f"the project has moved: its runs are now in {_artifacts()}", file=sys.stderr)
 
 
-def experiment(client: MlflowClient, config: Config) -> str:
+def experiment(client: MlflowClient, config: Tracking) -> str:
     """Id of the experiment, which is made if it is not there."""
     with FileLock(lock_path()):
         existing = client.get_experiment_by_name(config.experiment)

@@ -9,11 +9,13 @@ import json
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from filelock import FileLock
 
+from pipeline.config import Config
 from pipeline.errors import Stopped
 from pipeline.storage.digests import digest
 from pipeline.storage.outputs import ROOT
@@ -21,8 +23,6 @@ from pipeline.tracking import processes, records, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-    from pipeline.config import Config
 
 
 class TrialRun(Protocol):
@@ -117,15 +117,23 @@ class Tracker:
         with records.ending(end):
             yield _Tracked(client, run)
 
-    def finish(self, folder: Path, metrics: dict[str, float], status: str) -> None:
-        """Log what the sweep found and end its run."""
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """End the study's run with the block, as `records.ending` says."""
+        if self._client is None:
+            yield
+            return
+        with records.ending(partial(records.terminate, self._client, self._run)):
+            yield
+
+    def log(self, folder: Path, metrics: dict[str, float]) -> None:
+        """Log what the sweep found."""
         if self._client is None:
             return
         self._client.log_batch(self._run, metrics=records.metrics(metrics, 0))
         for path in sorted(folder.iterdir()):
-            if path.suffix in (".yaml", ".csv", ".html", ".png"):
+            if path.suffix in (".yaml", ".csv", ".html"):
                 self._client.log_artifact(self._run, str(path))
-        self._client.set_terminated(self._run, status)
 
     def _found_or_made(self, name: str, tags: dict[str, str], config: Config) -> str:
         assert self._client is not None

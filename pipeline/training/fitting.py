@@ -26,13 +26,31 @@ from pipeline.errors import InputError, Stopped
 from pipeline.networks import graph
 from pipeline.storage.outputs import locked, replacing_file
 from pipeline.storage.tables import write_json
-from pipeline.training import curves, interpolation, mixing, optimizer, schedule, score, steps
+from pipeline.training import curves, interpolation, optimizer, score, steps
 from pipeline.training.curves import Curve
 from pipeline.training.examples import Examples, batches
-from pipeline.training.optimizer import Shares
 from pipeline.training.settings import Training
 
 Log = Callable[[dict[str, float], int], None]
+"""Takes the metrics and the number of an epoch."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """One training, beside the model and its settings.
+
+    Attributes:
+        seed: Of order and dropout.
+        work: Folder for the checkpoint, named after everything the result depends on;
+            removed at the end.
+        log: Called with every epoch; may raise `Stopped`, which removes the checkpoint.
+        first_epoch: Epochs that an earlier phase trained; counting goes on from it.
+    """
+
+    seed: int
+    work: Path
+    log: Log
+    first_epoch: int = 0
 
 
 @dataclass
@@ -67,14 +85,7 @@ def fit(
     train: Examples,
     val: Examples,
     settings: Training,
-    *,
-    seed: int,
-    work: Path,
-    log: Log,
-    first_epoch: int = 0,
-    shares: Shares | None = None,
-    interpolate: bool = False,
-    mixup: float = 0.0,
+    session: Session,
 ) -> Fitted:
     """Train, and keep the weights with the best score on the validation split.
 
@@ -85,21 +96,13 @@ def fit(
         model: (B, ...) -> (B, K) probabilities, its trainable layers chosen.
         train: Fitted to.
         val: Judged on after every epoch, and once before the first.
-        settings: Of the training.
-        seed: Of order and dropout.
-        work: Folder for the checkpoint, named after everything the result depends on;
-            removed at the end.
-        log: Called with the metrics and the number of every epoch; may raise
-            `Stopped`, which removes the checkpoint.
-        first_epoch: Epochs that an earlier phase trained; counting goes on from it.
-        shares: Path of a variable -> its share of the learning rate; 1 where it has none.
-        interpolate: Whether weights between the start and the best epoch are tried, too.
-        mixup: Alpha of the mixing of examples; above 0, the model takes what
-            `mixing.mixed` yields.
+        settings: How.
+        session: Seed, checkpoint and log.
 
     Returns:
         The curve and the best epoch.
     """
+    seed, work, log, first_epoch = session.seed, session.work, session.log, session.first_epoch
     classes = int(model.output_shape[-1])
     weights = _class_weights(train.labels, classes, settings)
     start = [variable.numpy() for variable in model.variables]
@@ -110,7 +113,7 @@ def fit(
 
     # Two experiments may need the same training at the same time: one waits for the other.
     with locked(work), _removed_if_stopped(work):
-        optimizer.prepare(model, settings, shares or {}, settings.epochs * count)
+        optimizer.prepare(model, settings)
         generators = [layer for layer in graph.parts(model) if hasattr(layer, "seed_generator")]
         checkpoint = _Checkpoint(model, work)
         state = checkpoint.load()
@@ -130,11 +133,7 @@ def fit(
                 train.begin(number)
                 order = np.random.default_rng([seed, number]).permutation(len(train.rows))
                 shown = tqdm(
-                    mixing.mixed(
-                        batches(train, order, classes, settings.batch_size, weights),
-                        mixup,
-                        np.random.default_rng([seed, number, 1]),
-                    ),
+                    batches(train, order, classes, settings.batch_size, weights),
                     desc=f"epoch {number + 1}",
                     total=count,
                     unit="batch",
@@ -143,7 +142,7 @@ def fit(
                     disable=None,
                 )
                 rates = (
-                    schedule.rate(settings, state.epoch * count + step, settings.epochs * count)
+                    optimizer.rate(settings, state.epoch * count + step, settings.epochs * count)
                     for step in range(count)
                 )
                 trained = steps.train(model, shown, rates)
@@ -154,11 +153,10 @@ def fit(
                         f"{number + 1}: lower the learning rate ({settings.learning_rate:g})"
                     )
                 state.epoch += 1
-                with optimizer.averaged(model):
-                    validation = judged()
-                    if validation["val_score"] < state.best["val_score"]:
-                        state.best, state.best_epoch = validation, state.epoch
-                        checkpoint.save_best()
+                validation = judged()
+                if validation["val_score"] < state.best["val_score"]:
+                    state.best, state.best_epoch = validation, state.epoch
+                    checkpoint.save_best()
                 metrics = trained | validation
                 state.curve.append({"epoch": first_epoch + state.epoch, **metrics})
                 checkpoint.save(state)
@@ -167,7 +165,7 @@ def fit(
                 bar.set_postfix({name: f"{value:.4f}" for name, value in metrics.items()})
         checkpoint.load_best()
         share = 1.0
-        if interpolate and state.best_epoch:
+        if settings.recipe.interpolate and state.best_epoch:
             share, state.best = interpolation.interpolate(
                 model,
                 start,

@@ -1,21 +1,18 @@
-"""Adam and AdamW with a rate of its own for each variable.
+"""Adam and AdamW with a learning rate for each variable and each step.
 
-settings + shares -> an optimizer, made once and as good as new for every further training.
+settings + shares -> an optimizer, built once and reset for every further training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import math
 from typing import Any
 
 import keras
 import numpy as np
 
+from pipeline.networks import graph
 from pipeline.training.settings import Training
-
-Shares = Mapping[str, float]
-"""Path of a variable -> its share of the learning rate; 1 where it has none."""
 
 
 class _Shared:
@@ -42,36 +39,47 @@ class _AdamW(_Shared, keras.optimizers.AdamW):
     pass
 
 
-def prepare(model: keras.Model, settings: Training, shares: Shares, steps: int) -> None:
+def rate(settings: Training, step: int, steps: int) -> float:
+    """Learning rate of a step: linear warm-up, then constant or a cosine to zero.
+
+    Source: Loshchilov and Hutter 2017, SGDR; without its restarts.
+
+    Args:
+        settings: Of the training.
+        step: Counted from 0.
+        steps: Of the whole training.
+    """
+    recipe = settings.recipe
+    warm = recipe.warmup * steps
+    if step < warm:
+        return settings.learning_rate * min(1.0, (step + 1) / warm)
+    if not recipe.cosine:
+        return settings.learning_rate
+    done = (step - warm) / max(1.0, steps - warm)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def prepare(model: keras.Model, settings: Training) -> None:
     """Give the model a fresh optimizer and loss, or make those it has as good as fresh.
 
     Args:
         model: (B, ...) -> (B, K) probabilities, its trainable layers chosen.
         settings: Of the training.
-        shares: Of the learning rate.
-        steps: Of the whole training.
     """
-    momentum = 1 - 1 / max(1.0, settings.average * steps)
-    trained = model.trainable_variables
+    recipe, trained = settings.recipe, model.trainable_variables
+    shares = rate_shares(model, recipe.lowest_rate)
     taken = (
         tuple(id(variable) for variable in trained),
-        bool(settings.weight_decay),
-        settings.clip_norm,
+        bool(recipe.weight_decay),
+        recipe.clip_norm,
         settings.label_smoothing,
-        momentum,
         tuple(shares.get(variable.path, 1.0) for variable in trained),
     )
     if getattr(getattr(model, "optimizer", None), "traced", None) != taken:
-        kind = _AdamW if settings.weight_decay else _Adam
-        optimizer = kind(
-            settings.learning_rate,
-            global_clipnorm=settings.clip_norm,
-            use_ema=settings.average > 0,
-            ema_momentum=momentum,
-            name="adam",
-        )
+        kind = _AdamW if recipe.weight_decay else _Adam
+        optimizer = kind(settings.learning_rate, global_clipnorm=recipe.clip_norm, name="adam")
         optimizer.shares, optimizer.traced = taken[-1], taken
-        if settings.weight_decay:
+        if recipe.weight_decay:
             # A variable, so that another value needs no other trace.
             optimizer.weight_decay = keras.Variable(0.0, trainable=False, name="weight_decay")
             vectors = [variable for variable in trained if len(variable.shape) < 2]
@@ -87,33 +95,29 @@ def prepare(model: keras.Model, settings: Training, shares: Shares, steps: int) 
     for variable in model.optimizer.variables:
         variable.assign(np.zeros(variable.shape, variable.dtype))
     model.optimizer.learning_rate.assign(settings.learning_rate)
-    if settings.weight_decay:
-        model.optimizer.weight_decay.assign(settings.weight_decay)
-
-
-@contextmanager
-def averaged(model: keras.Model) -> Iterator[None]:
-    """Let the model have the averages of its weights, where its optimizer keeps them.
-
-    Source: Polyak and Juditsky 1992; with a horizon that fits short trainings.
-
-    Args:
-        model: As `prepare` has left it, trained for a step or more.
-    """
-    if not model.optimizer.use_ema:
-        yield
-        return
-    trained = model.trainable_variables
-    present = [variable.numpy() for variable in trained]
-    model.optimizer.finalize_variable_values(trained)
-    try:
-        yield
-    finally:
-        for variable, value in zip(trained, present, strict=True):
-            variable.assign(value)
+    if recipe.weight_decay:
+        model.optimizer.weight_decay.assign(recipe.weight_decay)
 
 
 def _build_metrics(model: keras.Model) -> None:
     """Their variables must be there before a step is traced."""
     some = np.full((1, model.output_shape[-1]), 0.5, dtype=np.float32)
     model.compute_metrics(None, some, some)
+
+
+def rate_shares(above: keras.Model, lowest: float) -> dict[str, float]:
+    """Path of a variable -> its share of the learning rate: `lowest` at the cut, 1 at the head.
+
+    In between it falls by the same factor from each cut point to the one below. A variable that
+    is absent has the whole rate.
+    """
+    if lowest == 1:
+        return {}
+    places = graph.segments(above)
+    last = max(places.values())
+    return {
+        variable.path: lowest ** (1 - places[id(layer)] / last)
+        for layer in above.layers
+        for variable in layer.trainable_variables
+        if last and places[id(layer)] < last
+    }

@@ -12,13 +12,6 @@ class ClassWeight(StrEnum):
     balanced = "balanced"
 
 
-class Schedule(StrEnum):
-    """How the learning rate runs, step by step."""
-
-    constant = "constant"
-    cosine = "cosine"
-
-
 class Monitor(StrEnum):
     """What epochs, trials and models are compared by, on the validation split."""
 
@@ -27,21 +20,33 @@ class Monitor(StrEnum):
     macro_f1 = "macro_f1"
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How the optimizer runs: what nobody has a reason to set.
+
+    Attributes:
+        warmup: Fraction of steps in which the learning rate rises linearly from zero.
+        cosine: Whether it then falls to zero along a cosine, or stays.
+        clip_norm: Largest global norm of a gradient; None for no limit.
+        weight_decay: Of AdamW; biases and scales do not decay. 0 makes it Adam.
+        lowest_rate: Learning rate of the lowest trainable layers, as a fraction of the head's.
+        interpolate: Whether weights between the first and the best epoch's are tried, too.
+    """
+
+    warmup: float = 0.0
+    cosine: bool = False
+    clip_norm: float | None = None
+    weight_decay: float = 0.0
+    lowest_rate: float = 1.0
+    interpolate: bool = False
+
+
 @dataclass
 class Training:
     """How a model is trained."""
 
-    learning_rate: float = setting(1e-3, "Of Adam; with a schedule, the highest.", above=0)
-    schedule: Schedule = setting(
-        Schedule.constant, "How the rate runs by step: constant, or on a cosine down to zero."
-    )
-    warmup: float = setting(
-        0.0, "Share of all steps in which the rate first rises from zero.", least=0, below=1
-    )
-    clip_norm: float | None = setting(
-        None, "Longest gradient, all variables taken together; a longer one is cut to it.", above=0
-    )
-    epochs: int = setting(100, "At most.", least=1)
+    learning_rate: float = setting(1e-3, "Learning rate of Adam.", above=0)
+    epochs: int = setting(100, "Maximum number of epochs.", least=1)
     patience: int | None = setting(
         10,
         "Epochs without a better score before stopping; null never stops early. The weights of "
@@ -53,18 +58,15 @@ class Training:
         "What the score is, on the validation split: log_loss after a temperature fitted for the "
         "purpose, which overconfidence does not fool; accuracy; or macro_f1.",
     )
-    batch_size: int = setting(32, "Pictures a step.", least=1)
+    batch_size: int = setting(32, "Images per training step.", least=1)
     label_smoothing: float = setting(
-        0.0, "Share of the label that is spread over all classes.", least=0, below=1
+        0.0, "Fraction of the label that is spread over all classes.", least=0, below=1
     )
     class_weight: ClassWeight | None = setting(
-        None, "balanced weighs each class by the inverse of its size."
+        None, "`balanced` weights each class by the inverse of its frequency."
     )
-    weight_decay: float = setting(0.0, "Of AdamW; biases and scales do not decay.", least=0)
-    average: float = setting(
-        0.0,
-        "Share of all steps over which the weights are averaged, the latest counting most; what "
-        "is judged and kept is the average. 0 keeps the weights themselves.",
-        least=0,
-        below=1,
-    )
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the optimizer runs."""
+        return Recipe()

@@ -2,11 +2,15 @@
 
 Those take up to 0.1 s an epoch beside the steps (benchmarks/RESULTS.md, "Training loop"),
 which on kept activations is a large part of it, and leave what a generator reads from in memory.
+
+On several devices of one machine each takes its share of every batch. Several machines are not
+supported: `MultiWorkerMirroredStrategy` fails under Keras 3 (keras-team/keras 20585).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -14,9 +18,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pipeline.training import replicas
+from pipeline.errors import InputError
 
 Batch = tuple[Any, ...]
+Step = Callable[[Batch], Any]
 
 
 def train(model: keras.Model, batches: Iterable[Batch], rates: Iterable[float]) -> dict[str, float]:
@@ -24,8 +29,7 @@ def train(model: keras.Model, batches: Iterable[Batch], rates: Iterable[float]) 
 
     Args:
         model: (B, ...) -> (B, K), compiled; what is traced is kept with it.
-        batches: (B, ...) inputs, (B, K) one-hot labels and maybe (B,) weights; of a model that
-            mixes, as `mixing.mixed` yields them.
+        batches: (B, ...) inputs, (B, K) one-hot labels and maybe (B,) weights.
         rates: The learning rate of each step.
 
     Returns:
@@ -35,7 +39,7 @@ def train(model: keras.Model, batches: Iterable[Batch], rates: Iterable[float]) 
     present = None
     for batch, rate in zip(batches, rates, strict=True):
         if not _takes(model.train_function, batch):
-            model.train_function = _traced(replicas.on_all(model.train_step), batch)
+            model.train_function = _traced(on_all_devices(model.train_step), batch)
         if rate != present:
             model.optimizer.learning_rate.assign(rate)
             present = rate
@@ -54,18 +58,66 @@ def probabilities(model: keras.Model, batches: Iterable[Batch]) -> NDArray[np.fl
 
 
 def _takes(step: Any, batch: Batch) -> bool:
-    return step is not None and len(tf.nest.flatten(step.input_signature)) == len(
-        tf.nest.flatten(batch)
-    )
+    """Whether a step was traced for batches with, or without, weights as this one."""
+    return step is not None and len(step.input_signature) == len(batch)
 
 
-def _traced(step: Callable[[Batch], Any], batch: Batch) -> Any:
+def _traced(step: Step, batch: Batch) -> Any:
     """A step that is traced once for batches of all sizes."""
-    signature = tf.nest.map_structure(
-        lambda part: tf.TensorSpec((None, *part.shape[1:]) if part.ndim else (), part.dtype), batch
-    )
+    signature = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in batch)
     return tf.function(lambda *parts: step(parts), input_signature=signature, autograph=False)
 
 
 def _means(model: keras.Model) -> dict[str, float]:
     return {name: float(value) for name, value in model.get_metrics_result().items()}
+
+
+def scope(count: int) -> AbstractContextManager[Any]:
+    """Where what is made lies on several devices; `runtime.configure` has seen to them.
+
+    Args:
+        count: Of the devices; 1 changes nothing.
+
+    Raises:
+        InputError: The machine has fewer.
+    """
+    if count == 1:
+        return nullcontext()
+    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    devices = [device.name for device in tf.config.list_logical_devices(kind)]
+    if len(devices) < count:
+        raise InputError(
+            f"finetune.replicas must be at most {len(devices)}, the GPUs of this machine, got "
+            f"{count}"
+        )
+    # Sums in a fixed order, unlike those of the default.
+    reduction = tf.distribute.ReductionToOneDevice()
+    strategy = tf.distribute.MirroredStrategy(devices[:count], cross_device_ops=reduction)
+    within: AbstractContextManager[Any] = strategy.scope()
+    return within
+
+
+def on_all_devices(step: Step) -> Step:
+    """The step on every device of the present scope, each with a share of the batch.
+
+    Args:
+        step: Takes the parts of a batch, (B, ...) each.
+    """
+    strategy = tf.distribute.get_strategy()
+    if strategy.num_replicas_in_sync == 1:
+        return step
+
+    def on_one(*parts: Any) -> Any:
+        return step(tuple(_share(part) for part in parts))
+
+    return lambda parts: strategy.run(on_one, args=parts)
+
+
+def _share(part: Any) -> Any:
+    """This device's rows of a batch; one at least, so that none has a mean of nothing."""
+    context = tf.distribute.get_replica_context()
+    place, count = context.replica_id_in_sync_group, context.num_replicas_in_sync
+    rows = tf.shape(part)[0]
+    start = tf.minimum(place * rows // count, rows - 1)
+    end = tf.maximum((place + 1) * rows // count, start + 1)
+    return part[start:end]

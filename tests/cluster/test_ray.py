@@ -18,7 +18,7 @@ import pytest
 from conftest import Run
 
 from pipeline.cluster import pool
-from pipeline.cluster.settings import Config
+from pipeline.cluster.connection import Config
 from pipeline.errors import InputError
 from pipeline.networks import engines
 

@@ -8,9 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.data.decoding import Decoding, Pages
+from pipeline.data.decoding import Decoding, Pages, Tones
 from pipeline.data.images import BadPicture, decode
-from pipeline.data.tones import Tones
 
 
 def saved(picture: Image.Image, kind: str, **options: object) -> bytes:

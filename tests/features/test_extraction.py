@@ -5,11 +5,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from pipeline.features.extraction import extract
 
-from pipeline.cluster.settings import Config as Cluster
+from pipeline.cluster.connection import Config as Cluster
 from pipeline.errors import InputError
 from pipeline.features import augmentation
-from pipeline.features.extraction import extract
 from pipeline.features.store import Config, Store
 from pipeline.networks import engines
 from pipeline.networks.backbones import keras_file

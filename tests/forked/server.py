@@ -34,7 +34,7 @@ def serve(path: str) -> None:
 
     import pipeline.__main__
     from pipeline import runner
-    from pipeline.networks.engines import openvino
+    from pipeline.networks import openvino
 
     openvino.library()
     runner.usage()  # imports every stage and command

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.cluster.settings import Config as Cluster
+from pipeline.cluster.connection import Config as Cluster
 from pipeline.data.manifest import Manifest, read_rows
 from pipeline.errors import InputError
 from pipeline.intake.sources import csv as csv_source

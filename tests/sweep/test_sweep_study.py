@@ -13,10 +13,10 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
+from pipeline.sweep.settings import Config, Pruner, Sampler
 
 from pipeline.errors import InputError, Stopped
 from pipeline.sweep import sharing, study
-from pipeline.sweep.settings import Config, Pruner, Sampler
 from pipeline.tracking import processes
 
 WORKER = """

@@ -6,12 +6,12 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from pipeline.finetuning.mixed import Mixed
 
 from pipeline.features import activations, cuts
 from pipeline.features.store import Config as StoreConfig
 from pipeline.features.store import Store
 from pipeline.finetuning import finetuner
-from pipeline.finetuning.mixed import Mixed
 from pipeline.finetuning.settings import Config
 from pipeline.networks import backbones, engines, heads
 from pipeline.networks.backbones import keras_application

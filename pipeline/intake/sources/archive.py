@@ -22,9 +22,12 @@ from pipeline.errors import InputError
 from pipeline.intake import layout
 from pipeline.intake.sources import Picture, SourceConfig
 from pipeline.settings import REQUIRED, setting
+from pipeline.storage import workspace
 from pipeline.storage.digests import file_sha256
 from pipeline.storage.outputs import replacing
 
+MAX_GB = 50.0
+"""Maximum size of the extracted files: more is taken for an archive bomb."""
 _TIMEOUT_S = 30
 _ENCRYPTED = 0x1  # a flag of a zip's entry
 _DAMAGED = (zlib.error, lzma.LZMAError, gzip.BadGzipFile)
@@ -43,8 +46,6 @@ class Config(SourceConfig):
     encoding: str | None = setting(
         None, "Of file names, where they are not UTF-8: cp932 for a .zip from Japan, say."
     )
-    max_gb: float = setting(50.0, "What the extracted files may take together.", above=0)
-    cache_dir: str = setting(".work/archives", "Where archives are kept and extracted.")
 
 
 def pictures(config: Config) -> Iterator[Picture]:
@@ -54,7 +55,7 @@ def pictures(config: Config) -> Iterator[Picture]:
         InputError: It cannot be had, is not the one meant, or holds what no
             archive of pictures should.
     """
-    folder = Path(config.cache_dir) / config.sha256[:16]
+    folder = workspace.root() / ".work" / "archives" / config.sha256[:16]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
@@ -115,7 +116,7 @@ def _download(url: str, target: Path) -> None:
 
 
 def _extract(archive: Path, target: Path, config: Config) -> None:
-    max_bytes = int(config.max_gb * 1e9)
+    max_bytes = int(MAX_GB * 1e9)
     try:
         if zipfile.is_zipfile(archive):
             _unzip(archive, target, max_bytes, config.encoding)
@@ -210,7 +211,7 @@ def _content(archive: Path, pack: zipfile.ZipFile, member: zipfile.ZipInfo) -> I
 def _charge(archive: Path, budget: int, size: int, max_bytes: int) -> int:
     if size > budget:
         raise InputError(
-            f"{archive} must extract to at most {max_bytes / 1e9:g} GB: raise data.max_gb if it is "
-            "meant to be larger"
+            f"{archive} must extract to at most {max_bytes / 1e9:g} GB: extract it with another "
+            "program and set data.use=folder"
         )
     return budget - size

@@ -20,9 +20,6 @@ class Config(SourceConfig):
     name: str = setting(
         REQUIRED, "Name in the catalogue, with a version where it matters: cats_vs_dogs:4.0.1."
     )
-    data_dir: str | None = setting(
-        None, "Where tensorflow-datasets keeps its files; null for its own default."
-    )
     splits: dict[str, str] = setting(
         {},
         "Split of the data set -> train, val or test; empty for the names it has. A single "
@@ -44,7 +41,7 @@ def pictures(config: Config) -> Iterator[Picture]:
             f"data set {config.name} needs tensorflow-datasets, which is not installed: "
             "pip install tensorflow-datasets"
         ) from error
-    builder = tfds.builder(config.name, data_dir=config.data_dir)
+    builder = tfds.builder(config.name)
     features = builder.info.features
     if not {"image", "label"} <= set(features or ()):
         raise InputError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,13 +56,11 @@ class Backbone:
             Preprocessing is its first layers, the network itself follows.
         name: Of the network, such as `MobileNetV2`.
         taken: What of a model the features are, in words, where that had to be found out.
-        origin: What `build` was given, with which another process builds the same.
     """
 
     model: keras.Model
     name: str
     taken: str = ""
-    origin: tuple[BackboneConfig, int, int] | None = None
 
     @property
     def weights_sha256(self) -> str:
@@ -98,7 +96,7 @@ def build(config: BackboneConfig, image_size: int, seed: int) -> Backbone:
     module = importlib.import_module(f"{__name__}.{config.kind}")
     keras.utils.set_random_seed(seed)
     backbone: Backbone = module.build(config, image_size)
-    return replace(backbone, origin=(config, image_size, seed))
+    return backbone
 
 
 def sides(config: BackboneConfig) -> tuple[int, int] | None:

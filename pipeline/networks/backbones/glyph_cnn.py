@@ -1,7 +1,7 @@
 """The project's own small network, pre-trained on rendered letters; it has never seen a digit.
 
-Three blocks of two 3x3 convolutions with BatchNorm. `python -m pipeline pretrain`
-(`make pretrain`) regenerates the weights beside this file bit for bit.
+Three blocks of two 3x3 convolutions with BatchNorm. `make pretrain` regenerates the weights beside
+this file bit for bit.
 """
 
 from __future__ import annotations

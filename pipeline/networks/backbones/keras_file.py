@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _UNKNOWN = re.compile(r"(?:Unknown layer: |Could not locate class )'(?P<name>[^']*)'")
 
+_PLAIN = "float32"
+
 
 @dataclass
 class Config(BackboneConfig):
@@ -98,11 +100,11 @@ def _file(config: Config) -> Path:
 def _load(path: Path, config: Config) -> keras.Model:
     import keras
 
-    from pipeline.networks import graph, keras2_file, precision
+    from pipeline.networks import foreign_file, graph
 
     try:
-        if keras2_file.written_by(path).startswith("2"):
-            model = keras2_file.load(path, safe_mode=not config.allow_code)
+        if foreign_file.written_by(path).startswith("2"):
+            model = foreign_file.load_keras2(path, safe_mode=not config.allow_code)
         else:
             model = keras.saving.load_model(path, compile=False, safe_mode=not config.allow_code)
     except Exception as error:
@@ -127,7 +129,38 @@ def _load(path: Path, config: Config) -> keras.Model:
             raise InputError(
                 f"{path} must have one {what}, got {len(tensors)}: save the part of it that has one"
             )
-    return precision.in_float32(model, safe_mode=not config.allow_code)
+    return _in_float32(model, safe_mode=not config.allow_code)
+
+
+def _in_float32(model: keras.Model, safe_mode: bool) -> keras.Model:
+    """The model itself if it computes in float32 already.
+
+    Args:
+        model: Functional or Sequential.
+        safe_mode: Whether code in its layers is refused.
+    """
+    import keras
+
+    if all(layer.compute_dtype == _PLAIN for layer in model.layers):
+        return model
+    config = _plain(keras.saving.serialize_keras_object(model))
+    rebuilt: keras.Model = keras.saving.deserialize_keras_object(config, safe_mode=safe_mode)
+    rebuilt.set_weights([weight.astype(_PLAIN) for weight in model.get_weights()])
+    return rebuilt
+
+
+def _plain(value: Any) -> Any:
+    """A config whose every precision is float32."""
+    if isinstance(value, dict):
+        if value.get("class_name") == "DTypePolicy":
+            return {**value, "config": {"name": _PLAIN}}
+        kept = {key: _plain(inner) for key, inner in value.items()}
+        if isinstance(kept.get("dtype"), str) and "float" in kept["dtype"]:
+            kept["dtype"] = _PLAIN
+        return kept
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(inner) for inner in value)
+    return value
 
 
 def _taken(model: keras.Model, config: Config) -> Taken:

@@ -29,21 +29,19 @@ class Answers:
 
     Attributes:
         probabilities: (N, K) float32.
-        strangeness: (N,) how rarely a validation picture is as far away and as doubtful; None
-            where the model file has nothing to compare with.
-        typicality: (N,) share of validation pictures that are at least as strange; None
-            likewise.
-        known: (N,) whether that is more than `unknown`; None likewise.
+        strangeness: (N,) how rarely a validation picture is as far away and as doubtful.
+        typicality: (N,) share of validation pictures that are at least as strange.
+        known: (N,) whether that is more than `unknown`.
         labels: (N, K) which labels are in the set; None without calibration pictures.
-        positions: (N, d) where the pictures lie; None as for typicality.
+        positions: (N, d) where the pictures lie.
     """
 
     probabilities: NDArray[np.float32]
-    strangeness: Floats | None
-    typicality: Floats | None
-    known: NDArray[np.bool_] | None
+    strangeness: Floats
+    typicality: Floats
+    known: NDArray[np.bool_]
     labels: NDArray[np.bool_] | None
-    positions: Floats | None
+    positions: Floats
 
     def of(self, row: int) -> Answers:
         """Those of one picture."""
@@ -52,20 +50,20 @@ class Answers:
         return Answers(**parts)
 
     def trusted(self, row: int, classes: Sequence[str]) -> dict[str, Any]:
-        """known, typicality and labels of a picture, as JSON has them; None where unknown."""
-        told: dict[str, Any] = dict.fromkeys(("known", "typicality", "labels"))
-        if self.known is not None and self.typicality is not None:
-            told |= {"known": bool(self.known[row]), "typicality": float(self.typicality[row])}
-        if self.labels is not None:
-            told["labels"] = [classes[int(k)] for k in np.flatnonzero(self.labels[row])]
-        return told
+        """known, typicality and labels of a picture, as JSON has them."""
+        sets = None if self.labels is None else np.flatnonzero(self.labels[row])
+        return {
+            "known": bool(self.known[row]),
+            "typicality": float(self.typicality[row]),
+            "labels": None if sets is None else [classes[int(place)] for place in sets],
+        }
 
 
 class Judge:
     """Tells how far answers can be relied on.
 
     Args:
-        reference: That is in the model file; None of earlier versions.
+        reference: That is in the model file.
         classes: K.
         unknown: Share of pictures like those of validation that may be called unknown.
         coverage: Share of pictures whose set of labels has the true one.
@@ -80,14 +78,14 @@ class Judge:
 
     def __init__(
         self,
-        reference: Reference | None,
+        reference: Reference,
         classes: int,
         unknown: float = UNKNOWN,
         coverage: float = COVERAGE,
         insist: bool = False,
     ) -> None:
         self._reference, self._classes, self._unknown = reference, classes, unknown
-        misses = np.zeros(0) if reference is None else reference.misses
+        misses = reference.misses
         # Split conformal prediction: a new picture's rank among these is as likely as any other.
         rank = _ceiling((len(misses) + 1) * coverage)
         if insist and rank > len(misses):
@@ -106,12 +104,10 @@ class Judge:
             outputs: (N, K + D): probabilities, then features.
         """
         probabilities, features = outputs[:, : self._classes], outputs[:, self._classes :]
-        strange = typical = known = labels = places = None
-        if self._reference is not None:
-            places = typicality.positions(self._reference.space, features)
-            strange = _strangeness(probabilities, places, self._reference)
-            typical = typicality.shares(strange, self._reference.strangeness)
-            known = typical > self._unknown
+        places = typicality.positions(self._reference.space, features)
+        strange = _strangeness(probabilities, places, self._reference)
+        typical = typicality.shares(strange, self._reference.strangeness)
+        known, labels = typical > self._unknown, None
         if self._most_missed is not None:
             labels = 1 - probabilities.astype(np.float64) <= self._most_missed
             # Of a picture that no label suits well enough, the best one: that covers no less.

@@ -13,11 +13,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
+from pipeline.data import traits as traits_of
+from pipeline.data.manifest import CALIBRATION, Manifest
+from pipeline.networks.forward import Forward
 from pipeline.networks.trust import typicality
 from pipeline.networks.trust.typicality import Floats, Space
 
 _TRAITS = "traits.json"
+_TRAINING, _VALIDATION = 2000, 5000
+"""Pictures at most: enough to tell what is usual, few enough to travel with the model."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +58,8 @@ class Reference:
 _ARRAYS = ("distances", "doubts", "strangeness", "misses")
 
 
-def read(files: Mapping[str, bytes]) -> Reference | None:
-    """What `Reference.files` gave; None of no files, as in models of earlier versions."""
-    if not files:
-        return None
+def read(files: Mapping[str, bytes]) -> Reference:
+    """Read what `Reference.files` gave."""
     arrays: dict[str, Any] = {
         name.removesuffix(".npy"): _unpacked(content)
         for name, content in files.items()
@@ -63,6 +67,44 @@ def read(files: Mapping[str, bytes]) -> Reference | None:
     }
     space = Space(**{one.name: arrays.pop(one.name) for one in fields(Space)})
     return Reference(space, **arrays, traits=json.loads(files[_TRAITS]))
+
+
+def gather(forward: Forward, data: Manifest, seed: int) -> Reference:
+    """Push the pictures once through the classifier, as they are.
+
+    Args:
+        forward: Gives (N, K + D): probabilities, then features.
+        data: The prepared data set.
+        seed: Chooses which, where there are many.
+    """
+    training = _chosen(data.indices("train"), _TRAINING, seed)
+    validation = _chosen(data.indices("val"), _VALIDATION, seed)
+    calibration = data.indices(CALIBRATION)
+    every = np.concatenate([training, validation, calibration])
+    outputs = forward.all(data.images, every, "reference")
+    known, shown, aside = np.split(outputs, np.cumsum([len(training), len(validation)]))
+    predicted = shown[:, : len(data.classes)].argmax(axis=1)
+    return make(
+        known,
+        shown,
+        aside,
+        data.labels[calibration],
+        len(data.classes),
+        {**_traits(data, validation), "label": predicted.tolist()},
+    )
+
+
+def _chosen(rows: NDArray[np.int64], most: int, seed: int) -> NDArray[np.int64]:
+    """Some of them, ascending."""
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:most])
+
+
+def _traits(data: Manifest, rows: NDArray[np.int64]) -> dict[str, list[float]]:
+    shown = tqdm(rows, "traits", unit="picture", delay=1, leave=False, disable=None)
+    found = [
+        traits_of.of(data.images[row], data.rows[row].width, data.rows[row].height) for row in shown
+    ]
+    return {name: [one[name] for one in found] for name in traits_of.NAMES}
 
 
 def make(

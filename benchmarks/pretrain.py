@@ -1,16 +1,15 @@
 """Regenerate the weights of glyph_cnn, bit for bit.
 
-Trains the network on rendered letters: A-Z and a-z in the fonts that matplotlib ships.
+python -m benchmarks.pretrain [LETTERS EPOCHS PATH]
 
-    python -m pipeline pretrain
+Trains the network on rendered letters: A-Z and a-z in the fonts that matplotlib ships.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,60 +19,35 @@ from tqdm import tqdm
 from pipeline.data.images import Pixels
 from pipeline.networks import runtime
 from pipeline.networks.backbones import glyph_cnn
-from pipeline.settings import setting
 from pipeline.storage.digests import file_sha256
 from pipeline.storage.outputs import replacing_file
 
-if TYPE_CHECKING:
-    from pipeline.config import Config as Everything
-
-SECTIONS = ("pretrain", "seed")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 SIZE_PX = 8
 _CANVAS_PX = 64
 _FONT_PX = 44
 _CELLS = 4
+_SEED, _THREADS = 0, 2
+_BATCH, _RATE = 64, 2e-3
 
 
-@dataclass
-class Config:
-    """Section `pretrain`."""
-
-    letters: int = setting(36000, "How many pictures to render.", least=10)
-    epochs: int = setting(10, "Passes over them.", least=1)
-    batch_size: int = setting(64, "Pictures a step.", least=1)
-    learning_rate: float = setting(2e-3, "Of Adam, decayed to zero along a cosine.", above=0)
-    path: str = setting(
-        str(glyph_cnn.WEIGHTS.relative_to(Path(__file__).parents[2])), "Where the weights go."
-    )
-
-
-def run(config: Everything) -> None:
-    """Render, train, write the weights."""
-    runtime.configure(config.seed, config.threads)
-    pretrain(config.pretrain, seed=config.seed)
-
-
-def pretrain(config: Config, *, seed: int) -> dict[str, float]:
-    """Render, train, write the weights.
-
-    Returns:
-        Accuracy on letters that were held out: a check on the training, not a claim.
-    """
+def pretrain(count: int, epochs: int, path: Path) -> None:
+    """Render, train, write the weights; prints the accuracy on letters that were held out."""
+    runtime.configure(_SEED, _THREADS)
     import keras
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(_SEED)
     fonts = _fonts()
-    labels = rng.integers(len(LETTERS), size=config.letters)
+    labels = rng.integers(len(LETTERS), size=count)
     bar = tqdm(labels, desc="render", unit="letter", disable=None)
     pictures = np.stack([letter(LETTERS[label], rng, fonts) for label in bar])
     rgb = np.repeat(pictures[..., None], 3, axis=-1)
-    held_out = config.letters // 10
+    held_out = count // 10
     backbone = glyph_cnn.network(SIZE_PX)
     classes = keras.layers.Dense(len(LETTERS), activation="softmax")
-    model = keras.Sequential([backbone, keras.layers.Dropout(0.2, seed=seed), classes])
-    steps = -(-(config.letters - held_out) // config.batch_size) * config.epochs
-    schedule = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps)
+    model = keras.Sequential([backbone, keras.layers.Dropout(0.2, seed=_SEED), classes])
+    steps = -(-(count - held_out) // _BATCH) * epochs
+    schedule = keras.optimizers.schedules.CosineDecay(_RATE, steps)
     model.compile(
         keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=["accuracy"]
     )
@@ -81,14 +55,14 @@ def pretrain(config: Config, *, seed: int) -> dict[str, float]:
         rgb[held_out:],
         labels[held_out:],
         validation_data=(rgb[:held_out], labels[:held_out]),
-        batch_size=config.batch_size,
-        epochs=config.epochs,
+        batch_size=_BATCH,
+        epochs=epochs,
         verbose=2,
     )
-    with replacing_file(Path(config.path)) as aside:
+    with replacing_file(path) as aside:
         backbone.save_weights(aside)
-    print(f"{config.path} sha256 {file_sha256(Path(config.path))}")
-    return {"val_accuracy": float(history.history["val_accuracy"][-1])}
+    accuracy = history.history["val_accuracy"][-1]
+    print(f"{path} sha256 {file_sha256(path)}, accuracy on held-out letters {accuracy:.3f}")
 
 
 def letter(char: str, rng: np.random.Generator, fonts: list[ImageFont.FreeTypeFont]) -> Pixels:
@@ -165,3 +139,8 @@ def _font_files() -> Iterator[Path]:
         others = ("cmex", "cmsy", "STIXSiz", "STIXNonUni", "LastResort")
         if not path.stem.startswith(others) and not path.stem.endswith("Display"):
             yield path
+
+
+if __name__ == "__main__":
+    letters, epochs, target = (*sys.argv[1:], 36000, 10, glyph_cnn.WEIGHTS)[:3]
+    pretrain(int(letters), int(epochs), Path(target))

@@ -1,40 +1,31 @@
-"""What computes a forward pass: Keras, or a runtime that a network is converted for.
+"""The engine of a forward pass: Keras, or OpenVINO, for which a network is converted.
 
-    forward = engines.forward(model, config, batch_size=32, threads=2, pictures=some)
-
-A runtime is a module here with `LIBRARIES` (the first runs a network, the others convert it),
-`version()`, `insist(precision)`, `convert(frozen)` and `load(files, precision, threads)`. It takes
-pictures one by one, as many at a time as there are threads, so that none depends on another.
+model + section `forward` -> a forward pass, compared with Keras when it is made.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError, shortened
-from pipeline.networks.forward import Forward
+from pipeline.networks.forward import Files, Forward
 from pipeline.settings import setting
 
 if TYPE_CHECKING:
     import keras
 
-Files = Mapping[str, bytes]
-"""A converted network: name of each of its files -> content."""
-
 
 class Engine(StrEnum):
-    """What computes."""
+    """Library that runs a network."""
 
     keras = "keras"
-    onnxruntime = "onnxruntime"
     openvino = "openvino"
 
 
@@ -143,16 +134,16 @@ def convert(
     """
     if config.engine == Engine.keras:
         return None
-    from pipeline.networks import frozen_graph, runtime
+    from pipeline.networks import frozen_graph, openvino, runtime
 
-    runtime_module = _module(config.engine)
-    runtime_module.insist(str(config.precision))
+    _require_openvino()
+    openvino.require(str(config.precision))
     shown = np.asarray(pictures[:CHECKED], dtype=np.float32)
     try:
         with runtime.quiet():
             frozen = frozen_graph.freeze(model, batch_size=1)
-            files = runtime_module.convert(frozen)
-            found = runtime_module.load(files, str(config.precision), threads)(shown)
+            files = openvino.convert(frozen)
+            found = openvino.load(files, str(config.precision), threads)(shown)
             expected = np.concatenate([frozen(_constant(row[None]))[0] for row in shown])
     except Exception as error:  # whatever a converter dies of, Keras can run its own network
         _tell(model, config, shortened(str(error)) or type(error).__name__)
@@ -169,7 +160,7 @@ def convert(
             f"{_TOLERANCE[config.precision]:g} is let pass",
         )
         return None
-    return Converted(str(config.engine), runtime_module.version(), str(config.precision), files)
+    return Converted(str(config.engine), openvino.version(), str(config.precision), files)
 
 
 def load(converted: Converted, threads: int) -> Forward:
@@ -178,10 +169,11 @@ def load(converted: Converted, threads: int) -> Forward:
     Raises:
         InputError: The engine is not installed, or the processor has no such precision.
     """
-    module = _module(converted.engine, converted.version)
-    module.insist(converted.precision)
-    loaded: Forward = module.load(converted.files, converted.precision, threads)
-    return loaded
+    from pipeline.networks import openvino
+
+    _require_openvino(converted.version)
+    openvino.require(converted.precision)
+    return openvino.load(converted.files, converted.precision, threads)
 
 
 def described(config: Config) -> dict[str, str]:
@@ -191,27 +183,24 @@ def described(config: Config) -> dict[str, str]:
     """
     if config.engine == Engine.keras:
         return {}
-    version = _module(config.engine).version()
-    return {"engine": f"{config.engine} {version}", "products": str(config.precision)}
+    from pipeline.networks import openvino
+
+    _require_openvino()
+    return {"engine": f"openvino {openvino.version()}", "products": str(config.precision)}
 
 
-def _module(engine: str, version: str = "") -> ModuleType:
-    """A runtime's module; with a version, what only converts need not be installed."""
-    module: ModuleType
-    if engine == Engine.openvino:
-        from pipeline.networks.engines import openvino as module
-    else:
-        from pipeline.networks.engines import onnxruntime as module
-    needed = module.LIBRARIES[:1] if version else module.LIBRARIES
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if missing:
-        wanted = f"{engine}=={version}" if version else " ".join(missing)
+def _require_openvino(version: str = "") -> None:
+    """Stop where OpenVINO is not installed.
+
+    Args:
+        version: That a model was converted with; empty where Keras would do instead.
+    """
+    if importlib.util.find_spec("openvino") is None:
+        wanted = f"openvino=={version}" if version else "openvino"
         other = "" if version else ", or set forward.engine=keras"
         raise InputError(
-            f"forward.engine={engine} needs {', '.join(missing)}, not installed: pip install "
-            f"{wanted}{other}"
+            f"forward.engine=openvino needs openvino, not installed: pip install {wanted}{other}"
         )
-    return module
 
 
 def _constant(rows: NDArray[np.float32]) -> Any:

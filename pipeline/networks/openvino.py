@@ -10,20 +10,15 @@ import threading
 from importlib.metadata import version as version_of
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.networks import runtime
-from pipeline.networks.forward import Floats, Forward
+from pipeline.networks.forward import Files, Floats, Forward
 from pipeline.storage import workspace
-
-if TYPE_CHECKING:
-    from pipeline.networks.engines import Files
-
-LIBRARIES = ("openvino",)
 
 _NETWORK, _WEIGHTS = "network.xml", "network.bin"
 _PRECISION = {"float32": "f32", "bfloat16": "bf16"}
@@ -43,7 +38,7 @@ def library() -> ModuleType:
     return loaded
 
 
-def insist(precision: str) -> None:
+def require(precision: str) -> None:
     """Stop where the processor cannot compute in a precision.
 
     Raises:

@@ -1,0 +1,126 @@
+"""The frozen part of a network on one data set: what its activations are computed from.
+
+settings + backbone + images -> a forward pass to a cut, and everything that it depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cluster.connection import Config as Cluster
+from pipeline.data.manifest import Manifest
+from pipeline.features import augmentation
+from pipeline.features.store import Key
+from pipeline.networks import backbones, engines, runtime
+from pipeline.networks.backbones import Backbone, BackboneConfig
+from pipeline.networks.forward import Forward
+
+
+@dataclass(frozen=True)
+class FrozenPart:
+    """The settings that the forward pass of the frozen part depends on.
+
+    Attributes:
+        backbone: Section `backbone`.
+        augment: Section `augment`.
+        engine: Section `forward`.
+        batch_size: Images in a forward pass: `extract_features.batch_size`.
+        seed: Of random weights, where the backbone has no others, and of views.
+        threads: As TensorFlow was configured with.
+        cluster: Section `cluster`: where it runs, which changes no byte.
+    """
+
+    backbone: BackboneConfig
+    augment: augmentation.Config
+    engine: engines.Config
+    batch_size: int
+    seed: int
+    threads: int
+    cluster: Cluster = field(default_factory=Cluster)
+
+    def build(self, image_size: int) -> Backbone:
+        """Build the backbone for images of `image_size` px."""
+        return backbones.build(self.backbone, image_size, self.seed)
+
+    def key(self, body: Backbone) -> Key:
+        """Everything that the features of given images depend on."""
+        return {
+            "augment": asdict(self.augment) if self.augment.layers else None,
+            "backbone": body.sha256,
+            "batch_size": self.batch_size,
+            **engines.described(self.engine),
+            "seed": self.seed,
+            "threads": self.threads,
+        }
+
+
+@dataclass(frozen=True)
+class Source:
+    """The frozen part and the images that it sees.
+
+    Attributes:
+        frozen: Settings of the forward pass.
+        model: The backbone: (B, H, W, 3) -> (B, D).
+        backbone_sha256: Digest of the backbone, `Backbone.sha256`.
+        images: (N, H, W, 3) uint8.
+        images_sha256: Digest of the images.
+    """
+
+    frozen: FrozenPart
+    model: Any
+    backbone_sha256: str
+    images: Any
+    images_sha256: str
+    _passes: dict[str, Forward] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, frozen: FrozenPart, body: Backbone, data: Manifest) -> Source:
+        """A backbone on a prepared data set."""
+        return cls(frozen, body.model, body.sha256, data.images, data.images_sha256)
+
+    def key(self, cut: str, rows: NDArray[np.int64], precision: str = "float32") -> Key:
+        """Everything that the activations of some images at a cut depend on."""
+        return {
+            "backbone": self.model.name,
+            "backbone_sha256": self.backbone_sha256,
+            "batch_size": self.frozen.batch_size,
+            "cut": cut,
+            "images_sha256": self.images_sha256,
+            "image_size": int(self.images.shape[1]),
+            "precision": precision,
+            "rows": digest(rows),
+            **runtime.versions(),
+            **engines.described(self.frozen.engine),
+            "threads": self.frozen.threads,
+        }
+
+    def lower(self, cut: str) -> Any:
+        """The network up to a cut."""
+        from pipeline.features import cuts
+
+        if cut not in cuts.cut_points(self.model):
+            return self.model
+        return cuts.split(self.model, cut)[0]
+
+    def forward(self, cut: str) -> Forward:
+        """The forward pass from the images to a cut; the last one made is kept for views."""
+        if cut not in self._passes:
+            self._passes.clear()
+            self._passes[cut] = engines.forward(
+                self.lower(cut),
+                self.frozen.engine,
+                batch_size=self.frozen.batch_size,
+                threads=self.frozen.threads,
+                pictures=self.images,
+            )
+        return self._passes[cut]
+
+
+def digest(rows: NDArray[np.int64]) -> str:
+    """Digest of which images, in which order."""
+    return hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()

@@ -1,0 +1,60 @@
+"""This machine: whether a port is free, and whether files can lie on its disk once."""
+
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from pipeline.errors import InputError
+from pipeline.storage import arrays
+
+_DVC = Path(".dvc")
+
+
+def check_port(host: str, port: int, setting: str) -> None:
+    """Try to listen, once: a server would report a taken port in a traceback.
+
+    Args:
+        host: Address to listen on.
+        port: Where.
+        setting: Name of the port's setting, for the message.
+
+    Raises:
+        InputError: It cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        # As servers do: a port whose connections have just been closed is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            raise InputError(
+                f"{setting} must be a port that is free on {host}, got {port}: "
+                f"{getattr(error, 'strerror', None) or error}; choose another"
+            ) from error
+
+
+def shares_files() -> bool:
+    """Whether DVC's cache and the outputs can be the same bytes on this disk.
+
+    A clone or a hard link is tried; where `cache.type` names neither, nothing is shared.
+    """
+    types = cache_type()
+    if not _DVC.is_dir() or not {"reflink", "hardlink"} & set(types.split(",")):
+        return False
+    with (
+        tempfile.TemporaryDirectory(dir=_DVC) as there,
+        tempfile.TemporaryDirectory(dir=".") as here,
+    ):
+        source, target = Path(there) / "a", Path(here) / "b"
+        source.write_bytes(b"a")
+        return arrays.share(source, target) != arrays.Shared.copied
+
+
+def cache_type() -> str:
+    """What DVC is told to do, in order of preference."""
+    command = [sys.executable, "-m", "dvc", "config", "cache.type"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip().replace(" ", "") or "reflink,copy"
