@@ -7,7 +7,6 @@ other pictures for validation (and test, where the source gives no split), and t
 
 - logistic: a logistic regression on the features, the head that `init` chooses;
 - head only: the linear head, trained step by step;
-- version 0.1: fine-tuning at a constant 1e-5 from the last blocks, stopped by patience;
 - Keras guide: plain `fit` with flips and rotations, 12 epochs of the head at 1e-3, then 12 of all
   layers at 1e-5 (benchmarks/keras_guide.py);
 - the pipeline: what `init` wrote.
@@ -36,15 +35,6 @@ LINEAR = (
     *("head.use=linear", "augment.use=none", "augment.layers=[]"),
     *("train_head.learning_rate=1e-3", "train_head.epochs=100", "train_head.patience=10"),
 )
-CONSTANT = (
-    *LINEAR,
-    *("finetune.learning_rate=1e-5", "finetune.schedule=constant", "finetune.cut={cut}"),
-    *("finetune.warmup=0", "finetune.clip_norm=null", "finetune.weight_decay=0"),
-    *("finetune.label_smoothing=0", "finetune.lowest_rate=1", "finetune.interpolate=false"),
-    *("finetune.epochs=20", "finetune.patience=5", "finetune.calibrate=false"),
-)
-LAST_BLOCKS = {"mobilenet_v2": "block_13_expand"}
-"""Where version 0.1 cut; for other networks, their last three blocks."""
 FEW = (10, 20, 50)
 
 
@@ -95,16 +85,15 @@ class Project:
         return Outcome(found["right"], found["log_loss"], seconds)
 
 
-def measure(folder: Path, seed: int, cut: str, with_guide: bool) -> dict[str, Outcome]:
+def measure(folder: Path, seed: int, with_guide: bool) -> dict[str, Outcome]:
     """All recipes on one draw of the data."""
     project = Project(folder, seed)
     logistic, pipeline = project.tuned()
-    linear, constant = project.tuned(*(word.format(cut=cut) for word in CONSTANT))
+    linear, _ = project.tuned(*LINEAR, "finetune.cut=none")
     guide = {"Keras guide": project.guide()} if with_guide else {}
     return {
         "logistic": logistic,
         "head only": linear,
-        "version 0.1": constant,
         **guide,
         "the pipeline": pipeline,
     }
@@ -172,10 +161,8 @@ def main(seeds: int, backbone: str, with_few: bool, with_guide: bool) -> None:
                     found = [few(folder, seed, count) for seed in range(seeds)]
                     lines += rows(f"{name}, {count} a class", found)
             else:
-                cut = LAST_BLOCKS.get(backbone, "{blocks: 3}")
-                lines += rows(
-                    name, [measure(folder, seed, cut, with_guide) for seed in range(seeds)]
-                )
+                found = [measure(folder, seed, with_guide) for seed in range(seeds)]
+                lines += rows(name, found)
     side_by_side.write(title, "\n".join(lines))
 
 

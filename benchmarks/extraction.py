@@ -21,7 +21,6 @@ PREDICT = (16, 32, 64)
 WAYS = (
     *(f"predict {size}" for size in PREDICT),
     "keras float32",
-    "onnxruntime float32",
     "openvino float32",
     "openvino bfloat16",
 )

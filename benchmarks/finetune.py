@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import side_by_side
+from benchmarks import side_by_side, workshop
 from pipeline.features.store import Config, Store
 from pipeline.networks import runtime
 
@@ -99,15 +99,16 @@ def ours(name: str, cut: str, count: int) -> float:
     """Seconds an epoch on the activations of the cut."""
     runtime.configure(0, THREADS)
     from pipeline.features import activations, cuts
-    from pipeline.finetuning import finetuner
+    from pipeline.features.source import Source
     from pipeline.finetuning.settings import Config as Finetune
-    from pipeline.networks import backbones, engines, heads
+    from pipeline.networks import backbones, heads
     from pipeline.networks.backbones import keras_application
     from pipeline.training import fitting, steps
     from pipeline.training.examples import Examples
 
     images, labels = pictures(count)
-    body = backbones.build(keras_application.Config(name=name, weights=None), SIZE_PX, 0)
+    config = keras_application.Config(name=name, weights=None)
+    body = backbones.build(config, SIZE_PX, 0)
     calibrate(body.model, images[:BATCH])
     head = heads.build(heads.Config(), body.model.output_shape[1], CLASSES)
     chosen = cuts.resolve(body.model, cut)
@@ -125,7 +126,7 @@ def ours(name: str, cut: str, count: int) -> float:
     steps.train = timed
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Config(), Path(folder))
-        source = activations.Source(body.model, images, BATCH, THREADS, "", "", engines.Config())
+        source = Source(workshop.frozen(config, BATCH), body.model, "", images, "")
         kept = activations.below(store, source, chosen.at, np.arange(count))
         one = np.arange(1)
         above = heads.join(upper, head, "above")
@@ -135,11 +136,7 @@ def ours(name: str, cut: str, count: int) -> float:
             Examples(kept, np.arange(count), labels),
             Examples(kept, one, labels[:1]),
             recipe,
-            seed=0,
-            work=Path(folder) / "work",
-            log=lambda *_: None,
-            shares=finetuner.shares(above, recipe.lowest_rate),
-            interpolate=recipe.interpolate,
+            fitting.Session(0, Path(folder) / "work", lambda *_: None),
         )
     return float(median(lasted[1:]))
 

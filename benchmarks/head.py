@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import side_by_side
+from benchmarks import side_by_side, workshop
 from pipeline.features.store import Config, Store
 from pipeline.networks import runtime
 
@@ -70,7 +70,8 @@ def plain(tuned: bool) -> side_by_side.Figures:
 def ours() -> side_by_side.Figures:
     """Features once, then the head on them."""
     from pipeline.features import activations
-    from pipeline.networks import backbones, engines, heads
+    from pipeline.features.source import Source
+    from pipeline.networks import backbones, heads
     from pipeline.networks.backbones import keras_application
     from pipeline.training import fitting
     from pipeline.training.examples import Examples
@@ -83,7 +84,8 @@ def ours() -> side_by_side.Figures:
     ends = [time.perf_counter()]
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Config(), Path(folder))
-        source = activations.Source(body.model, images, BATCH, 2, "", "", engines.Config())
+        frozen = workshop.frozen(config, BATCH)
+        source = Source(frozen, body.model, "", images, "")
         last = body.model.layers[-1].name
         features = activations.below(store, source, last, np.arange(len(images)))
         extracted = time.perf_counter()
@@ -92,9 +94,7 @@ def ours() -> side_by_side.Figures:
             Examples(features, np.arange(TRAIN), labels[:TRAIN]),
             Examples(features, np.arange(TRAIN, TRAIN + VAL), labels[TRAIN:]),
             Training(epochs=EPOCHS, patience=EPOCHS, batch_size=BATCH),
-            seed=0,
-            work=Path(folder) / "work",
-            log=lambda *_: ends.append(time.perf_counter()),
+            fitting.Session(0, Path(folder) / "work", lambda *_: ends.append(time.perf_counter())),
         )
     total = time.perf_counter() - ends[0]
     rate = len(images) / (extracted - ends[0])

@@ -113,7 +113,7 @@ def plain(data: Path, head: Path) -> dict[str, Any]:
 
 def ours(folder: Path, workers: int) -> dict[str, Any]:
     """The command; memory is that of the worker that ran a trial, after it."""
-    words = ["sampler.use=grid", "pruner.use=none", f"sweep.cuts=[{','.join(CUTS)}]"]
+    words = ["sweep.sampler=grid", "sweep.pruner=none", f"sweep.cuts=[{','.join(CUTS)}]"]
     words.append("~sweep.space.finetune.learning_rate")
     words.append(f"+sweep.space.finetune.learning_rate=[{','.join(map(repr, RATES))}]")
     words += [

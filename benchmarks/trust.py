@@ -139,7 +139,6 @@ def unknown(name: str, other: str, left_out: str) -> str:
     with trained(name, left_out) as folder:
         path = folder / "outputs/finetune/model.keras"
         classifier, known = Classifier(path), model_file.known(path)
-        assert known is not None
         data = Manifest(folder / "outputs/prepare")
         ours = classifier.answers(data.images[data.indices("test")])
         theirs = classifier.answers(foreign(folder, other, classifier))
@@ -156,8 +155,6 @@ def unknown(name: str, other: str, left_out: str) -> str:
             area = roc_auc_score(truth, np.concatenate([here, there]))
             passed = (there <= np.quantile(here, 0.95)).mean()
             cells.append(f"{area:.3f}, {passed:.2f}")
-        assert ours.known is not None
-        assert theirs.known is not None
         called = f"{1 - ours.known.mean():.1%} and {1 - theirs.known.mean():.1%}"
     what = other or f"its class {left_out}"
     return f"| {name}, {what} | {' | '.join(cells)} | {called} |"
@@ -168,7 +165,6 @@ def sets(name: str) -> str:
     with trained(name, "", STAGES, "prepare.calibration_fraction=0.2") as folder:
         path = folder / "outputs/finetune/model.keras"
         classifier, known = Classifier(path), model_file.known(path)
-        assert known is not None
         data = Manifest(folder / "outputs/prepare")
         rows = np.concatenate([data.indices(CALIBRATION), data.indices("test")])
         labels = data.labels[rows]

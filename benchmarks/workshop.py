@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.features import augmentation
+from pipeline.features.source import FrozenPart
+from pipeline.networks import engines
+from pipeline.networks.backbones import BackboneConfig
+
 PROJECT = Path(__file__).parents[1]
 SHARED = PROJECT.parent / "shared"
 WEIGHTS = (
@@ -48,6 +53,11 @@ def real_weights(folder: Path) -> None:
     old = "../shared/weights/mobilenet_v2_0.35_224_no_top.weights.h5"
     assert old in text
     path.write_text(text.replace(old, f"../shared/{WEIGHTS}"))
+
+
+def frozen(backbone: BackboneConfig, batch_size: int) -> FrozenPart:
+    """Settings of a forward pass of the frozen part, otherwise the defaults."""
+    return FrozenPart(backbone, augmentation.Config(), engines.Config(), batch_size, 0, 2)
 
 
 def run(folder: Path, *command: str) -> str:

@@ -144,7 +144,7 @@ class _Help(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         module = _module(parser.prog.rpartition(" ")[2])
-        lines = list(_settings_help(_sections(module)))
+        lines = list(_settings_help(sections_of(module)))
         parser.epilog = "\n".join(["settings, in params.yaml or here:", *lines]) if lines else None
         parser.print_help()
         parser.exit()
@@ -167,7 +167,7 @@ def _parser(name: str, module: ModuleType) -> _Parser:
     return parser
 
 
-def _sections(module: ModuleType) -> list[str]:
+def sections_of(module: ModuleType) -> list[str]:
     """The sections and settings that a command names, or that its `run` is given."""
     named: tuple[str, ...] | None = getattr(module, "SECTIONS", None)
     if named is not None:

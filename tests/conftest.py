@@ -268,6 +268,23 @@ def picture_folder(tmp_path: Path) -> Path:
     return folder
 
 
+def frozen_part(backbone: Any = None, **changes: Any) -> Any:
+    """Settings of a forward pass of the frozen part; of glyph_cnn unless another is named."""
+    from pipeline.features import augmentation
+    from pipeline.features.source import FrozenPart
+    from pipeline.networks import engines
+    from pipeline.networks.backbones import glyph_cnn
+
+    usual: dict[str, Any] = {
+        "augment": augmentation.Config(),
+        "engine": engines.Config(),
+        "batch_size": 32,
+        "seed": 0,
+        "threads": 2,
+    }
+    return FrozenPart(backbone or glyph_cnn.Config(), **{**usual, **changes})
+
+
 @pytest.fixture
 def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder of its own."""

@@ -26,7 +26,9 @@ def expected(repository: Path) -> dict[str, dict[str, float]]:
     """Test picture -> class -> probability, as evaluate wrote them."""
     with (repository / "outputs/evaluate/predictions.csv").open() as file:
         return {
-            row["path"]: {name: float(np.float32(row[name])) for name in map(str, range(10))}
+            row["path"]: {
+                name: float(np.float32(row[f"probability_{name}"])) for name in map(str, range(10))
+            }
             for row in csv.DictReader(file)
         }
 
@@ -44,8 +46,7 @@ def promoted(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="module")
 def url(promoted: Path) -> Iterator[str]:
     """Where `serve` answers."""
-    limits = ("serve.max_picture_mb=2", "serve.max_request_mb=20", "serve.max_rows=2000")
-    with listening(promoted, "serve", *limits) as (address, _):
+    with listening(promoted, "serve", "serve.max_request_mb=40") as (address, _):
         yield f"{address}/invocations"
 
 

@@ -27,7 +27,7 @@ def test_verdicts() -> None:
 
     def compared(first: Any, second: Any) -> resampling.Comparison:
         return resampling.compare(
-            *(resampling.resample(facts.gather(labels, m), 500, 0) for m in (first, second))
+            *(resampling.resample(facts.gather(labels, m), 0) for m in (first, second))
         )
 
     better = compared(bad, good)
@@ -44,9 +44,7 @@ def test_verdicts() -> None:
 def test_a_model_may_be_no_more_accurate_and_yet_surer_of_what_it_knows() -> None:
     labels, good = some(3, 400)
     timid = (0.3 * good + 0.7 / 3).astype(np.float32)  # the same answers, hardly meant
-    first, second = (
-        resampling.resample(facts.gather(labels, one), 500, 0) for one in (timid, good)
-    )
+    first, second = (resampling.resample(facts.gather(labels, one), 0) for one in (timid, good))
     accuracy, log_loss, f1 = resampling.compare(first, second).verdict
     assert accuracy.startswith("no difference: accuracy")
     assert log_loss.startswith("better: log_loss")

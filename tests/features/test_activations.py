@@ -3,17 +3,19 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run
+from conftest import Run, frozen_part
 
 from pipeline.errors import InputError
 from pipeline.features import cuts
-from pipeline.features.activations import Source, below
+from pipeline.features.activations import below
+from pipeline.features.source import Source
 from pipeline.features.store import Config, Store
-from pipeline.finetuning.cache_decision import Cache, decide
+from pipeline.finetuning.cache_decision import Cache, Costs, decide
 from pipeline.networks import backbones, engines
 from pipeline.networks.backbones import glyph_cnn
 from pipeline.networks.engines import Engine
@@ -31,7 +33,8 @@ def store(tmp_path: Path) -> Store:
 def source() -> Source:
     model = backbones.build(glyph_cnn.Config(), 8, 0).model
     images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3)).astype(np.uint8)
-    return Source(model, images, 16, 2, "weights", "images", KERAS)
+    frozen = frozen_part(engine=KERAS, batch_size=16)
+    return Source(frozen, model, "weights", images, "images")
 
 
 def fill(store: Store, name: str, rows: int = 250_000) -> np.ndarray:
@@ -61,8 +64,7 @@ def test_a_deeper_cut_comes_from_the_deepest_shallower_one(store: Store, source:
     (entry,) = store.entries()
     used = entry.used
     time.sleep(0.05)
-    pictures = Source(source.model, None, 16, 2, "weights", "images", KERAS)
-    object.__setattr__(pictures, "images", np.zeros((0, 8, 8, 3), np.uint8))  # not to be read
+    pictures = replace(source, images=np.zeros((0, 8, 8, 3), np.uint8))  # not to be read
     assert (below(store, pictures, "features", rows) == direct).all()
     assert store.entries()[0].used > used, "the shallower one was read"
 
@@ -74,7 +76,9 @@ def test_everything_a_result_depends_on_is_in_the_key(
     store: Store, source: Source, change: dict[str, object]
 ) -> None:
     rows = np.arange(4)
-    other = Source(**{**source.__dict__, **change})
+    own = {name: value for name, value in change.items() if hasattr(source, name)}
+    frozen = {name: value for name, value in change.items() if name not in own}
+    other = replace(source, frozen=replace(source.frozen, **frozen), _passes={}, **own)
     assert source.key("block2_pool", rows) != other.key("block2_pool", rows)
     assert source.key("block2_pool", rows) != source.key("block2_pool", rows[::-1])
     below(store, source, "block2_pool", rows)
@@ -142,7 +146,7 @@ def decided(mode: str = "auto", **change: float) -> tuple[bool, str]:
         "flops_below": 0.8,
         "epochs": 10,
     }
-    decision = decide(Cache(mode), **{**usual, **change})
+    decision = decide(Cache(mode), Costs(**{**usual, **change}))
     return decision.cached, decision.why
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from conftest import frozen_part
 
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
@@ -15,9 +16,10 @@ from pipeline.features.store import Config as StoreConfig
 from pipeline.features.store import Store
 from pipeline.finetuning.finetuner import Finetuner, Tuned
 from pipeline.finetuning.settings import Config
-from pipeline.networks import backbones, engines, heads, model_file
+from pipeline.networks import backbones, heads, model_file
 from pipeline.networks.backbones import glyph_cnn
 from pipeline.stages import train_head
+from pipeline.storage.outputs import Folders
 from pipeline.training import fitting, score
 from pipeline.training.settings import Monitor
 
@@ -34,11 +36,7 @@ def make(repository: Path, cwd: Path) -> Any:
             body,
             repository / "outputs" / "prepare",
             Store(StoreConfig()),
-            augmentation.Config(**augment),
-            engine=engines.Config(),
-            batch_size=32,
-            seed=0,
-            threads=2,
+            frozen_part(augment=augmentation.Config(**augment)),
         )
 
     return made
@@ -186,26 +184,14 @@ def test_the_test_split_is_never_looked_at(repository: Path, cwd: Path) -> None:
         body = backbones.build(glyph_cnn.Config(), 8, 0)
         out = cwd / f"head{spoiled}"
         out.mkdir()
+        read = Folders(out, prepared, features)
         settings = train_head.Config(epochs=5)
-        train_head.run(
-            settings,
-            seed=0,
-            threads=2,
-            head=heads.Config(),
-            prepared=prepared,
-            features=features,
-            out=out,
-            log=lambda *_: None,
-        )
+        train_head.run(settings, heads.Config(), 0, 2, read, lambda *_: None)
         finetuner = Finetuner(
             body,
             prepared,
             Store(StoreConfig(), cwd / f"store{spoiled}"),
-            augmentation.Config(),
-            engine=engines.Config(),
-            batch_size=32,
-            seed=0,
-            threads=2,
+            frozen_part(),
         )
         tuned, _ = fit(finetuner, out, cut="block3_conv1", label_smoothing=0.0)
         losses.append([entry["val_loss"] for entry in tuned.fitted.curve])

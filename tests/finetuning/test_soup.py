@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from test_finetuning import fit, head, make, same
 
+from pipeline import config
 from pipeline.errors import InputError
 from pipeline.finetuning import soup
-from pipeline.finetuning.settings import Config
 from pipeline.finetuning.soup import Ingredient
 
 __all__ = ["head", "make"]
@@ -49,9 +49,21 @@ def test_a_soup_of_fine_tunings(make: Any, head: Path) -> None:
     assert same(weights, again)
 
 
-@pytest.mark.parametrize("changes", [{"cut": "block1_conv1"}, {"rate": 1}, "learning_rate"])
-def test_what_must_be_the_same_in_all(changes: Any) -> None:
-    with pytest.raises(
-        InputError, match=r"finetune.soup must list settings .* got .*: it may hold"
-    ):
-        soup.variants(Config(soup=[changes]))
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ("{cut: block1_conv1}", r"finetune.soup\[0\] may hold .*, got cut"),
+        ("{rate: 1}", r"finetune.soup\[0\] may hold .*, got rate"),
+        ("learning_rate", r"finetune.soup\[0\] must be settings such as .*, got learning_rate"),
+        ("{learning_rate: -1}", r"finetune.soup\[0\].learning_rate must be above 0, got -1"),
+        ("{epochs: many}", r"finetune.soup\[0\].epochs must be a number or auto, got 'many'"),
+        ("{weight_decay: x}", r"finetune.soup\[0\].*weight_decay"),
+    ],
+)
+def test_settings_of_a_soup_are_checked_like_others(
+    changes: str, told: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    with pytest.raises(InputError, match=told) as caught:
+        config.compose([f"finetune.soup=[{changes}]"])
+    assert "\n" not in str(caught.value)

@@ -66,6 +66,11 @@ def tar(picture_folder: Path, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def _own_folder(cwd: Path) -> None:
+    """Archives are extracted below the project's folder."""
+
+
 def found(config: archive.Config) -> list[str]:
     return [f"{p.label}:{Path(p.path).name}" for p in archive.pictures(config)]
 
@@ -73,25 +78,23 @@ def found(config: archive.Config) -> list[str]:
 EXPECTED = sorted(f"{label}:{n}.png" for label in ("bright", "dark") for n in range(12))
 
 
-def config(url: object, tmp_path: Path, sha256: str = "", **settings: object) -> archive.Config:
+def config(url: object, sha256: str = "", **settings: object) -> archive.Config:
     sha256 = sha256 or file_sha256(Path(str(url)))
-    return archive.Config(url=str(url), sha256=sha256, cache_dir=str(tmp_path / "c"), **settings)
+    return archive.Config(url=str(url), sha256=sha256, **settings)
 
 
 def test_a_local_tar_and_zip(tar: Path, picture_folder: Path, tmp_path: Path) -> None:
-    assert sorted(found(config(tar, tmp_path))) == EXPECTED
+    assert sorted(found(config(tar))) == EXPECTED
     path = tmp_path / "pictures.zip"
     with zipfile.ZipFile(path, "w") as file:
         for picture in picture_folder.rglob("*.png"):
             file.write(picture, picture.relative_to(picture_folder))
-    assert sorted(found(config(path, tmp_path))) == EXPECTED
+    assert sorted(found(config(path))) == EXPECTED
 
 
 def test_a_download_that_breaks_off_is_resumed(tar: Path, server: Server, tmp_path: Path) -> None:
     server.content, server.break_after = tar.read_bytes(), 20_000
-    wanted = config(
-        f"http://127.0.0.1:{server.server_port}/pictures.tar.gz", tmp_path, file_sha256(tar)
-    )
+    wanted = config(f"http://127.0.0.1:{server.server_port}/pictures.tar.gz", file_sha256(tar))
     with pytest.raises(InputError, match=r"cannot download .* run again to go on"):
         found(wanted)
     assert sorted(found(wanted)) == EXPECTED
@@ -103,7 +106,7 @@ def test_a_download_that_breaks_off_is_resumed(tar: Path, server: Server, tmp_pa
 def test_a_server_without_ranges_starts_again(tar: Path, server: Server, tmp_path: Path) -> None:
     server.content, server.break_after, server.ranges = tar.read_bytes(), 1000, False
     url = f"http://127.0.0.1:{server.server_port}/pictures.tar.gz"
-    wanted = config(url, tmp_path, file_sha256(tar))
+    wanted = config(url, file_sha256(tar))
     with pytest.raises(InputError):
         found(wanted)
     assert sorted(found(wanted)) == EXPECTED
@@ -113,16 +116,16 @@ def test_another_file_than_the_one_meant(tar: Path, server: Server, tmp_path: Pa
     server.content = tar.read_bytes()
     url = f"http://127.0.0.1:{server.server_port}/pictures.tar.gz"
     with pytest.raises(InputError, match="must have the sha256 0000"):
-        found(config(url, tmp_path, "0" * 64))
+        found(config(url, "0" * 64))
     with pytest.raises(InputError, match="must have the sha256 0000"):
-        found(config(tar, tmp_path, "0" * 64))
+        found(config(tar, "0" * 64))
     with pytest.raises(InputError, match="no such file"):
-        found(config("nowhere.tar", tmp_path, "0" * 64))
+        found(config("nowhere.tar", "0" * 64))
 
 
 def test_no_server(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot download"):
-        found(config("http://127.0.0.1:9/x.tar", tmp_path, "0" * 64))
+        found(config("http://127.0.0.1:9/x.tar", "0" * 64))
 
 
 def evil_tar(path: Path, member: tarfile.TarInfo, content: bytes = b"x") -> Path:
@@ -141,11 +144,11 @@ def test_no_path_leaves_the_folder(name: str, tmp_path: Path) -> None:
         file.writestr(name, b"x")
     if ".." in name:
         with pytest.raises(InputError, match="cannot be extracted"):
-            found(config(tar, tmp_path / "work"))
+            found(config(tar))
     else:  # tarfile takes it as relative to the folder
-        found(config(tar, tmp_path / "work"))
+        found(config(tar))
     with pytest.raises(InputError, match="must stay in its folder"):
-        found(config(packed, tmp_path / "work"))
+        found(config(packed))
     outside = [p for p in tmp_path.rglob("out.png") if "work/c" not in str(p)]
     assert not outside
     assert not Path("/tmp/out.png").exists()
@@ -155,31 +158,34 @@ def test_no_links_out(tmp_path: Path) -> None:
     link = tarfile.TarInfo("a/link.png")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
     with pytest.raises(InputError, match="cannot be extracted"):
-        found(config(evil_tar(tmp_path / "link.tar", link), tmp_path))
+        found(config(evil_tar(tmp_path / "link.tar", link)))
     packed = tmp_path / "link.zip"
     with zipfile.ZipFile(packed, "w") as file:
         info = zipfile.ZipInfo("a/link.png")
         info.external_attr = 0o120777 << 16
         file.writestr(info, "/etc/passwd")
     with pytest.raises(InputError, match="must hold no links"):
-        found(config(packed, tmp_path))
+        found(config(packed))
 
 
-def test_a_size_limit_holds_against_bombs(tmp_path: Path) -> None:
+def test_a_size_limit_holds_against_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MAX_GB", 0.001)
     packed = tmp_path / "bomb.zip"
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("a/zeros.png", bytes(20_000_000))
     assert packed.stat().st_size < 50_000
-    with pytest.raises(InputError, match=r"at most 0\.001 GB: raise data\.max_gb"):
-        found(config(packed, tmp_path, max_gb=0.001))
-    assert not [p for p in (tmp_path / "c").rglob("*") if p.is_file() and p.stat().st_size > 1e6]
+    with pytest.raises(InputError, match=r"at most 0\.001 GB: extract it"):
+        found(config(packed))
+    assert not [
+        p for p in (tmp_path / ".work").rglob("*") if p.is_file() and p.stat().st_size > 1e6
+    ]
 
 
 def test_neither_zip_nor_tar(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     path.write_bytes(os.urandom(1000))
     with pytest.raises(InputError, match="and is none of them"):
-        found(config(path, tmp_path))
+        found(config(path))
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".xz"])
@@ -195,7 +201,7 @@ def test_a_tar_that_is_cut_off_is_not_taken_in_part(
     used = content if suffix else content.rstrip(b"\0")  # the end blocks count as missing
     cut.write_bytes(used[: int(len(used) * missing)])
     with pytest.raises(InputError, match="get it again"):
-        found(config(cut, tmp_path))
+        found(config(cut))
     assert not [path for path in (tmp_path / "c").iterdir() if path.is_dir()], "no part stays"
 
 
@@ -208,7 +214,7 @@ def test_a_zip_that_rotted_is_not_taken_in_part(picture_folder: Path, tmp_path: 
     content[len(content) // 3] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(InputError, match="damaged"):
-        found(config(path, tmp_path))
+        found(config(path))
 
 
 def test_a_zip_with_a_password_and_one_of_another_method(tmp_path: Path) -> None:
@@ -221,7 +227,7 @@ def test_a_zip_with_a_password_and_one_of_another_method(tmp_path: Path) -> None
         content[start + offset] = value
         path.write_bytes(content)
         with pytest.raises(InputError, match=told):
-            found(config(path, tmp_path))
+            found(config(path))
 
 
 def test_a_zip_made_on_windows(picture_folder: Path, tmp_path: Path) -> None:
@@ -231,7 +237,7 @@ def test_a_zip_made_on_windows(picture_folder: Path, tmp_path: Path) -> None:
             pack.writestr(f"{name}\\", b"")
             for file in sorted((picture_folder / name).iterdir()):
                 pack.write(file, f"{name}\\{file.name}")
-    assert sorted(found(config(path, tmp_path))) == EXPECTED
+    assert sorted(found(config(path))) == EXPECTED
 
 
 class BareName(zipfile.ZipInfo):
@@ -250,5 +256,19 @@ def test_names_in_another_code_page(picture_folder: Path, tmp_path: Path, encodi
                 entry = BareName(f"{label}/{place}.png".encode(encoding).decode("cp437"))
                 pack.writestr(entry, (picture_folder / "dark" / f"{place}.png").read_bytes())
     setting = {} if encoding == "utf-8" else {"encoding": encoding}
-    labels = {one.partition(":")[0] for one in found(config(path, tmp_path, **setting))}
+    labels = {one.partition(":")[0] for one in found(config(path, **setting))}
     assert labels == {"日本", "犬"}
+
+
+def test_queued_experiments_extract_once(
+    tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC runs them in copies of the project below `.dvc/tmp`."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    for number in range(2):
+        copy = tmp_path / ".dvc" / "tmp" / "exps" / str(number)
+        copy.mkdir(parents=True)
+        monkeypatch.chdir(copy)
+        assert sorted(found(config(tar))) == EXPECTED
+        assert not (copy / ".work").exists()
+    assert len(list((tmp_path / ".work" / "archives").glob("[0-9a-f]*/wrapped"))) == 1

@@ -9,7 +9,7 @@ from conftest import Run
 
 from pipeline.data.manifest import Row
 from pipeline.errors import InputError
-from pipeline.intake import exclusion
+from pipeline.intake import soundness
 
 ROWS = [Row(f"cat/{n}.jpg", "cat", "", "", 1, 1, "ok") for n in range(3)]
 
@@ -17,10 +17,10 @@ ROWS = [Row(f"cat/{n}.jpg", "cat", "", "", 1, 1, "ok") for n in range(3)]
 def test_listed_pictures_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "exclude.csv"
     path.write_text("\ufefflabel,path,probability\ncat,cat/1.jpg,0.1\ncat,cat/9.jpg,0.2\n")
-    assert exclusion.reasons(path, ROWS) == {"cat/1.jpg": f"excluded by {path}"}
+    assert soundness.excluded(path, ROWS) == {"cat/1.jpg": f"excluded by {path}"}
     assert "1 of 2 paths" in capsys.readouterr().out
     path.write_text("path\n")
-    assert exclusion.reasons(path, ROWS) == {}
+    assert soundness.excluded(path, ROWS) == {}
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_what_is_no_list(tmp_path: Path, content: bytes | None, told: str) -> No
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=told):
-        exclusion.reasons(path, ROWS)
+        soundness.excluded(path, ROWS)
 
 
 def test_an_excluded_picture_is_in_no_split(project: Path, run: Run) -> None:

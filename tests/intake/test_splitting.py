@@ -9,6 +9,7 @@ import pytest
 from pipeline.data.manifest import CALIBRATION, Row
 from pipeline.errors import InputError
 from pipeline.intake.splitting import Shares, assign
+from pipeline.settings import check
 from pipeline.stages.prepare import Config
 
 FRACTIONS = Shares(None, None, 0.6, 0.2)
@@ -101,7 +102,7 @@ def test_contradicting_labels_quarantine_both() -> None:
 )
 def test_shares_that_make_no_sense(settings: dict[str, float], told: str) -> None:
     with pytest.raises(InputError, match=told):
-        Shares.of(Config(**settings))
+        check(Config(**settings), "prepare")
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -239,11 +239,9 @@ def test_code_in_a_file_runs_only_when_asked(tmp_path: Path) -> None:
 
 def test_pretraining_is_repeatable_and_small(tmp_path: Path, run: Run) -> None:
     assert glyph_cnn.WEIGHTS.stat().st_size < 2_000_000
-    (tmp_path / "params.yaml").write_text((Path(__file__).parents[2] / "params.yaml").read_text())
-    words = ["pretrain.letters=600", "pretrain.epochs=2"]
     for name in ("a", "b"):
-        path = f"pretrain.path={tmp_path / name}.weights.h5"
-        done = run(tmp_path, sys.executable, "-m", "pipeline", "pretrain", *words, path)
+        words = ["600", "2", str(tmp_path / f"{name}.weights.h5")]
+        done = run(tmp_path, sys.executable, "-m", "benchmarks.pretrain", *words, forked=False)
         assert done.returncode == 0, done.stderr
     digests = {file_sha256(tmp_path / f"{name}.weights.h5") for name in ("a", "b")}
     assert len(digests) == 1

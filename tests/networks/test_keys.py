@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from conftest import frozen_part
 
 from pipeline.features.activations import Source
 from pipeline.networks import backbones, engines
@@ -81,7 +82,8 @@ def test_another_setting_has_another_key_or_the_same_result(
 
     def result(config: Any) -> tuple[dict[str, Any], np.ndarray]:
         built: Backbone = backbones.build(config, size, 0)
-        source = Source(built.model, pictures, 4, 2, built.sha256, "pictures", KERAS)
+        frozen = frozen_part(engine=KERAS, batch_size=4)
+        source = Source(frozen, built.model, built.sha256, pictures, "pictures")
         return source.key("features", np.arange(4)), KerasForward(built.model, 4).all(pictures)
 
     key, features = result(config)

@@ -43,7 +43,6 @@ def test_it_comes_back_as_it_was() -> None:
     assert first.typicality is not None
     assert second.typicality is not None
     assert (first.typicality == second.typicality).all()
-    assert reference.read({}) is None
 
 
 def test_company_changes_nothing() -> None:
@@ -97,9 +96,3 @@ def test_sets_need_calibration_pictures() -> None:
     judge = Judge(made(calibration=3), CLASSES, coverage=0.9)
     assert not judge.gives_sets
     assert judge(outputs(5, 0)[0]).labels is None
-
-
-def test_a_model_of_an_earlier_version_says_nothing_of_it() -> None:
-    rows, _ = outputs(5, 0)
-    answers = Judge(None, CLASSES)(rows[:, :CLASSES])
-    assert answers.trusted(0, list("abcd")) == {"known": None, "typicality": None, "labels": None}

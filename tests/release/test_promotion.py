@@ -157,7 +157,7 @@ def test_two_at_once_are_judged_one_after_the_other(
             with log.open("w") as file:
                 both.append(subprocess.Popen(words, cwd=log.parent, stdout=file, stderr=file))
         deadline = time.monotonic() + 120
-        waiting = "is promoting or rolling back: waiting for it"
+        waiting = "another promotion or rollback is running: waiting for it"
         while not all(waiting in log.read_text() for log in logs):
             assert time.monotonic() < deadline, [log.read_text() for log in logs]
             time.sleep(0.2)
@@ -170,7 +170,7 @@ def test_two_at_once_are_judged_one_after_the_other(
     assert last.tags["champion.before"] == str(first.version)
     assert decision(clone, last, tmp_path)["champion"] == f"classifier/{first.version}"
     assert decision(clone, first, tmp_path)["champion"] is None
-    with pytest.raises(InputError, match=f"became version {last.version} during this promotion"):
+    with pytest.raises(InputError, match=f"became version {last.version} meanwhile"):
         Registry(client, "classifier").crown(first, first)
     client.delete_model_version("classifier", str(first.version))
     gone = pipeline(clone, run, "rollback")
@@ -223,9 +223,7 @@ def test_pictures_of_another_size_come_from_the_source(repository: Path) -> None
     expected = classifier.probabilities(data.images[rows])
     # Of square pictures: the same pixels, but decoded once more.
     data.decoding = Decoding(Fit.squash)
-    found = champions._evaluate(
-        type("Whole", (), {"data": digits.Config()}), classifier, data, rows
-    )
+    found = champions._evaluate(digits.Config(), classifier, data, rows)
     np.testing.assert_array_equal(found, expected)
 
 

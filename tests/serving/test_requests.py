@@ -34,7 +34,7 @@ from served import CONTENT, ask, encoded
         (b"picture\nx\n", "text/csv", 415, "Content-Type must be application/json, got text/csv"),
         (b"x", None, 415, "Content-Type must be application/json, got none"),
         (b"x", "application/vnd.apache.parquet", 400, "Parquet"),
-        (bytes(20_000_001), "application/json", 413, "at most 20 MB"),
+        (bytes(40_000_001), "application/json", 413, "at most 40 MB"),
     ],
 )
 def test_a_request_that_cannot_be_read_gets_one_line(
@@ -56,26 +56,28 @@ def parquet(count: int, value: object) -> bytes:
 
 
 SMALL_PARQUET = parquet(2_000_000, "x")
-LARGE_PARQUET = parquet(300, "x" * 100_000)
+LARGE_PARQUET = parquet(600, "x" * 100_000)
 RECORDS = json.dumps({"dataframe_records": [{"picture": "x"}] * 500_000}).encode()
 
 
 @pytest.mark.parametrize(
     ("body", "kind", "told"),
     [
-        (SMALL_PARQUET, "application/vnd.apache.parquet", "at most 2000 rows, got 2000000"),
+        (SMALL_PARQUET, "application/vnd.apache.parquet", "at most 10000 rows, got 2000000"),
         (
             LARGE_PARQUET,
             "application/vnd.apache.parquet",
             "this one has more once it is decompressed",
         ),
-        (RECORDS, "application/json", "at most 2000 rows, got 500000"),
-        (b'{"inputs": [' + b"1," * 3000 + b"1]}", "application/json", "got 3001"),
-        (b'{"instances": [' + b"[]," * 3000 + b"1]}", "application/json", "got 3001"),
-        (b'{"inputs": {"picture": [' + b"1," * 3000 + b"1]}}", "application/json", "got 3001"),
+        (RECORDS, "application/json", "at most 10000 rows, got 500000"),
+        (b'{"inputs": [' + b"1," * 11_000 + b"1]}", "application/json", "got 11001"),
+        (b'{"instances": [' + b"[]," * 11_000 + b"1]}", "application/json", "got 11001"),
+        (b'{"inputs": {"picture": [' + b"1," * 11_000 + b"1]}}", "application/json", "got 11001"),
         (
-            b'{"dataframe_split": {"columns": ["picture"], "data": [' + b"[1]," * 3000 + b"[1]]}}",
-            *("application/json", "got 3001"),
+            b'{"dataframe_split": {"columns": ["picture"], "data": ['
+            + b"[1]," * 11_000
+            + b"[1]]}}",
+            *("application/json", "got 11001"),
         ),
         (b'{"inputs": [' + b"[]," * 3_100_000, "application/json", "send pictures as base64"),
     ],
@@ -137,7 +139,7 @@ def test_the_page_says_what_is_served(url: str, browser: Any, tmp_path: Path) ->
         browser.get(url.replace("/invocations", path))
         text = browser.find_element("tag name", "body").text
         assert "which of 10 classes a picture shows: 0, 1, 2" in text
-        assert "2000 rows and 20 MB, a picture's file 2 MB" in text
+        assert "10000 rows and 40 MB, a picture's file 25 MB" in text
     assert not [one for one in browser.get_log("browser") if one["level"] == "SEVERE"]
 
 

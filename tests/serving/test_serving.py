@@ -61,7 +61,7 @@ def test_a_bad_row_tells_why_and_costs_nothing_else(
         "empty file": "",
         "not a picture: a row has": None,
         "not a picture: a row has the base64": {"path": str(secret)},
-        "too large: 3.0 MB, at most 2": encoded(bytes(3_000_000)),
+        "too large: 26.0 MB, at most 25": encoded(bytes(26_000_000)),
         "not base64: ": str(secret),
         "truncated": encoded(photograph()[:1500]),
     }

@@ -16,6 +16,7 @@ from pipeline.errors import InputError
 from pipeline.intake.sources import csv as csv_source
 from pipeline.intake.sources import digits, folder
 from pipeline.stages import prepare
+from pipeline.storage.outputs import Folders
 
 HALF = {"train_fraction": 0.5, "val_fraction": 0.25}
 
@@ -23,7 +24,7 @@ HALF = {"train_fraction": 0.5, "val_fraction": 0.25}
 def prepared(source: object, out: Path, **settings: object) -> dict[str, float]:
     out.mkdir()
     config = prepare.Config(**{"image_size": 16, **HALF, **settings})
-    return prepare.run(config, seed=0, data=source, cluster=Cluster(), out=out)
+    return prepare.run(config, 0, source, Cluster(), Folders(out))
 
 
 def quarantine(out: Path) -> dict[str, str]:
@@ -185,13 +186,8 @@ def test_no_class_is_gone_in_silence(picture_folder: Path, tmp_path: Path) -> No
     with pytest.raises(InputError, match=told):
         prepared(source, tmp_path / "a", max_bad_fraction=0.5)
     left_out = folder.Config(path=str(picture_folder), ignore=["parrot"])
-    counts = prepare.run(
-        prepare.Config(image_size=16, **HALF),
-        seed=0,
-        data=left_out,
-        cluster=Cluster(),
-        out=tmp_path / "a",
-    )
+    config = prepare.Config(image_size=16, **HALF)
+    counts = prepare.run(config, 0, left_out, Cluster(), Folders(tmp_path / "a"))
     assert counts["classes"] == 2
 
 
@@ -214,8 +210,8 @@ def test_pictures_without_a_label_are_listed(
 def test_too_little_or_too_bad_data_stops(picture_folder: Path, tmp_path: Path) -> None:
     source = folder.Config(path=str(picture_folder))
     (picture_folder / "dark" / "bad.png").write_bytes(b"bad")
-    with pytest.raises(InputError, match=r"allows no bad file, got 1: the first is dark/bad.png"):
-        prepared(source, tmp_path / "a", on_bad_image="error")
+    with pytest.raises(InputError, match="at most 0% of the files may be bad, got 1 of 25"):
+        prepared(source, tmp_path / "a", max_bad_fraction=0.0)
     with pytest.raises(InputError, match="at most 1% of the files may be bad, got 1 of 25"):
         prepared(source, tmp_path / "b", max_bad_fraction=0.01)
     (picture_folder / "dark" / "bad.png").unlink()

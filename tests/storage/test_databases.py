@@ -10,10 +10,8 @@ import optuna
 import pytest
 from conftest import Run
 
-from pipeline.errors import InputError
 from pipeline.storage import addresses, databases
 from pipeline.storage.databases import MLFLOW, OPTUNA, Tool
-from pipeline.sweep import journal
 
 OLDEST = {MLFLOW: "451aebb31d03", OPTUNA: "v0.9.0.a"}
 """The first form of each that Alembic numbers."""
@@ -97,23 +95,3 @@ def test_each_command_says_so_in_one_line_and_changes_nothing(
         assert "Traceback" not in done.stderr
         assert path.read_bytes() == before, words
     assert "error" in run(clone, sys.executable, "-m", "pipeline", "doctor").stdout
-
-
-@pytest.mark.parametrize(
-    ("content", "line"),
-    [
-        ('{"op_code": 0}\n{"op_code": 1}\n{"op_code": 4, "tri', 3),
-        ('{"op_code": 0}\nplainly not JSON\n{"op_code": 1}\n', 2),
-        ('{"op_code": 0}\n[]\n', 2),
-        ('{"op": 0}\n', 1),
-        ("\x00\x01\x02", 1),
-    ],
-)
-def test_a_damaged_journal_names_its_line(content: str, line: int, tmp_path: Path) -> None:
-    path = tmp_path / "journal.log"
-    journal.check(path)
-    path.write_text('{"op_code": 0}\n')
-    journal.check(path)
-    path.write_text(content)
-    with pytest.raises(InputError, match=f"a record of Optuna's, line {line} is none"):
-        journal.check(path)

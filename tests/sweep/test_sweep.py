@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 
 from pipeline.storage.outputs import ROOT
 
-QUICK = ["finetune.epochs=3", "finetune.learning_rate=1e-5", "pruner.use=none"]
+QUICK = ["finetune.epochs=3", "finetune.learning_rate=1e-5", "sweep.pruner=none"]
 
 
 def sweep(folder: Path, run: Run, *words: str) -> str:
@@ -106,7 +106,7 @@ def test_from_the_sweep_to_the_adopted_winner(
     summary = json.loads((clone / ROOT / "finetune" / "summary.json").read_text())
     assert summary["val_score"] == best.value
     space = "+sweep.space.head={dropout: [0.0, 0.3], units: [[], [32]]}"
-    sweep(clone, run, "pruner.use=none", space, "sweep.n_trials=7")
+    sweep(clone, run, "sweep.pruner=none", space, "sweep.n_trials=7")
     again, same = study_of(clone)
     assert (again, len(same)) == (folder, 7)
     assert (folder / "best.yaml").read_text().count("# Found by a sweep:") == 1
@@ -140,7 +140,7 @@ def checkpoints(folder: Path) -> list[Path]:
     return list((folder / ".work" / "finetune").glob("*/last.npz"))
 
 
-FOUR = ["finetune.epochs=12", "finetune.patience=12", "sweep.n_trials=4", "pruner.use=none"]
+FOUR = ["finetune.epochs=12", "finetune.patience=12", "sweep.n_trials=4", "sweep.pruner=none"]
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def test_a_tracking_server_that_goes_away_costs_no_trial(
 
 def test_failed_and_pruned_trials_are_kept_and_tracked(clone: Path, run: Run) -> None:
     words = ["finetune.epochs=6", "finetune.patience=6", "sweep.n_trials=10"]
-    words += ["pruner.options={n_startup_trials: 2, n_warmup_steps: 0}", "sampler.use=random"]
+    words += ["pruner.options={n_startup_trials: 2, n_warmup_steps: 0}", "sweep.sampler=random"]
     told = sweep(clone, run, *words, "+sweep.space.head={dropout: [0.0, 1.5]}")
     _, trials = study_of(clone)
     states = {trial.number: trial.state.name for trial in trials}
@@ -225,7 +225,7 @@ def test_failed_and_pruned_trials_are_kept_and_tracked(clone: Path, run: Run) ->
 
 def test_two_workers_on_a_grid(clone: Path, run: Run) -> None:
     rate = "sweep.space.finetune.learning_rate"
-    words = ["finetune.epochs=2", "sampler.use=grid", "sweep.workers=2"]
+    words = ["finetune.epochs=2", "sweep.sampler=grid", "sweep.workers=2"]
     words += [f"~{rate}", f"+{rate}=[1e-4, 1e-3]"]
     sweep(clone, run, *words, "sweep.n_trials=50", "tracking.enabled=false")
     folder, trials = study_of(clone)
@@ -244,9 +244,9 @@ def test_two_workers_on_a_grid(clone: Path, run: Run) -> None:
         ("seed=1", "got seed=1: edit params.yaml"),
         ("data.use=folder", "got data.use=folder: edit params.yaml"),
         ("sweep.n_trials=0", "sweep.n_trials must be at least 1, got 0"),
-        ("sampler.use=tpee", "sampler.use must be one of grid, random, tpe, got 'tpee'"),
+        ("sweep.sampler=tpee", "sampler.use must be one of grid, random, tpe, got 'tpee'"),
         ("sweep.cuts=[nowhere]", "finetune.cut must name a layer of glyph_cnn"),
-        ("sampler.use=grid", "sampler grid needs lists of choices"),
+        ("sweep.sampler=grid", "sampler grid needs lists of choices"),
     ],
 )
 def test_mistakes_are_told_in_one_line(clone: Path, run: Run, word: str, told: str) -> None:

@@ -16,7 +16,7 @@ from pipeline.storage.outputs import ROOT
 
 
 def test_the_best_trials_are_averaged_at_the_end(clone: Path, run: Run) -> None:
-    words = ["finetune.epochs=4", "pruner.use=none", "sweep.cuts=[block2_conv1]"]
+    words = ["finetune.epochs=4", "sweep.pruner=none", "sweep.cuts=[block2_conv1]"]
     told = sweep(clone, run, *words, "sweep.n_trials=6")
     folder, trials = study_of(clone)
     assert len(trials) == 6, "the average is no trial"
@@ -44,7 +44,7 @@ def test_backbones_are_searched_too(clone: Path, run: Run) -> None:
     """A second network, as a file: the one that comes with the project, not trained."""
     keras.utils.set_random_seed(0)
     glyph_cnn.network(8).save(clone / "fresh.keras")
-    words = ["finetune.epochs=2", "pruner.use=none", "sampler.use=random"]
+    words = ["finetune.epochs=2", "sweep.pruner=none", "sweep.sampler=random"]
     told = sweep(clone, run, *words, "+sweep.space.backbone=[fresh.keras]", "sweep.n_trials=8")
     folder, trials = study_of(clone)
     used = [trial.user_attrs["settings"].get("backbone.use", "glyph_cnn") for trial in trials]

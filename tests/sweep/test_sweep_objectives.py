@@ -19,7 +19,7 @@ from test_sweep import start, study_of, sweep
 from pipeline.networks.backbones import glyph_cnn
 from pipeline.storage.outputs import ROOT
 
-TWO = ["sampler.use=random", "finetune.epochs=6", "sweep.n_trials=8", "sweep.soup=false"]
+TWO = ["sweep.sampler=random", "finetune.epochs=6", "sweep.n_trials=8", "sweep.soup=false"]
 TWO += ["sweep.objectives=[val_accuracy,ms_a_picture]", "+sweep.space.backbone=[small.keras]"]
 
 
@@ -84,7 +84,7 @@ def test_two_objectives_over_two_backbones_killed_and_resumed(clone: Path, run: 
 
 
 def test_sizes_of_pictures_are_searched(clone: Path, run: Run) -> None:
-    words = ["finetune.epochs=3", "pruner.use=none", "sampler.use=random", "sweep.soup=false"]
+    words = ["finetune.epochs=3", "sweep.pruner=none", "sweep.sampler=random", "sweep.soup=false"]
     told = sweep(clone, run, *words, "+sweep.space.prepare.image_size=[12]", "sweep.n_trials=6")
     _, trials = study_of(clone)
     sides = [trial.user_attrs["settings"]["prepare.image_size"] for trial in trials]
@@ -101,7 +101,7 @@ def test_sizes_of_pictures_are_searched(clone: Path, run: Run) -> None:
 
 
 def test_trials_judged_by_folds(clone: Path, run: Run) -> None:
-    words = ["finetune.epochs=3", "pruner.use=wilcoxon", "sweep.folds=5", "sweep.n_trials=6"]
+    words = ["finetune.epochs=3", "sweep.pruner=wilcoxon", "sweep.folds=5", "sweep.n_trials=6"]
     sweep(clone, run, *words)
     _, trials = study_of(clone)
     for trial in trials[:2]:
@@ -121,7 +121,7 @@ def test_trials_judged_by_folds(clone: Path, run: Run) -> None:
 
 
 def test_a_sweep_ends_when_nothing_gets_better(clone: Path, run: Run) -> None:
-    words = ["finetune.epochs=1", "pruner.use=none", "sampler.use=random", "sweep.soup=false"]
+    words = ["finetune.epochs=1", "sweep.pruner=none", "sweep.sampler=random", "sweep.soup=false"]
     words += ["sweep.cuts=[block3_conv2]", "+sweep.space.finetune.label_smoothing=[0.0]"]
     told = sweep(clone, run, *words, "sweep.n_trials=30", "sweep.patience=4")
     _, trials = study_of(clone)
@@ -136,7 +136,7 @@ def test_a_sweep_ends_when_nothing_gets_better(clone: Path, run: Run) -> None:
     [
         (["sweep.objectives=[ms_a_picture]"], "sweep.objectives must begin with one of val_score"),
         (["sweep.objectives=[val_score,speed]"], "got ['val_score', 'speed']"),
-        (["pruner.use=wilcoxon"], "set sweep.folds=5"),
+        (["sweep.pruner=wilcoxon"], "set sweep.folds=5"),
         (["+sweep.space.prepare.image_size={low: 8, high: 16}"], "must be a list of sides in px"),
     ],
 )

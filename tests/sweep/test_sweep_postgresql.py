@@ -78,7 +78,7 @@ def test_a_killed_worker_loses_no_trial(
     other = tmp_path / "other"
     shutil.copytree(clone, other, symlinks=True)
     words = [f"sweep.storage={server.url}", "sweep.n_trials=6", "sweep.heartbeat_s=3"]
-    words += ["finetune.epochs=10", "finetune.patience=10", "pruner.use=none"]
+    words += ["finetune.epochs=10", "finetune.patience=10", "sweep.pruner=none"]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
     def start(folder: Path, host: str) -> subprocess.Popen[bytes]:
@@ -133,7 +133,7 @@ def test_a_killed_worker_loses_no_trial(
 
 def test_a_database_that_goes_away(server: Server, clone: Path, run: Run) -> None:
     command = [sys.executable, "-m", "pipeline", "sweep", f"sweep.storage={server.url}"]
-    command += ["sweep.n_trials=4", "pruner.use=none", "finetune.epochs=5"]
+    command += ["sweep.n_trials=4", "sweep.pruner=none", "finetune.epochs=5"]
     with (clone / "told.txt").open("wb") as told:
         sweep = subprocess.Popen(command, cwd=clone, stdout=told, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + 300

@@ -11,7 +11,7 @@ from pipeline.errors import InputError
 from pipeline.networks import backbones
 from pipeline.networks.backbones import glyph_cnn, keras_application
 from pipeline.storage import outputs
-from pipeline.sweep import space
+from pipeline.sweep import networks, space
 from pipeline.sweep.space import Space
 
 PROJECT = Path(__file__).parents[2]
@@ -89,11 +89,18 @@ def test_how_many_different_trials(composed: Any) -> None:
         ("+sweep.space.finetune.epochs={low: 5}", "must be a list of choices, or {low, high}"),
         ("+sweep.space.finetune.epochs={low: 40, high: 35}", "must be a list of choices"),
         ("+sweep.space.head={units: {low: 1, high: 2}}", "must be a list of choices"),
+        ("+sweep.space.head={dropout: [0.1, 1.5]}", "head.dropout must be at least 0 and below 1"),
+        ("sweep.space.finetune.learning_rate.low=-1", "must be above 0, got -1"),
+        ("+sweep.space.finetune.batch_norm=[froze]", "must be of frozen, train, got 'froze'"),
+        ("+sweep.space.backbone=[mobilnet_v2]", "got 'mobilnet_v2': did you mean mobilenet_v2"),
+        ("+sweep.space.backbone=[no/folder]", "KerasHub folders, got 'no/folder'"),
     ],
 )
 def test_mistakes_are_told_in_one_line(composed: Any, word: str, told: str) -> None:
+    searched = composed(word)
+    read = networks.others if "backbone" in word else space.knobs
     with pytest.raises(InputError, match=told) as caught:
-        space.knobs(composed(word))
+        read(searched)
     assert "\n" not in str(caught.value)
 
 
@@ -109,7 +116,7 @@ def test_what_makes_another_study(repository: Path, monkeypatch: pytest.MonkeyPa
     beside = (
         "sweep.n_trials=99",
         "sweep.workers=2",
-        "sampler.use=random",
+        "sweep.sampler=random",
         "tracking.enabled=false",
     )
     assert {name(), name(searched), *map(name, beside)} == {name()}

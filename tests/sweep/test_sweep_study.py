@@ -7,15 +7,14 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
-from pipeline.sweep.settings import Config, Pruner, Sampler
 
 from pipeline.errors import InputError, Stopped
+from pipeline.sections import Sweep
 from pipeline.sweep import sharing, study
 from pipeline.tracking import processes
 
@@ -27,10 +26,6 @@ t.work(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))
 """
 
 
-def config_of(**sweep: Any) -> Any:
-    return SimpleNamespace(sweep=Config(**sweep), sampler=Sampler(), pruner=Pruner(), seed=0)
-
-
 def slow(trial: optuna.Trial, seconds: float) -> float:
     x = trial.suggest_float("x", 0, 1)
     time.sleep(seconds)
@@ -38,7 +33,7 @@ def slow(trial: optuna.Trial, seconds: float) -> float:
 
 
 def work(storage: str, total: int, seconds: float) -> None:
-    opened = study.open_study(config_of(storage=storage, heartbeat_s=1), "s")
+    opened = study.open_study(Sweep(storage=storage, heartbeat_s=1), 0, "s")
     sharing.run_trials(opened, lambda trial: slow(trial, seconds), total)
 
 
@@ -48,11 +43,11 @@ def start(storage: str, total: int, seconds: float) -> subprocess.Popen[bytes]:
 
 
 def trials(storage: str) -> list[optuna.trial.FrozenTrial]:
-    return study.open_study(config_of(storage=storage), "s").get_trials()
+    return study.open_study(Sweep(storage=storage), 0, "s").get_trials()
 
 
-@pytest.mark.parametrize("storage", ["sqlite", "journal"])
-def test_four_workers_and_one_is_killed(cwd: Path, storage: str) -> None:
+def test_four_workers_and_one_is_killed(cwd: Path) -> None:
+    storage = "sqlite"
     workers = [start(storage, 12, 1.5) for _ in range(4)]
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -84,7 +79,7 @@ def distance(trial: optuna.Trial) -> float:
 def test_a_resumed_study_goes_on_as_a_whole_one(cwd: Path, monkeypatch: Any) -> None:
     def swept(name: str, *totals: int) -> list[dict[str, float]]:
         for total in totals:
-            opened = study.open_study(config_of(), name)
+            opened = study.open_study(Sweep(), name)
             sharing.run_trials(opened, distance, total)
         return [trial.params for trial in opened.get_trials()]
 
@@ -94,7 +89,7 @@ def test_a_resumed_study_goes_on_as_a_whole_one(cwd: Path, monkeypatch: Any) -> 
 
 
 def test_states_are_counted_as_they_should(cwd: Path) -> None:
-    opened = study.open_study(config_of(), "s")
+    opened = study.open_study(Sweep(), 0, "s")
 
     def objective(trial: optuna.Trial) -> float:
         if trial.number == 1:
@@ -121,7 +116,7 @@ def test_a_trial_that_kills_its_process_again_and_again_is_given_up(cwd: Path) -
     for _ in range(sharing.DEATHS):
         done = subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, check=False)
         assert done.returncode == -9
-    opened = study.open_study(config_of(), "s")
+    opened = study.open_study(Sweep(), 0, "s")
     sharing.run_trials(opened, lambda trial: 1.0, 3)
     states = Counter(trial.state.name for trial in opened.get_trials())
     assert states == {"FAIL": 1, "COMPLETE": 2}
@@ -133,11 +128,11 @@ def deadly() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
         return 0.0
 
-    sharing.run_trials(study.open_study(config_of(), "s"), objective, 3)
+    sharing.run_trials(study.open_study(Sweep(), 0, "s"), objective, 3)
 
 
 def test_a_worker_that_is_asked_to_stop_leaves_its_trial_to_others(cwd: Path) -> None:
-    opened = study.open_study(config_of(), "s")
+    opened = study.open_study(Sweep(), 0, "s")
 
     def interrupted(trial: optuna.Trial) -> float:
         trial.suggest_float("x", 0, 1)
@@ -154,7 +149,7 @@ def test_a_worker_that_is_asked_to_stop_leaves_its_trial_to_others(cwd: Path) ->
 
 
 def test_two_machines_do_not_start_one_too_many(cwd: Path) -> None:
-    opened = study.open_study(config_of(), "s")
+    opened = study.open_study(Sweep(), 0, "s")
     lock = sharing.lock_of("s")
     for _ in range(2):  # another machine takes the last two places in the same moment
         opened.ask()
@@ -167,7 +162,7 @@ def test_two_machines_do_not_start_one_too_many(cwd: Path) -> None:
 
 
 def test_two_machines_that_queue_the_same_trial_run_it_once(cwd: Path) -> None:
-    opened = study.open_study(config_of(), "s")
+    opened = study.open_study(Sweep(), 0, "s")
     for _ in range(2):  # neither sees the other's
         opened.enqueue_trial({"x": 0.5}, user_attrs={"kind": "current"})
     sharing.run_trials(opened, lambda trial: trial.suggest_float("x", 0, 1), 3)
@@ -178,7 +173,7 @@ def test_two_machines_that_queue_the_same_trial_run_it_once(cwd: Path) -> None:
 
 def missed_heartbeats(trial: optuna.Trial) -> None:
     """What another machine does with a trial of one that sleeps."""
-    there = study.open_study(config_of(), "s")
+    there = study.open_study(Sweep(), 0, "s")
     there.tell(trial.number, state=TrialState.FAIL)
     optuna.storages.RetryHeartbeatStaleTrialCallback()(there, there.get_trials()[trial.number])
 
@@ -187,7 +182,7 @@ def missed_heartbeats(trial: optuna.Trial) -> None:
 def test_a_machine_that_slept_gives_up_the_trial_that_another_took(
     cwd: Path, then: str, capsys: Any
 ) -> None:
-    opened = study.open_study(config_of(), "s")
+    opened = study.open_study(Sweep(), 0, "s")
 
     def objective(trial: optuna.Trial) -> float:
         x = trial.suggest_float("x", 0, 1)
@@ -210,7 +205,7 @@ def test_a_machine_that_slept_gives_up_the_trial_that_another_took(
 
 
 def test_a_machine_that_slept_stops_when_it_is_asked_to(cwd: Path) -> None:
-    opened = study.open_study(config_of(), "s")
+    opened = study.open_study(Sweep(), 0, "s")
 
     def objective(trial: optuna.Trial) -> float:
         missed_heartbeats(trial)
@@ -225,7 +220,7 @@ def test_a_machine_that_slept_stops_when_it_is_asked_to(cwd: Path) -> None:
 def test_the_last_trial_of_a_machine_that_went_down_is_taken_up(
     cwd: Path, monkeypatch: Any
 ) -> None:
-    opened = study.open_study(config_of(heartbeat_s=1), "s")
+    opened = study.open_study(Sweep(heartbeat_s=1), 0, "s")
     lost = opened.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
     there = processes.identity() | {"process.host": "there", "since": str(lost.datetime_start)}
     lost.set_user_attr("process", there)
@@ -240,7 +235,7 @@ def test_the_last_trial_of_a_machine_that_went_down_is_taken_up(
 def test_a_trial_put_back_is_not_taken_from_the_machine_that_runs_it_now(
     cwd: Path, monkeypatch: Any
 ) -> None:
-    opened = study.open_study(config_of(), "s")
+    opened = study.open_study(Sweep(), 0, "s")
     gone = subprocess.Popen(["true"])
     owner = processes.identity() | {"process.pid": str(gone.pid)}
     trial = opened.ask()
@@ -256,7 +251,7 @@ def test_a_trial_put_back_is_not_taken_from_the_machine_that_runs_it_now(
 
 
 def test_queued_once(cwd: Path) -> None:
-    opened = study.open_study(config_of(), "s")
+    opened = study.open_study(Sweep(), 0, "s")
     for _ in range(2):
         sharing.add_once(opened, {"x": 0.5}, "current")
     sharing.run_trials(opened, lambda trial: trial.suggest_float("x", 0, 1), 1)
@@ -268,22 +263,12 @@ def test_queued_once(cwd: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"storage": "mysql"}, "sweep.storage must be sqlite, journal, or a database's URL"),
+        ({"storage": "mysql"}, "sweep.storage must be sqlite or a database's URL"),
         ({"storage": "nodb://h/d"}, "sweep.storage"),
         ({"storage": "postgresql+psycopg://127.0.0.1:1/d"}, "must be a database that answers"),
     ],
 )
 def test_storages_that_do_not_answer(cwd: Path, changes: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told) as caught:
-        study.open_study(config_of(**changes), "s")
+        study.open_study(Sweep(**changes), 0, "s")
     assert "\n" not in str(caught.value)
-
-
-def test_samplers_and_pruners_that_do_not_exist(cwd: Path) -> None:
-    config = config_of()
-    config.sampler = Sampler(name="Guess")
-    with pytest.raises(InputError, match=r"sampler.name must be a class of optuna.samplers"):
-        study.open_study(config, "s")
-    config.sampler, config.pruner = Sampler(), Pruner(options={"n": 1})
-    with pytest.raises(InputError, match=r"pruner.options do not suit MedianPruner"):
-        study.open_study(config, "s")

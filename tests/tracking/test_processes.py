@@ -1,7 +1,6 @@
 """Whether a process is gone: of this machine, of another, of a container with the same name."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,18 +52,6 @@ def test_a_clock_that_is_set_back_kills_nobody(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("psutil.boot_time", lambda: 0.0)
     monkeypatch.setattr("psutil._pslinux.boot_time", lambda: 0.0)
     assert not processes.dead(mine)
-
-
-def test_what_version_0_1_wrote_still_tells() -> None:
-    import psutil
-
-    old = {
-        "process.host": processes.identity()["process.host"],
-        "process.pid": str(os.getpid()),
-        "process.started": str(psutil.Process().create_time()),
-    }
-    assert not processes.dead(old)
-    assert processes.dead(old | {"process.started": "0"})
 
 
 def test_two_containers_with_one_name_are_two_machines() -> None:

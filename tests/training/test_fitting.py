@@ -7,6 +7,7 @@ import sys
 import time
 import weakref
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,9 +16,9 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.networks import heads
 from pipeline.settings import check
-from pipeline.training import calibration, fitting, interpolation, schedule, score
+from pipeline.training import calibration, fitting, interpolation, optimizer, score
 from pipeline.training.examples import Examples
-from pipeline.training.settings import Monitor, Schedule, Training
+from pipeline.training.settings import Monitor, Recipe, Training
 
 
 def examples(seed: int = 0, count: int = 70) -> Examples:
@@ -27,19 +28,29 @@ def examples(seed: int = 0, count: int = 70) -> Examples:
     return Examples(inputs, np.arange(count), labels)
 
 
+def training(used: Recipe, **settings: Any) -> Training:
+    """Settings whose recipe is another."""
+
+    class Other(Training):
+        @property
+        def recipe(self) -> Recipe:
+            return used
+
+    return Other(**settings)
+
+
 def trained(work: Path, seed: int = 0, **settings: object) -> tuple[keras.Model, fitting.Fitted]:
     keras.utils.set_random_seed(seed)
     model = heads.build(heads.Config(units=[16], dropout=0.5), 8, 3)
-    config = Training(**{"epochs": 6, "learning_rate": 0.01, **settings})
+    recipe = {key: settings.pop(key) for key in list(settings) if key in vars(Recipe())}
+    config = training(Recipe(**recipe), **{"epochs": 6, "learning_rate": 0.01, **settings})
     log: list[int] = []
     fitted = fitting.fit(
         model,
         examples(),
         examples(1),
         config,
-        seed=seed,
-        work=work,
-        log=lambda _, epoch: log.append(epoch),
+        fitting.Session(seed, work, lambda _, epoch: log.append(epoch)),
     )
     assert log == [entry["epoch"] for entry in fitted.curve]
     return model, fitted
@@ -65,7 +76,7 @@ def test_a_training_lets_go_of_its_examples(tmp_path: Path) -> None:
     gone = weakref.ref(lent.inputs)
     model = heads.build(heads.Config(), 8, 3)
     config = Training(epochs=2)
-    fitting.fit(model, lent, lent, config, seed=0, work=tmp_path, log=lambda *_: None)
+    fitting.fit(model, lent, lent, config, fitting.Session(0, tmp_path, lambda *_: None))
     del lent
     gc.collect()
     assert gone() is None
@@ -88,14 +99,14 @@ def test_without_patience_every_epoch_runs(tmp_path: Path) -> None:
 
 
 def test_the_rate_rises_and_falls_step_by_step() -> None:
-    settings = Training(learning_rate=2.0, schedule=Schedule.cosine, warmup=0.2)
-    rates = [schedule.rate(settings, step, 10) for step in range(10)]
+    settings = training(Recipe(cosine=True, warmup=0.2), learning_rate=2.0)
+    rates = [optimizer.rate(settings, step, 10) for step in range(10)]
     assert rates[:3] == [1.0, 2.0, 2.0]
     assert rates[6] == pytest.approx(1.0)
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert 0 < rates[-1] < 0.1
-    constant = Training(learning_rate=2.0, warmup=0.2)
-    assert [schedule.rate(constant, step, 10) for step in (0, 1, 5, 9)] == [1.0, 2.0, 2.0, 2.0]
+    constant = training(Recipe(warmup=0.2), learning_rate=2.0)
+    assert [optimizer.rate(constant, step, 10) for step in (0, 1, 5, 9)] == [1.0, 2.0, 2.0, 2.0]
 
 
 def test_overconfidence_is_not_what_a_model_is_judged_by() -> None:
@@ -127,30 +138,22 @@ def test_weights_between_start_and_end_are_kept_if_better(tmp_path: Path) -> Non
     keras.utils.set_random_seed(0)
     model = heads.build(heads.Config(), 8, 3)
     few, many = examples(2, 12), examples(1, 300)
-    fast = Training(learning_rate=0.3, epochs=1, batch_size=12)
+    fast = {"learning_rate": 0.3, "epochs": 1, "batch_size": 12}
     start = model.get_weights()
-    settings = {"seed": 0, "log": lambda *_: None, "interpolate": True}
-    fitted = fitting.fit(model, few, many, fast, work=tmp_path / "a", **settings)
+
+    def fit(name: str, interpolate: bool) -> fitting.Fitted:
+        settings = training(Recipe(interpolate=interpolate), **fast)
+        session = fitting.Session(0, tmp_path / name, lambda *_: None)
+        return fitting.fit(model, few, many, settings, session)
+
+    fitted = fit("a", True)
     assert fitted.share in (*interpolation.SHARES, 1.0)
     kept = score.judge(many.labels, model.predict(many.inputs, verbose=0), Monitor.log_loss)
     assert kept["val_score"] == pytest.approx(fitted.best["val_score"], abs=1e-5)
     model.set_weights(start)
-    whole = fitting.fit(
-        model, few, many, fast, work=tmp_path / "b", **{**settings, "interpolate": False}
-    )
+    whole = fit("b", False)
     assert fitted.best["val_score"] <= whole.best["val_score"]
     assert (fitted.share < 1) == (fitted.best["val_score"] < whole.best["val_score"])
-
-
-def test_the_average_is_judged_and_kept(tmp_path: Path) -> None:
-    """At a rate so high that the weights jump about, their average is better than they are."""
-    data, wild = examples(1), {"learning_rate": 0.5, "epochs": 30, "patience": None}
-    jumping, alone = trained(tmp_path / "a", **wild)
-    steady, averaged = trained(tmp_path / "b", average=0.5, **wild)
-    assert averaged.curve[-1]["val_score"] < alone.curve[-1]["val_score"]
-    kept = score.judge(data.labels, steady.predict(data.inputs, verbose=0), Monitor.log_loss)
-    assert kept["val_score"] == pytest.approx(averaged.best["val_score"], abs=1e-5)
-    assert not same(jumping, steady)
 
 
 def test_learning_that_only_hurts_leaves_the_start(tmp_path: Path) -> None:
@@ -167,7 +170,7 @@ def test_a_loss_that_is_no_number_stops(tmp_path: Path) -> None:
     good, bad = examples(1), examples()
     bad.inputs[3] = np.nan
     with pytest.raises(InputError, match=r"finite number, it was nan in epoch 1: lower the learn"):
-        fitting.fit(model, bad, good, Training(), seed=0, work=tmp_path / "w", log=lambda *_: None)
+        fitting.fit(model, bad, good, Training(), fitting.Session(0, tmp_path / "w", print))
     assert not (tmp_path / "w").exists(), "nothing is left to go on with"
 
 
@@ -178,10 +181,10 @@ def test_settings_reach_the_training(tmp_path: Path) -> None:
         {"class_weight": "balanced"},
         {"weight_decay": 0.5},
         {"batch_size": 7},
-        {"schedule": Schedule.cosine},
+        {"cosine": True},
         {"warmup": 0.5},
         {"clip_norm": 0.01},
-        {"average": 0.5},
+        {"lowest_rate": 0.5},
     ):
         assert not same(plain, trained(tmp_path, **settings)[0]), settings
 
@@ -189,12 +192,11 @@ def test_settings_reach_the_training(tmp_path: Path) -> None:
 RECIPE = {
     "epochs": 40,
     "patience": None,
-    "schedule": Schedule.cosine,
+    "cosine": True,
     "warmup": 0.1,
     "clip_norm": 1.0,
     "weight_decay": 0.01,
     "label_smoothing": 0.1,
-    "average": 0.2,
 }
 KILLED = """
 import sys
@@ -245,7 +247,6 @@ def test_two_that_need_the_same_training_both_get_it(tmp_path: Path) -> None:
         ({"epochs": 0}, "finetune.epochs must be at least 1, got 0"),
         ({"batch_size": -1}, "finetune.batch_size must be at least 1, got -1"),
         ({"label_smoothing": 1.0}, "finetune.label_smoothing must be at least 0 and below 1"),
-        ({"weight_decay": -1.0}, "finetune.weight_decay must be at least 0"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, object], told: str) -> None:

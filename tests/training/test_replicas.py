@@ -47,9 +47,3 @@ def test_the_same_bytes_each_time_also_after_a_kill(clone: Path, run: Run) -> No
     done = run(clone, *SHARED)
     assert "goes on after epoch" in done.stdout, done.stderr
     assert result(clone) == shared
-
-
-def test_mixtures_cannot_be_shared(clone: Path, run: Run) -> None:
-    done = run(clone, *SHARED, "finetune.mixup=0.2")
-    assert done.returncode == 1
-    assert "finetune.mixup needs finetune.replicas=1" in done.stderr

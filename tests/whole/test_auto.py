@@ -9,7 +9,7 @@ import pytest
 from conftest import Run
 from mlflow import MlflowClient
 
-from pipeline.features import augmentation, automatic_cut, cuts
+from pipeline.features import augmentation, cuts
 from pipeline.finetuning import recipe
 from pipeline.finetuning.settings import Config
 from pipeline.intake import sizing
@@ -52,10 +52,10 @@ def test_the_cut_leaves_most_of_the_work_above(name: str) -> None:
     model = getattr(keras.applications, name)(
         include_top=False, weights=None, pooling="avg", input_shape=(64, 64, 3)
     )
-    chosen = automatic_cut.derive(model, batch_norm=False)
+    chosen = recipe.automatic_cut(model, batch_norm=False)
     at = cuts.resolve(model, str(chosen.value)).at
     (point,) = [one for one in cuts.describe(model) if one.name == at]
-    low, high = automatic_cut.BETWEEN
+    low, high = recipe.BETWEEN
     assert low <= point.flops_below <= high
     assert f"{point.flops_below:.0%}" in chosen.reason
 
@@ -65,7 +65,7 @@ def test_a_network_with_nothing_in_between_is_cut_nearest() -> None:
     x = keras.layers.Conv2D(4, 1, name="small")(entry)
     x = keras.layers.Conv2D(400, 3, padding="same", name="large")(x)
     model = keras.Model(entry, keras.layers.GlobalAveragePooling2D()(x))
-    assert automatic_cut.derive(model, batch_norm=False).value in ("small", "large")
+    assert recipe.automatic_cut(model, batch_norm=False).value in ("small", "large")
 
 
 def test_a_value_given_wins() -> None:

@@ -9,7 +9,7 @@ from pipeline import config
 PROJECT = Path(__file__).parents[2]
 CHOICES = [
     (group, path.stem)
-    for group in ("data", "backbone", "head", "augment", "sampler", "pruner")
+    for group in ("data", "backbone", "head", "augment", "cluster")
     for path in sorted((PROJECT / "conf" / group).glob("*.yaml"))
 ]
 PRESETS = sorted((PROJECT / "conf" / "experiment").glob("*.yaml"))

@@ -6,12 +6,12 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from pipeline.finetuning.mixed import Mixed
+from conftest import frozen_part
 
 from pipeline.features import activations, cuts
+from pipeline.features.source import Source
 from pipeline.features.store import Config as StoreConfig
 from pipeline.features.store import Store
-from pipeline.finetuning import finetuner
 from pipeline.finetuning.settings import Config
 from pipeline.networks import backbones, engines, heads
 from pipeline.networks.backbones import keras_application
@@ -27,8 +27,6 @@ SETTINGS = Config(
     epochs=3,
     batch_size=BATCH,
     weight_decay=0.05,
-    lowest_rate=0.1,
-    average=0.3,
 )  # the whole recipe
 
 
@@ -44,9 +42,7 @@ class InOneGraph(keras.Model):
         self.built = True
 
     def call(self, x: Any, training: bool | None = None) -> Any:
-        inputs, *mixture = x if isinstance(x, (tuple, list)) else (x,)
-        activations = self.lower(inputs, training=False)
-        return self.above((activations, *mixture) if mixture else activations, training=training)
+        return self.above(self.lower(x, training=False), training=training)
 
     @property
     def output_shape(self) -> Any:
@@ -76,10 +72,9 @@ def fine_tuned(
     lower, upper = cuts.split(model, resolved.at)
     trained = heads.join(upper, head, "trained")
     rows = np.arange(PICTURES)
-    # Every other case mixes, which takes another model around what trains.
-    mixup = 0.4 if batch_norm else 0.0
-    above = Mixed(trained) if mixup else trained
-    source = activations.Source(model, images, BATCH, 2, "w", "i", engines.Config(engine))
+    above: keras.Model = trained
+    frozen = frozen_part(config, engine=engines.Config(engine), batch_size=BATCH)
+    source = Source(frozen, model, "w", images, "i")
     inputs: Any = images
     if way == "plain":
         above = InOneGraph(lower, above)
@@ -94,12 +89,7 @@ def fine_tuned(
         examples,
         examples,
         SETTINGS,
-        seed=0,
-        work=root / "work",
-        log=lambda *_: None,
-        shares=finetuner.shares(trained, SETTINGS.lowest_rate),
-        interpolate=SETTINGS.interpolate,
-        mixup=mixup,
+        fitting.Session(0, root / "work", lambda *_: None),
     )
     after = {w.path: w.numpy() for w in (*model.weights, *head.weights)}
     assert any((after[path] != before[path]).any() for path in after if "head" not in path)

@@ -1,7 +1,6 @@
 """The house: what each package may import, what each stage's closure touches, what stays out."""
 
 import ast
-import inspect
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import SECTIONS
+from pipeline import runner
 from pipeline.storage.outputs import STAGES
 
 PROJECT = Path(__file__).parents[2]
@@ -17,7 +16,6 @@ PACKAGE = PROJECT / "pipeline"
 MAY_IMPORT = {
     "errors": "",
     "settings": "errors",
-    "old_spelling": "errors",
     "storage": "settings",
     "cluster": "storage",
     "data": "storage",
@@ -28,15 +26,16 @@ MAY_IMPORT = {
     "finetuning": "training features",
     "evaluation": "training",
     "serving": "networks",
-    "tracking": "serving",
-    "release": "tracking evaluation intake",
     "export": "networks",
-    "sweep": "finetuning tracking intake",
-    "setup": "finetuning evaluation intake tracking",
     "stages": "finetuning evaluation intake",
-    "commands": "release export sweep stages setup",
-    "config": "commands old_spelling",
-    "runner": "config",
+    "sections": "serving",
+    "config": "stages sections",
+    "tracking": "config",
+    "release": "tracking",
+    "sweep": "tracking",
+    "setup": "tracking",
+    "commands": "release export sweep setup",
+    "runner": "commands",
     "__main__": "runner",
 }
 """Package -> what it may import; what those may import is allowed, too."""
@@ -52,13 +51,16 @@ def only_for_types(node: ast.AST) -> bool:
 
 
 @cache
-def imports(path: Path) -> frozenset[str]:
-    """Modules of this project that a file imports when it runs, with what it takes from them."""
+def imports(path: Path, for_types: bool = False) -> frozenset[str]:
+    """Modules of this project that a file imports, with what it takes from them.
+
+    When it runs; `for_types` adds those that only a type checker sees.
+    """
     found: set[str] = set()
     open_nodes: list[ast.AST] = [ast.parse(path.read_text())]
     while open_nodes:
         node = open_nodes.pop()
-        if only_for_types(node):
+        if only_for_types(node) and not for_types:
             continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
@@ -94,7 +96,7 @@ def test_imports_point_one_way(package: str) -> None:
     files = [*PACKAGE.glob(f"{package}.py"), *(PACKAGE / package).rglob("*.py")]
     assert files
     for path in files:
-        for name in imports(path):
+        for name in imports(path, for_types=True):
             other = name.split(".")[1]
             assert other == package or other in allowed(package), f"{path} imports {name}"
 
@@ -128,21 +130,36 @@ def test_dvc_yaml_lists_what_a_stage_touches(stage: str) -> None:
     assert {dep for dep in deps if dep.startswith("pipeline/")} == needed | {
         f"pipeline/stages/{stage}.py"
     }
-    given = inspect.signature(import_module(f"pipeline.stages.{stage}").run).parameters
-    folders = {"prepared": 0, "features": 1, "trained_head": 2, "finetuned": 3}
-    read = {f"outputs/{STAGES[place]}" for name, place in folders.items() if name in given}
+    read = {f"outputs/{one}" for one in STAGES if f"folders.{one}" in own.read_text()}
     assert read <= set(deps)
-    # What no result depends on is no parameter: where activations are kept.
-    sections = {name for name in SECTIONS if name in given} - {"activations", "cluster"} | {stage}
-    if "batch_size" in given:
-        sections.add("extract_features.batch_size")
-    sections |= {f"serve.{name}" for name in ("unknown", "coverage") if name in given}
+    # What the help lists is what the stage reads; what no result depends on is no parameter.
+    sections = set(runner.sections_of(import_module(f"pipeline.stages.{stage}")))
+    sections -= {"activations", "cluster"}
+    if stage == "extract_features":  # it has one setting, which the frozen part holds
+        sections = sections - {"extract_features.batch_size"} | {stage}
     if stage == "prepare":
         assert "${prepare.exclude}" in deps
-    runner = {"seed", "threads"} if stage != "prepare" else set()
-    assert set(listed["params"]) == sections | runner
+    # TensorFlow is configured with both before any stage but prepare.
+    sections |= {"seed", "threads"} if stage != "prepare" else set()
+    assert set(listed["params"]) == sections
     for section in sections & {"data", "backbone", "head", "augment"}:
         chosen = {f"conf/{section}/${{{section}.use}}.yaml"}
         if section in ("data", "backbone"):
             chosen.add(f"${{{section}.path}}")
         assert chosen <= set(deps) or "outputs/extract_features" in deps
+
+
+def test_no_function_takes_more_than_six_arguments() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                named = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                own = [one.arg for one in named if one.arg not in ("self", "cls")]
+                assert len(own) <= 6, f"{path}: {node.name} takes {', '.join(own)}"
+
+
+def test_there_is_no_circle() -> None:
+    """The table itself: whatever a package may import comes before it."""
+    rooms = list(MAY_IMPORT)
+    for package, direct in MAY_IMPORT.items():
+        assert all(rooms.index(other) < rooms.index(package) for other in direct.split())

@@ -5,31 +5,21 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from pipeline.features.extraction import extract
+from conftest import frozen_part
 
-from pipeline.cluster.connection import Config as Cluster
 from pipeline.errors import InputError
-from pipeline.features import augmentation
-from pipeline.features.store import Config, Store
-from pipeline.networks import engines
+from pipeline.features.store import Config
 from pipeline.networks.backbones import keras_file
+from pipeline.stages import extract_features
+from pipeline.storage.outputs import Folders
 
 
 def extracted(model: keras.Model, repository: Path, tmp_path: Path) -> None:
     model.save(tmp_path / "net.keras")
     (tmp_path / "out").mkdir()
-    extract(
-        keras_file.Config(use="keras_file", path=str(tmp_path / "net.keras")),
-        augmentation.Config(),
-        Store(Config(), tmp_path / "store"),
-        engine=engines.Config(),
-        cluster=Cluster(),
-        batch_size=32,
-        seed=0,
-        threads=2,
-        prepared=repository / "outputs" / "prepare",
-        out=tmp_path / "out",
-    )
+    backbone = keras_file.Config(use="keras_file", path=str(tmp_path / "net.keras"))
+    read = Folders(tmp_path / "out", repository / "outputs" / "prepare")
+    extract_features.run(frozen_part(backbone), Config(), read)
 
 
 def network(kernel: float) -> keras.Model:
@@ -48,13 +38,17 @@ def network(kernel: float) -> keras.Model:
     ],
 )
 def test_features_without_a_meaning(
-    kernel: float, told: str, repository: Path, tmp_path: Path
+    kernel: float, told: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=told):
         extracted(network(kernel), repository, tmp_path)
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_others_are_taken(repository: Path, tmp_path: Path) -> None:
+def test_others_are_taken(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     extracted(network(0.5), repository, tmp_path)
     assert np.load(tmp_path / "out" / "features.npy").shape == (1797, 4)
