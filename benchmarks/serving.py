@@ -95,8 +95,9 @@ def test_pictures() -> list[Row]:
     rows = []
     for picture in sources.pictures(config.compose().data):
         if line := told.get(picture.path):
-            classes = [name for name in line if name not in ("label", "predicted")]
-            values = {name: float(np.float32(line[name])) for name in classes}
+            begin = "probability_"
+            columns = [name for name in line if name.startswith(begin)]
+            values = {name.removeprefix(begin): float(np.float32(line[name])) for name in columns}
             rows.append((picture.read(), {"probabilities": values, "error": None}))
     return rows
 

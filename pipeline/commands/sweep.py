@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from pipeline.config import Config
 
-SECTIONS = ("sweep", "sampler", "pruner")
+SECTIONS = ("sweep",)
 
 
 def run(config: Config, overrides: list[str], compose: Callable[[Sequence[str]], Config]) -> None:

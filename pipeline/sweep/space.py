@@ -159,8 +159,8 @@ def knobs(config: Config) -> dict[str, BaseDistribution]:
             current = setting(config, key)
         except AttributeError as error:
             raise InputError(f"sweep.space holds {key}, which is no setting") from error
-        distributions[key] = _distribution(key, drawn_from, current)
         _check_values(key, drawn_from)
+        distributions[key] = _distribution(key, drawn_from, current)
     return distributions
 
 
@@ -171,8 +171,8 @@ def _check_values(key: str, drawn_from: Any) -> None:
         InputError: Out of its range, or not among its choices.
     """
     (about,) = described(key) or (None,)
-    values = drawn_from if isinstance(drawn_from, list) else [drawn_from["low"], drawn_from["high"]]
-    for value in values:
+    ends = drawn_from if isinstance(drawn_from, dict) else {}
+    for value in drawn_from if isinstance(drawn_from, list) else ends.values():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if about and number and value not in about.about.range:
             raise InputError(f"sweep.space of {key} must be {about.about.range}, got {value}")
