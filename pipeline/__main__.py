@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 
 from pipeline.errors import InputError
 
@@ -23,6 +24,9 @@ def main(arguments: list[str]) -> int:
     """Run a command; returns the exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # so that lines show at once in pipes, too
+    # Pillow warns of damaged metadata, but a picture is judged by its pixels; joblib of pictures
+    # that were decoded in vain when a stage fails, whose error says enough.
+    warnings.filterwarnings("ignore", module=r"(PIL|joblib)\.")
     # So that a stage that is asked to stop can say so to the tracker.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from pipeline.config import Config
 from pipeline.data import images, names, traits
+from pipeline.data.decoding import Decoding
 from pipeline.data.images import Decoded, or_reason
 from pipeline.errors import InputError
 from pipeline.evaluation import drift
@@ -74,6 +75,7 @@ class Sample:
         strangeness: (N,).
         predicted: (N,) class indices.
         unread: Files that are no pictures, with the reason.
+        how: They were decoded, as the model wants it.
     """
 
     paths: list[str]
@@ -83,6 +85,7 @@ class Sample:
     strangeness: list[float]
     predicted: list[int]
     unread: list[tuple[str, str]]
+    how: Decoding
 
 
 def run(
@@ -120,8 +123,8 @@ def look(classifier: Classifier, files: Sequence[Path]) -> Sample:
         classifier: That they are compared with.
         files: Any number; only a batch of them is in memory.
     """
-    sample = Sample([], {name: [] for name in traits.NAMES}, [], [], [], [], [])
     card = classifier.card
+    sample = Sample([], {name: [] for name in traits.NAMES}, [], [], [], [], [], card.decoding)
     with tqdm(total=len(files), desc="check", unit="picture", disable=None) as bar:
         for start in range(0, len(files), card.batch_size):
             batch = files[start : start + card.batch_size]
@@ -216,7 +219,11 @@ def _write(
     drawn = figures.histograms({name: (before[name], now[name]) for name in now})
     strangest = np.argsort(-np.array(sample.strangeness), kind="stable")[:_STRANGEST]
     shown = [
-        (sample.paths[place], sample.typicality[place], _thumbnail(Path(sample.paths[place])))
+        (
+            sample.paths[place],
+            sample.typicality[place],
+            _thumbnail(Path(sample.paths[place]), sample.how),
+        )
         for place in strangest
     ]
     pages = jinja2.Environment(
@@ -233,9 +240,9 @@ def _write(
         aside.write_text(text, encoding="utf-8")
 
 
-def _thumbnail(path: Path) -> str:
+def _thumbnail(path: Path, how: Decoding) -> str:
     """JPEG in base64."""
-    decoded = images.decode(path.read_bytes(), _SIDE_PX)
+    decoded = images.decode(path.read_bytes(), _SIDE_PX, how)
     file = io.BytesIO()
     Image.fromarray(decoded.pixels).save(file, "JPEG", quality=85)
     return base64.b64encode(file.getvalue()).decode()

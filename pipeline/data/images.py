@@ -4,7 +4,7 @@ bytes -> (H, W, 3) uint8 RGB. Knows nothing of data sets, splits or Keras.
 """
 
 import io
-import warnings
+import struct
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -26,14 +26,9 @@ from pipeline.data.decoding import (
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
 
-# Pillow knows one limit for a whole process, and raises at twice its value. The one for a
-# data set is `Decoding.max_megapixels`.
-Image.MAX_IMAGE_PIXELS = int(MOST_MEGAPIXELS * 1e6 / 2)
 _JPEG_TIMES = 4
 """How many times the pixels a JPEG may have: its decoder skips detail that is not wanted."""
 
-# Pillow warns of damaged metadata; a picture is judged by its pixels.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 Image.init()
 
 # Formats with a signature of their own, where this Pillow can read them. EPS (runs
@@ -155,12 +150,27 @@ def _open(content: bytes) -> Image.Image:
     if content.startswith(b"version https://git-lfs.github.com/spec/"):
         raise BadPicture("git-lfs pointer, not the picture itself: run git lfs pull")
     try:
-        picture = Image.open(io.BytesIO(content), formats=FORMATS)
+        return _recognised(content)
     except UnidentifiedImageError as error:
         raise BadPicture(_unidentified(content)) from error
     except _DECODER_ERRORS as error:
         raise BadPicture(_reason(error)) from error
-    return picture
+
+
+def _recognised(content: bytes) -> Image.Image:
+    """What `Image.open` does, without its limit of pixels.
+
+    Pillow has one limit for a whole process, which is not ours to change where a service imports
+    this: the one for a data set is `Decoding.max_megapixels`.
+    """
+    for name in FORMATS:
+        read, accepts = Image.OPEN[name]
+        if accepts is None or accepts(content[:16]) is True:
+            try:
+                return read(io.BytesIO(content), "")
+            except (SyntaxError, IndexError, TypeError, struct.error):
+                continue
+    raise UnidentifiedImageError
 
 
 def _unidentified(content: bytes) -> str:
@@ -192,7 +202,8 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _check_size(picture: Image.Image, content: bytes, max_megapixels: float) -> None:
-    most = max_megapixels * (_JPEG_TIMES if picture.format in ("JPEG", "MPO") else 1)
+    times = _JPEG_TIMES if picture.format in ("JPEG", "MPO") else 1
+    most = min(max_megapixels * times, MOST_MEGAPIXELS)
     inside = picture.ico.entry if isinstance(picture, IcoImagePlugin.IcoImageFile) else []
     sizes = [picture.size, *(_open(content[entry.offset :]).size for entry in inside)]
     for width, height in sizes:

@@ -3,7 +3,9 @@
 import importlib.util
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,9 +14,6 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-mpl.use("agg")
-# A character that none of these fonts has is drawn as a box.
-warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
 _FONTS = (
     *("DejaVu Sans", "IPAexGothic", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR"),
     *("Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Hebrew", "Noto Sans Thai"),
@@ -27,17 +26,24 @@ Reliability = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
 
-def _use_fonts() -> None:
-    """Let matplotlib fall back on fonts of other scripts, one of which is installed with pip."""
+@cache
+def _fonts() -> list[str]:
+    """Fonts to fall back on for other scripts, one of which is installed with pip."""
     spec = importlib.util.find_spec("matplotlib_fontja")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         for path in sorted(Path(folder).rglob("*.ttf")):
             font_manager.fontManager.addfont(path)
     installed = set(font_manager.get_font_names())
-    mpl.rcParams["font.family"] = [name for name in _FONTS if name in installed]
+    return [name for name in _FONTS if name in installed]
 
 
-_use_fonts()
+@contextmanager
+def _drawing(width: float, height: float) -> Iterator[Figure]:
+    """A figure of that many inches, whose text may be in any script."""
+    with mpl.rc_context({"font.family": _fonts()}), warnings.catch_warnings():
+        # A character that none of these fonts has is drawn as a box.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+        yield Figure(figsize=(width, height), layout="constrained")
 
 
 def readable(text: str) -> str:
@@ -53,21 +59,21 @@ def learning_curves(path: Path, curves: Sequence[dict[str, float]], hand_over: i
         curves: Entries with epoch, loss, accuracy, val_loss, val_accuracy.
         hand_over: Last epoch of the head; fine-tuning follows.
     """
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    axes = figure.subplots(1, 2)
-    epochs = [entry["epoch"] for entry in curves]
-    for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
-        axis.plot(epochs, [entry[name] for entry in curves], color=_BLUE, label="train")
-        validation = [entry[f"val_{name}"] for entry in curves]
-        axis.plot(epochs, validation, color=_ORANGE, label="validation")
-        if epochs and max(epochs) > hand_over:
-            axis.axvline(hand_over + 0.5, color=_GREY, linestyle="--")
-            side = "left" if hand_over < max(epochs) / 2 else "right"
-            phase = {"left": " fine-tuning", "right": "fine-tuning → "}[side]
-            axis.text(hand_over + 0.5, sum(axis.get_ylim()) / 2, phase, color=_GREY, ha=side)
-        axis.set(xlabel="epoch", title=name)
-        axis.legend()
-    figure.savefig(path, dpi=100)
+    with _drawing(9, 3.6) as figure:
+        axes = figure.subplots(1, 2)
+        epochs = [entry["epoch"] for entry in curves]
+        for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
+            axis.plot(epochs, [entry[name] for entry in curves], color=_BLUE, label="train")
+            validation = [entry[f"val_{name}"] for entry in curves]
+            axis.plot(epochs, validation, color=_ORANGE, label="validation")
+            if epochs and max(epochs) > hand_over:
+                axis.axvline(hand_over + 0.5, color=_GREY, linestyle="--")
+                side = "left" if hand_over < max(epochs) / 2 else "right"
+                phase = {"left": " fine-tuning", "right": "fine-tuning → "}[side]
+                axis.text(hand_over + 0.5, sum(axis.get_ylim()) / 2, phase, color=_GREY, ha=side)
+            axis.set(xlabel="epoch", title=name)
+            axis.legend()
+        figure.savefig(path, dpi=100)
 
 
 def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: list[str], every: int) -> None:
@@ -81,26 +87,31 @@ def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: list[str], 
     """
     names = [readable(name) for name in classes]
     side = min(4 + 0.35 * len(classes), 16)
-    figure = Figure(figsize=(side, side), layout="constrained")
-    axis = figure.subplots()
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    places = range(len(classes))
-    size = min(10, 900 / len(classes))  # points, of labels that shall not touch
-    rotation = 90 if max(map(len, classes)) > 3 else 0
-    axis.set_xticks(places, names, rotation=rotation, fontsize=size)
-    axis.set_yticks(places, names, fontsize=size)
-    axis.set(xlabel="predicted", ylabel="true")
-    if len(classes) < every:
-        axis.set_title(f"the {len(classes)} of {every} classes with the most mistakes")
-    if len(classes) <= 30:
-        for (row, column), count in np.ndenumerate(counts):
-            if count:
-                dark = shares[row, column] > 0.5
-                axis.text(
-                    column, row, str(count), ha="center", va="center", color="w" if dark else "k"
-                )
-    figure.savefig(path, dpi=100)
+    with _drawing(side, side) as figure:
+        axis = figure.subplots()
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        places = range(len(classes))
+        size = min(10, 900 / len(classes))  # points, of labels that shall not touch
+        rotation = 90 if max(map(len, classes)) > 3 else 0
+        axis.set_xticks(places, names, rotation=rotation, fontsize=size)
+        axis.set_yticks(places, names, fontsize=size)
+        axis.set(xlabel="predicted", ylabel="true")
+        if len(classes) < every:
+            axis.set_title(f"the {len(classes)} of {every} classes with the most mistakes")
+        if len(classes) <= 30:
+            for (row, column), count in np.ndenumerate(counts):
+                if count:
+                    dark = shares[row, column] > 0.5
+                    axis.text(
+                        column,
+                        row,
+                        str(count),
+                        ha="center",
+                        va="center",
+                        color="w" if dark else "k",
+                    )
+        figure.savefig(path, dpi=100)
 
 
 def per_class_bars(path: Path, scores: Mapping[str, Mapping[str, float]]) -> None:
@@ -114,19 +125,19 @@ def per_class_bars(path: Path, scores: Mapping[str, Mapping[str, float]]) -> Non
     names = [f"{readable(label)} ({scores[label]['support']:.0f})" for label in ordered]
     shown = f"{len(ordered)} of {len(scores)} classes, lowest F1 first"
     title = "by class" if len(ordered) == len(scores) else shown
-    figure = Figure(figsize=(7, 1.2 + 0.3 * len(ordered)), layout="constrained")
-    axis = figure.subplots()
-    places = np.arange(len(ordered))
-    for shift, (name, color) in zip(
-        (0.2, -0.2), (("precision", _BLUE), ("recall", _ORANGE)), strict=True
-    ):
-        values = [scores[label][name] for label in ordered]
-        axis.barh(places + shift, values, height=0.38, color=color, label=name)
-    axis.set_yticks(places, names)
-    axis.set(xlim=(0, 1), title=f"{title} (pictures)")
-    axis.margins(y=0.01)
-    figure.legend(loc="outside lower center", ncols=2)
-    figure.savefig(path, dpi=100)
+    with _drawing(7, 1.2 + 0.3 * len(ordered)) as figure:
+        axis = figure.subplots()
+        places = np.arange(len(ordered))
+        for shift, (name, color) in zip(
+            (0.2, -0.2), (("precision", _BLUE), ("recall", _ORANGE)), strict=True
+        ):
+            values = [scores[label][name] for label in ordered]
+            axis.barh(places + shift, values, height=0.38, color=color, label=name)
+        axis.set_yticks(places, names)
+        axis.set(xlim=(0, 1), title=f"{title} (pictures)")
+        axis.margins(y=0.01)
+        figure.legend(loc="outside lower center", ncols=2)
+        figure.savefig(path, dpi=100)
 
 
 def reliability(path: Path, models: Mapping[str, Reliability]) -> None:
@@ -136,21 +147,21 @@ def reliability(path: Path, models: Mapping[str, Reliability]) -> None:
         path: PNG to write.
         models: Name -> pictures, sum of confidences and right ones of each bin.
     """
-    figure = Figure(figsize=(6, 6), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--")
-    for (name, (counts, confidences, hits)), color in zip(
-        models.items(), (_BLUE, _ORANGE, _GREEN), strict=False
-    ):
-        used = counts > 0
-        mean = confidences[used] / counts[used]
-        upper.plot(mean, hits[used] / counts[used], "o-", color=color, label=name)
-        edges = np.linspace(0, 1, len(counts) + 1)
-        lower.stairs(counts, edges, color=color)
-    upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="reliability")
-    upper.legend()
-    lower.set(xlabel="confidence", ylabel="pictures", yscale="symlog")
-    figure.savefig(path, dpi=100)
+    with _drawing(6, 6) as figure:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--")
+        for (name, (counts, confidences, hits)), color in zip(
+            models.items(), (_BLUE, _ORANGE, _GREEN), strict=False
+        ):
+            used = counts > 0
+            mean = confidences[used] / counts[used]
+            upper.plot(mean, hits[used] / counts[used], "o-", color=color, label=name)
+            edges = np.linspace(0, 1, len(counts) + 1)
+            lower.stairs(counts, edges, color=color)
+        upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="reliability")
+        upper.legend()
+        lower.set(xlabel="confidence", ylabel="pictures", yscale="symlog")
+        figure.savefig(path, dpi=100)
 
 
 def histograms(samples: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> bytes:
@@ -160,22 +171,22 @@ def histograms(samples: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -
         samples: Trait -> values at training, values here.
     """
     rows = -(-len(samples) // 4)
-    figure = Figure(figsize=(12, 2.6 * rows), layout="constrained")
-    axes = figure.subplots(rows, 4, squeeze=False).ravel()
-    for axis in axes[len(samples) :]:
-        axis.axis("off")
-    for axis, (name, pair) in zip(axes, samples.items(), strict=False):
-        edges = np.histogram_bin_edges(np.concatenate([np.asarray(one) for one in pair]), 24)
-        for values, color, told in zip(
-            pair, (_BLUE, _ORANGE), ("at training", "here"), strict=True
-        ):
-            shares = np.full(len(values), 1 / len(values))
-            axis.hist(values, edges, weights=shares, color=color, alpha=0.55, label=told)
-        axis.set(title=name)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    file = io.BytesIO()
-    figure.savefig(file, dpi=100, format="png")
-    return file.getvalue()
+    with _drawing(12, 2.6 * rows) as figure:
+        axes = figure.subplots(rows, 4, squeeze=False).ravel()
+        for axis in axes[len(samples) :]:
+            axis.axis("off")
+        for axis, (name, pair) in zip(axes, samples.items(), strict=False):
+            edges = np.histogram_bin_edges(np.concatenate([np.asarray(one) for one in pair]), 24)
+            for values, color, told in zip(
+                pair, (_BLUE, _ORANGE), ("at training", "here"), strict=True
+            ):
+                shares = np.full(len(values), 1 / len(values))
+                axis.hist(values, edges, weights=shares, color=color, alpha=0.55, label=told)
+            axis.set(title=name)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        file = io.BytesIO()
+        figure.savefig(file, dpi=100, format="png")
+        return file.getvalue()
 
 
 def gallery(path: Path, pictures: Sequence[tuple[Pixels, str]], columns: int, title: str) -> None:
@@ -189,12 +200,12 @@ def gallery(path: Path, pictures: Sequence[tuple[Pixels, str]], columns: int, ti
     """
     captions = [readable(told) for _, told in pictures]
     rows = max(1, -(-len(pictures) // columns))
-    figure = Figure(figsize=(2.1 * columns, 0.5 + 2.6 * rows), layout="constrained")
-    figure.suptitle(title)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes:
-        axis.axis("off")
-    for axis, (pixels, _), told in zip(axes, pictures, captions, strict=False):
-        axis.imshow(pixels)
-        axis.set_title(told, fontsize=8, y=-0.05, va="top")
-    figure.savefig(path, dpi=100)
+    with _drawing(2.1 * columns, 0.5 + 2.6 * rows) as figure:
+        figure.suptitle(title)
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axis in axes:
+            axis.axis("off")
+        for axis, (pixels, _), told in zip(axes, pictures, captions, strict=False):
+            axis.imshow(pixels)
+            axis.set_title(told, fontsize=8, y=-0.05, va="top")
+        figure.savefig(path, dpi=100)

@@ -4,7 +4,6 @@ pictures -> a row of the manifest each, and its pixels or the reason why it has 
 """
 
 import hashlib
-import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,9 +20,6 @@ from pipeline.data.decoding import Decoding
 from pipeline.data.images import Decoded
 from pipeline.data.manifest import Row
 from pipeline.intake.sources import Picture
-
-# joblib warns of pictures that were decoded in vain when a stage fails; its error says enough.
-warnings.filterwarnings("ignore", module=r"joblib\.")
 
 Judged = tuple[Row, Decoded | str]
 """A picture's row of the manifest, and its pixels or the reason why it has none."""

@@ -79,6 +79,7 @@ def replacing(out: Path) -> Iterator[Path]:
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
     """Yield a path of the same suffix that becomes `path` if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{os.getpid()}.partial.{path.name}")
     try:
         yield aside

@@ -7,7 +7,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,16 @@ from pipeline.sections import Pruner, Sampler, Sweep
 from pipeline.storage import addresses, databases, workspace
 from pipeline.sweep import objectives
 
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-logging.getLogger("optuna").addFilter(lambda record: "failed with" not in record.getMessage())
-
-
 TOTAL = "total"
 """Attribute of a study: how many trials there are in the end, on a grid fewer than asked for."""
+
+
+@cache
+def _quiet() -> None:
+    """Optuna's own words about trials are left out: the sweep has a bar and a report."""
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("optuna").addFilter(lambda record: "failed with" not in record.getMessage())
 
 
 def folder() -> Path:
@@ -57,6 +60,7 @@ def open_study(sweep: Sweep, seed: int, name: str, avoid: int | None = None) -> 
     Raises:
         InputError: The storage cannot be reached.
     """
+    _quiet()
     folder().mkdir(parents=True, exist_ok=True)
     # Two processes that make the tables at once would break them.
     with FileLock(folder() / ".storage.lock"):

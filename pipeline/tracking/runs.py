@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from filelock import FileLock
 
 from pipeline.config import Config
+from pipeline.data import predictions
 from pipeline.storage.digests import digest
 from pipeline.storage.outputs import ROOT, STAGES
 from pipeline.tracking import parents, processes, provenance, records, store
@@ -238,7 +239,8 @@ class _Tracked:
 
     def _log_files(self, out: Path) -> None:
         for path in sorted(out.rglob("*")):
-            if path.suffix in _LOGGED and path.stat().st_size <= _LOGGED_MAX_BYTES:
+            small = path.suffix in _LOGGED and path.stat().st_size <= _LOGGED_MAX_BYTES
+            if small or path.name == predictions.FILE:  # which `compare` and the gate read
                 folder = path.parent.relative_to(out).as_posix()
                 self._client.log_artifact(self._run, str(path), None if folder == "." else folder)
                 if path.suffix == ".png":

@@ -42,7 +42,7 @@ def test_a_folder_gives_what_evaluate_computed(repository: Path, run: Run, pictu
     both = found.keys() & expected.keys()
     assert len(found) == 100
     assert len(both) > 60
-    columns = ["predicted", *(str(digit) for digit in range(10))]
+    columns = ["predicted", *(f"probability_{digit}" for digit in range(10))]
     for name in both:
         assert [found[name][c] for c in columns] == [expected[name][c] for c in columns], name
     one = sorted(both)[5]

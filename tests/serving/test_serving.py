@@ -47,7 +47,8 @@ def test_predict_with_the_champion_is_the_same(
     done = run(promoted, sys.executable, "-m", "pipeline", *words)
     assert done.returncode == 0, done.stderr
     for name, row in zip(names, csv.DictReader(io.StringIO(done.stdout)), strict=True):
-        assert {k: float(np.float32(row[k])) for k in expected[name]} == expected[name]
+        found = {k: float(np.float32(row[f"probability_{k}"])) for k in expected[name]}
+        assert found == expected[name]
 
 
 def test_a_bad_row_tells_why_and_costs_nothing_else(

@@ -189,7 +189,10 @@ def test_a_project_that_was_moved_takes_its_runs_along(
 
 @pytest.mark.usefixtures("cwd")
 def test_the_store_is_made_once_by_many(tmp_path: Path) -> None:
-    code = "from pipeline.tracking import store as s; s.connect(s.Config())"
+    code = (
+        "from pipeline.sections import Tracking; from pipeline.tracking import store; "
+        "store.connect(Tracking())"
+    )
     children = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) for _ in range(3)]
     assert [child.wait() for child in children] == [0, 0, 0]
     assert client_of(tmp_path).search_experiments()
