@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --compile --require-hashes
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help .dvc/.scm repro init sweep promote serve demo test lint format ui pretrain lock clean
+.PHONY: help .dvc/.scm repro init sweep promote serve demo test test-all lint format ui pretrain lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -30,7 +30,10 @@ serve: $(VENV)/.installed  ## answer over HTTP with the champion (PORT=5001)
 demo: $(VENV)/.installed-dev  ## a page to drop pictures on (PORT=7860)
 	python -m pipeline demo demo.port=$(or $(PORT),7860)
 
-test: $(VENV)/.installed-dev .dvc/.scm  ## install, then run the test suite
+test: $(VENV)/.installed-dev .dvc/.scm  ## install, then run the tests that need minutes
+	python -m pytest -n 2 -m "not slow"
+
+test-all: $(VENV)/.installed-dev .dvc/.scm  ## likewise all tests: with browser, databases, servers
 	python -m pytest -n 2
 
 lint: $(VENV)/.installed-dev  ## ruff and mypy

@@ -62,6 +62,13 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.update(fork_server())
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever asks for a browser or a server waits for it."""
+    for item in items:
+        if {"browser", "server", "url", "promoted"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @cache
 def fork_server() -> dict[str, str]:
     """The environment in which `python -m pipeline` and `dvc` run in forks: see forked/."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-from conftest import listening, run_in
+from conftest import copied, listening, run_in
 
 from pipeline.intake.sources import digits
 from pipeline.serving.classifier import Classifier
@@ -33,17 +33,16 @@ def expected(repository: Path) -> dict[str, dict[str, float]]:
         }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def promoted(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the finished pipeline whose model is the champion."""
+    """A copy of the finished pipeline whose model is the champion. Read only."""
     folder = tmp_path_factory.mktemp("promoted") / "project"
-    run_in(repository, "cp", "-r", str(repository), str(folder))
-    done = run_in(folder, sys.executable, "-m", "pipeline", "promote")
+    done = run_in(copied(repository, folder), sys.executable, "-m", "pipeline", "promote")
     assert done.returncode == 0, done.stderr
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def url(promoted: Path) -> Iterator[str]:
     """Where `serve` answers."""
     with listening(promoted, "serve", "serve.max_request_mb=40") as (address, _):

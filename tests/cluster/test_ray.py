@@ -22,6 +22,8 @@ from pipeline.cluster.connection import Config
 from pipeline.errors import InputError
 from pipeline.networks import engines
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+
 ray = pytest.importorskip("ray")
 # Workers cannot import a test module by its name.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])

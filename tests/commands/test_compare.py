@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import pytest
 from conftest import Run
 
 
@@ -18,6 +19,7 @@ def stages(run: Run, folder: Path, *words: str, names: tuple[str, ...]) -> None:
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_experiments_side_by_side(clone: Path, run: Run) -> None:
     after = ("finetune", "evaluate")
     few = ("finetune.epochs=2",)
@@ -44,6 +46,7 @@ def test_experiments_side_by_side(clone: Path, run: Run) -> None:
     assert any("paired" in line or "against" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_the_same_pictures_are_compared_in_pairs(clone: Path, run: Run) -> None:
     stages(run, clone, "finetune.cut=none", names=("finetune", "evaluate"))
     done = compare(run, clone)

@@ -15,6 +15,8 @@ from PIL import Image
 
 from pipeline.intake.sources import digits
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
+
 PICTURES = list(digits.pictures(digits.Config()))
 
 

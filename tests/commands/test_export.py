@@ -19,6 +19,8 @@ from pipeline.networks import backbones, heads, model_file
 from pipeline.networks.backbones import keras_application
 from pipeline.training import calibration
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
+
 PATHS = {
     "saved_model": "saved_model",
     "onnx": "model.onnx",

@@ -44,6 +44,7 @@ def test_pictures_that_are_not_the_models(repository: Path, tmp_path: Path, capf
     assert "outputs/prepare holds no manifest.csv: run the prepare stage first" in error
 
 
+@pytest.mark.slow
 def test_a_missing_library(repository: Path, run: Run, tmp_path: Path) -> None:
     def without(*words: str) -> Any:
         code = (

@@ -38,6 +38,7 @@ def init(project: Path, run: Run) -> Init:
     return call
 
 
+@pytest.mark.slow
 def test_two_commands_and_no_edit(clone: Path, run: Run) -> None:
     pictures = digits(clone / "pictures", classes=3, count=40)
     (pictures / "0" / "note.txt").write_text("no picture")
@@ -127,6 +128,7 @@ def test_a_labelled_val_without_test_is_the_test_split(project: Path, init: Init
     assert found["data"]["splits"] == {"val": "test"}
 
 
+@pytest.mark.slow
 def test_backbones_are_tried(project: Path, init: Init) -> None:
     pictures = digits(project / "pictures", classes=3, count=40)
     done = init(pictures, "--try", "glyph_cnn,nowhere.keras")

@@ -14,6 +14,8 @@ from PIL import Image
 
 from pipeline.intake.sources import digits
 
+pytestmark = pytest.mark.xdist_group("predict")
+
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -116,6 +118,7 @@ def test_patterns_lists_and_standard_input(
     assert "--top-k must be at least 1" in predict(run, repository, "x", "--top-k", "0").stderr
 
 
+@pytest.mark.slow
 def test_what_a_backbone_was_allowed_travels_with_the_model(
     clone: Path, run: Run, pictures: Path, tmp_path: Path
 ) -> None:

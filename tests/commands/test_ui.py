@@ -11,6 +11,8 @@ from conftest import Run, listening
 from mlflow import MlflowClient
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 
 def text_of(browser: object, url: str, *awaited: str) -> str:
     """The page's text, once it shows what is awaited."""

@@ -13,6 +13,8 @@ from PIL import Image
 from pipeline.data.decoding import Decoding, Fit
 from pipeline.data.images import BadPicture, decode
 
+pytestmark = pytest.mark.xdist_group("images")
+
 # File -> upright size in the file, or the beginning of the reason why it is no picture.
 ODDITIES: dict[str, tuple[int, int] | str] = {
     "bombs/decompression_bomb.gif": "decompression bomb: Image size (4364696535 pixels)",

@@ -13,6 +13,8 @@ from sklearn import metrics as sk
 from pipeline.data import predictions
 from pipeline.evaluation import facts, figures, metrics, resampling
 
+pytestmark = pytest.mark.xdist_group("many_classes")
+
 CLASSES, PICTURES = 1_000, 3_000
 
 

@@ -16,6 +16,8 @@ from PIL import Image
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation import near_duplicates
 
+pytestmark = pytest.mark.slow
+
 STAGES = ("prepare", "extract_features", "train_head", "finetune", "evaluate")
 CLOTHES = {
     "saved anew": lambda one: one,

@@ -21,6 +21,8 @@ from pipeline.networks.backbones import glyph_cnn
 from pipeline.networks.engines import Engine
 from pipeline.networks.keras_forward import KerasForward
 
+pytestmark = pytest.mark.xdist_group("activations")
+
 KERAS = engines.Config(Engine.keras)
 
 
@@ -119,6 +121,7 @@ def writer(root: Path, pause: float = 0.02) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-c", WRITER, str(root), str(pause)])
 
 
+@pytest.mark.slow
 def test_several_writers_write_once(tmp_path: Path) -> None:
     writers = [writer(tmp_path) for _ in range(4)]
     assert [one.wait() for one in writers] == [0] * 4
@@ -126,6 +129,7 @@ def test_several_writers_write_once(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*.partial"))
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_nothing_half_written(tmp_path: Path) -> None:
     killed = writer(tmp_path, 0.2)
     while not list(tmp_path.glob(".*.partial/*.npy")):

@@ -237,6 +237,7 @@ def test_code_in_a_file_runs_only_when_asked(tmp_path: Path) -> None:
         backbones.build(keras_file.Config(path=str(tmp_path / "junk.keras")), 8, 0)
 
 
+@pytest.mark.slow
 def test_pretraining_is_repeatable_and_small(tmp_path: Path, run: Run) -> None:
     assert glyph_cnn.WEIGHTS.stat().st_size < 2_000_000
     for name in ("a", "b"):

@@ -19,6 +19,8 @@ from pipeline.networks.engines import Config, Engine, Precision
 from pipeline.networks.keras_forward import KerasForward
 from pipeline.networks.model_file import Card
 
+pytestmark = pytest.mark.slow
+
 OTHERS = [Engine.openvino]
 
 

@@ -16,6 +16,8 @@ from pipeline.features import cuts
 from pipeline.networks import backbones
 from pipeline.networks.backbones import keras_hub
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("keras_hub")]
+
 BLOCKS = {
     "vit": ["transformer_block_1", "transformer_block_2", "transformer_block_3"],
     "deit": ["transformer_block_1", "transformer_block_2", "transformer_block_3"],

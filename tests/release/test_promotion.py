@@ -22,6 +22,8 @@ from pipeline.release.candidate import Answers
 from pipeline.release.registry import Registry
 from pipeline.serving.classifier import Classifier
 
+pytestmark = pytest.mark.slow
+
 
 def pipeline(folder: Path, run: Run, *words: str) -> subprocess.CompletedProcess[str]:
     return run(folder, sys.executable, "-m", "pipeline", *words)

@@ -19,6 +19,8 @@ from pipeline.networks import model_file
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.pyfunc import Service
 
+pytestmark = pytest.mark.slow
+
 COVERAGE = 0.99
 
 

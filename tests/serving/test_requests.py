@@ -18,6 +18,8 @@ from conftest import listening
 from PIL import Image
 from served import CONTENT, ask, encoded
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("served")]
+
 
 @pytest.mark.parametrize(
     ("body", "kind", "status", "told"),

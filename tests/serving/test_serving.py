@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import requests
 from conftest import Run, run_in
 from PIL import Image
 from served import CONTENT, MAX_BYTES, ask, encoded
 
 from pipeline.serving.pyfunc import Service
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("served")]
 
 
 def test_every_test_picture_over_http_is_as_evaluate_computed_it(

@@ -273,6 +273,7 @@ def test_grad_cam_of_a_flattened_map_keeps_places_apart() -> None:
     assert second.tolist() == [[0, 1], [0, 0]]
 
 
+@pytest.mark.slow
 def test_hymenoptera_with_real_weights(
     clone: Path, run: Run, shared: Path, browser: Any, tmp_path: Path
 ) -> None:

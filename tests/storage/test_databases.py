@@ -13,6 +13,8 @@ from conftest import Run
 from pipeline.storage import addresses, databases
 from pipeline.storage.databases import MLFLOW, OPTUNA, Tool
 
+pytestmark = pytest.mark.slow
+
 OLDEST = {MLFLOW: "451aebb31d03", OPTUNA: "v0.9.0.a"}
 """The first form of each that Alembic numbers."""
 

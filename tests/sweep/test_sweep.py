@@ -19,6 +19,8 @@ from optuna.trial import FrozenTrial
 
 from pipeline.storage.outputs import ROOT
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sweep")]
+
 QUICK = ["finetune.epochs=3", "finetune.learning_rate=1e-5", "sweep.pruner=none"]
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import keras
 import optuna
+import pytest
 import yaml
 from conftest import Run
 from test_sweep import study_of, sweep
 
 from pipeline.networks.backbones import glyph_cnn
 from pipeline.storage.outputs import ROOT
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_best_trials_are_averaged_at_the_end(clone: Path, run: Run) -> None:

@@ -19,6 +19,8 @@ from test_sweep import start, study_of, sweep
 from pipeline.networks.backbones import glyph_cnn
 from pipeline.storage.outputs import ROOT
 
+pytestmark = pytest.mark.slow
+
 TWO = ["sweep.sampler=random", "finetune.epochs=6", "sweep.n_trials=8", "sweep.soup=false"]
 TWO += ["sweep.objectives=[val_accuracy,ms_a_picture]", "+sweep.space.backbone=[small.keras]"]
 

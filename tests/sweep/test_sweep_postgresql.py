@@ -16,6 +16,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from postgresql import Server
 
+pytestmark = pytest.mark.slow
+
 
 def named(host: str) -> list[str]:
     """Run a command on a machine of that name, as far as it can tell."""

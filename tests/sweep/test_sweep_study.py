@@ -18,6 +18,8 @@ from pipeline.sections import Sweep
 from pipeline.sweep import sharing, study
 from pipeline.tracking import processes
 
+pytestmark = pytest.mark.slow
+
 WORKER = """
 import sys
 sys.path.insert(0, {tests!r})

@@ -96,6 +96,7 @@ def test_curves_artifacts_and_model(repository: Path, tmp_path: Path) -> None:
     assert "tensorflow==2.21" in (folder / "requirements.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_skipped_stage_logs_nothing_and_is_linked(clone: Path, run: Run) -> None:
     before = {one.info.run_id for one in runs(clone)}
     path = clone / "params.yaml"
@@ -114,6 +115,7 @@ def test_a_skipped_stage_logs_nothing_and_is_linked(clone: Path, run: Run) -> No
     assert "changes.patch" in {item.path for item in patch}
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_is_failed_and_one_that_is_killed_too(clone: Path, run: Run) -> None:
     done = stage(clone, run, "finetune", "finetune.cut=nowhere")
     assert done.returncode == 1
@@ -198,6 +200,7 @@ def test_the_store_is_made_once_by_many(tmp_path: Path) -> None:
     assert client_of(tmp_path).search_experiments()
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_is_told_and_nothing_is_lost(
     clone: Path, run: Run, empty_store: Path, tmp_path: Path
 ) -> None:

@@ -3,9 +3,12 @@
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import Run
 from mlflow import MlflowClient
 from postgresql import Server
+
+pytestmark = pytest.mark.slow
 
 
 def test_files_of_an_experiment_that_a_temporary_copy_made(

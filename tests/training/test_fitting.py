@@ -210,6 +210,7 @@ model.save_weights({out!r})
 """
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_with_the_same_bytes(tmp_path: Path) -> None:
     expected, _ = trained(tmp_path / "whole", **RECIPE)
     work, out = tmp_path / "work", tmp_path / "end.weights.h5"
@@ -231,6 +232,7 @@ def test_a_killed_training_ends_with_the_same_bytes(tmp_path: Path) -> None:
     assert same(model, expected)
 
 
+@pytest.mark.slow
 def test_two_that_need_the_same_training_both_get_it(tmp_path: Path) -> None:
     work, outs = tmp_path / "work", [tmp_path / f"{n}.weights.h5" for n in (1, 2)]
     tests = str(Path(__file__).parent)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from pipeline.training import interpolation
 from pipeline.training.settings import Monitor
 
+pytestmark = pytest.mark.xdist_group("interpolation")
+
 
 @pytest.fixture(scope="module")
 def moved() -> tuple[keras.Model, list[NDArray[Any]], list[NDArray[Any]]]:

@@ -8,7 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from conftest import Run
+
+pytestmark = pytest.mark.slow
 
 STAGE = [sys.executable, "-m", "pipeline", "finetune", "tracking.enabled=false"]
 SHARED = [*STAGE, "finetune.replicas=2", "finetune.epochs=6"]

@@ -114,6 +114,7 @@ def diffs() -> dict[str, tuple[str, str]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", diffs())
 def test_a_change_applies_and_runs(title: str, repository: Path, tmp_path: Path, run: Run) -> None:
     clone = copied(repository, tmp_path / "clone")

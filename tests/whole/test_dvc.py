@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from conftest import Run, copied
 
@@ -36,6 +37,7 @@ def test_a_second_repro_runs_nothing(clone: Path, run: Run) -> None:
     assert repro(run, clone) == []
 
 
+@pytest.mark.slow
 def test_a_forced_repro_leaves_the_lock_file_as_it_was(clone: Path, run: Run) -> None:
     before = (clone / "dvc.lock").read_bytes()
     assert repro(run, clone, "-f") == list(STAGES)
@@ -104,6 +106,7 @@ def test_diffs_between_two_commits(clone: Path, run: Run) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_experiments_and_queues_are_separate_parents(clone: Path, run: Run) -> None:
     from mlflow import MlflowClient
 
@@ -153,6 +156,7 @@ def test_cron_finds_the_projects_python(clone: Path) -> None:
     assert (clone / "outputs" / "prepare" / "manifest.csv").exists()
 
 
+@pytest.mark.slow
 def test_outputs_travel_by_a_remote(repository: Path, run: Run, tmp_path: Path) -> None:
     """What one machine has made, another one pulls: here through a folder that both see."""
     made, other = copied(repository, tmp_path / "made"), tmp_path / "other"

@@ -13,6 +13,8 @@ from conftest import Run, copied, run_in
 from pipeline.storage.digests import digest
 from pipeline.storage.outputs import ROOT, STAGES
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("killed")]
+
 
 def changed(repository: Path, folder: Path) -> Path:
     """A copy whose trainings have to run again."""

@@ -4,7 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 from conftest import Run
+
+pytestmark = pytest.mark.slow
 
 
 def test_hymenoptera(project: Path, run: Run, shared: Path, empty_store: Path) -> None:

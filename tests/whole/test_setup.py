@@ -4,8 +4,11 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 from conftest import Run
+
+pytestmark = pytest.mark.slow
 
 PROJECT = Path(__file__).parents[2]
 
