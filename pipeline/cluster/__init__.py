@@ -1,6 +1,8 @@
 """Work spread over several machines by Ray, whose results are those of one machine.
 
-    for outputs in pool.ordered(config.cluster, make, tasks, threads=2): ...
+    >>> from pipeline.cluster.connection import Config
+    >>> Config().on  # unless cluster.address names a cluster
+    False
 
 `make` is called once in each worker and gives what each task is done by. The driver alone writes.
 """

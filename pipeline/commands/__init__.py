@@ -1,6 +1,8 @@
 """Commands beside the stages, one module each: `python -m pipeline COMMAND`.
 
-    python -m pipeline predict a_folder/
+    >>> from pipeline import runner
+    >>> "predict" in runner.usage()
+    True
 
 A module with a `run` is a command. Its docstring is its help, `SECTIONS` names the settings that
 the help lists, and `arguments(parser)`, where there is one, adds options that are no settings.

@@ -1,4 +1,7 @@
 """A prepared data set: how a picture is decoded, and which has which label in which split.
 
-data = Manifest(Path("outputs/prepare"))
+>>> from pathlib import Path
+>>> from pipeline.data.manifest import Manifest
+>>> Manifest(Path("outputs/prepare")).images.shape
+(1797, 8, 8, 3)
 """

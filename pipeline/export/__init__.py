@@ -1,4 +1,6 @@
 """The formats of other runtimes, and whether a network in one of them agrees with Keras.
 
-FORMATS["onnx"].write(source, path)
+>>> from pipeline.export.formats import FORMATS
+>>> sorted(FORMATS)
+['onnx', 'saved_model', 'tflite', 'tflite_int8']
 """

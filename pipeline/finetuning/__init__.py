@@ -1,4 +1,6 @@
 """Train a backbone above a cut, once or many times, on activations that are kept where it pays.
 
-tuned = Finetuner(body, prepared, store, augment, ...).fit(config.finetune, head, log)
+>>> from pipeline.finetuning import recipe
+>>> recipe.epochs(pictures=2000, batch_size=32).value
+12
 """

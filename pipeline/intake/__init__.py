@@ -1,6 +1,8 @@
 """From a source of pictures to judged rows, each in a split.
 
-    pictures = sources.pictures(config.data)
+    >>> from pipeline.intake.sources import digits
+    >>> next(digits.pictures(digits.Config())).path
+    '0/0000.png'
 
 `sources` has one module a kind of source; `splitting` finds duplicates and draws the splits.
 """

@@ -1,6 +1,9 @@
 """Keras models: backbones, heads, graphs, forward passes, files with reproducible bytes.
 
-    body = backbones.build(config.backbone, image_size=224, seed=0)
+    >>> from pipeline.networks import backbones
+    >>> from pipeline.networks.backbones import glyph_cnn
+    >>> backbones.build(glyph_cnn.Config(), image_size=8, seed=0).model.output_shape
+    (None, 2048)
 
 `backbones` has one module a kind of network. Knows nothing of training.
 """

@@ -1,4 +1,6 @@
-"""From a candidate to the champion: the gate, the registry, and the lease that orders promotions.
+"""From a candidate to the champion: the gate, the registry, and the order of promotions.
 
-promotion.promote(config, dry_run=True)
+>>> from pipeline.release import registry
+>>> registry.is_uri("models:/classifier@champion")
+True
 """

@@ -1,7 +1,8 @@
 """The first five minutes: what a folder of pictures asks for, and what this machine has.
 
-    plan = planning.plan(source, survey, backbone, cores=2)
-    params_file.write(plan, force=False)
+    >>> from pipeline.setup import params_file
+    >>> params_file.written(["cat", 1, None])
+    '[cat, 1, null]'
 
 Derives every value of params.yaml from the data, with its reason; checks a project from its
 weights to its ports.

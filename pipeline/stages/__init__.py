@@ -1,6 +1,8 @@
 """The stages, one module each; `STAGES` of `pipeline.storage.outputs` has their order.
 
-    python -m pipeline prepare
+    >>> from pipeline.stages import prepare
+    >>> prepare.Config().train_fraction
+    0.7
 
 A stage module has a `Config`, its section of params.yaml, and `run(config, ..., out) -> metrics`,
 which a notebook can call, too. `run` is given what its parameters name: other sections,

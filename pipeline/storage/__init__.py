@@ -1,6 +1,8 @@
 """Bytes on disk: folders that are locked, written aside and renamed last; digests; tables.
 
-    with outputs.replacing(outputs.ROOT / "prepare") as aside: ...
+    >>> from pipeline.storage import outputs
+    >>> outputs.STAGES
+    ('prepare', 'extract_features', 'train_head', 'finetune', 'evaluate')
 
 Also arrays larger than memory and the work folder. Knows nothing of pictures or networks.
 """

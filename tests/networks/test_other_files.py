@@ -115,7 +115,7 @@ def test_files_of_keras_2_give_what_keras_2_gave(
 ) -> None:
     path = written(name) / f"net.{kind}"
     assert foreign_file.written_by(path).startswith("2")
-    model = foreign_file.load(path, safe_mode=True)
+    model = foreign_file.load_keras2(path, safe_mode=True)
     expected = np.load(path.parent / "answers.npy")
     found = np.asarray(model(np.load(path.parent / "pictures.npy"), training=False))
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
@@ -157,7 +157,7 @@ def test_the_command_for_a_saved_model_makes_a_file_that_loads(
     assert command
     code = command[1]
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
-    model = foreign_file.load(tmp_path / "model.h5", safe_mode=True)
+    model = foreign_file.load_keras2(tmp_path / "model.h5", safe_mode=True)
     expected = np.load(folder / "answers.npy")
     found = np.asarray(model(np.load(folder / "pictures.npy"), training=False))
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
