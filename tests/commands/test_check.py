@@ -47,6 +47,24 @@ def test_usual_pictures_pass(repository: Path, run: Run, usual: Path, tmp_path: 
     assert "Nothing tells these pictures from those of the training." in done.stdout
 
 
+@pytest.mark.slow
+def test_pictures_are_shown_as_the_model_decodes_them(
+    clone: Path, run: Run, dark: Path, tmp_path: Path
+) -> None:
+    words = ("data.pages=first", "tracking.enabled=false")
+    for stage in ("prepare", "extract_features", "train_head", "finetune"):
+        done = run(clone, sys.executable, "-m", "pipeline", stage, *words)
+        assert done.returncode == 0, done.stderr
+    for path in sorted(dark.glob("*.png"))[:40]:
+        picture = Image.open(path)
+        picture.save(path.with_suffix(".tif"), save_all=True, append_images=[picture])
+    page = tmp_path / "new" / "folder" / "check.html"
+    done = check(clone, run, str(dark), "--page", str(page))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert ".tif" in page.read_text()
+
+
 def test_a_change_is_told_and_shown(
     repository: Path, run: Run, dark: Path, tmp_path: Path, browser: Any
 ) -> None:

@@ -217,6 +217,21 @@ def test_what_is_no_picture_says_why(content: bytes, reason: str) -> None:
         decode(content, 8)
 
 
+def test_other_users_of_pillow_keep_their_limit() -> None:
+    code = "from PIL import Image; old = Image.MAX_IMAGE_PIXELS; import pipeline.data.images as i; "
+    code += "assert old and Image.MAX_IMAGE_PIXELS == old"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_limit_of_a_data_set_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    file = io.BytesIO()
+    Image.new("RGB", (100, 100)).save(file, "PNG")
+    assert decode(file.getvalue(), 8).width == 100
+    with pytest.raises(BadPicture, match="decompression bomb"):
+        decode(file.getvalue(), 8, Decoding(max_megapixels=0.001))
+
+
 def test_the_ways_to_fit_a_square() -> None:
     wide = np.zeros((10, 30, 3), np.uint8)
     wide[:, 10:20] = 100

@@ -15,7 +15,7 @@ from selenium.webdriver import ActionChains
 from sklearn import metrics as sk
 
 from pipeline.evaluation import facts, metrics, resampling
-from pipeline.storage.outputs import ROOT
+from pipeline.storage.outputs import ROOT, STAGES
 from pipeline.training import calibration
 
 
@@ -169,6 +169,28 @@ def test_slices(clone: Path, run: Run, picture_folder: Path) -> None:
         right = np.mean([p["label"] == p["predicted"] for p in mine])
         assert float(row["accuracy"]) == pytest.approx(right, abs=1e-6)
     assert "By column of the manifest" in (clone / ROOT / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_classes_may_be_called_like_columns(clone: Path, run: Run, picture_folder: Path) -> None:
+    (picture_folder / "bright").rename(picture_folder / "path")
+    (picture_folder / "dark").rename(picture_folder / "label")
+    for name in ("known", "split", "predicted", "accuracy"):
+        (picture_folder / name).mkdir()
+        for place, file in enumerate(sorted((picture_folder / "path").iterdir())):
+            pixels = np.asarray(Image.open(file)) // (2 + len(name)) + place
+            Image.fromarray(pixels).save(picture_folder / name / file.name)
+    words = ("data.use=folder", f"data.path={picture_folder}", "prepare.image_size=16")
+    words += ("prepare.train_per_class=6", "prepare.val_per_class=2", "tracking.enabled=false")
+    for stage in STAGES:
+        done = run(clone, sys.executable, "-m", "pipeline", stage, *words)
+        assert done.returncode == 0, done.stderr
+    folder = clone / ROOT / "evaluate"
+    found = json.loads((folder / "metrics.json").read_text())["fine_tuned"]
+    assert found == pytest.approx(independent(folder), abs=1e-6)
+    with (folder / "predictions.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            assert row["path"].startswith(f"{row['label']}/")
 
 
 def test_a_temperature_makes_a_classifier_as_sure_as_it_is_right() -> None:

@@ -19,6 +19,19 @@ def test_a_folder_is_named_after_its_key_and_the_code(
     assert workspace.work("finetune", {"seed": 0}) != one
 
 
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"seen": 1}', "\0"])
+def test_a_damaged_memo_of_a_digest_is_made_anew(cwd: Path, damage: str) -> None:
+    (cwd / "outputs" / "prepare").mkdir(parents=True)
+    (cwd / "outputs" / "prepare" / "a.txt").write_text("a")
+    folder = cwd / "outputs" / "prepare"
+    right = digests.digest(folder)
+    memo = cwd / "outputs" / ".prepare.md5"
+    whole = memo.read_text()
+    memo.write_text(damage)
+    assert digests.digest(folder) == right == digests.dvc_md5(folder)
+    assert memo.read_text() == whole
+
+
 def test_experiments_share_the_original_projects_work(
     cwd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,9 @@ def test_from_the_sweep_to_the_adopted_winner(
     best = min(trials, key=lambda trial: trial.value)
     assert "fine-tuning improved the validation score" in told
 
+    best_file = folder / "best.yaml"
+    assert f"cp {best_file.relative_to(clone)} params.yaml" in best_file.read_text()
+
     # In MLflow: a run a study, below it one a trial.
     (parent,) = runs(clone, "tags.`sweep.role` = 'study'")
     children = runs(clone, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
@@ -206,7 +209,7 @@ def test_a_tracking_server_that_goes_away_costs_no_trial(
 
 def test_failed_and_pruned_trials_are_kept_and_tracked(clone: Path, run: Run) -> None:
     words = ["finetune.epochs=6", "finetune.patience=6", "sweep.n_trials=10"]
-    words += ["pruner.options={n_startup_trials: 2, n_warmup_steps: 0}", "sweep.sampler=random"]
+    words += ["sweep.sampler=random"]
     told = sweep(clone, run, *words, "+sweep.space.head={dropout: [0.0, 1.5]}")
     _, trials = study_of(clone)
     states = {trial.number: trial.state.name for trial in trials}
@@ -239,6 +242,14 @@ def test_two_workers_on_a_grid(clone: Path, run: Run) -> None:
     assert {path.name for path in folder.glob("worker-*.log")} == {"worker-0.log", "worker-1.log"}
 
 
+def test_a_sweep_that_a_mistake_ends_has_failed(clone: Path, run: Run) -> None:
+    done = run(clone, sys.executable, "-m", "pipeline", "sweep", "sweep.sampler=grid")
+    assert done.returncode == 1
+    assert "grid needs lists of choices" in done.stderr
+    states = {one.info.status for one in runs(clone, "tags.`sweep.role` = 'study'")}
+    assert states <= {"FAILED"}, "neither going on nor stopped by somebody"
+
+
 @pytest.mark.parametrize(
     ("word", "told"),
     [
@@ -246,7 +257,7 @@ def test_two_workers_on_a_grid(clone: Path, run: Run) -> None:
         ("seed=1", "got seed=1: edit params.yaml"),
         ("data.use=folder", "got data.use=folder: edit params.yaml"),
         ("sweep.n_trials=0", "sweep.n_trials must be at least 1, got 0"),
-        ("sweep.sampler=tpee", "sampler.use must be one of grid, random, tpe, got 'tpee'"),
+        ("sweep.sampler=tpee", "sweep.sampler must be one of grid, random, tpe, got 'tpee'"),
         ("sweep.cuts=[nowhere]", "finetune.cut must name a layer of glyph_cnn"),
         ("sweep.sampler=grid", "sampler grid needs lists of choices"),
     ],

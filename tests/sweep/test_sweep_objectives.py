@@ -72,6 +72,8 @@ def test_two_objectives_over_two_backbones_killed_and_resumed(clone: Path, run: 
     }
     written = {int(path.stem.removeprefix("trial_")) for path in (folder / "front").iterdir()}
     assert written == front
+    for file in (folder / "front").iterdir():
+        assert f"cp {file.relative_to(clone)} params.yaml" in file.read_text()
     assert (folder / "pareto.png").stat().st_size > 10_000
     page = (folder / "report.html").read_text()
     assert "* no other is better in all objectives" in page
