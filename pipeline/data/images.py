@@ -165,11 +165,11 @@ def _recognised(content: bytes) -> Image.Image:
     """
     for name in FORMATS:
         read, accepts = Image.OPEN[name]
-        if accepts is None or accepts(content[:16]) is True:
-            try:
+        try:
+            if accepts is None or accepts(content[:16]) is True:
                 return read(io.BytesIO(content), "")
-            except (SyntaxError, IndexError, TypeError, struct.error):
-                continue
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue
     raise UnidentifiedImageError
 
 

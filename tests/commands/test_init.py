@@ -76,6 +76,7 @@ def test_two_commands_and_no_edit(clone: Path, run: Run) -> None:
     assert newest.data.params["head.solver"] == "lbfgs"
 
 
+@pytest.mark.slow
 def test_a_params_file_of_somebodys_own_is_kept(project: Path, init: Init) -> None:
     pictures = digits(project / "pictures", classes=2, count=20)
     assert init(pictures, "--backbone", "glyph_cnn").returncode == 0
@@ -89,6 +90,7 @@ def test_a_params_file_of_somebodys_own_is_kept(project: Path, init: Init) -> No
     assert (project / "params.before2.yaml").read_text() == mine
 
 
+@pytest.mark.slow
 def test_a_csv_and_an_archive(project: Path, init: Init) -> None:
     pictures = digits(project / "pictures", classes=2, count=30)
     with (project / "list of pictures.csv").open("w", newline="") as file:
@@ -114,6 +116,7 @@ def test_a_csv_and_an_archive(project: Path, init: Init) -> None:
     assert len(found["data"]["sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_a_labelled_val_without_test_is_the_test_split(project: Path, init: Init) -> None:
     digits(project / "pictures" / "train", classes=2, count=40)
     digits(project / "pictures" / "val", classes=2, count=60)
@@ -165,6 +168,7 @@ def test_bad_input(project: Path, init: Init, path: str, words: tuple[str, ...],
     assert (project / "params.yaml").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_class_with_a_picture_or_two_is_no_hindrance(project: Path, init: Init) -> None:
     pictures = digits(project / "pictures", classes=3, count=40)
     (pictures / "rare").mkdir()

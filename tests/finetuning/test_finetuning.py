@@ -72,6 +72,7 @@ def same(one: list[Any], other: list[Any]) -> bool:
     return all((a == b).all() for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.slow
 def test_each_time_is_as_good_as_the_first(make: Any, head: Path) -> None:
     trials = [
         {"cut": "block2_conv1", "batch_norm": "train"},

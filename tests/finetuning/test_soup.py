@@ -37,6 +37,7 @@ def test_what_improves_the_average_is_in_it() -> None:
     assert model.get_weights()[0][0, 0] == pytest.approx(0.875)
 
 
+@pytest.mark.slow
 def test_a_soup_of_fine_tunings(make: Any, head: Path) -> None:
     others = [{"learning_rate": 3e-3}, {"learning_rate": 5e-4, "weight_decay": 0.1}]
     settings = {"cut": "block2_conv1", "epochs": 3}

@@ -149,7 +149,7 @@ def test_no_path_leaves_the_folder(name: str, tmp_path: Path) -> None:
         found(config(tar))
     with pytest.raises(InputError, match="must stay in its folder"):
         found(config(packed))
-    outside = [p for p in tmp_path.rglob("out.png") if "work/c" not in str(p)]
+    outside = [p for p in tmp_path.rglob("out.png") if ".work/archives" not in str(p)]
     assert not outside
     assert not Path("/tmp/out.png").exists()
 
@@ -202,7 +202,9 @@ def test_a_tar_that_is_cut_off_is_not_taken_in_part(
     cut.write_bytes(used[: int(len(used) * missing)])
     with pytest.raises(InputError, match="get it again"):
         found(config(cut))
-    assert not [path for path in (tmp_path / "c").iterdir() if path.is_dir()], "no part stays"
+    assert not [path for path in (tmp_path / ".work/archives").iterdir() if path.is_dir()], (
+        "no part stays"
+    )
 
 
 def test_a_zip_that_rotted_is_not_taken_in_part(picture_folder: Path, tmp_path: Path) -> None:

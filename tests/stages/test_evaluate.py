@@ -137,6 +137,7 @@ def test_the_report_works_offline(repository: Path, browser: Any) -> None:
     assert "http" not in page.read_text().replace("http-equiv", "")
 
 
+@pytest.mark.slow
 def test_slices(clone: Path, run: Run, picture_folder: Path) -> None:
     lines = ["path,label,camera"]
     for number, path in enumerate(sorted(picture_folder.rglob("*.png"))):
@@ -221,6 +222,7 @@ def test_a_temperature_never_makes_the_loss_it_was_fitted_to_higher(
         assert 0.05 < found <= 1, "surer, but not without end"
 
 
+@pytest.mark.slow
 def test_a_calibrated_model_keeps_its_answers(clone: Path, run: Run) -> None:
     calibrated = json.loads((clone / ROOT / "evaluate" / "metrics.json").read_text())
     params = clone / "params.yaml"

@@ -35,6 +35,7 @@ def chosen(moved: Any, pictures: int, seed: int, monitor: Monitor) -> tuple[floa
     return share, model.get_weights(), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("monitor", list(Monitor))
 def test_many_pictures_go_all_the_way_and_few_do_not(moved: Any, monitor: Monitor) -> None:
     many = [chosen(moved, 20_000, seed, monitor)[0] for seed in range(3)]

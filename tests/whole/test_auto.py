@@ -74,6 +74,7 @@ def test_a_value_given_wins() -> None:
     assert recipe.derive(given, 100, model) == (given, {})
 
 
+@pytest.mark.slow
 def test_runs_say_what_was_used(clone: Path, run: Run) -> None:
     words = ["finetune.cut=auto", "finetune.learning_rate=auto", "finetune.epochs=auto"]
     done = run(clone, sys.executable, "-m", "pipeline", "finetune", *words)

@@ -44,6 +44,7 @@ def test_a_forced_repro_leaves_the_lock_file_as_it_was(clone: Path, run: Run) ->
     assert (clone / "dvc.lock").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_change_of_finetune_runs_finetune_and_evaluate(clone: Path, run: Run) -> None:
     edit(clone / "params.yaml", "cut: block2_conv1", "cut: block3_conv2")
     assert repro(run, clone) == ["finetune", "evaluate"]
@@ -59,6 +60,7 @@ def test_the_lock_file_has_our_digests(repository: Path) -> None:
         assert digest(repository / out["path"]) == out["md5"], stage
 
 
+@pytest.mark.slow
 def test_metrics_and_plots_are_understood(clone: Path, run: Run) -> None:
     edit(clone / "params.yaml", "cut: block2_conv1", "cut: none")
     assert repro(run, clone) == ["finetune", "evaluate"]
@@ -94,6 +96,7 @@ def test_the_plots_page_shows_everything_without_a_network(
     assert [one["marks"] > 1 for one in drawn] == [True] * (len(plots) - len(expected))
 
 
+@pytest.mark.slow
 def test_diffs_between_two_commits(clone: Path, run: Run) -> None:
     assert run(clone, "git", "add", "-A").returncode == 0
     run(clone, "git", "commit", "-qm", "one")

@@ -45,6 +45,15 @@ class InOneGraph(keras.Model):
         return self.above(self.lower(x, training=False), training=training)
 
     @property
+    def layers(self) -> Any:
+        """Those that have rates of their own."""
+        return self.above.layers
+
+    @property
+    def _functional(self) -> Any:
+        return self.above
+
+    @property
     def output_shape(self) -> Any:
         return self.above.output_shape
 
