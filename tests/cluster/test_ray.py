@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from conftest import Run
+from conftest import Run, frozen_part
 
 from pipeline.cluster import pool
 from pipeline.cluster.connection import Config
 from pipeline.errors import InputError
-from pipeline.networks import engines
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
@@ -146,9 +145,8 @@ def test_a_node_with_other_pictures_is_refused(clone: Path, config: Config, tmp_
     (tmp_path / "summary.json").write_text('{"images_sha256": "other"}')
     np.save(tmp_path / "images.npy", np.zeros((4, 8, 8, 3), np.uint8))
     shape = (4, 8, 8, 3)
-    what = spread._Pass(
-        ({}, 8, 0), "x", engines.Config(), 7, 1, str(tmp_path / "images.npy"), shape, "mine", {}
-    )
+    pictures = str(tmp_path / "images.npy")
+    what = spread._Pass(frozen_part(), "x", pictures, shape, "mine", {})
     with pytest.raises(InputError, match=r"every node must have the .*images\.npy of this one"):
         list(pool.ordered(config, lambda: spread._worker(what), [1], threads=1))
 
