@@ -18,6 +18,7 @@ from pipeline.networks.backbones import glyph_cnn, keras_application, keras_file
 from pipeline.networks.engines import Config, Engine, Precision
 from pipeline.networks.keras_forward import KerasForward
 from pipeline.networks.model_file import Card
+from pipeline.networks.trust import reference
 
 pytestmark = pytest.mark.slow
 
@@ -175,7 +176,9 @@ def test_a_model_file_predicts_without_tensorflow(engine: Engine, tmp_path: Path
     converted = engines.convert(model, Config(engine), threads=2, pictures=shown)
     assert converted is not None
     path, card = tmp_path / "m.keras", Card(["a", "b"], 8, Decoding(), 32, 2)
-    model_file.save(model, path, card, converted)
+    some = np.random.default_rng(0).random((20, 2 + 8 * 8 * 3), np.float32)
+    known = reference.make(some, some, some, np.zeros(20, np.int64), 2, {})
+    model_file.save(model, path, card, converted, known)
     assert model_file.read_card(path).engine == {
         "engine": str(engine),
         "version": converted.version,
@@ -187,5 +190,5 @@ def test_a_model_file_predicts_without_tensorflow(engine: Engine, tmp_path: Path
     found = np.load(tmp_path / "found.npy")
     assert difference(found, keras.saving.load_model(path).predict(shown, verbose=0)) < 1e-5
     bytes_of_one = path.read_bytes()
-    model_file.save(model, path, card, converted)
+    model_file.save(model, path, card, converted, known)
     assert path.read_bytes() == bytes_of_one

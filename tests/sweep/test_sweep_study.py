@@ -81,7 +81,7 @@ def distance(trial: optuna.Trial) -> float:
 def test_a_resumed_study_goes_on_as_a_whole_one(cwd: Path, monkeypatch: Any) -> None:
     def swept(name: str, *totals: int) -> list[dict[str, float]]:
         for total in totals:
-            opened = study.open_study(Sweep(), name)
+            opened = study.open_study(Sweep(), 0, name)
             sharing.run_trials(opened, distance, total)
         return [trial.params for trial in opened.get_trials()]
 
