@@ -32,7 +32,7 @@ class Config:
 
     @property
     def on(self) -> bool:
-        """Whether a cluster carries the work."""
+        """Whether the work is spread over a cluster."""
         return self.use != "none"
 
 

@@ -96,10 +96,10 @@ def run(
     """Compare, tell, write the page; returns 1 if the pictures differ."""
     files = list(named_files.find(options.paths))
     path = registry.model_file(options.model, lambda: compose(overrides))
-    reference = model_file.known(path)
     settings = compose(overrides).serve if overrides or PARAMS.exists() else Serve()
     allow_code = options.allow_code or registry.is_own(options.model)
     classifier = Classifier(path, allow_code, settings.unknown)
+    reference = model_file.known(path)
     sample = look(classifier, files)
     if len(sample.paths) < _LEAST:
         raise InputError(

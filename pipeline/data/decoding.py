@@ -69,7 +69,7 @@ class Tones:
         return f"{self.depth} bits" if self.depth else f"{self.black:g} to {self.white:g}"
 
     def holds(self, values: Values) -> bool:
-        """Whether values are of these tones; what has no agreed white may pass it by its half."""
+        """Whether values fit these tones; where white is a guess, up to half as much again does."""
         _, high = ends(values)
         return high <= (self.white if self.depth else self.white + (self.white - self.black) / 2)
 

@@ -158,7 +158,7 @@ def _open(content: bytes) -> Image.Image:
 
 
 def _recognised(content: bytes) -> Image.Image:
-    """What `Image.open` does, without its limit of pixels.
+    """Open an image as `Image.open` does, but without its limit on pixels.
 
     Pillow has one limit for a whole process, which is not ours to change where a service imports
     this: the one for a data set is `Decoding.max_megapixels`.

@@ -163,8 +163,18 @@ def forward(path: Path, card: Card, model: Callable[[], keras.Model]) -> Forward
 
 
 def known(path: Path) -> Reference:
-    """The images that a classifier was made with, which its predictions are compared with."""
-    return reference.read(_folder(path, _REFERENCE))
+    """The images that a classifier was made with, which its predictions are compared with.
+
+    Raises:
+        InputError: The file holds none, so that fine-tuning has not written it.
+    """
+    files = _folder(path, _REFERENCE)
+    if not files:
+        raise InputError(
+            f"{path} holds nothing about the pictures that it was trained on: it is not a finished "
+            "model of this pipeline; use outputs/finetune/model.keras, which dvc repro makes"
+        )
+    return reference.read(files)
 
 
 def _folder(path: Path, folder: str) -> dict[str, bytes]:

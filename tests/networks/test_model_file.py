@@ -10,6 +10,7 @@ from pipeline.data.decoding import Decoding
 from pipeline.errors import InputError
 from pipeline.networks import model_file
 from pipeline.networks.model_file import Card
+from pipeline.serving.classifier import Classifier
 
 CARD = Card(["a", "b"], 8, Decoding(), 32, 2)
 
@@ -49,3 +50,6 @@ def test_files_that_are_no_classifier(tmp_path: Path) -> None:
     network().save(tmp_path / "m.keras")
     with pytest.raises(InputError, match="holds a network but no class names"):
         model_file.load(tmp_path / "m.keras")
+    model_file.save(network(), tmp_path / "m.keras", CARD)
+    with pytest.raises(InputError, match="nothing about the pictures that it was trained on"):
+        Classifier(tmp_path / "m.keras")
