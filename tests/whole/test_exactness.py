@@ -22,12 +22,7 @@ from pipeline.training.examples import Examples
 
 BATCH = 8
 PICTURES = 21  # the last batch is a partial one
-SETTINGS = Config(
-    learning_rate=3e-4,
-    epochs=3,
-    batch_size=BATCH,
-    weight_decay=0.05,
-)  # the whole recipe
+SETTINGS = Config(learning_rate=3e-4, epochs=3, batch_size=BATCH, weight_decay=0.05)
 
 
 class InOneGraph(keras.Model):
@@ -115,6 +110,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["frozen", "train"])
 @pytest.mark.parametrize(("name", "cut"), CASES)
 def test_cached_and_plain_agree(name: str, cut: str, batch_norm: bool, tmp_path: Path) -> None:
