@@ -176,10 +176,10 @@ def test_slices(clone: Path, run: Run, picture_folder: Path) -> None:
 def test_classes_may_be_called_like_columns(clone: Path, run: Run, picture_folder: Path) -> None:
     (picture_folder / "bright").rename(picture_folder / "path")
     (picture_folder / "dark").rename(picture_folder / "label")
-    for name in ("known", "split", "predicted", "accuracy"):
+    for part, name in enumerate(("known", "split", "predicted", "accuracy"), start=2):
         (picture_folder / name).mkdir()
         for place, file in enumerate(sorted((picture_folder / "path").iterdir())):
-            pixels = np.asarray(Image.open(file)) // (2 + len(name)) + place
+            pixels = np.asarray(Image.open(file)) // part + place
             Image.fromarray(pixels).save(picture_folder / name / file.name)
     words = ("data.use=folder", f"data.path={picture_folder}", "prepare.image_size=16")
     words += ("prepare.train_per_class=6", "prepare.val_per_class=2", "tracking.enabled=false")

@@ -82,8 +82,7 @@ def test_from_the_sweep_to_the_adopted_winner(
         epochs = client.get_metric_history(child.info.run_id, "loss")
         assert len(epochs) == (0 if cut == "none" else len(trial.intermediate_values))
     logged = {file.path for file in client.list_artifacts(parent.info.run_id)}
-    plots = {"history.png", "cut_and_score.png", "parallel.png", "importance.png"}
-    assert plots | {"best.yaml", "trials.csv", "report.html"} <= logged
+    assert {"best.yaml", "trials.csv", "report.html"} <= logged
 
     # The page works without a network.
     browser.get(f"file://{folder / 'report.html'}")
@@ -210,7 +209,8 @@ def test_a_tracking_server_that_goes_away_costs_no_trial(
 def test_failed_and_pruned_trials_are_kept_and_tracked(clone: Path, run: Run) -> None:
     words = ["finetune.epochs=6", "finetune.patience=6", "sweep.n_trials=10"]
     words += ["sweep.sampler=random"]
-    told = sweep(clone, run, *words, "+sweep.space.head={dropout: [0.0, 1.5]}")
+    rate = "sweep.space.finetune.learning_rate"  # the second of which no training survives
+    told = sweep(clone, run, *words, f"~{rate}", f"+{rate}=[1e-4, 1e30]")
     _, trials = study_of(clone)
     states = {trial.number: trial.state.name for trial in trials}
     assert {"COMPLETE", "FAIL"} <= set(states.values()) <= {"COMPLETE", "FAIL", "PRUNED"}
@@ -220,7 +220,7 @@ def test_failed_and_pruned_trials_are_kept_and_tracked(clone: Path, run: Run) ->
         number: status[state] for number, state in states.items()
     }
     failed = next(trial for trial in trials if trial.state.name == "FAIL")
-    assert "head.dropout must be at least 0 and below 1, got 1.5" in failed.user_attrs["error"]
+    assert "the loss must be a finite number" in failed.user_attrs["error"]
     assert "Traceback" in failed.user_attrs["error"]
     assert f"{sum(state == 'FAIL' for state in states.values())} failed" in told
     child = next(c for c in children if int(c.data.tags["sweep.trial"]) == failed.number)
@@ -257,9 +257,9 @@ def test_a_sweep_that_a_mistake_ends_has_failed(clone: Path, run: Run) -> None:
         ("seed=1", "got seed=1: edit params.yaml"),
         ("data.use=folder", "got data.use=folder: edit params.yaml"),
         ("sweep.n_trials=0", "sweep.n_trials must be at least 1, got 0"),
-        ("sweep.sampler=tpee", "sweep.sampler must be one of grid, random, tpe, got 'tpee'"),
+        ("sweep.sampler=tpee", "sweep.sampler must be one of tpe, random, grid, got 'tpee'"),
         ("sweep.cuts=[nowhere]", "finetune.cut must name a layer of glyph_cnn"),
-        ("sweep.sampler=grid", "sampler grid needs lists of choices"),
+        ("sweep.sampler=grid", "sweep.sampler=grid needs lists of choices"),
     ],
 )
 def test_mistakes_are_told_in_one_line(clone: Path, run: Run, word: str, told: str) -> None:

@@ -74,8 +74,8 @@ def test_two_objectives_over_two_backbones_killed_and_resumed(clone: Path, run: 
     assert written == front
     for file in (folder / "front").iterdir():
         assert f"cp {file.relative_to(clone)} params.yaml" in file.read_text()
-    assert (folder / "pareto.png").stat().st_size > 10_000
     page = (folder / "report.html").read_text()
+    assert "Pareto-front Plot" in page
     assert "* no other is better in all objectives" in page
     assert "no trial beats these in all of val_accuracy, ms_a_picture" in told
     best = max(trials, key=lambda trial: trial.values[0])

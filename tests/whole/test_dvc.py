@@ -84,7 +84,7 @@ def test_the_plots_page_shows_everything_without_a_network(
         "return [...document.images].filter(one => one.naturalWidth > 100).map(one => one.src)"
     )
     plots = yaml.safe_load((clone / "dvc.yaml").read_text())["plots"]
-    expected = {Path(name).name for name in plots if isinstance(name, str)}
+    expected = {path.name for path in (clone / "outputs" / "evaluate" / "plots").iterdir()}
     assert len(expected) == 10
     assert {name.rpartition("plots_")[2] for name in shown} >= expected
     drawn = browser.execute_script(
@@ -93,7 +93,7 @@ def test_the_plots_page_shows_everything_without_a_network(
                      marks: one.querySelectorAll(".mark-line path, .mark-rect path").length}))"""
     )
     assert [one["title"] for one in drawn][:2] == ["learning curves", "accuracy"]
-    assert [one["marks"] > 1 for one in drawn] == [True] * (len(plots) - len(expected))
+    assert [one["marks"] > 1 for one in drawn] == [True] * (len(plots) - 1)
 
 
 @pytest.mark.slow
