@@ -158,31 +158,43 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database without runs: making one takes several seconds."""
     from mlflow import MlflowClient
 
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+
+    return made_once(tmp_path_factory, "store", make) / "mlflow.db"
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that one worker of a parallel run makes; every worker gets the same one."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            make(aside := folder.with_name(f"unfinished-{name}"))
+            aside.rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A git clone of the project in which `dvc repro` has run. Read only."""
-    base = tmp_path_factory.getbasetemp()
-    finished = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
-    with FileLock(f"{finished}.lock"):  # one worker runs it, each has a copy
-        if not finished.exists():
-            folder = copy_project(finished.with_name("unfinished"))
-            shutil.copy(empty_store, folder / "mlflow.db")
-            for command in (
-                ["git", "init", "-q"],
-                ["git", "config", "user.email", "a@example.org"],
-                ["git", "config", "user.name", "a"],
-                ["git", "add", "-A"],
-                ["git", "commit", "-qm", "start"],
-                ["dvc", "repro"],
-            ):
-                done = run_in(folder, *command)
-                assert done.returncode == 0, done.stdout + done.stderr
-            folder.rename(finished)
+
+    def make(folder: Path) -> None:
+        copy_project(folder)
+        shutil.copy(empty_store, folder / "mlflow.db")
+        for command in (
+            ["git", "init", "-q"],
+            ["git", "config", "user.email", "a@example.org"],
+            ["git", "config", "user.name", "a"],
+            ["git", "add", "-A"],
+            ["git", "commit", "-qm", "start"],
+            ["dvc", "repro"],
+        ):
+            done = run_in(folder, *command)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+    finished = made_once(tmp_path_factory, "finished", make)
     return copied(finished, tmp_path_factory.mktemp("repository") / "project")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-from conftest import copied, listening, run_in
+from conftest import copied, listening, made_once, run_in
 
 from pipeline.intake.sources import digits
 from pipeline.serving.classifier import Classifier
@@ -36,10 +36,13 @@ def expected(repository: Path) -> dict[str, dict[str, float]]:
 @pytest.fixture(scope="session")
 def promoted(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the finished pipeline whose model is the champion. Read only."""
-    folder = tmp_path_factory.mktemp("promoted") / "project"
-    done = run_in(copied(repository, folder), sys.executable, "-m", "pipeline", "promote")
-    assert done.returncode == 0, done.stderr
-    return folder
+
+    def make(folder: Path) -> None:
+        done = run_in(copied(repository, folder), sys.executable, "-m", "pipeline", "promote")
+        assert done.returncode == 0, done.stderr
+
+    finished = made_once(tmp_path_factory, "champion", make)
+    return copied(finished, tmp_path_factory.mktemp("promoted") / "project")
 
 
 @pytest.fixture(scope="session")

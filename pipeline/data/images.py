@@ -10,8 +10,9 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import IcoImagePlugin, Image, ImageOps, UnidentifiedImageError
+from PIL import IcoImagePlugin, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
+from pipeline.data import profiles
 from pipeline.data.decoding import (
     MOST_MEGAPIXELS,
     USUAL,
@@ -39,6 +40,8 @@ FORMATS = tuple(name for name in (*_WANTED, "TIFF", "WEBP") if name in Image.OPE
 
 _ORIENTATION_TAG = 0x0112
 _SUBFILE_TAG = 0x00FE
+_WHITE_TAG = 0x0106  # 0: the lowest value is white, which Pillow knows up to 8 bits
+_ANIMATED, _MOST_FRAMES = ("GIF", "PNG", "WEBP", "AVIF"), 50
 _SMALLER_COPY = 1
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -122,9 +125,12 @@ def decode(content: bytes, size_px: int, how: Decoding = USUAL) -> Decoded:
         values = values_of(picture, lambda: _open(content))
         turn = _UPRIGHT.get(_orientation(picture))
         tones = _tones(picture, values)
+        profile = picture.info.get("icc_profile")
         if values is not None and tones is not None:
             picture = _with_tones(picture, values, how.tones or tones)
-        picture = _to_rgb(picture)
+        elif picture.format in _ANIMATED:
+            picture = _with_content(picture)
+        picture = _to_rgb(profiles.to_srgb(picture, profile))
     except _DECODER_ERRORS as error:
         raise BadPicture(_reason(error)) from error
     if turn is not None:
@@ -232,21 +238,49 @@ def _tones(picture: Image.Image, values: NDArray[np.generic] | None) -> Tones | 
         return None
     if picture.format == "PPM" and picture.mode == "I":
         return Tones.of_depth(16)  # its header says what white is, and Pillow went by that
-    return Tones.of(values[..., :3] if values.ndim == 3 else values)
+    colours = values[..., :3] if values.ndim == 3 else values
+    seen = ~_transparent(picture, colours)
+    return Tones.of(colours[seen] if seen.any() else colours)
 
 
 def _with_tones(picture: Image.Image, values: NDArray[np.generic], tones: Tones) -> Image.Image:
     """A picture of more than 8 bits in 8."""
     colours = values[..., :3] if values.ndim == 3 else values
-    if not tones.holds(colours):
+    hidden = _transparent(picture, colours)
+    if not tones.holds(colours[~hidden]):
         raise BadPicture(
             f"its brightest value is {ends(colours)[1]:g}, beyond the {tones} of the data set: "
             "data.depth says how many bits its pictures have"
         )
-    flat = Image.fromarray(tones.eight_bits(colours))
+    eight = tones.eight_bits(colours)
+    if isinstance(picture, TiffImagePlugin.TiffImageFile) and not picture.tag_v2.get(_WHITE_TAG, 1):
+        eight = 255 - eight
+    flat = Image.fromarray(eight)
     if picture.mode == "RGBA":
         flat.putalpha(picture.getchannel("A"))
+    elif hidden.any():
+        flat.putalpha(Image.fromarray(np.where(hidden, 0, 255).astype(np.uint8)))
     return flat
+
+
+def _transparent(picture: Image.Image, colours: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """(H, W): where the value is the one that a PNG of 16 bits declares transparent."""
+    declared = picture.info.get("transparency")
+    if declared is None or isinstance(declared, bytes):
+        return np.zeros(colours.shape[:2], bool)
+    same = colours == np.asarray(declared)
+    return np.asarray(same.all(axis=-1) if same.ndim == 3 else same)
+
+
+def _with_content(picture: Image.Image) -> Image.Image:
+    """The first frame of an animation that is not blank, or else the first one."""
+    frames = range(min(getattr(picture, "n_frames", 1), _MOST_FRAMES))
+    for number in frames if len(frames) > 1 else ():
+        picture.seek(number)
+        if _to_rgb(picture).getcolors(1) is None:  # more than one
+            return picture
+    picture.seek(0)
+    return picture
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

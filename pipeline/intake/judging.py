@@ -23,8 +23,6 @@ from pipeline.intake.sources import Picture
 
 Judged = tuple[Row, Decoded | str]
 """A picture's row of the manifest, and its pixels or the reason why it has none."""
-UNLABELLED = "it has no label: it lies in no class folder"
-"""Why a picture is not used that is none the worse for it."""
 
 _CHUNK, _THREADS = 64, 2
 """Pictures that a worker of a cluster is sent the names of, and decodes at a time."""
@@ -88,8 +86,6 @@ def _judge_all(pictures: list[Picture], size_px: int, how: Decoding) -> list[Jud
 
 def _judge(picture: Picture, size_px: int, how: Decoding) -> Judged:
     row = Row(picture.path, picture.label, picture.split or "", "", 0, 0, "ok", picture.extra)
-    if not picture.label:
-        return row, UNLABELLED
     content = images.or_reason(picture.read)
     if isinstance(content, str):
         return row, content

@@ -1,35 +1,42 @@
-"""What a folder of pictures means: classes, or splits of classes.
+"""What a folder of images means: classes, or splits of classes.
 
-folder -> pictures with label and split. What could mean two things stops, naming the folders.
+folder -> images with label and split, and each other file with the reason why it is left out.
+Ambiguous layouts stop with an error that names the folders.
 """
 
-import fnmatch
 import os
 import re
 import shlex
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 
 from pipeline.data import names
 from pipeline.errors import InputError
-from pipeline.intake.sources import Picture
+from pipeline.intake.sources import IGNORED, Picture, matches
 
 _SPLITS = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
+_CLASS = "class"
+"""Value of data.splits for a class folder whose name means a split."""
 _ENDING = re.compile(r"[ _-]?(set|data|images|pictures|folder|split)$")
 # Made by file servers, archivers, systems and editors; hidden ones begin with a dot.
 _SYSTEM = {
     *("@eadir", "#recycle", "__macosx", "$recycle.bin", "system volume information"),
     *("lost+found", "thumbs.db", "desktop.ini", "ehthumbs.db", "__pycache__", "icon\r"),
 }
-_PICTURES = {
+_IMAGES = {
     *(".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".ico", ".jfif", ".jp2", ".jpe"),
     *(".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".qoi", ".sgi", ".tif", ".tiff", ".webp"),
 }
+_HIDDEN, _SYSTEMS = "hidden", "made by the operating system"
+_LOOSE, _OTHER = "in no class folder", "not an image, in no class folder"
+_LINK_BACK = "a linked folder that is read elsewhere in its class"
+_EMPTY = "an empty class folder"
 
 
 def split_of(name: str) -> str | None:
@@ -38,13 +45,11 @@ def split_of(name: str) -> str | None:
 
 
 def walk(root: Path, renames: Mapping[str, str], ignore: Sequence[str]) -> Iterator[Picture]:
-    """Yield the pictures below a folder, sorted by path.
-
-    A picture that lies in no class folder has an empty label.
+    """Yield every file below a folder: images sorted by path, others with `left_out`.
 
     Args:
-        root: Folder of classes, or of splits of classes.
-        renames: Folder name, or given split -> the split it is used as.
+        root: Folder of classes, or of splits of classes, or a folder around it.
+        renames: Folder name, or given split -> the split it is used as; `class` for a class.
         ignore: Patterns of names, or of paths below `root`, that are left out.
 
     Raises:
@@ -55,21 +60,29 @@ def walk(root: Path, renames: Mapping[str, str], ignore: Sequence[str]) -> Itera
             f"data path must be a folder of class folders, got {root}, which "
             f"{'is a file' if root.exists() else 'does not exist'}: set data.path to the folder"
         )
-    kept = _Kept(root, ignore)
-    tops = kept.folders(root)
-    splits = {top: used for top in tops if (used := _used_as(top.name, renames))}
-    if any(kept.folders(top) for top in splits):
-        _refuse_beside(kept, splits, [top for top in tops if top not in splits])
-        yield from kept.loose(root)
-        for top, used in splits.items():
-            yield from kept.loose(top)
-            for folder in kept.folders(top):
-                yield from kept.of_class(folder, used)
+    tree = _Tree(unwrapped(root, ignore), ignore)
+    for around in _wrappers(root, tree.root):
+        yield from tree.beside(around)
+    tops = tree.folders(tree.root)
+    splits = _splits(tops, renames)
+    yield from tree.beside(tree.root)
+    if not any(tree.folders(top) for top in splits):
+        _refuse_flat(tree, tops, splits)
+        if _CLASS not in renames.values():
+            _refuse_alike(tree, tops)
+        for folder in tops:
+            yield from tree.of_class(folder, None)
         return
-    _refuse_alike(kept, tops)
-    yield from kept.loose(root)
-    for folder in tops:
-        yield from kept.of_class(folder, None)
+    others = [top for top in tops if top not in splits]
+    _refuse_beside(tree, splits, others)
+    for other in others:
+        yield from tree.left_out(other, "beside the splits, and no image")
+    for top, used in splits.items():
+        inner = tree.inside(top, [each for each in splits if each != top])
+        for around in (*_wrappers(top, inner), inner):
+            yield from tree.beside(around)
+        for folder in tree.folders(inner):
+            yield from tree.of_class(folder, used)
 
 
 def unwrapped(folder: Path, ignore: Sequence[str]) -> Path:
@@ -81,105 +94,204 @@ def unwrapped(folder: Path, ignore: Sequence[str]) -> Path:
     """
     if not folder.is_dir():
         return folder
-    kept = _Kept(folder, ignore)
-    inside = kept.folders(folder)
+    tree = _Tree(folder, ignore)
+    inside = tree.folders(folder)
     while len(inside) == 1:
-        deeper = kept.folders(inside[0])
-        if not deeper or split_of(inside[0].name) or any(kept.loose(folder)):
+        deeper = tree.folders(inside[0])
+        if not deeper or split_of(inside[0].name) or tree.has_loose(folder):
             break
         folder, inside = inside[0], deeper
     return folder
 
 
-class _Kept:
-    """What of a folder counts."""
+def _wrappers(outer: Path, inner: Path) -> list[Path]:
+    """The folders from the outer one down to the inner one, without it."""
+    between = inner.relative_to(outer).parts
+    return [outer.joinpath(*between[:depth]) for depth in range(len(between))]
+
+
+class _Tree:
+    """The files below a folder, and which of them are left out."""
 
     def __init__(self, root: Path, ignore: Sequence[str]) -> None:
         self.root, self._ignore = root, ignore
 
     def folders(self, folder: Path) -> list[Path]:
-        """The folders in a folder, sorted."""
-        return sorted(path for path in folder.iterdir() if path.is_dir() and self._counts(path))
+        """The folders in a folder that are not left out, sorted."""
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not self._why(path))
 
-    def loose(self, folder: Path) -> Iterator[Picture]:
-        """Pictures that lie beside the class folders: without a label they are in no split."""
+    def has_loose(self, folder: Path) -> bool:
+        """Whether images lie in a folder itself."""
+        return any(_is_image(p) and not p.is_dir() and not self._why(p) for p in folder.iterdir())
+
+    def inside(self, split: Path, others: Sequence[Path]) -> Path:
+        """The folder of a split's classes: `seg_train/seg_train/` is train, too."""
+        while len(inner := self.folders(split)) == 1 and not self.has_loose(split):
+            is_class = any((other / inner[0].name).is_dir() for other in others)
+            if is_class or not self.folders(inner[0]):
+                break
+            split = inner[0]
+        return split
+
+    def beside(self, folder: Path) -> Iterator[Picture]:
+        """What lies in a folder beside its class folders: it has no label."""
         for path in sorted(folder.iterdir()):
-            if self._counts(path) and not path.is_dir() and _looks_like_one(path):
-                yield self._picture(path, "", None)
+            why = self._why(path)
+            if path.is_dir():
+                if why:
+                    yield from self.left_out(path, why)
+            else:
+                yield self._without(path, why or (_LOOSE if _is_image(path) else _OTHER))
+
+    def left_out(self, folder: Path, why: str) -> Iterator[Picture]:
+        """All files below a folder, for the one reason."""
+        for parent, _, files in os.walk(folder, onerror=_raise):
+            for name in sorted(files):
+                yield self._without(Path(parent, name), why)
 
     def of_class(self, folder: Path, split: str | None) -> Iterator[Picture]:
         """All files of a class, whatever their names and however deep; dead links, too."""
-        for path in self.files(folder):
-            yield self._picture(path, names.label(folder.name), split)
+        label = names.label(folder.name)
+        used, others = self._files(folder)
+        if not used:
+            yield self._without(folder, _EMPTY)
+        for path in used:
+            yield Picture(self._name(path), label, split, path)
+        yield from others
 
-    def files(self, folder: Path) -> Iterator[Path]:
-        """All files below a folder, sorted."""
-        paths = []
-        for parent, inner, files in os.walk(folder):
-            inner[:] = [name for name in inner if self._counts(Path(parent, name))]
-            paths += [path for name in files if self._counts(path := Path(parent, name))]
-        yield from sorted(paths, key=attrgetter("parts"))  # the order of Path, but faster
+    def count(self, folder: Path) -> int:
+        """How many images lie below a folder."""
+        return sum(map(_is_image, self._files(folder)[0]))
 
-    def _picture(self, path: Path, label: str, split: str | None) -> Picture:
-        inside = path.relative_to(self.root).as_posix()
-        return Picture(names.shown(inside), label, split, path)
+    def _files(self, folder: Path) -> tuple[list[Path], list[Picture]]:
+        """The files below a folder, sorted, and what is left out of it.
 
-    def _counts(self, path: Path) -> bool:
-        if path.name.startswith(".") or path.name.lower() in _SYSTEM:
-            return False
+        Linked folders are read, each folder once: so a cycle ends.
+        """
+        used: list[Path] = []
+        others: list[Picture] = []
+        read = {_identity(folder)}
+        for parent, inner, files in os.walk(folder, followlinks=True, onerror=_raise):
+            for name in list(inner):
+                path = Path(parent, name)
+                if why := self._why(path):
+                    others += self.left_out(path, why)
+                elif (identity := _identity(path)) in read:
+                    others.append(self._without(path, _LINK_BACK))
+                else:
+                    read.add(identity)
+                    continue
+                inner.remove(name)
+            for name in files:
+                path = Path(parent, name)
+                if why := self._why(path):
+                    others.append(self._without(path, why))
+                else:
+                    used.append(path)
+        return sorted(used, key=attrgetter("parts")), others  # the order of Path, but faster
+
+    def _name(self, path: Path) -> str:
+        return names.shown(Path(os.path.relpath(path, self.root)).as_posix())
+
+    def _without(self, path: Path, why: str) -> Picture:
+        folder = "/" if path.is_dir() and why in (_EMPTY, _LINK_BACK) else ""
+        return Picture(self._name(path) + folder, "", None, path, left_out=why)
+
+    def _why(self, path: Path) -> str:
+        """Why a file or folder is left out; empty if it is not."""
+        if path.name.startswith("."):
+            return _HIDDEN
+        if path.name.lower() in _SYSTEM:
+            return _SYSTEMS
         if not self._ignore:  # what follows takes a second of 100,000 files
-            return True
-        inside = path.relative_to(self.root).as_posix()
-        return not any(
-            one == pattern or fnmatch.fnmatch(one, pattern)
-            for pattern in self._ignore
-            for one in (path.name, inside)
-        )
+            return ""
+        inside = Path(os.path.relpath(path, self.root)).as_posix()
+        return IGNORED if any(matches(p, path.name, inside) for p in self._ignore) else ""
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _splits(tops: Sequence[Path], renames: Mapping[str, str]) -> dict[Path, str]:
+    """The folders that are splits, by their own names or by names that differ in a split alone."""
+    found = {top: used for top in tops if (used := _used_as(top.name, renames))}
+    if found:
+        return found
+    alike: dict[tuple[str, ...], dict[Path, str]] = defaultdict(dict)
+    for top in tops:
+        words = re.split(r"[ _.-]+", top.name.lower())
+        places = [place for place, word in enumerate(words) if word in _SPLITS]
+        if len(places) == 1 and top.name not in renames:
+            (place,) = places
+            split = _SPLITS[words[place]]
+            alike[(*words[:place], "", *words[place + 1 :])][top] = renames.get(split, split)
+    several = [group for group in alike.values() if len(set(group.values())) > 1]
+    return {top: split for group in several for top, split in group.items()}
 
 
 def _used_as(name: str, renames: Mapping[str, str]) -> str | None:
-    """The split that a folder is used as, or None if its name means none."""
+    """The split that a folder is used as, or None if it is none."""
     given = renames.get(name) or split_of(name)
     used = renames.get(given, given) if given else None
+    if used == _CLASS:
+        return None
     if used is not None and used not in ("train", "val", "test"):
         key = name if name in renames else given
-        raise InputError(f"data.splits maps to train, val or test, got {key}: {used}")
+        raise InputError(f"data.splits maps to train, val, test or class, got {key}: {used}")
     return used
 
 
-def _refuse_beside(kept: _Kept, splits: Mapping[Path, str], others: Sequence[Path]) -> None:
-    """Stop at folders with pictures beside train/ and the like: are they classes, or a copy?"""
+def _refuse_flat(tree: _Tree, tops: Sequence[Path], splits: Mapping[Path, str]) -> None:
+    """Stop at train/ and test/ that hold images, and nothing beside them: are they classes?"""
+    if len(splits) > 1 and len(splits) == len(tops):
+        raise InputError(
+            f"{_list(splits)} in {tree.root} hold no class folders: put the images of each class "
+            "into a folder of its own, or if these are classes, say so with "
+            f"{names.mapped('data.splits', {top.name: _CLASS for top in splits})}"
+        )
+
+
+def _refuse_beside(tree: _Tree, splits: Mapping[Path, str], others: Sequence[Path]) -> None:
+    """Stop at folders with images beside train/ and the like: are they classes, or a copy?"""
     for other in others:
-        count = sum(_looks_like_one(path) for path in kept.files(other))
+        count = tree.count(other)
         if not count:
             continue  # models, notes and the like
-        inner = {split_of(folder.name) for folder in kept.folders(other)} - {None}
+        inner = {split_of(folder.name) for folder in tree.folders(other)} - {None}
         what = "which holds the same splits again" if inner else "which is no split"
         left_out = names.added("data.ignore", other.name)
         remedy = f"leave it out with {left_out} (init --ignore {shlex.quote(other.name)})"
         if not inner:
             used = names.mapped("data.splits", {other.name: "test"})
-            remedy += f", or say what it is with {used}"
+            classes = names.mapped("data.splits", {top.name: _CLASS for top in splits})
+            remedy += f", say which split it is with {used}, or that all are classes with {classes}"
         raise InputError(
-            f"{kept.root} has the splits {_list(splits)}, and beside them {other.name}/ with "
-            f"{count} pictures, {what}: {remedy}"
+            f"{tree.root} has the splits {_list(splits)}, and beside them {other.name}/ with "
+            f"{count} images, {what}: {remedy}"
         )
 
 
-def _refuse_alike(kept: _Kept, tops: Sequence[Path]) -> None:
+def _refuse_alike(tree: _Tree, tops: Sequence[Path]) -> None:
     """Stop at folders that hold the same sub-folders: they are splits under other names."""
-    inner = {top: tuple(path.name for path in kept.folders(top)) for top in tops}
+    inner = {top: tuple(path.name for path in tree.folders(top)) for top in tops}
     first = next(iter(inner.values()), ())
-    if len(tops) > 1 and len(first) > 1 and all(one == first for one in inner.values()):
+    if len(tops) > 1 and len(first) > 1 and all(each == first for each in inner.values()):
         raise InputError(
-            f"{_list(tops)} in {kept.root} all hold {', '.join(first[:3])}: as classes they "
-            "would be told apart by nothing; if they are splits, say so with "
-            f"{names.mapped('data.splits', {tops[0].name: 'train', tops[1].name: 'test'})}"
+            f"{_list(tops)} in {tree.root} all hold {', '.join(first[:3])}: are they splits or "
+            "classes? Say so with "
+            f"{names.mapped('data.splits', {tops[0].name: 'train', tops[1].name: 'test'})} or "
+            f"{names.mapped('data.splits', {tops[0].name: _CLASS})}"
         )
 
 
-def _looks_like_one(path: Path) -> bool:
-    return path.suffix.lower() in _PICTURES
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _IMAGES
 
 
 def _list(folders: Sequence[Path] | Mapping[Path, str]) -> str:

@@ -4,8 +4,8 @@ rows + reasons -> nothing, or the error that says what to mend.
 """
 
 import csv
+import re
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +13,12 @@ from pathlib import Path
 from pipeline.data import names
 from pipeline.data.manifest import SPLITS, Row
 from pipeline.errors import InputError
-from pipeline.intake.judging import UNLABELLED
 from pipeline.storage import tables
 
 _ABSENT = "unreadable: No such file"
+_PATHS = "correct the paths, which are relative to the folder of the csv file, or repair the links"
 _COLUMN = "path"
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)
 
 
 def check_files(rows: list[Row], bad: Mapping[str, str], max_fraction: float) -> None:
@@ -33,26 +34,14 @@ def check_files(rows: list[Row], bad: Mapping[str, str], max_fraction: float) ->
     """
     if not rows:
         raise InputError("the data must hold pictures in class folders, got none: check data.path")
-    unlabelled = [path for path, reason in bad.items() if reason == UNLABELLED]
-    if unlabelled:
-        print(
-            f"{len(unlabelled)} pictures are not used, the first is {unlabelled[0]}: they lie in "
-            "no class folder, so they have no label",
-            file=sys.stderr,
-        )
-    rows = [row for row in rows if bad.get(row.path) != UNLABELLED]
-    bad = {path: reason for path, reason in bad.items() if reason != UNLABELLED}
     if not bad:
         return
     path, reason = next(iter(bad.items()))
     first = f"the first is {path} ({reason})"
     if len(bad) == len(rows) or len(bad) > max_fraction * len(rows):
         absent = sum(reason.startswith(_ABSENT) for reason in bad.values())
-        remedy = (
-            "are the paths right, seen from where data.path lies?"
-            if absent > len(bad) / 2
-            else "mend them or raise prepare.max_bad_fraction"
-        )
+        repair = "repair them or raise prepare.max_bad_fraction"
+        remedy = _PATHS if absent > len(bad) / 2 else repair
         raise InputError(
             f"at most {max_fraction:.0%} of the files may be bad, got {len(bad)} of "
             f"{len(rows)}: {first}; {remedy}"
@@ -66,16 +55,22 @@ def check_vanished(rows: Iterable[Row], reasons: Mapping[str, str]) -> None:
         rows: All pictures.
         reasons: Path -> why it is not used.
     """
-    labelled = [row for row in rows if row.label]
-    files = Counter(row.label for row in labelled)
-    good = Counter(row.label for row in labelled if row.path not in reasons)
+    rows = list(rows)
+    files = Counter(row.label for row in rows)
+    good = Counter(row.label for row in rows if row.path not in reasons)
     for label in sorted(files):
         if not good[label]:
-            path = next(row.path for row in labelled if row.label == label)
+            paths = [row.path for row in rows if row.label == label]
+            absent = [path for path in paths if reasons[path].startswith(_ABSENT)]
+            if len(absent) == len(paths):
+                raise InputError(
+                    f"none of the {files[label]} files of class {label!r} exists, the first is "
+                    f"{paths[0]}: {_PATHS}"
+                )
             raise InputError(
-                f"every class needs good pictures, class {label!r} has {files[label]} files and "
-                f"none: the first is {path} ({reasons[path]}); mend them, or leave the class out "
-                f"with {names.added('data.ignore', label)} (init --ignore {shlex.quote(label)})"
+                f"class {label!r} has {files[label]} files and no usable image: the first is "
+                f"{paths[0]} ({reasons[paths[0]]}); repair them, or leave the class out with "
+                f"{names.added('data.ignore', label)} (init --ignore {shlex.quote(label)})"
             )
 
 
@@ -99,10 +94,13 @@ def check_classes(kept: Iterable[Row]) -> list[str]:
     for split in SPLITS:
         short = [name for name in classes if not counts[name, split]]
         if short:
+            size = sum(counts[short[0], each] for each in SPLITS)
             raise InputError(
-                f"each class needs at least 1 picture in {split}, class {short[0]!r} has none"
+                f"each class needs at least 1 image in {split}, class {short[0]!r} has none of "
+                f"its {size}"
                 + (f" ({len(short)} classes in all)" if len(short) > 1 else "")
-                + ": add pictures, or change the counts or fractions of section prepare"
+                + ": add images, or leave the class out with "
+                f"{names.added('data.ignore', short[0])} (init --ignore {shlex.quote(short[0])})"
             )
     return classes
 
@@ -151,14 +149,16 @@ def _listed(path: Path) -> list[str]:
 
 
 def _check_names(classes: Iterable[str]) -> None:
-    """Names that only a machine tells apart are a slip of the pen."""
+    """Stop at names that people read as the same."""
     seen: dict[str, str] = {}
     for name in classes:
         plain = " ".join(name.casefold().split())
+        if _NUMBER.fullmatch(plain):
+            plain = str(float(plain))
         if plain in seen:
             raise InputError(
-                f"classes must differ in more than case and blanks, got {seen[plain]!r} and "
-                f"{name!r}: write them alike, or set "
+                f"classes must differ in more than case, blanks and the way a number is written, "
+                f"got {seen[plain]!r} and {name!r}: write both the same way, or set "
                 f"{names.mapped('data.labels', {seen[plain]: name})}"
             )
         seen[plain] = name

@@ -7,6 +7,7 @@ picture, however often their files were saved anew.
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pipeline.data.manifest import CALIBRATION, SPLITS, Row
@@ -51,6 +52,25 @@ class Shares:
                 f"for test, got {train} and {val}: lower one"
             )
 
+    def of_class(self, count: int, wanted: list[str]) -> list[str]:
+        """The splits of a class's images, in order of rank.
+
+        Args:
+            count: How many images the class has.
+            wanted: The splits that are drawn, train among them.
+        """
+        if self.train_per_class is not None and self.val_per_class is not None:
+            counts = {"train": self.train_per_class, "val": self.val_per_class}
+            *drawn, rest = wanted if wanted == list(SPLITS) else [*wanted[1:], "train"]
+            places = [split for split in drawn for _ in range(counts.get(split, 0))][:count]
+            return places + [rest] * (count - len(places))
+        test = 1 - self.train_fraction - self.val_fraction
+        shares = {"val": self.val_fraction, "test": test}
+        shares = {split: share for split, share in shares.items() if split in wanted}
+        sizes = apportioned(count, {"train": 1 - sum(shares.values()), **shares})
+        # train in the middle: where an image leaves val or test, it is for train.
+        return [s for s in ("val", "train", "test") for _ in range(sizes.get(s, 0))]
+
     def of_groups(self, wanted: list[str]) -> dict[str, float]:
         """Split -> share of the pictures, train last: of those splits that are to be drawn.
 
@@ -72,10 +92,10 @@ def assign(
 ) -> tuple[list[Row], dict[str, str]]:
     """Give every good row a split, note duplicates, quarantine contradictions.
 
-    By fractions, a picture's place depends on its own bytes and the seed alone:
-    adding files moves no other (but one that filled an otherwise empty split). By
-    counts, a new picture can only push out the last of the chosen. Groups are drawn
-    together, so that a new one can move others.
+    Each class is divided by the rank of a hash of seed and bytes, so that every class has its
+    shares to within one image, and an image in each split if it has three. Between splits lies a
+    boundary that one new file moves by at most one image: adding k files moves about k others at
+    the most, in practice far fewer. Groups are drawn together, so that a new one can move others.
 
     Args:
         rows: All pictures; `split` is the given one or empty.
@@ -170,13 +190,8 @@ def _drawn(
         ranked = sorted(
             (_uniform(seed, min(row.sha256 for row in copies[pixels])), pixels) for pixels in pool
         )
-        chosen = {
-            pixels: _choose(place, chance, wanted, shares)
-            for place, (chance, pixels) in enumerate(ranked)
-        }
-        if shares.train_per_class is None:
-            _lend(chosen, wanted)
-        drawn |= chosen
+        places = shares.of_class(len(pool), wanted)
+        drawn |= {pixels: split for (_, pixels), split in zip(ranked, places, strict=True)}
     return drawn
 
 
@@ -195,31 +210,18 @@ def _set_aside(
     for pixels, split in splits.items():
         if split == "train":
             units[groups.get(pixels, pixels)].append(pixels)
-    left = Counter(copies[pixels][0].label for unit in units.values() for pixels in unit)
+    sizes = Counter(copies[pixels][0].label for unit in units.values() for pixels in unit)
+    open_ = Counter({name: min(round(fraction * n), n - 1) for name, n in sizes.items()})
+    first = {
+        unit: min(row.sha256 for pixels in units[unit] for row in copies[pixels]) for unit in units
+    }
     aside: dict[str, str] = {}
-    for unit in sorted(units):
-        first = min(row.sha256 for pixels in units[unit] for row in copies[pixels])
+    for unit in sorted(units, key=lambda unit: _uniform(seed, f"{CALIBRATION} {first[unit]}")):
         labels = Counter(copies[pixels][0].label for pixels in units[unit])
-        spared = all(left[label] > count for label, count in labels.items())
-        if spared and _uniform(seed, f"{CALIBRATION} {first}") < fraction:
-            left -= labels
+        if labels <= open_:
+            open_ -= labels
             aside |= dict.fromkeys(units[unit], CALIBRATION)
     return aside
-
-
-def _lend(chosen: dict[str, str], wanted: list[str]) -> None:
-    """In a class so small that chance leaves a split empty, give it a picture of the largest.
-
-    Args:
-        chosen: Picture -> split, in order of chance. Changed.
-        wanted: The splits.
-    """
-    for split in wanted:
-        counts = {name: list(chosen.values()).count(name) for name in wanted}
-        largest = max(wanted, key=lambda name: counts[name])
-        if not counts[split] and counts[largest] > 1:
-            lent = [pixels for pixels, name in chosen.items() if name == largest]
-            chosen[lent[-1]] = split
 
 
 def _uniform(seed: int, sha256: str) -> float:
@@ -228,18 +230,20 @@ def _uniform(seed: int, sha256: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _choose(place: int, chance: float, wanted: list[str], shares: Shares) -> str:
-    if shares.train_per_class is not None and shares.val_per_class is not None:
-        counts = {"train": shares.train_per_class, "val": shares.val_per_class}
-        value, sizes = float(place), {split: float(counts.get(split, 0)) for split in SPLITS}
-    else:
-        test = 1 - shares.train_fraction - shares.val_fraction
-        value, sizes = chance, {"train": shares.train_fraction, "val": shares.val_fraction}
-        sizes["test"] = test
-    # Only the missing splits are drawn when the source gives others: train has the rest.
-    *drawn, rest = wanted if wanted == list(SPLITS) else [*wanted[1:], "train"]
-    for split in drawn:
-        if value < sizes[split]:
-            return split
-        value -= sizes[split]
-    return rest
+def apportioned(count: int, shares: Mapping[str, float]) -> dict[str, int]:
+    """Divide a number of images by shares, each at least one if there are enough.
+
+    Source: Sainte-Laguë's method. Of a count that grows by one, one part grows by one.
+
+    Args:
+        count: How many there are.
+        shares: Part -> its share; they add up to 1.
+    """
+    sizes = {name: max(1, int(share * count) - 1) for name, share in shares.items()}
+    while sum(sizes.values()) > count:  # fewer images than parts: the first ones get them
+        last = next(name for name in reversed(sizes) if sizes[name])
+        sizes[last] -= 1
+    for _ in range(count - sum(sizes.values())):
+        poorest = max(shares, key=lambda name: shares[name] / (2 * sizes[name] + 1))
+        sizes[poorest] += 1
+    return sizes

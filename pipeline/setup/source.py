@@ -7,7 +7,7 @@ import importlib
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pipeline.data.decoding import Decoding, Fit
 from pipeline.data.manifest import KEPT, SPLITS, Row
 from pipeline.errors import InputError
 from pipeline.intake import layout, soundness, sources
+from pipeline.intake.account import Account
 from pipeline.intake.judging import judge
 from pipeline.intake.sources import Picture, SourceConfig
 from pipeline.intake.splitting import Shares, assign
@@ -37,11 +38,13 @@ class Survey:
     Attributes:
         rows: A row a picture, with split and verdict.
         reasons: Path -> why a file is not used.
+        account: Where every file went.
         given: The splits that the source itself names.
     """
 
     rows: list[Row]
     reasons: dict[str, str]
+    account: Account
     given: tuple[str, ...]
 
     @property
@@ -95,7 +98,8 @@ def look(path: Path, ignore: list[str], seed: int) -> Looked:
     """
     settings = _recognised(path, ignore) | ({"ignore": ignore} if ignore else {})
     config = _config(settings)
-    listed = list(sources.pictures(config, "list"))
+    left_out: list[Picture] = []
+    listed = list(sources.pictures(config, "list", left_out))
     reasons: dict[str, str] = {}
     given = {picture.split for picture in listed if picture.split}
     if given == {"train", "val"}:
@@ -103,7 +107,7 @@ def look(path: Path, ignore: list[str], seed: int) -> Looked:
         reasons["splits"] = "no test/ is given: val/ is the test split, and val is drawn from train"
         config = _config(settings)
         listed = [replace(one, split="test") if one.split == "val" else one for one in listed]
-    surveyed = replace(survey(listed, SHARES, seed), given=tuple(sorted(given)))
+    surveyed = replace(survey(listed, left_out, config.ignore, seed), given=tuple(sorted(given)))
     _check(path, surveyed)
     return Looked(settings, reasons, config, surveyed)
 
@@ -143,13 +147,16 @@ def _check(path: Path, found: Survey) -> None:
     soundness.check_classes(found.kept)
 
 
-def survey(pictures: Iterable[Picture], shares: Shares, seed: int) -> Survey:
+def survey(
+    pictures: Iterable[Picture], left_out: Sequence[Picture], ignore: Sequence[str], seed: int
+) -> Survey:
     """Read and decode every picture, and split them; keeps no pixels.
 
     Args:
         pictures: Of a source.
-        shares: How much goes to which split where the source gives none.
-        seed: Chooses which.
+        left_out: The files that are not read.
+        ignore: `data.ignore`.
+        seed: Chooses the splits that the source does not give.
     """
     rows, bad = [], {}
     for row, verdict in judge(pictures, _THUMBNAIL_PX, Decoding(Fit.squash), "look"):
@@ -157,13 +164,15 @@ def survey(pictures: Iterable[Picture], shares: Shares, seed: int) -> Survey:
         if isinstance(verdict, str):
             bad[row.path] = verdict
     given = {row.split for row in rows if row.split}
-    assigned, reasons = assign(rows, bad, shares, seed)
-    return Survey(assigned, reasons, tuple(split for split in SPLITS if split in given))
+    assigned, reasons = assign(rows, bad, SHARES, seed)
+    account = Account.of(assigned, left_out, ignore)
+    return Survey(assigned, reasons, account, tuple(split for split in SPLITS if split in given))
 
 
 def describe(found: Survey) -> Iterator[str]:
     """Tell a survey, a line at a time."""
     classes = found.classes
+    yield str(found.account)
     yield f"{len(found.kept)} pictures of {len(classes)} classes"
     width = max(map(len, list(classes)[:_SHOWN]), default=0)
     for name, count in list(classes.items())[:_SHOWN]:

@@ -1,6 +1,6 @@
 """Read, check, decode and split the pictures.
 
-source -> manifest.csv, quarantine.csv, classes.txt, images.npy, summary.json.
+source -> manifest.csv, quarantine.csv, left_out.csv, classes.txt, images.npy, summary.json.
 Imports no TensorFlow.
 
     python -m pipeline prepare prepare.image_size=96
@@ -20,6 +20,7 @@ from pipeline.data import manifest
 from pipeline.data.decoding import Decoding, Fit, Tones
 from pipeline.data.manifest import CALIBRATION, SPLITS, Row
 from pipeline.intake import sizing, soundness, sources
+from pipeline.intake.account import Account
 from pipeline.intake.judging import judge
 from pipeline.intake.sources import Picture, SourceConfig
 from pipeline.intake.splitting import Shares, assign
@@ -113,7 +114,8 @@ def run(
         config = replace(config, image_size=int(side.value))
     how = _decoding(config.fit, data)
     decode = partial(_decode_all, size_px=config.image_size, target=pixels, cluster=cluster)
-    judged, bad, deep = decode(sources.pictures(data), how=how)
+    left_out: list[Picture] = []
+    judged, bad, deep = decode(sources.pictures(data, left_out=left_out), how=how)
     if deep and how.tones is None:
         common, found["data.depth"] = sizing.common_tones(deep)
         how = replace(how, tones=common)
@@ -121,11 +123,15 @@ def run(
             judged, bad, _ = decode(sources.pictures(data), how=how)
     derived.tell(found)
     derived.write(out, found)
+    if not judged:
+        print(Account.of(judged, left_out, data.ignore))
     soundness.check_vanished(judged, bad)
     soundness.check_files(judged, bad, config.max_bad_fraction)
     excluded = soundness.excluded(Path(config.exclude), judged) if config.exclude else {}
     rows, reasons = assign(judged, {**excluded, **bad}, config.shares, seed)
     soundness.check_vanished(rows, reasons)
+    account = Account.of(rows, left_out, data.ignore)
+    print(account)
     kept = [row.verdict in manifest.KEPT for row in rows]
     _drop_rows(pixels, [row.path not in bad for row in rows], kept)
     classes = soundness.check_classes(row for row, keep in zip(rows, kept, strict=True) if keep)
@@ -135,18 +141,21 @@ def run(
     tables.write_table(out / "quarantine.csv", ("path", "label", "sha256", "reason"), listed)
     (out / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
     digest = file_sha256(pixels)
-    write_json(out / "summary.json", {"decoding": how.to_json(), "images_sha256": digest})
+    account.write(out)
+    summary = {"decoding": how.to_json(), "images_sha256": digest, "files": account.to_json()}
+    write_json(out / "summary.json", summary)
     counts = Counter(row.split for row, keep in zip(rows, kept, strict=True) if keep)
     splits = (*SPLITS, CALIBRATION) if counts[CALIBRATION] else SPLITS
     duplicates = sum(row.verdict == "duplicate" for row in rows)
     print(
         f"{sum(kept)} pictures of {len(classes)} classes ({_counted(rows, kept, classes)}): "
         + ", ".join(f"{counts[split]} {split}" for split in splits)
-        + f"; {len(reasons)} quarantined, {duplicates} duplicates"
+        + f"; {duplicates} duplicates"
     )
     return {
         **{f"pictures_{split}": counts[split] for split in splits},
-        "quarantined": len(reasons),
+        "quarantined": account.quarantined,
+        "left_out": sum(account.to_json()["left_out"].values()),
         "duplicates": duplicates,
         "classes": len(classes),
     }

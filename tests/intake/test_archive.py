@@ -143,7 +143,7 @@ def test_no_path_leaves_the_folder(name: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(packed, "w") as file:
         file.writestr(name, b"x")
     if ".." in name:
-        with pytest.raises(InputError, match="cannot be extracted"):
+        with pytest.raises(InputError, match="must not lead out of its folder, and holds "):
             found(config(tar))
     else:  # tarfile takes it as relative to the folder
         found(config(tar))
@@ -157,7 +157,7 @@ def test_no_path_leaves_the_folder(name: str, tmp_path: Path) -> None:
 def test_no_links_out(tmp_path: Path) -> None:
     link = tarfile.TarInfo("a/link.png")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-    with pytest.raises(InputError, match="cannot be extracted"):
+    with pytest.raises(InputError, match=r"a/link\.png, a link to /etc/passwd"):
         found(config(evil_tar(tmp_path / "link.tar", link)))
     packed = tmp_path / "link.zip"
     with zipfile.ZipFile(packed, "w") as file:

@@ -54,7 +54,7 @@ def test_folders_without_pictures_beside_splits_are_no_classes(tmp_path: Path) -
 
 def test_folders_with_pictures_beside_splits_stop(tmp_path: Path) -> None:
     put(tmp_path, "train/cat", "train/dog", "val/cat", "val/dog", "extra/cat", "extra/dog")
-    with pytest.raises(InputError, match=r"beside them extra/ with 6 pictures, which is no split"):
+    with pytest.raises(InputError, match=r"beside them extra/ with 6 images, which is no split"):
         found(tmp_path)
     assert found(tmp_path, ignore=["extra"]) == SPLIT
     whole = found(tmp_path, splits={"extra": "test"})
@@ -67,7 +67,7 @@ def test_a_copy_inside_is_named(tmp_path: Path) -> None:
         *(f"{where}{s}/{c}" for where in ("", "data/") for s in ("train", "val") for c in CLASSES),
     )
     with pytest.raises(
-        InputError, match=r"data/ with 12 pictures, which holds the same splits again"
+        InputError, match=r"data/ with 12 images, which holds the same splits again"
     ):
         found(tmp_path)
     assert found(tmp_path, ignore=["data"]) == SPLIT
@@ -97,10 +97,103 @@ def test_what_systems_leave_behind_is_nothing(tmp_path: Path, name: str) -> None
     assert found(tmp_path) == {("cat", None): 3, ("dog", None): 3}
 
 
-def test_pictures_without_a_class_folder_have_no_label(tmp_path: Path) -> None:
+def left_out(root: Path, **settings: object) -> dict[str, str]:
+    """Path -> why it is left out."""
+    config = folder.Config(use="folder", path=str(root), **settings)
+    others: list[sources.Picture] = []
+    for _ in sources.pictures(config, left_out=others):
+        pass
+    return {other.path: other.left_out for other in others}
+
+
+def test_images_in_no_class_folder_are_left_out(tmp_path: Path) -> None:
     put(tmp_path, "train/cat", "train/dog", "test")
-    (tmp_path / "train" / "notes.txt").write_text("not a picture: nobody misses it")
-    assert found(tmp_path) == {("cat", "train"): 3, ("dog", "train"): 3, ("", None): 3}
+    (tmp_path / "train" / "notes.txt").write_text("notes")
+    assert found(tmp_path) == {("cat", "train"): 3, ("dog", "train"): 3}
+    loose = {f"test/{place}.png": "in no class folder" for place in range(3)}
+    assert left_out(tmp_path) == loose | {"train/notes.txt": "not an image, in no class folder"}
+
+
+def test_linked_folders_are_read_and_cycles_end(tmp_path: Path) -> None:
+    put(tmp_path / "data", *CLASSES)
+    put(tmp_path / "disk", "2023", "2024/deeper", count=5)
+    for year in ("2023", "2024"):
+        (tmp_path / "data" / "cat" / year).symlink_to(tmp_path / "disk" / year)
+    (tmp_path / "disk" / "2024" / "deeper" / "up").symlink_to(tmp_path / "disk" / "2024")
+    (tmp_path / "data" / "dog" / "loop").symlink_to("..")
+    (tmp_path / "data" / "owl").symlink_to(tmp_path / "disk" / "2023")
+    assert found(tmp_path / "data") == {("cat", None): 13, ("dog", None): 3 + 13, ("owl", None): 5}
+    assert set(left_out(tmp_path / "data")) == {"cat/2024/deeper/up/", "dog/loop/dog/"}
+
+
+def test_an_empty_class_and_a_hidden_one_are_named(tmp_path: Path) -> None:
+    put(tmp_path, *CLASSES, ".fox")
+    (tmp_path / "owl").mkdir()
+    found_out = left_out(tmp_path)
+    assert found_out.pop("owl/") == "an empty class folder"
+    assert found_out == {f".fox/{place}.png": "hidden" for place in range(3)}
+
+
+def test_a_pattern_that_matches_nothing_is_told(tmp_path: Path) -> None:
+    put(tmp_path, *CLASSES, "mouse")
+    ignore = ["mouse", "dog/0.png", "*.jpg", "cow", "dog/[12].png"]
+    config = folder.Config(use="folder", path=str(tmp_path), ignore=ignore)
+    others: list[sources.Picture] = []
+    assert len(list(sources.pictures(config, left_out=others))) == 3
+    assert sources.unmatched(ignore, others) == ["*.jpg", "cow"]
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("data/data/train", "data/data/test"),
+        ("x/y/z/train/inner/images", "x/y/z/test/images"),
+        ("my-train", "my-test"),
+        ("train_v2", "test_v2"),
+        ("a/birds.train/b", "a/birds.test/b"),
+    ],
+)
+def test_folders_around_at_any_depth(tmp_path: Path, train: str, test: str) -> None:
+    put(tmp_path, *(f"{split}/{name}" for split in (train, test) for name in CLASSES))
+    (tmp_path / "README.txt").write_text("about")
+    assert found(tmp_path) == {(name, split): 3 for name in CLASSES for split in ("train", "test")}
+    assert len(left_out(tmp_path)) == 1
+
+
+def test_unlabelled_images_beside_such_splits_stop(tmp_path: Path) -> None:
+    splits = [f"seg_{s}/seg_{s}/{c}" for s in ("train", "test") for c in CLASSES]
+    put(tmp_path, *splits, "seg_pred/seg_pred")
+    with pytest.raises(InputError, match="beside them seg_pred/ with 3 images"):
+        found(tmp_path)
+    assert sum(found(tmp_path, ignore=["seg_pred"]).values()) == 12
+
+
+def test_a_class_called_train_with_folders_of_its_own(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{name}/{place}" for name in ("bus", "train") for place in ("day", "night")))
+    with pytest.raises(InputError, match=r"that all are classes with 'data.splits={train: class}'"):
+        found(tmp_path)
+    assert found(tmp_path, splits={"train": "class"}) == {("bus", None): 6, ("train", None): 6}
+
+
+def test_train_and_test_without_class_folders_stop(tmp_path: Path) -> None:
+    put(tmp_path, "train", "test")
+    with pytest.raises(InputError, match=r"hold no class folders: .* {test: class, train: class}"):
+        found(tmp_path)
+    classes = {"train": "class", "test": "class"}
+    assert found(tmp_path, splits=classes) == {("test", None): 3, ("train", None): 3}
+
+
+def test_a_folder_that_may_not_be_read_is_no_empty_one(tmp_path: Path) -> None:
+    put(tmp_path, *CLASSES, "cat/private")
+    (tmp_path / "cat" / "private").chmod(0)
+    try:
+        if os.access(tmp_path / "cat" / "private", os.R_OK):
+            pytest.skip("this user may read everything")
+        with pytest.raises(PermissionError):
+            found(tmp_path)
+    finally:
+        (tmp_path / "cat" / "private").chmod(0o755)
 
 
 def test_links_to_nothing_are_listed(tmp_path: Path) -> None:
@@ -143,11 +236,12 @@ def test_a_folder_around_it_all_is_no_class(tmp_path: Path) -> None:
     (tmp_path / "data" / "__MACOSX").mkdir()
     assert found(tmp_path / "data") == found(wrapped)
     put(tmp_path / "data", ".", count=2)  # what lies beside it must not be lost
-    assert found(tmp_path / "data") == {("", None): 2, ("animals", None): 6}
+    assert found(tmp_path / "data") == {("animals", None): 6}
+    assert set(left_out(tmp_path / "data")) == {"0.png", "1.png"}
 
 
 def test_a_copy_inside_is_named_also_where_a_folder_is_around_it(tmp_path: Path) -> None:
     names = [f"{split}/{name}" for split in ("train", "test") for name in CLASSES]
     put(tmp_path / "data" / "xray", *names, *(f"xray/{name}" for name in names))
-    with pytest.raises(InputError, match="xray/ with 12 pictures, which holds the same splits"):
+    with pytest.raises(InputError, match="xray/ with 12 images, which holds the same splits"):
         found(tmp_path / "data")

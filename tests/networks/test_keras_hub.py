@@ -167,9 +167,12 @@ def test_content_counts_and_not_its_place(preset: Path, tmp_path: Path) -> None:
     assert config(moved).shaping() != config(preset).shaping()
 
 
-def test_a_family_through_the_whole_pipeline(preset: Path, project: Path, run: Run) -> None:
+def test_a_family_through_the_whole_pipeline(
+    preset: Path, project: Path, run: Run, picture_folder: Path
+) -> None:
     shutil.copytree(preset, project / "preset")
     words = ["tracking.enabled=false", "backbone.use=keras_hub", "backbone.path=preset"]
+    words += ["data.use=folder", f"data.path={picture_folder}"]
     words += ["backbone.preset=./preset", f"prepare.image_size={SIDE}", "finetune.epochs=1"]
     words += ["finetune.cut={blocks: 1}", "train_head.epochs=3"]
     for stage in ("prepare", "extract_features", "train_head", "finetune"):

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -302,11 +301,19 @@ def test_hymenoptera_with_real_weights(
     clone: Path, run: Run, shared: Path, browser: Any, tmp_path: Path
 ) -> None:
     (clone.parent / "shared").symlink_to(shared)
-    shutil.copy(clone / "conf/experiment/hymenoptera_mobilenet_v2.yaml", clone / "params.yaml")
-    done = run(clone, "dvc", "repro")
+    preset = (clone / "conf/experiment/hymenoptera_mobilenet_v2.yaml").read_text()
+    by_name = preset.replace("weights: ${backbone.path}", "weights: imagenet")
+    assert by_name != preset, "by path: test_near_duplicates.py"
+    (clone / "params.yaml").write_text(by_name)
+    home = {"KERAS_HOME": str(shared / "weights" / "keras_home")}
+    done = run(clone, "dvc", "repro", env=home)
     assert done.returncode == 0, done.stdout + done.stderr
+    card = json.loads((clone / ROOT / "extract_features" / "backbone.json").read_text())
+    assert len(card["weights_sha256"]) == 64
     folder = clone / ROOT / "evaluate"
-    found = json.loads((folder / "metrics.json").read_text())["fine_tuned"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    found = metrics["fine_tuned"]
+    assert metrics["head_only"]["accuracy"] > 0.85
     assert found["accuracy"] > 0.85
     recomputed = independent(folder)
     assert found == pytest.approx(recomputed, abs=1e-9)

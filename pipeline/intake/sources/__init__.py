@@ -1,12 +1,13 @@
 """Where pictures come from: one module a kind.
 
 A kind is a module with a `Config`, a `SourceConfig` whose `kind` is the module's name, and
-`pictures(config) -> Iterator[Picture]`. A new kind is one such module and one YAML in
-conf/data/; nothing else changes (docs/extending.md).
+`pictures(config) -> Iterator[Picture]`, which yields every file, also those that are left out, with
+the reason. A new kind is one such module and one YAML in conf/data/; nothing else changes
+(docs/extending.md).
 """
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,8 @@ from tqdm import tqdm
 
 from pipeline.data.decoding import MOST_MEGAPIXELS, Pages
 from pipeline.settings import REQUIRED, AutoInt, automatic, setting
+
+IGNORED = "ignored by data.ignore"
 
 
 @dataclass
@@ -63,6 +66,8 @@ class Picture:
         extra: What else the source says of it, by column; the same columns for all.
         group: Pictures of one group, of a patient for example, come into one split; empty for
             a picture that stands for itself.
+        left_out: Why it is not used; empty for one that is to be read. A folder that is named
+            for its own sake, such as an empty one, has a path that ends with a slash.
     """
 
     path: str
@@ -72,18 +77,22 @@ class Picture:
     content: bytes = b""
     extra: dict[str, str] = field(default_factory=dict)
     group: str = ""
+    left_out: str = ""
 
     def read(self) -> bytes:
         """The picture's bytes."""
         return self.file.read_bytes() if self.file else self.content
 
 
-def pictures(config: Any, desc: str = "") -> Iterator[Picture]:
+def pictures(
+    config: Any, desc: str = "", left_out: list[Picture] | None = None
+) -> Iterator[Picture]:
     """The pictures of a source, in an order that depends on the source alone.
 
     Args:
         config: The `Config` of one of the modules here.
         desc: Name of the progress bar; no bar if empty.
+        left_out: Takes the files that are not used, each with its reason.
 
     Raises:
         InputError: The source is missing or not of the form its kind expects.
@@ -93,9 +102,31 @@ def pictures(config: Any, desc: str = "") -> Iterator[Picture]:
     hidden = None if desc else True
     for picture in tqdm(found, desc, unit="picture", delay=1, leave=False, disable=hidden):
         names = (picture.path, picture.label, PurePosixPath(picture.path).name)
-        if any(
-            name == pattern or fnmatch(name, pattern) for name in names for pattern in config.ignore
-        ):
+        if not picture.left_out and any(matches(p, *names) for p in config.ignore):
+            picture = replace(picture, left_out=IGNORED)
+        if picture.left_out:
+            if left_out is not None:
+                left_out.append(picture)
             continue
         renamed = config.labels.get(picture.label)
         yield replace(picture, label=renamed) if renamed else picture
+
+
+def matches(pattern: str, *names: str) -> bool:
+    """Whether a pattern of `data.ignore` is one of these names, or fits it."""
+    return any(name == pattern or fnmatch(name, pattern) for name in names)
+
+
+def unmatched(ignore: Sequence[str], left_out: Sequence[Picture]) -> list[str]:
+    """The patterns of `data.ignore` that leave nothing out.
+
+    Args:
+        ignore: The patterns.
+        left_out: All that is left out.
+    """
+    names: set[str] = set()
+    for picture in left_out:
+        if picture.left_out == IGNORED:
+            path = PurePosixPath(picture.path)
+            names |= {picture.label, *path.parts, *map(str, (path, *path.parents))}
+    return [pattern for pattern in ignore if not any(matches(pattern, name) for name in names)]

@@ -18,6 +18,7 @@ import requests
 from filelock import FileLock
 from tqdm import tqdm
 
+from pipeline.data import names
 from pipeline.errors import InputError
 from pipeline.intake import layout
 from pipeline.intake.sources import Picture, SourceConfig
@@ -29,7 +30,9 @@ from pipeline.storage.outputs import replacing
 MAX_GB = 50.0
 """Maximum size of the extracted files: more is taken for an archive bomb."""
 _TIMEOUT_S = 30
-_ENCRYPTED = 0x1  # a flag of a zip's entry
+_ENCRYPTED, _SAYS_UTF8 = 0x1, 0x800  # flags of a zip's entry
+_ENCODINGS = ("cp437", "cp1252", "cp932", "gb18030", "big5", "cp949", "cp866", "cp1251")
+"""What archivers of different countries write names in."""
 _DAMAGED = (zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
 
@@ -41,10 +44,10 @@ class Config(SourceConfig):
     url: str = setting("${.path}", "http(s) address or a local path.")
     sha256: str = setting(REQUIRED, "Of the archive, in hex.")
     splits: dict[str, str] = setting(
-        {}, "What folders are used as; or renames given splits, such as {val: test}."
+        {}, "Split that each folder is used as, such as {val: test}; {train: class} for a class."
     )
     encoding: str | None = setting(
-        None, "Of file names, where they are not UTF-8: cp932 for a .zip from Japan, say."
+        None, "Encoding of file names that are not UTF-8, such as cp932 for a .zip from Japan."
     )
 
 
@@ -63,7 +66,7 @@ def pictures(config: Config) -> Iterator[Picture]:
             with replacing(folder) as aside:
                 _extract(archive, aside, config)
             Path(f"{folder}.download").unlink(missing_ok=True)
-    yield from layout.walk(layout.unwrapped(folder, config.ignore), config.splits, config.ignore)
+    yield from layout.walk(folder, config.splits, config.ignore)
 
 
 def _fetch(url: str, sha256: str, target: Path) -> Path:
@@ -127,6 +130,11 @@ def _extract(archive: Path, target: Path, config: Config) -> None:
                 f"{archive} must be a .zip, .tar or .tar.gz, and is none of them, or its end is "
                 "missing: get it again"
             )
+    except tarfile.FilterError as error:
+        raise InputError(
+            f"{archive} must not lead out of its folder, and holds {_linked(error.tarinfo)}: make "
+            "it anew without, or extract it yourself and set data.use=folder"
+        ) from error
     except (*_DAMAGED, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(
             f"{archive} is damaged and cannot be extracted ({error}): get it again"
@@ -138,9 +146,24 @@ def _untar(archive: Path, target: Path, max_bytes: int, encoding: str | None) ->
         budget = max_bytes
         for member in tqdm(tar, desc="extract", unit="file", disable=None):
             budget = _charge(archive, budget, member.size, max_bytes)
+            inside = member.name.lstrip("/")
+            if member.isfile() and ".." not in PurePosixPath(inside).parts:
+                free = _free(target / inside).relative_to(target)
+                member = member.replace(name=str(free), deep=False)
             # The filter refuses absolute paths, `..`, links out of the target and devices.
-            tar.extract(member, target, filter="data")
+            try:
+                tar.extract(member, target, filter="data")
+            except KeyError as error:  # of a hard link
+                raise InputError(
+                    f"{archive} holds {_linked(member)}, which is not in it: make it anew with "
+                    "that file"
+                ) from error
         _check_end(archive, tar)
+
+
+def _linked(member: tarfile.TarInfo) -> str:
+    link = f", a link to {names.shown(member.linkname)}" if member.linkname else ""
+    return f"{names.shown(member.name)}{link}"
 
 
 def _check_end(archive: Path, tar: tarfile.TarFile) -> None:
@@ -169,7 +192,7 @@ def _unzip(archive: Path, target: Path, max_bytes: int, encoding: str | None) ->
                 raise InputError(f"{archive} must hold no links, holds {member.filename!r}")
             if plain.endswith("/"):
                 continue
-            path = target / name
+            path = _free(target / name)
             path.parent.mkdir(parents=True, exist_ok=True)
             with _content(archive, pack, member) as source, path.open("wb") as file:
                 # Counted while reading: a zip's own sizes can lie.
@@ -178,19 +201,55 @@ def _unzip(archive: Path, target: Path, max_bytes: int, encoding: str | None) ->
                     file.write(block)
 
 
+def _free(path: Path) -> Path:
+    """The path itself, or one beside it: an archive may hold a name twice, and both count."""
+    number, free = 2, path
+    while free.is_file():
+        free, number = path.with_stem(f"{path.stem}~{number}"), number + 1
+    return free
+
+
 def _opened(archive: Path, encoding: str | None) -> zipfile.ZipFile:
     """A zip whose names are in the given encoding, or in UTF-8 if they are that."""
     if encoding is None:
         try:
             return zipfile.ZipFile(archive, metadata_encoding="utf-8")
         except UnicodeDecodeError:
-            return zipfile.ZipFile(archive)
+            pack = zipfile.ZipFile(archive)  # reads bare names as cp437
+            _check_folders(archive, pack)
+            return pack
     try:
         return zipfile.ZipFile(archive, metadata_encoding=encoding)
     except (UnicodeDecodeError, LookupError) as error:
         raise InputError(
             f"data.encoding must be that of the names in {archive}, got {encoding}: {error}"
         ) from error
+
+
+def _check_folders(archive: Path, pack: zipfile.ZipFile) -> None:
+    """Stop at folder names of unknown encoding: they become the classes."""
+    for member in pack.infolist():
+        folder = member.filename.replace("\\", "/").rpartition("/")[0]
+        if folder.isascii() or member.flag_bits & _SAYS_UTF8:
+            continue
+        readings = {
+            encoding: text
+            for encoding in _ENCODINGS
+            if (text := _read_as(folder, encoding)) and text.isprintable()
+        }
+        shown = ", ".join(f"{encoding} makes it {text!r}" for encoding, text in readings.items())
+        raise InputError(
+            f"{archive} does not say how its folder names are encoded, and they are not UTF-8: set "
+            f"data.encoding; for the first, {shown}"
+        )
+
+
+def _read_as(name: str, encoding: str) -> str:
+    """A name that was read as cp437, in another encoding; empty if it is none of that."""
+    try:
+        return name.encode("cp437").decode(encoding)
+    except UnicodeError:
+        return ""
 
 
 def _content(archive: Path, pack: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:

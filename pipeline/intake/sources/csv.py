@@ -5,6 +5,7 @@ value of a further column, too.
 """
 
 import csv
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,9 +17,12 @@ from pipeline.errors import InputError
 from pipeline.intake.layout import split_of
 from pipeline.intake.sources import Picture, SourceConfig
 from pipeline.settings import setting
+from pipeline.storage import addresses
 
 _COLUMNS = ("path", "label", "split")
 _DELIMITERS = (",", ";", "\t")
+_SEPARATORS = ("|", ";", ",", "+")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -52,21 +56,29 @@ def pictures(config: Config) -> Iterator[Picture]:
             f"data.group must be a further column of {path}, got {config.group!r}: it has "
             f"{', '.join(further) or 'none'}"
         )
-    seen: set[str] = set()
+    rows: dict[str, Picture] = {}
     for cells in table:
         where = f"{path} line {table.line_num}"
         if not any(cell.strip() for cell in cells):
             continue
         row = _row(where, header, cells)
-        if row["path"] in seen:
+        if row["path"] in rows:
             raise InputError(f"{where} lists {row['path']} again: remove it")
-        seen.add(row["path"])
+        if _ADDRESS.match(row["path"]):
+            raise InputError(
+                f"{where}: a path must be a file on this machine, got the address "
+                f"{addresses.shown(row['path'])}: download the images, and list their files"
+            )
         split = _split(row.get("split", ""), config.splits, where)
         label = _label(where, row["label"])
         file = _file(path.parent, row["path"])
         extra = {name: row[name] for name in further}
         group = row[config.group] if config.group else ""
-        yield Picture(names.shown(row["path"]), label, split, file, extra=extra, group=group)
+        rows[row["path"]] = Picture(
+            names.shown(row["path"]), label, split, file, extra=extra, group=group
+        )
+    _refuse_several(path, {picture.label for picture in rows.values()} - set(config.labels))
+    yield from rows.values()
 
 
 def _lines(path: Path, encoding: str) -> Iterator[str]:
@@ -128,6 +140,19 @@ def _label(where: str, text: str) -> str:
             "missing before it?"
         )
     return names.label(text)
+
+
+def _refuse_several(path: Path, labels: set[str]) -> None:
+    """Stop at labels such as `cat|dog`; those that data.labels renames are meant as they are."""
+    for label in sorted(labels):
+        for separator in _SEPARATORS:
+            parts = [part.strip() for part in label.split(separator)]
+            if len(parts) > 1 and all(parts) and (separator == "|" or set(parts) <= labels):
+                raise InputError(
+                    f"{path} must have one label for an image, got several, {label!r}: keep one of "
+                    f"{', '.join(parts)}, or if it is one name, say so with "
+                    f"{names.mapped('data.labels', {label: label.replace(separator, '_')})}"
+                )
 
 
 def _split(name: str, renames: dict[str, str], where: str) -> str | None:

@@ -20,13 +20,11 @@ class Config(SourceConfig):
     kind: str = "folder"
     splits: dict[str, str] = setting(
         {},
-        "What folders are used as: {fotos_2023: train, fotos_2024: test}; or renames given splits, "
-        "such as {val: test} for data that brings a labelled val/ only, which is then the test "
-        "split.",
+        "Split that each folder is used as, such as {photos_2023: train, photos_2024: test}, or "
+        "{val: test} to use a given val/ as the test split; {train: class} if train/ is a class.",
     )
 
 
 def pictures(config: Config) -> Iterator[Picture]:
     """Yield the pictures of a folder."""
-    folder = layout.unwrapped(Path(config.path), config.ignore)
-    yield from layout.walk(folder, config.splits, config.ignore)
+    yield from layout.walk(Path(config.path), config.splits, config.ignore)

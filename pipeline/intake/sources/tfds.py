@@ -53,6 +53,8 @@ def pictures(config: Config) -> Iterator[Picture]:
     for name in builder.info.splits:
         split = config.splits.get(name) or (None if single else split_of(name))
         if split is None and not single:
+            for index in range(builder.info.splits[name].num_examples):
+                yield Picture(f"{name}/{index:07d}", "", left_out="in no split of data.splits")
             continue  # such as `unlabelled`
         examples = builder.as_dataset(
             split=name, decoders={"image": tfds.decode.SkipDecoding()}, shuffle_files=False

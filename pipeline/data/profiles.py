@@ -1,0 +1,64 @@
+"""Colour profiles: an image in the colours of its camera or printer becomes sRGB.
+
+image + its ICC profile -> RGB image. Networks were trained on sRGB values.
+"""
+
+import io
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageChops, ImageCms
+
+_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "LAB": "LAB"}
+"""Colour space of a profile -> the mode of images that it describes."""
+_SRGB = ImageCms.createProfile("sRGB")
+_SWATCHES = Image.merge(
+    "RGB", [Image.linear_gradient("L").rotate(90 * turns).resize((16, 16)) for turns in range(3)]
+)
+
+
+def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert an image to sRGB, as far as its profile says what its values mean.
+
+    A profile that is damaged, or is for another kind of image, is ignored, as browsers do.
+
+    Args:
+        picture: Of 8 bits a channel; it may be transparent.
+        profile: What the file holds, or None.
+
+    Returns:
+        The image itself without a profile or with one of sRGB, else an RGB or RGBA image.
+    """
+    if not profile or _is_srgb(profile):
+        return picture
+    try:
+        source = _opened(profile)
+        mode = _MODES.get(source.profile.xcolor_space.strip().upper())
+        if mode == "RGB" or (mode == "L" and picture.mode in ("1", "LA")):
+            opaque = picture.convert(mode)
+        elif mode == picture.mode:
+            opaque = picture
+        else:
+            return picture
+        converted = ImageCms.profileToProfile(opaque, source, _SRGB, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return picture
+    assert converted is not None  # as it is not changed in place
+    if picture.has_transparency_data:
+        converted.putalpha(picture.convert("RGBA").getchannel("A"))
+    return converted
+
+
+def _opened(profile: bytes) -> ImageCms.ImageCmsProfile:
+    return ImageCms.ImageCmsProfile(io.BytesIO(profile))
+
+
+@lru_cache(64)
+def _is_srgb(profile: bytes) -> bool:
+    """Whether a profile is that of sRGB, whatever it is called: to one level of 255."""
+    try:
+        converted = ImageCms.profileToProfile(_SWATCHES, _opened(profile), _SRGB)
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return False
+    assert converted is not None
+    return bool(np.asarray(ImageChops.difference(converted, _SWATCHES)).max() <= 1)

@@ -1,0 +1,131 @@
+"""Files seen = used + quarantined + left out, whatever the source."""
+
+import json
+import os
+import sys
+import tarfile
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SHARED, Run
+from PIL import Image
+
+from pipeline.errors import InputError
+from pipeline.intake.account import Account
+from pipeline.setup import source
+from pipeline.setup.source import Looked
+from pipeline.storage.tables import read_records
+
+CASES = ("field_cases", "field_cases_2", "oddities", "hymenoptera", "exif_orient")
+
+
+def files_below(root: Path) -> int:
+    """Files below a folder, counted by their real places."""
+    return sum(len(files) for _, _, files in os.walk(root))
+
+
+def check(account: Account, seen: int) -> None:
+    counts = account.to_json()
+    assert counts["seen"] == seen
+    assert counts["used"] + counts["quarantined"] + sum(counts["left_out"].values()) == seen
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("needs the images in ../shared, which is absent")
+    folder = tmp_path_factory.mktemp("cases")
+    for name in CASES:
+        with tarfile.open(SHARED / "data" / f"{name}.tar") as archive:
+            archive.extractall(folder, filter="data")
+    return folder
+
+
+def candidates(cases: Path) -> list[Path]:
+    """Every folder of folders, csv file and archive among the shared inputs."""
+    folders = [
+        path for path in cases.rglob("*") if path.is_dir() and any(map(Path.is_dir, path.iterdir()))
+    ]
+    return folders + [p for p in cases.rglob("*") if p.suffix in (".csv", ".zip", ".tar", ".gz")]
+
+
+def test_the_sum_holds_for_every_input_we_have(cases: Path, cwd: Path) -> None:
+    checked: Counter[str] = Counter()
+    for path in candidates(cases):
+        try:
+            looked: Looked = source.look(path, [], 0)
+        except InputError:
+            checked["refused"] += 1
+            continue
+        account, use = looked.survey.account, looked.settings["use"]
+        checked[use] += 1
+        counts = account.to_json()
+        whole = counts["used"] + counts["quarantined"] + sum(counts["left_out"].values())
+        assert counts["seen"] == whole, path
+        if use == "folder" and not any(p.is_symlink() for p in path.rglob("*")):
+            assert whole == files_below(path), path
+        elif use == "archive" and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as pack:
+                assert whole == sum(not name.endswith("/") for name in pack.namelist()), path
+        elif use == "archive":
+            with tarfile.open(path) as pack:
+                assert whole == sum(not member.isdir() for member in pack), path
+    assert checked["folder"] > 5
+    assert checked["refused"] > 0
+
+
+def test_linked_folders_are_counted(cases: Path, cwd: Path) -> None:
+    folder = cases / "field_cases_2" / "01_linked_folders"
+    account = source.look(folder / "d", [], 0).survey.account
+    check(account, files_below(folder))
+
+
+def test_names_that_occur_twice_in_an_archive_are_both_used(cases: Path, cwd: Path) -> None:
+    path = cases / "field_cases_2" / "05_zip_same_names" / "two_cameras.zip"
+    with zipfile.ZipFile(path) as pack:
+        listed = [name for name in pack.namelist() if not name.endswith("/")]
+    assert len(set(listed)) < len(listed)
+    account = source.look(path, [], 0).survey.account
+    check(account, len(listed))
+    assert account.used == len(listed)
+
+
+def test_prepare_prints_and_keeps_the_account(
+    project: Path, run: Run, picture_folder: Path
+) -> None:
+    (picture_folder / "dark" / ".hidden.png").write_bytes(b"x")
+    (picture_folder / "dark" / "broken.png").write_bytes(b"x")
+    (picture_folder / "notes.txt").write_text("notes")
+    (picture_folder / "empty").mkdir()
+    words = ["data.use=folder", f"data.path={picture_folder}", "tracking.enabled=false"]
+    words += ["data.ignore=[mouse,0.png]", "prepare.image_size=32"]
+    done = run(project, sys.executable, "-m", "pipeline", "prepare", *words)
+    assert done.returncode == 0, done.stderr
+    line = (
+        "27 files: 22 used, 1 quarantined, 4 left out: "
+        "1 not an image, in no class folder (the first is notes.txt), "
+        "2 ignored by data.ignore (the first is bright/0.png), "
+        "1 hidden (the first is dark/.hidden.png), empty/ is an empty class folder, "
+        "data.ignore=mouse matches nothing"
+    )
+    assert line in done.stdout
+    out = project / "outputs" / "prepare"
+    files = json.loads((out / "summary.json").read_text())["files"]
+    assert files["seen"] == 27
+    assert files["folders"] == {"empty/": "an empty class folder"}
+    listed = {row["path"]: row["reason"] for row in read_records(out / "left_out.csv")}
+    assert listed["notes.txt"] == "not an image, in no class folder"
+    assert len(listed) == 5
+
+
+def test_other_names_of_one_number_stop(tmp_path: Path, cwd: Path) -> None:
+    for number, name in enumerate(("1", "1.0", "2")):
+        (tmp_path / "pics" / name).mkdir(parents=True)
+        for place in range(4):
+            pixels = np.full((8, 8), 20 * number + place, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pics" / name / f"{place}.png")
+    with pytest.raises(InputError, match=r"the way a number is written, got '1' and '1.0'"):
+        source.look(tmp_path / "pics", [], 0)
