@@ -8,6 +8,7 @@ import sys
 import warnings
 
 from pipeline.errors import InputError
+from pipeline.redaction import Redacted
 
 _EXPLAINED = {
     errno.ENOSPC: "no space left on the disk; what was there is kept; free some and run again",
@@ -22,8 +23,12 @@ _EXPLAINED = {
 
 def main(arguments: list[str]) -> int:
     """Run a command; returns the exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # so that lines show at once in pipes, too
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            # Lines show at once in pipes, too, and no name is too strange for a terminal.
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+        setattr(sys, name, Redacted(stream))
     # Pillow warns of damaged metadata, but a picture is judged by its pixels; joblib of pictures
     # that were decoded in vain when a stage fails, whose error says enough.
     warnings.filterwarnings("ignore", module=r"(PIL|joblib)\.")

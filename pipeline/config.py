@@ -25,9 +25,8 @@ from omegaconf.errors import (
     MissingMandatoryValue,
     OmegaConfBaseException,
 )
-from yaml import YAMLError
 
-from pipeline import sections, settings
+from pipeline import dialect, sections, settings
 from pipeline.cluster import connection
 from pipeline.cluster.connection import Config as Cluster
 from pipeline.errors import InputError
@@ -200,6 +199,8 @@ def _groups() -> dict[str, str]:
 def _composed(overrides: Sequence[str], path: Path = PARAMS) -> DictConfig:
     for word in overrides:
         _check_form(word)
+    expected = dialect.texts(Config, tuple(_KINDS.items()))
+    overrides = [dialect.as_text(word, expected) for word in overrides]
     params = read(path)
     store = ConfigStore.instance()
     store.store("schema", Config)
@@ -234,12 +235,17 @@ def read(path: Path) -> DictConfig:
             f"{path} is read from the current folder, and {Path.cwd()} has none: change to "
             "the project's folder"
         )
+    values = dialect.load(path)
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{path} must hold sections such as data and prepare, got "
+            f"{'nothing' if values is None else type(values).__name__}"
+        )
+    dialect.check(values, dialect.texts(Config, tuple(_KINDS.items())))
     try:
-        params = OmegaConf.load(path)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise InputError(f"{path} must be YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(params, DictConfig):
-        raise InputError(f"{path} must hold sections such as data and prepare, got a list")
+        params: DictConfig = OmegaConf.create(values)
+    except OmegaConfBaseException as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from error
     for key in sorted(OmegaConf.missing_keys(params)):
         raise _without_value(key)
     return params

@@ -1,5 +1,7 @@
 """The one exception that users are meant to read, and how its line stays short."""
 
+from pipeline.redaction import redacted
+
 _MOST = 300
 
 
@@ -7,8 +9,11 @@ class InputError(ValueError):
     """Bad input or configuration.
 
     The message is one line: the rule, the value received, the remedy. The
-    runner prints it without a traceback and exits with 1.
+    runner prints it without a traceback and exits with 1. Secrets in it are hidden.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redacted(message))
 
 
 def shortened(text: str) -> str:

@@ -5,6 +5,7 @@ its help; the names of `run`'s parameters say what it is given.
 """
 
 import argparse
+import ast
 import importlib
 import inspect
 import pkgutil
@@ -153,7 +154,7 @@ class _Help(argparse.Action):
 def _parser(name: str, module: ModuleType) -> _Parser:
     parser = _Parser(
         prog=f"{_PROGRAM} {name}",
-        description=inspect.cleandoc(module.__doc__ or ""),
+        description=_docstring(module),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         add_help=False,
@@ -208,4 +209,9 @@ def _written(value: Any) -> str:
 
 
 def _summary(module: ModuleType) -> str:
-    return (module.__doc__ or "").splitlines()[0]
+    return _docstring(module).splitlines()[0]
+
+
+def _docstring(module: ModuleType) -> str:
+    """A module's docstring, also where `python -OO` has removed it."""
+    return ast.get_docstring(ast.parse(inspect.getsource(module))) or ""

@@ -14,9 +14,10 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config
 from pipeline.errors import InputError
@@ -25,10 +26,11 @@ from pipeline.setup import candidates, params_file, planning, source
 from pipeline.setup.candidates import Tried
 from pipeline.setup.planning import Network, Plan, Section
 from pipeline.setup.source import Looked
+from pipeline.storage import derived
 from pipeline.storage.derived import Derived
 
 if TYPE_CHECKING:
-    from pipeline.networks.backbones import Backbone
+    from pipeline.networks.backbones import Backbone, BackboneConfig
 
 SECTIONS: tuple[str, ...] = ()
 _DEFAULT = "mobilenet_v2"
@@ -87,7 +89,7 @@ def _planned(
 
     runtime.configure(_SEED, threads)
     asked = options.tried.split(",") if options.tried else [options.backbone]
-    networks, failed = _networks([name.strip() for name in asked], looked, compose)
+    networks, failed = _networks([name.strip() for name in asked], looked, threads, compose)
     name = next(iter(networks))
     reason = "small, fast and known" if name == _DEFAULT else "as asked for"
     if options.tried:
@@ -108,7 +110,7 @@ def _planned(
 
 
 def _networks(
-    names: list[str], looked: Looked, compose: Callable[..., Config]
+    names: list[str], looked: Looked, threads: int, compose: Callable[..., Config]
 ) -> tuple[dict[str, tuple[Backbone, Derived]], dict[str, str]]:
     """Name -> network and side of its pictures in px; name -> why it cannot be had.
 
@@ -118,7 +120,7 @@ def _networks(
     found, failed = {}, {}
     for name in names:
         try:
-            found[name] = _network(name, looked, compose)
+            found[name] = _network(name, looked, threads, compose)
         except InputError as error:
             failed[name] = str(error)
     if not found:
@@ -127,7 +129,10 @@ def _networks(
     return found, failed
 
 
-def _network(name: str, looked: Looked, compose: Callable[..., Config]) -> tuple[Backbone, Derived]:
+def _network(
+    name: str, looked: Looked, threads: int, compose: Callable[..., Config]
+) -> tuple[Backbone, Derived]:
+    from pipeline.features import scaling
     from pipeline.networks import backbones
 
     few = {
@@ -142,7 +147,26 @@ def _network(name: str, looked: Looked, compose: Callable[..., Config]) -> tuple
     shorter = [min(row.width, row.height) for row in looked.survey.kept]
     least, most = backbones.sides(config) or (sizing.SMALLEST_PX, sizing.USUAL_PX)
     size = sizing.fitting(shorter, least, most)
-    return backbones.build(config, int(size.value), _SEED), size
+    side = int(size.value)
+    names, _ = backbones.scalings(config, side)
+    if names:
+        pictures, labels = candidates.sample(looked.config, looked.survey, side)
+        chosen = scaling.choose(
+            lambda scale: backbones.build(_with_scale(config, scale), side, _SEED),
+            names,
+            pictures,
+            labels,
+            seed=_SEED,
+            threads=threads,
+        )
+        derived.tell({scaling.SETTING: chosen})
+        config = _with_scale(config, str(chosen.value))
+    return backbones.build(config, side, _SEED), size
+
+
+def _with_scale(config: BackboneConfig, scale: str) -> BackboneConfig:
+    changes: dict[str, Any] = {"scale": scale}
+    return replace(config, **changes)
 
 
 def _compared(

@@ -22,6 +22,7 @@ from pipeline.evaluation import feature_map, label_errors, near_duplicates, trus
 from pipeline.evaluation.metrics import LOWER_IS_BETTER
 from pipeline.evaluation.plots import PLOTS
 from pipeline.evaluation.resampling import AREAS_MOST, DRAWS
+from pipeline.redaction import redacted
 from pipeline.storage import derived, tables
 from pipeline.storage.derived import Derived
 from pipeline.storage.digests import digest
@@ -99,7 +100,7 @@ def write(config: Config, timings: dict[str, float]) -> Path:
         lineage=_lineage(),
         derived=_derived(),
         timings=timings,
-        config=OmegaConf.to_yaml(OmegaConf.create(config.essentials())),
+        config=redacted(OmegaConf.to_yaml(OmegaConf.create(config.essentials()))),
     )
     with replacing_file(PATH) as aside:
         aside.write_text(text, encoding="utf-8")

@@ -6,6 +6,7 @@ bytes -> (H, W, 3) uint8 RGB. Knows nothing of data sets, splits or Keras.
 import io
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -275,10 +276,11 @@ def _transparent(picture: Image.Image, colours: NDArray[np.generic]) -> NDArray[
 def _with_content(picture: Image.Image) -> Image.Image:
     """The first frame of an animation that is not blank, or else the first one."""
     frames = range(min(getattr(picture, "n_frames", 1), _MOST_FRAMES))
-    for number in frames if len(frames) > 1 else ():
-        picture.seek(number)
-        if _to_rgb(picture).getcolors(1) is None:  # more than one
-            return picture
+    with suppress(*_DECODER_ERRORS):  # of a later frame: the first one is intact
+        for number in frames if len(frames) > 1 else ():
+            picture.seek(number)
+            if _to_rgb(picture).getcolors(1) is None:  # more than one
+                return picture
     picture.seek(0)
     return picture
 

@@ -10,6 +10,8 @@ import shlex
 import unicodedata
 from collections.abc import Mapping
 
+_PLAIN = re.compile(r"(?!(true|false|null|nan|inf)$)[A-Za-z_][\w-]*", re.ASCII | re.IGNORECASE)
+
 
 def shown(name: str) -> str:
     r"""A name with `\xNN` for each byte that is no UTF-8 and for each control character.
@@ -30,6 +32,12 @@ def label(name: str) -> str:
     return unicodedata.normalize("NFC", shown(name.strip()))
 
 
+def quoted(text: str) -> str:
+    """Text in the quotes of Hydra, where backslashes count before a quote alone."""
+    inner = re.sub(r'(\\*)("|$)', lambda one: 2 * one[1] + ("\\" + one[2] if one[2] else ""), text)
+    return f'"{inner}"'
+
+
 def added(setting: str, name: str) -> str:
     """A word for the command line that adds a name to a list, as a shell takes it.
 
@@ -37,7 +45,7 @@ def added(setting: str, name: str) -> str:
         setting: Full name of the list, such as `data.ignore`.
         name: What is added.
     """
-    return shlex.quote(f"{setting}=[{_quoted(name)}]")
+    return shlex.quote(f"{setting}=[{name if _PLAIN.fullmatch(name) else quoted(name)}]")
 
 
 def mapped(setting: str, pairs: Mapping[str, str]) -> str:
@@ -53,17 +61,6 @@ def mapped(setting: str, pairs: Mapping[str, str]) -> str:
     section, _, name = setting.partition(".")
     # Hydra allows no quotes around keys.
     return f"{name}: {json.dumps(pairs, ensure_ascii=False)} in section {section} of params.yaml"
-
-
-_PLAIN = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
-
-
-def _quoted(text: str) -> str:
-    """A name as Hydra reads it: backslashes count before a quote alone."""
-    if _PLAIN.fullmatch(text):
-        return text
-    inner = re.sub(r'(\\*)("|$)', lambda one: 2 * one[1] + ("\\" + one[2] if one[2] else ""), text)
-    return f'"{inner}"'
 
 
 def _visible(character: str) -> str:

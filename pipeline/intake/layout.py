@@ -35,7 +35,7 @@ _IMAGES = {
 }
 _HIDDEN, _SYSTEMS = "hidden", "made by the operating system"
 _LOOSE, _OTHER = "in no class folder", "not an image, in no class folder"
-_LINK_BACK = "a linked folder that is read elsewhere in its class"
+_LINK_BACK = "a linked folder that is read already, or lies around its class"
 _EMPTY = "an empty class folder"
 
 
@@ -127,7 +127,8 @@ class _Tree:
     def inside(self, split: Path, others: Sequence[Path]) -> Path:
         """The folder of a split's classes: `seg_train/seg_train/` is train, too."""
         while len(inner := self.folders(split)) == 1 and not self.has_loose(split):
-            is_class = any((other / inner[0].name).is_dir() for other in others)
+            beside = [[path.name for path in self.folders(other)] for other in others]
+            is_class = any(inner[0].name in found and len(found) > 1 for found in beside)
             if is_class or not self.folders(inner[0]):
                 break
             split = inner[0]
@@ -166,11 +167,11 @@ class _Tree:
     def _files(self, folder: Path) -> tuple[list[Path], list[Picture]]:
         """The files below a folder, sorted, and what is left out of it.
 
-        Linked folders are read, each folder once: so a cycle ends.
+        Linked folders are read, each folder once and none that this one lies in: cycles end.
         """
         used: list[Path] = []
         others: list[Picture] = []
-        read = {_identity(folder)}
+        read = {_identity(path) for path in (folder, *folder.resolve().parents)}
         for parent, inner, files in os.walk(folder, followlinks=True, onerror=_raise):
             for name in list(inner):
                 path = Path(parent, name)

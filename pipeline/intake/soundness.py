@@ -99,8 +99,8 @@ def check_classes(kept: Iterable[Row]) -> list[str]:
                 f"each class needs at least 1 image in {split}, class {short[0]!r} has none of "
                 f"its {size}"
                 + (f" ({len(short)} classes in all)" if len(short) > 1 else "")
-                + ": add images, or leave the class out with "
-                f"{names.added('data.ignore', short[0])} (init --ignore {shlex.quote(short[0])})"
+                + ": add images, lower the counts or fractions of section prepare, or leave it out "
+                f"with {names.added('data.ignore', short[0])} (init --ignore {shlex.quote(short[0])})"
             )
     return classes
 

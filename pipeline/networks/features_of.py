@@ -5,15 +5,24 @@ model -> the input of its classifying layer, or its output if it has none.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import InputError
 
 if TYPE_CHECKING:
     import keras
     from keras import KerasTensor
 
-_CLASSIFYING = {"softmax", "sigmoid", "linear", "log_softmax"}
-"""Activations of a last dense layer that gives classes; one with another gives features."""
+_CLASSIFYING = {
+    *("softmax", "log_softmax", "sparsemax", "sigmoid", "hard_sigmoid", "log_sigmoid", "linear"),
+    *("tanh", "hard_tanh", "soft_sign", "softsign", "exponential"),
+}
+"""Activations of a last dense layer that gives classes; one with another, as ReLU, gives features.
+
+The features below an embedding are as good, so where a name can mean both, it is a head.
+"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,7 @@ def find(model: keras.Model) -> Taken:
         after.append(node.operation)
         node = makers[id(node.input_tensors[0])]
     layer = node.operation
+    _refuse_image(model)
     whole = Taken(output, f"the output of {makers[id(output)].operation.name}: it has no head")
     if isinstance(layer, keras.layers.Dense):
         activations = {_activation(layer), *map(_activation, after)} - {None}
@@ -57,6 +67,27 @@ def find(model: keras.Model) -> Taken:
     if one_by_one and classes:
         return Taken(node.input_tensors[0], f"what the head {layer.name} sees")
     return whole
+
+
+def _refuse_image(model: keras.Model) -> None:
+    """Stop at an autoencoder or a like network, whose output is an image again.
+
+    Raises:
+        InputError: The message names the layer with the fewest values, most often the code.
+    """
+    from pipeline.networks import graph
+
+    (entry,), (output,) = model.inputs, model.outputs
+    given, made = tuple(entry.shape[1:]), tuple(output.shape[1:])
+    as_large = len(made) == 3 and made[:2] == given[:2] and made[2] in (1, 3)
+    if not (as_large or math.prod(made) in {math.prod(given), math.prod(given[:2])}):
+        return
+    inside = [node for node in graph.nodes(model) if len(node.outputs[0].shape) in (2, 4)]
+    code = min(inside, key=lambda node: math.prod(node.outputs[0].shape[1:])).operation.name
+    raise InputError(
+        f"the model's output is an image again, {' x '.join(map(str, made))} values, and no "
+        f"features: set backbone.features to the layer with its code, which may be {code}"
+    )
 
 
 def _before_hidden(head: Any, makers: dict[int, Any]) -> Taken:

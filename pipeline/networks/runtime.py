@@ -8,9 +8,10 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import TextIO
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, shortened
 from pipeline.storage import workspace
 
 
@@ -31,7 +32,7 @@ def configure(seed: int | None, threads: int, replicas: int = 1) -> None:
         print("loading TensorFlow", file=sys.stderr)  # takes seconds
     # Keras loads these two, a fifth of its time, for wrappers and galleries that nothing here uses.
     with quiet(), hidden("sklearn", "matplotlib"):
-        import keras
+        keras = _keras()
         import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -44,6 +45,32 @@ def configure(seed: int | None, threads: int, replicas: int = 1) -> None:
         tf.config.set_logical_device_configuration(processor, parts)
     if seed is not None:
         keras.utils.set_random_seed(seed)
+
+
+def _keras() -> ModuleType:
+    """Keras with its own defaults, whatever keras.json in the user's home says.
+
+    Raises:
+        InputError: It cannot read that file, or another program has chosen another backend.
+    """
+    try:
+        import keras
+    except (ValueError, AttributeError, TypeError) as error:
+        home = os.environ.get("KERAS_HOME", "~/.keras")
+        raise InputError(
+            f"Keras cannot read its settings in {home}/keras.json ({shortened(str(error))}): "
+            "delete that file, nothing here needs it"
+        ) from error
+    if keras.config.backend() != "tensorflow":
+        raise InputError(
+            f"Keras must run on TensorFlow, and runs on {keras.config.backend()} in this process: "
+            "import pipeline before keras, or set KERAS_BACKEND=tensorflow"
+        )
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
+    module: ModuleType = keras
+    return module
 
 
 def versions() -> dict[str, str]:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
+from pipeline import dialect
 from pipeline.data import predictions
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
@@ -103,8 +103,8 @@ def _locked() -> dict[str, str]:
     """Stage -> digest of its output, as in dvc.lock and on the disk, made as params.yaml says."""
     if not LOCK.exists():
         raise InputError("promote registers what dvc.lock records, there is none: run dvc repro")
-    stages: Any = OmegaConf.to_container(OmegaConf.load(LOCK))
-    params: Any = OmegaConf.to_container(OmegaConf.load(PARAMS))  # as written, like DVC
+    stages = dialect.load(LOCK)
+    params = dialect.load(PARAMS)
     digests_by_stage = {}
     for stage in STAGES:
         made = stages["stages"].get(stage)

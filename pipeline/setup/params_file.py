@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml.error import YAMLError
 
+from pipeline import dialect
 from pipeline.errors import InputError
 from pipeline.setup.planning import Section
 from pipeline.storage.outputs import PARAMS, replacing_file
@@ -73,8 +74,8 @@ def write(content: str, compose: Callable[..., Any]) -> Path | None:
 
 def _is_the_shipped_one() -> bool:
     try:
-        present = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+        present = dialect.load(PARAMS)
+    except InputError:
         return False
     data = present.get("data") if isinstance(present, dict) else None
     return isinstance(data, dict) and data.get("use") == _SHIPPED
@@ -92,7 +93,11 @@ def _aside() -> Path:
 def written(value: Any) -> str:
     """As YAML on one line."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {written(inner)}" for key, inner in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(f"{written(key)}: {written(inner)}" for key, inner in value.items())
+            + "}"
+        )
     if isinstance(value, list):
         return "[" + ", ".join(written(inner) for inner in value) + "]"
     if value is None:
@@ -107,6 +112,6 @@ def _needs_quotes(value: Any) -> bool:
     if not isinstance(value, str):
         return False
     try:
-        return "${" in value or yaml.safe_load(f"a: {value}") != {"a": value}
-    except yaml.YAMLError:
+        return "${" in value or dialect.parsed(f"[{value}, {value}: 0]") != [value, {value: 0}]
+    except YAMLError:
         return True

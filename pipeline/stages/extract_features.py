@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
-from pipeline.features import store
+from pipeline.features import scaling, store
 from pipeline.features.activations import below, views_of
 from pipeline.features.source import FrozenPart, Source
 from pipeline.features.store import Store
@@ -53,7 +53,9 @@ def run(frozen: FrozenPart, activations: store.Config, folders: Folders) -> dict
     """
     data, kept, out = Manifest(folders.prepare), Store(activations), folders.out
     train = data.indices("train")
+    frozen, scale = scaling.resolved(frozen, data)
     augment, chosen = frozen.augment.derive(len(train))
+    chosen |= scale
     built = frozen.build(data.image_size)
     source = Source.of(replace(frozen, augment=augment), built, data)
     every, last = np.arange(len(data.rows)), built.model.layers[-1].name

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline.data.manifest import Manifest
-from pipeline.features import store
+from pipeline.features import scaling, store
 from pipeline.features.source import FrozenPart
 from pipeline.features.store import Store
 from pipeline.finetuning.settings import Config
@@ -38,7 +38,7 @@ def run(
         config: Section `finetune`.
         frozen: Settings of the forward pass below the cut.
         activations: Section `activations`.
-        folders: `prepare` and `train_head` are read.
+        folders: `prepare`, `extract_features` and `train_head` are read.
         log: Called with the metrics of every epoch.
 
     Returns:
@@ -50,6 +50,7 @@ def run(
     from pipeline.finetuning.finetuner import Finetuner
     from pipeline.training import fitting, steps
 
+    frozen = scaling.as_extracted(frozen, folders.extract_features)
     with steps.scope(config.replicas):
         body = frozen.build(Manifest(folders.prepare).image_size)
         finetuner = Finetuner(body, folders.prepare, Store(activations), frozen)

@@ -10,32 +10,22 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from pipeline.errors import shortened
+from pipeline.redaction import HIDDEN, redacted
 
-_HIDDEN = "***"
 _SECRETS = ("password", "passwd", "pwd", "sslpassword")
 _TIMEOUT_S = 10
 
 
 def shown(address: str) -> str:
     """An address for people and files: with `***` for every password in it."""
-    try:
-        url = make_url(address)
-    except ArgumentError:  # a folder, a name, or nothing that can be parsed
-        return f"{_HIDDEN}@{address.rpartition('@')[2]}" if "@" in address else address
-    secret = {name: _HIDDEN for name in url.query if name.lower() in _SECRETS}
-    rendered = url.update_query_dict(secret).render_as_string(hide_password=True)
-    return rendered.replace("%2A", "*")
+    if "://" not in address and "@" in address:
+        return f"{HIDDEN}@{address.rpartition('@')[2]}"
+    return redacted(address)
 
 
 def of_file(path: Path) -> str:
     """The address of an sqlite database, whatever its path holds: `?` and `%` mean something."""
     return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
-
-
-def word_shown(word: str) -> str:
-    """A word of the command line for people and files: `section.key=value`, `+key=...`."""
-    key, equals, value = word.partition("=")
-    return f"{key}{equals}{shown(value)}" if "://" in value else word
 
 
 def without_secrets(text: str, address: str) -> str:
@@ -46,7 +36,7 @@ def without_secrets(text: str, address: str) -> str:
         return text.replace(address, shown(address))
     text = text.replace(address, shown(address))
     for secret in filter(None, [url.password, *_values(url)]):
-        text = text.replace(str(secret), _HIDDEN)
+        text = text.replace(str(secret), HIDDEN)
     return text
 
 

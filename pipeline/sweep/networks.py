@@ -13,12 +13,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
 from pipeline.cluster.connection import Config as Cluster
-from pipeline.config import Config, choices
+from pipeline.config import Config, choices, read
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
+from pipeline.features import scaling, store
 from pipeline.features.source import FrozenPart
 from pipeline.features.store import Store
 from pipeline.finetuning.finetuner import Finetuner
@@ -110,8 +110,7 @@ def others(config: Config) -> list[str]:
     for name in asked:
         _check(name)
     names = [name for name in asked if name != config.backbone.use]
-    section: Any = OmegaConf.load(PARAMS)
-    more = set(section.get("backbone") or {}) - _PLAIN
+    more = set(read(PARAMS).get("backbone") or {}) - _PLAIN
     if names and more:
         raise InputError(
             f"sweep.space.backbone needs a section backbone of use and path alone, got also "
@@ -175,21 +174,19 @@ class Networks:
         prepared = _prepared(config, asked.size_px)
         if asked.fold is not None:
             prepared = folds.split(prepared, asked.fold, config.sweep.folds, config.seed)
-        whole = Asked(asked.name, asked.size_px)
-        if asked != whole:  # folds share the weights
-            body = self[whole].body
-        else:
-            body = backbones.build(config.backbone, Manifest(prepared).image_size, config.seed)
         features = outputs.ROOT / "extract_features"
+        frozen = replace(config.frozen, cluster=Cluster())  # runs where its worker does
+        if asked.name == OWN:
+            frozen = scaling.as_extracted(frozen, features)
+        else:
+            frozen, _ = scaling.resolved(frozen, Manifest(plain))
+        whole = Asked(asked.name, asked.size_px)  # folds share its weights
+        size_px = Manifest(prepared).image_size
+        body = self[whole].body if asked != whole else frozen.build(size_px)
         if asked.name != OWN or prepared != plain:
-            features = _extracted(config, body, prepared)
-        finetuner = Finetuner(body, prepared, self._store, _here(config))
+            features = _extracted(frozen, config.activations, body, prepared)
+        finetuner = Finetuner(body, prepared, self._store, frozen)
         return Network(body, prepared, features, finetuner)
-
-
-def _here(config: Config) -> FrozenPart:
-    """The frozen part of a trial runs where its worker does."""
-    return replace(config.frozen, cluster=Cluster())
 
 
 def _prepared(config: Config, size_px: int | None) -> Path:
@@ -210,9 +207,10 @@ def _prepared(config: Config, size_px: int | None) -> Path:
     )
 
 
-def _extracted(config: Config, body: Backbone, prepared: Path) -> Path:
+def _extracted(
+    frozen: FrozenPart, activations: store.Config, body: Backbone, prepared: Path
+) -> Path:
     """What extract_features writes for a backbone that params.yaml does not name."""
-    frozen = _here(config)
     key = {
         **frozen.key(body),
         "images": Manifest(prepared).images_sha256,
@@ -220,7 +218,7 @@ def _extracted(config: Config, body: Backbone, prepared: Path) -> Path:
     }
     return _made(
         workspace.work("features", key),
-        lambda aside: extract_features.run(frozen, config.activations, Folders(aside, prepared)),
+        lambda aside: extract_features.run(frozen, activations, Folders(aside, prepared)),
     )
 
 

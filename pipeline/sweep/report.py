@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import jinja2
@@ -17,7 +18,8 @@ from ruamel.yaml import YAML
 
 from pipeline.config import Config
 from pipeline.data.manifest import Manifest
-from pipeline.storage import addresses, digests, outputs, tables
+from pipeline.redaction import redacted
+from pipeline.storage import digests, outputs, tables
 from pipeline.storage.outputs import PARAMS
 from pipeline.sweep import objectives, plots, sharing, soup, space
 
@@ -243,14 +245,17 @@ class _Winner:
             for part in sections:
                 section = section.setdefault(part, {})
             section[name] = value
-        with outputs.replacing_file(path) as aside, aside.open("w", encoding="utf-8") as target:
-            target.write(self._header(file, best))
-            yaml.dump(params, target)
+        dumped = StringIO()
+        yaml.dump(params, dumped)
+        adopted = redacted(dumped.getvalue())
+        hidden = "" if adopted == dumped.getvalue() else _HIDDEN
+        with outputs.replacing_file(path) as aside:
+            aside.write_text(self._header(file, best) + hidden + adopted, encoding="utf-8")
 
     def _header(self, file: str, best: FrozenTrial) -> str:
         same_code = best.user_attrs["code"] == digests.code_sha256()
         stale = "" if same_code else "# Other code scored it: dvc repro may differ.\n"
-        words = map(addresses.word_shown, self.words)
+        words = map(redacted, self.words)
         return (
             f"{_HEADER} {named(best)}: val_score {_score(best)!r}, "
             f"val_accuracy {_accuracy(best)!r}\n"
@@ -258,6 +263,11 @@ class _Winner:
             f"#   {shlex.join(['python', '-m', 'pipeline', 'sweep', *words])}\n{stale}"
             f"# To adopt it: cp sweeps/{self.study}/{file} params.yaml && dvc repro\n#\n"
         )
+
+
+_HIDDEN = (
+    "# Passwords are hidden: set them again, or refer to them as ${oc.env:NAME} in params.yaml.\n"
+)
 
 
 def _full_name(word: str) -> str:

@@ -26,6 +26,7 @@ from pipeline.config import Config
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
 from pipeline.finetuning import recipe
+from pipeline.redaction import redacted
 from pipeline.sections import Pruner
 from pipeline.storage import addresses, outputs
 from pipeline.sweep import folds, networks, objectives, report, sharing, space, study
@@ -140,12 +141,21 @@ class _Workers:
     """
 
     def __init__(self, config: Config, words: list[str], name: str, folder: Path) -> None:
-        self._words = ["-m", "pipeline", "sweep", *words]
         self._own = {_WORKER: name}
+        self._words = ["-m", "pipeline", "sweep", *map(self._without_secrets, words)]
         self._folder, self._config = folder, config
         self._restarts = 0
         self._nodes: Nodes | None = None
         self._running: dict[int, subprocess.Popen[bytes] | Process] = {}
+
+    def _without_secrets(self, word: str) -> str:
+        """A word of the command line, which any list of processes shows; secrets go beside it."""
+        if redacted(word) == word:
+            return word
+        key, _, value = word.partition("=")
+        name = f"{_WORKER}_{len(self._own)}"
+        self._own[name] = value.strip("'\"")
+        return f"{key}=${{oc.env:{name}}}"
 
     def __enter__(self) -> _Workers:
         total = self._config.sweep.workers

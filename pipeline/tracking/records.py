@@ -19,8 +19,9 @@ from omegaconf import OmegaConf
 
 from pipeline.config import Config
 from pipeline.errors import Stopped
+from pipeline.redaction import redacted
 from pipeline.settings import is_auto
-from pipeline.storage import addresses, derived
+from pipeline.storage import derived
 from pipeline.storage.outputs import STAGES
 from pipeline.tracking import processes, provenance, store
 
@@ -122,7 +123,7 @@ def dataset(config: Config, data_md5: str) -> Any:
         name=config.data.use,
         digest=data_md5.removesuffix(".dir"),
         source_type="pipeline",
-        source=json.dumps(asdict(config.data)),
+        source=redacted(json.dumps(asdict(config.data))),
     )
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
@@ -132,16 +133,14 @@ def params(config: Config) -> list[Any]:
     from mlflow.entities import Param
 
     settings = config.flat().items()
-    return [Param(key, str(value)[:6000]) for key, value in settings if not is_auto(value)]
+    return [
+        Param(key, redacted(str(value))[:6000]) for key, value in settings if not is_auto(value)
+    ]
 
 
 def as_yaml(config: Config) -> str:
     """The whole config as it was resolved, without passwords."""
-    whole = OmegaConf.structured(config)
-    for section, name in (("tracking", "uri"), ("sweep", "storage")):
-        if whole[section][name]:
-            whole[section][name] = addresses.shown(whole[section][name])
-    return OmegaConf.to_yaml(whole)
+    return redacted(OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def derived_params(folder: Path) -> list[Any]:

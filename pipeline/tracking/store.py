@@ -44,6 +44,11 @@ def connect(config: Tracking) -> MlflowClient:
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    if "%" in str(mlflow.__file__):
+        raise InputError(
+            f"MLflow cannot be in a folder whose path holds a %, got {mlflow.__file__}: move the "
+            "project, or set tracking.enabled=false"
+        )
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = address(config)
     mlflow.set_tracking_uri(uri)

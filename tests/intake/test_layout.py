@@ -122,8 +122,8 @@ def test_linked_folders_are_read_and_cycles_end(tmp_path: Path) -> None:
     (tmp_path / "disk" / "2024" / "deeper" / "up").symlink_to(tmp_path / "disk" / "2024")
     (tmp_path / "data" / "dog" / "loop").symlink_to("..")
     (tmp_path / "data" / "owl").symlink_to(tmp_path / "disk" / "2023")
-    assert found(tmp_path / "data") == {("cat", None): 13, ("dog", None): 3 + 13, ("owl", None): 5}
-    assert set(left_out(tmp_path / "data")) == {"cat/2024/deeper/up/", "dog/loop/dog/"}
+    assert found(tmp_path / "data") == {("cat", None): 13, ("dog", None): 3, ("owl", None): 5}
+    assert set(left_out(tmp_path / "data")) == {"cat/2024/deeper/up/", "dog/loop/"}
 
 
 def test_an_empty_class_and_a_hidden_one_are_named(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_class_called_train_with_folders_of_its_own(tmp_path: Path) -> None:
 
 def test_train_and_test_without_class_folders_stop(tmp_path: Path) -> None:
     put(tmp_path, "train", "test")
-    with pytest.raises(InputError, match=r"hold no class folders: .* {test: class, train: class}"):
+    with pytest.raises(InputError, match=r"hold no class folders: .*test: class, train: class"):
         found(tmp_path)
     classes = {"train": "class", "test": "class"}
     assert found(tmp_path, splits=classes) == {("test", None): 3, ("train", None): 3}

@@ -1,9 +1,9 @@
 """Pre-trained networks: one module a kind.
 
 A kind is a module with a `Config`, a `BackboneConfig` whose `kind` is the module's name, and
-`build(config, image_size) -> Backbone`; and `sides(config)` if it does not take pictures of
-any size. A new kind is one such module and one YAML in conf/backbone/; nothing else changes
-(docs/extending.md). Modules import Keras inside their functions, so that reading a config stays
+`build(config, image_size) -> Backbone`; `sides(config)` if it does not take images of any size; and
+`scalings(config, image_size)` if it has a setting `scale`. A new kind is one such module and one
+YAML in conf/backbone/; nothing else changes (docs/extending.md). Modules import Keras inside their functions, so that reading a config stays
 fast.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.settings import REQUIRED, setting
+from pipeline.settings import AUTO, REQUIRED, setting
 
 if TYPE_CHECKING:
     import keras
@@ -108,6 +108,23 @@ def sides(config: BackboneConfig) -> tuple[int, int] | None:
     module = importlib.import_module(f"{__name__}.{config.kind}")
     limits: tuple[int, int] | None = module.sides(config) if hasattr(module, "sides") else None
     return limits
+
+
+def scalings(config: BackboneConfig, image_size: int) -> tuple[tuple[str, ...], str]:
+    """The values of `backbone.scale` to try, where nothing says how a network wants its images.
+
+    Args:
+        config: The `Config` of one of the modules here.
+        image_size: Side of the images in px.
+
+    Returns:
+        None to try if that is known; and if the model itself says it, how.
+    """
+    module = importlib.import_module(f"{__name__}.{config.kind}")
+    if getattr(config, "scale", None) != AUTO:
+        return (), ""
+    found: tuple[tuple[str, ...], str] = module.scalings(config, image_size)
+    return found
 
 
 def section(name: str) -> dict[str, str]:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, shortened
+from pipeline.networks import scaling
 from pipeline.networks.backbones import Backbone, BackboneConfig, weights_file
-from pipeline.settings import setting
+from pipeline.settings import AUTO, setting
 from pipeline.storage.digests import file_sha256
 
 if TYPE_CHECKING:
@@ -39,13 +40,17 @@ class Config(BackboneConfig):
         "Name of the layer whose output is the feature; null for what the model's head sees, or "
         "its output if it has no head.",
     )
-    scale: float = setting(1.0, "Pictures in [0, 255] are multiplied by this ...")
-    offset: float = setting(0.0, "... and then this is added, before the model sees them.")
+    scale: Any = setting(AUTO, scaling.HELP)
+    offset: float = setting(0.0, "Is added after multiplying by backbone.scale.")
     allow_code: bool = setting(
         False,
         "Load models whose file holds code (Lambda layers). It runs with your rights: only for "
         "files that you trust.",
     )
+
+    def check(self, section: str) -> None:
+        """Check the scaling, which is two settings."""
+        scaling.check(section, self.scale, self.offset)
 
     def file(self) -> tuple[str, Path]:
         """The model."""
@@ -60,13 +65,9 @@ def build(config: Config, image_size: int) -> Backbone:
     """Load the model and join it to pictures of `image_size` px."""
     import keras
 
-    from pipeline.networks.graph import replay
-
     path = _file(config)
-    model = _load(path, config)
-    pictures = keras.Input((image_size, image_size, 3), name="pictures")
-    adapted = _adapted(pictures, tuple(model.inputs[0].shape[1:]), config)
-    opened = keras.Model(pictures, replay(model, adapted))
+    opened = _opened(config, image_size)
+    pictures = opened.inputs[0]
     taken = _taken(opened, config)
     features = taken.features
     if len(features.shape) == 4:
@@ -78,6 +79,31 @@ def build(config: Config, image_size: int) -> Backbone:
         )
     joined = keras.Model(pictures, features, name=path.stem.replace(".", "_"))
     return Backbone(joined, path.stem, taken.why)
+
+
+def scalings(config: Config, image_size: int) -> tuple[tuple[str, ...], str]:
+    """The scalings to try, unless the model scales its input itself."""
+    opened = _opened(config, image_size)
+    if layer := scaling.scales_itself(opened):
+        return (), f"the model scales its input itself, in {layer}"
+    grey = _is_grey(tuple(_load(_file(config), config).inputs[0].shape[1:]), image_size)
+    return (scaling.GREY if grey else tuple(scaling.NAMED)), ""
+
+
+def _opened(config: Config, image_size: int) -> keras.Model:
+    """The model, the models inside it opened, joined to images of a size."""
+    import keras
+
+    from pipeline.networks.graph import replay
+
+    model = _load(_file(config), config)
+    pictures = keras.Input((image_size, image_size, 3), name="pictures")
+    adapted = _adapted(pictures, tuple(model.inputs[0].shape[1:]), config)
+    return keras.Model(pictures, replay(model, adapted))
+
+
+def _is_grey(shape: tuple[int | None, ...], size: int) -> bool:
+    return shape in ((size * size,), (size, size)) or (len(shape) == 3 and shape[-1] == 1)
 
 
 def sides(config: Config) -> tuple[int, int] | None:
@@ -185,11 +211,9 @@ def _adapted(pictures: KerasTensor, shape: tuple[int | None, ...], config: Confi
 
     size = pictures.shape[1]
     x = pictures
-    grey = shape in ((size * size,), (size, size)) or (len(shape) == 3 and shape[-1] == 1)
-    if grey:
+    if _is_grey(shape, size):
         x = keras.ops.image.rgb_to_grayscale(x)
-    if (config.scale, config.offset) != (1.0, 0.0):
-        x = keras.layers.Rescaling(config.scale, config.offset, name="preprocessing")(x)
+    x = scaling.scaled(x, config.scale, config.offset)
     if len(shape) < 3 and math.prod(x.shape[1:]) == math.prod(side or 0 for side in shape):
         x = keras.layers.Reshape(shape, name="flat")(x)
     sizes = [

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, shortened
+from pipeline.networks import scaling
 from pipeline.networks.backbones import Backbone, BackboneConfig
-from pipeline.settings import REQUIRED, setting
+from pipeline.settings import AUTO, REQUIRED, setting
 from pipeline.storage.digests import digest
 
 if TYPE_CHECKING:
@@ -48,10 +49,12 @@ class Config(BackboneConfig):
         "Features of a network that gives a token a patch: token is that of the whole picture, "
         "patches the mean of the others; auto is token where there is one.",
     )
-    scale: float | None = setting(
-        None, "Pictures in [0, 255] are multiplied by this; null for what the preset says ..."
-    )
-    offset: float | None = setting(None, "... and then this is added; null likewise.")
+    scale: Any = setting(AUTO, scaling.HELP)
+    offset: float = setting(0.0, "Is added after multiplying by backbone.scale.")
+
+    def check(self, section: str) -> None:
+        """Check the scaling, which is two settings."""
+        scaling.check(section, self.scale, self.offset)
 
     def file(self) -> tuple[str, Path] | None:
         """The folder, if it is one."""
@@ -172,15 +175,20 @@ def _scaled(pictures: KerasTensor, config: Config) -> KerasTensor:
     """The preset's scale and offset of each channel, as a layer."""
     import keras
 
-    if config.scale is not None or config.offset is not None:
-        scale, offset = config.scale or 1.0, config.offset or 0.0
-        return keras.layers.Rescaling(scale, offset=offset, name="preprocessing")(pictures)
-    each, shift = _own_scaling(config)
+    own = _own_scaling(config) if config.scale == AUTO else None
+    if own is None:
+        return scaling.scaled(pictures, config.scale, config.offset)
+    each, shift = own
     return keras.layers.Rescaling(each, offset=shift, name="preprocessing")(pictures)
 
 
-def _own_scaling(config: Config) -> tuple[list[float], list[float]]:
-    """What each channel is multiplied by, and what is then added."""
+def scalings(config: Config, image_size: int) -> tuple[tuple[str, ...], str]:
+    """The scalings to try, unless the preset says how its images are scaled."""
+    return (() if _own_scaling(config) else tuple(scaling.NAMED)), ""
+
+
+def _own_scaling(config: Config) -> tuple[list[float], list[float]] | None:
+    """What each channel is multiplied by, and what is then added; None if nothing says so."""
     import numpy as np
 
     try:
@@ -192,11 +200,8 @@ def _own_scaling(config: Config) -> tuple[list[float], list[float]]:
             np.asarray(converter(np.full((1, side, side, 3), value, np.float32)))[0, 0, 0]
             for value in (0, 255)
         )
-    except Exception as error:
-        raise InputError(
-            f"backbone.preset={config.preset} says nothing of how pictures are scaled "
-            f"({shortened(str(error))}): set backbone.scale and backbone.offset"
-        ) from error
+    except Exception:  # of KerasHub, for each kind of folder another
+        return None
     return np.round((white - black) / 255.0, 9).tolist(), np.round(black, 9).tolist()
 
 

@@ -1,0 +1,159 @@
+"""Which scaling a network was trained with, where nothing says so: tried on training images.
+
+network + labelled images -> the scaling whose features tell the classes apart best, with reason.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from pipeline.data.images import Pixels
+from pipeline.data.manifest import Manifest
+from pipeline.errors import InputError
+from pipeline.networks import backbones
+from pipeline.storage import derived
+from pipeline.storage.derived import Derived
+
+if TYPE_CHECKING:
+    from pipeline.features.source import FrozenPart
+    from pipeline.networks.backbones import Backbone
+
+SETTING = "backbone.scale"
+_MOST_IMAGES, _FOLDS, _BATCH = 300, 5, 32
+_STRENGTH = 0.01
+"""C of the regression: hundreds of images for as many features need a strong hold."""
+_CERTAIN = 1.96
+Floats = NDArray[np.float64]
+
+
+def resolved(frozen: FrozenPart, data: Manifest) -> tuple[FrozenPart, dict[str, Derived]]:
+    """Settle `backbone.scale`.
+
+    Args:
+        frozen: Settings of the forward pass.
+        data: Its training images are tried.
+
+    Returns:
+        The same settings with the scaling, and what was derived.
+    """
+    names, reason = backbones.scalings(frozen.backbone, data.image_size)
+    if not names:
+        return frozen, {SETTING: Derived("none", reason)} if reason else {}
+    rows = _spread(data.labels, data.indices("train"))
+    chosen = choose(
+        lambda name: _with(frozen, name).build(data.image_size),
+        names,
+        data.images[rows],
+        data.labels[rows],
+        seed=frozen.seed,
+        threads=frozen.threads,
+    )
+    return _with(frozen, str(chosen.value)), {SETTING: chosen}
+
+
+def as_extracted(frozen: FrozenPart, extracted: Path) -> FrozenPart:
+    """The settings with the scaling that extract_features settled.
+
+    Args:
+        frozen: Settings of the forward pass.
+        extracted: Output of extract_features.
+    """
+    chosen = derived.read(extracted).get(SETTING)
+    return _with(frozen, str(chosen.value)) if chosen else frozen
+
+
+def choose(
+    build: Callable[[str], Backbone],
+    names: Sequence[str],
+    images: Pixels,
+    labels: NDArray[np.int64],
+    *,
+    seed: int,
+    threads: int,
+) -> Derived:
+    """Try scalings.
+
+    Args:
+        build: Name of a scaling -> the network with it.
+        names: The scalings, the likelier ones first.
+        images: (M, H, W, 3).
+        labels: (M,) class indices.
+        seed: Of the folds.
+        threads: Of the linear algebra.
+
+    Returns:
+        The scaling with the lowest cross-validated log loss, and how far it leads.
+
+    Raises:
+        InputError: With none of them the features are finite numbers that differ.
+    """
+    from pipeline.networks.keras_forward import KerasForward
+
+    enough = np.bincount(labels)[labels] > 1  # one to fit to, one to judge on
+    images, labels = images[enough], np.unique(labels[enough], return_inverse=True)[1]
+    if len(set(labels)) < 2:
+        return Derived(names[0], "too few training images to try others")
+    losses, rights = {}, {}
+    for name in names:
+        model = build(name).model
+        features = KerasForward(model, _BATCH).all(images, None, f"backbone.scale={name}")
+        if not np.isfinite(features).all() or (features == features[0]).all():
+            continue
+        probabilities = _cross_validated(features, labels, seed, threads)
+        own = probabilities[np.arange(len(labels)), labels]
+        losses[name] = -np.log(np.maximum(own, 1e-12))
+        rights[name] = float((probabilities.argmax(axis=1) == labels).mean())
+    if not losses:
+        raise InputError(
+            f"features must be finite numbers that differ, and are not with any of "
+            f"backbone.scale={', '.join(names)}: is the model damaged?"
+        )
+    best, *others = sorted(losses, key=lambda name: float(losses[name].mean()))
+    reason = f"{rights[best]:.1%} of {len(labels)} training images right in cross-validation"
+    if others:
+        reason += f", then {others[0]} {rights[others[0]]:.1%}"
+        gaps = losses[others[0]] - losses[best]
+        noise = _CERTAIN * float(gaps.std()) / np.sqrt(len(gaps))
+        if gaps.mean() <= noise:
+            reason += ", a difference within noise: set it if you know it"
+    return Derived(best, reason)
+
+
+def _cross_validated(
+    features: NDArray[np.float32], labels: NDArray[np.int64], seed: int, threads: int
+) -> Floats:
+    """(M, K) probabilities of each image, by a regression fitted to other images."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    folds = int(min(_FOLDS, np.bincount(labels).min()))
+    regression = make_pipeline(StandardScaler(), LogisticRegression(C=_STRENGTH, max_iter=200))
+    parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    with threadpool_limits(threads), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="lbfgs failed to converge")
+        found = cross_val_predict(
+            regression, features.astype(np.float64), labels, cv=parts, method="predict_proba"
+        )
+    return cast(Floats, found)
+
+
+def _spread(labels: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Up to a few hundred rows, as many of each class as possible."""
+    own = [rows[labels[rows] == label] for label in np.unique(labels[rows])]
+    share = max(2, _MOST_IMAGES // len(own))
+    return np.sort(np.concatenate([each[:: max(1, -(-len(each) // share))] for each in own]))
+
+
+def _with(frozen: FrozenPart, scale: str) -> FrozenPart:
+    changes: dict[str, Any] = {"scale": scale}
+    return replace(frozen, backbone=replace(frozen.backbone, **changes))

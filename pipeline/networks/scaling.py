@@ -1,0 +1,115 @@
+"""How a network expects its images to be scaled: a name, or a factor and an offset.
+
+images in [0, 255] -> what the network was trained on; model -> whether it scales by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.errors import InputError
+from pipeline.settings import AUTO
+
+if TYPE_CHECKING:
+    import keras
+    from keras import KerasTensor
+
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A factor and an offset for each channel.
+
+    Attributes:
+        scale: Values in [0, 255] are multiplied by it.
+        offset: Is added then.
+        bgr: Whether blue comes first.
+    """
+
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+    bgr: bool = False
+
+
+NAMED = {
+    "none": Scaling((1.0,), (0.0,)),
+    "unit": Scaling((1 / 255,), (0.0,)),
+    "symmetric": Scaling((1 / 127.5,), (-1.0,)),
+    "imagenet": Scaling(
+        tuple(1 / (255 * each) for each in _DEVIATION),
+        tuple(-mean / each for mean, each in zip(_MEAN, _DEVIATION, strict=True)),
+    ),
+    "caffe": Scaling((1.0,), (-103.939, -116.779, -123.68), bgr=True),
+}
+"""The usual ones: as they are, [0, 1], [-1, 1], by ImageNet's mean and deviation, and Caffe's."""
+GREY = ("none", "unit", "symmetric")
+"""Those that suit images of one channel."""
+HELP = (
+    "How values in [0, 255] become what the model was trained on: none, unit ([0, 1]), symmetric "
+    "([-1, 1]), imagenet (its mean and deviation), caffe (BGR less the mean), or a factor, with "
+    "backbone.offset. auto takes what the model or its folder says, or else tries these on "
+    "training images."
+)
+
+
+def check(section: str, scale: object, offset: float) -> None:
+    """Check the two settings.
+
+    Raises:
+        InputError: `scale` is neither a name nor a number, or has an offset beside a name.
+    """
+    number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+    if not number and scale not in (AUTO, *NAMED):
+        names = ", ".join((AUTO, *NAMED))
+        raise InputError(f"{section}.scale must be a number or one of {names}, got {scale}")
+    if not number and offset:
+        raise InputError(
+            f"{section}.offset goes with a number in {section}.scale, got {section}.scale={scale}"
+        )
+
+
+def scaled(images: KerasTensor, scale: float | str, offset: float) -> KerasTensor:
+    """Scale images, as the layer `preprocessing`.
+
+    Args:
+        images: (B, H, W, C) in [0, 255].
+        scale: `backbone.scale`; `auto` is as they are.
+        offset: `backbone.offset`.
+    """
+    import keras
+
+    named = NAMED.get("none" if scale == AUTO else str(scale))
+    how = named or Scaling((float(scale),), (offset,))
+    if how == NAMED["none"]:
+        return images
+    if how.bgr:
+        images = keras.ops.flip(images, axis=-1)
+    each = [values[0] if len(values) == 1 else list(values) for values in (how.scale, how.offset)]
+    return keras.layers.Rescaling(each[0], each[1], name="preprocessing")(images)
+
+
+def scales_itself(model: keras.Model) -> str:
+    """The layer by which a model scales its input before its first weights; empty if none does.
+
+    Args:
+        model: Functional, models inside opened.
+    """
+    import keras
+
+    from pipeline.networks import graph
+
+    reached = {id(tensor) for tensor in model.inputs}
+    for node in graph.nodes(model):
+        if node.is_input or not any(id(tensor) in reached for tensor in node.input_tensors):
+            continue
+        operation = node.operation
+        name = type(operation).__name__
+        if isinstance(operation, (keras.layers.Rescaling, keras.layers.Normalization)):
+            return str(operation.name)
+        if name in ("Multiply", "Subtract", "Divide", "TrueDivide"):
+            return str(operation.name)
+        if not getattr(operation, "weights", None):
+            reached |= {id(tensor) for tensor in node.outputs}
+    return ""

@@ -1,0 +1,52 @@
+"""No secret leaves the process: passwords and tokens in addresses become `***`.
+
+text -> text. Every stream, error, run and report goes through here. Imports nothing of the project.
+"""
+
+import re
+from typing import Any
+
+HIDDEN = "***"
+_USER = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/@:]*)(?P<rest>[^\s/]*)@")
+_CREDENTIAL = (
+    r"[\w.-]*(?:signature|credential|token|secret|passw|pwd|api[-_]?key|access[-_]?key|auth)[\w.-]*"
+)
+_QUERY = re.compile(rf"(?P<name>[?&;](?:{_CREDENTIAL}|sig|key|code)=)[^&\s<>\"']+", re.IGNORECASE)
+
+
+def redacted(text: str) -> str:
+    """A text with `***` for every password and token in an address.
+
+    In http(s) addresses, a name without a password is a token, too. Parameters are recognised by
+    their names, such as `X-Amz-Signature`.
+    """
+    if "://" in text:
+        text = _USER.sub(_hide, text)
+    return _QUERY.sub(rf"\g<name>{HIDDEN}", text) if "=" in text else text
+
+
+def _hide(match: re.Match[str]) -> str:
+    scheme, user, rest = match["scheme"], match["user"], match["rest"]
+    if rest:
+        return f"{scheme}{user}:{HIDDEN}@"
+    return f"{scheme}{HIDDEN}@" if scheme.lower().startswith("http") else match[0]
+
+
+class Redacted:
+    """A text stream through which no secret is written."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text without its secrets."""
+        self._stream.write(redacted(text))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        """Write several."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
