@@ -7,8 +7,7 @@ import signal
 import sys
 import warnings
 
-from pipeline.errors import InputError
-from pipeline.redaction import Redacted
+from pipeline.errors import InputError, Redacted
 
 _EXPLAINED = {
     errno.ENOSPC: "no space left on the disk; what was there is kept; free some and run again",
@@ -44,6 +43,14 @@ def main(arguments: list[str]) -> int:
         return runner.run(command, words)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "pipeline" or "tensorflow" in sys.modules:
+            raise
+        print(
+            f"error: {error.name} is not installed for {sys.executable}: use .venv/bin/python, "
+            "which `make repro` sets up",
+            file=sys.stderr,
+        )
     except BrokenPipeError:  # whoever read our output, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE

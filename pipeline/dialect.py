@@ -44,7 +44,7 @@ def parsed(text: str) -> Any:
 
 @cache
 def texts(whole: type, kinds: tuple[tuple[str, ModuleType], ...]) -> Mapping[str, str]:
-    """Full names of the settings that are text: `text`, or `list` or `mapping` of texts.
+    """Full names of the settings that are text: `text`, `text or null`, `list`, `mapping`.
 
     Args:
         whole: The dataclass of the whole config.
@@ -65,7 +65,7 @@ def _texts(section: type, prefix: str) -> Iterator[tuple[str, str]]:
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             yield from _texts(hint, name)
         elif hint in (str, str | None):
-            yield name, "text"
+            yield name, "text" if hint is str else "text or null"
         elif hint == list[str]:
             yield name, "list"
         elif hint == dict[str, str]:
@@ -89,7 +89,7 @@ def check(values: Any, expected: Mapping[str, str], prefix: str = "") -> None:
         return
     kind = expected.get(prefix)
     items: list[Any] = []
-    if kind == "text" and values is not None:
+    if kind == "text" or (kind == "text or null" and values is not None):
         items = [values]
     elif kind == "list" and isinstance(values, list):
         items = values
@@ -137,8 +137,8 @@ def as_text(word: str, expected: Mapping[str, str]) -> str:
         (override,) = OverridesParser.create().parse_overrides([word])
         read = override.value()
     except HydraException:
-        read = None if kind == "text" else word
-    if kind != "text":
+        read = None if kind.startswith("text") else word
+    if not kind.startswith("text"):
         if not isinstance(read, str):
             check(_plain(read), {key.lstrip("+"): kind}, key.lstrip("+"))
         return word

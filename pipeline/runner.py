@@ -93,13 +93,6 @@ def run_stage(stage: str, composed: Config) -> None:
             }
             metrics = _by_signature(_module(stage).run, given)
         tracked.finish(metrics, out)
-        if stage == STAGES[-1]:
-            from pipeline.commands import report
-
-            print("writing the report")
-            path = report.write(composed, tracked.timings())
-            tracked.attach(path)
-            print(f"report: {path}")
 
 
 def usage() -> str:

@@ -10,8 +10,7 @@ cached activations, in theory. Weights are not needed, except for models and pre
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.networks import backbones, runtime
 from pipeline.networks.backbones import BackboneConfig
@@ -31,9 +30,7 @@ def run(backbone: BackboneConfig, prepare: prepare_stage.Config, seed: int, thre
     from pipeline.features import cuts
 
     image_size = prepare.image_size
-    if hasattr(backbone, "weights"):
-        without: dict[str, Any] = {"weights": None}
-        backbone = replace(backbone, **without)
+    backbone = backbones.without_weights(backbone)
     if is_auto(image_size):
         image_size = _USUAL_SIZE_PX
     if backbone.kind == "keras_application" and image_size < 32:

@@ -1,7 +1,7 @@
-"""Write outputs/report.html of the present outputs, as evaluate does.
+"""Write outputs/report.html: one page with everything inside, which works offline.
 
-One page with everything inside, which works offline. It lies beside the outputs, not in one:
-commit and timings may change where no result does.
+The last stage of dvc.yaml. It depends on settings and outputs alone, so that it is always that of
+the outputs beside it; commits and timings are in MLflow.
 
     python -m pipeline report
 """
@@ -17,12 +17,11 @@ from omegaconf import OmegaConf
 
 from pipeline.config import Config
 from pipeline.data.manifest import CALIBRATION, SPLITS, Manifest
-from pipeline.errors import InputError
+from pipeline.errors import InputError, redacted
 from pipeline.evaluation import feature_map, label_errors, near_duplicates, trust
 from pipeline.evaluation.metrics import LOWER_IS_BETTER
 from pipeline.evaluation.plots import PLOTS
 from pipeline.evaluation.resampling import AREAS_MOST, DRAWS
-from pipeline.redaction import redacted
 from pipeline.storage import derived, tables
 from pipeline.storage.derived import Derived
 from pipeline.storage.digests import digest
@@ -37,22 +36,19 @@ _VERSIONS = ("tensorflow", "keras", "openvino", "numpy", "scikit-learn", "mlflow
 
 
 def run(config: Config) -> None:
-    """Write the page, with the timings that the tracking store knows."""
-    from pipeline.tracking import runs
-
-    print(write(config, runs.timings(config)))
-
-
-def write(config: Config, timings: dict[str, float]) -> Path:
-    """Write the page of the outputs that are there; returns its path.
-
-    Args:
-        config: The whole config.
-        timings: Stage -> seconds, of those that are known.
+    """Write the page of the outputs that are there, and log it.
 
     Raises:
         InputError: A stage has no output yet.
     """
+    from pipeline.tracking import runs
+
+    _write(config)
+    runs.attach(config, PATH)
+    print(f"report: {PATH}")
+
+
+def _write(config: Config) -> None:
     missing = [stage for stage in STAGES if not (ROOT / stage).is_dir()]
     if missing:
         raise InputError(
@@ -99,12 +95,10 @@ def write(config: Config, timings: dict[str, float]) -> Path:
         quarantine=tables.read_records(prepared / "quarantine.csv"),
         lineage=_lineage(),
         derived=_derived(),
-        timings=timings,
         config=redacted(OmegaConf.to_yaml(OmegaConf.create(config.essentials()))),
     )
     with replacing_file(PATH) as aside:
         aside.write_text(text, encoding="utf-8")
-    return PATH
 
 
 def _derived() -> dict[str, Derived]:
@@ -113,10 +107,9 @@ def _derived() -> dict[str, Derived]:
 
 
 def _lineage() -> dict[str, str]:
-    """From the page to the exact code, outputs and versions."""
+    """From the page to the exact outputs and versions."""
     made = {f"outputs/{stage} (as in dvc.lock)": digest(ROOT / stage) for stage in STAGES}
-    names = [tag for tag in provenance.git_tags().items() if not tag[0].startswith("mlflow.")]
-    return {**dict(names), **made, "versions": ", ".join(provenance.versions(*_VERSIONS))}
+    return {**made, "versions": ", ".join(provenance.versions(*_VERSIONS))}
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Estimating Uncertainty in Dataset Labels; cleanlab is theirs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +77,34 @@ def find(
         probability = float(said[place, suggested])
         found.append(Suspect(int(rows[place]), int(classes[suggested]), probability, given))
     return found
+
+
+def doubted(
+    suspects: Sequence[Suspect],
+    data: Manifest,
+    says: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+) -> list[Suspect]:
+    """Ask the fine-tuned model about suspects that it was not trained on; drop what it affirms.
+
+    Args:
+        suspects: What `find` found.
+        data: The prepared data set.
+        says: Rows -> (M, K) probabilities of the fine-tuned model.
+
+    Returns:
+        Those in train as they are, the others with the fine-tuned model's suggestion.
+    """
+    trained = set(data.indices("train").tolist())
+    asked = [suspect for suspect in suspects if suspect.row not in trained]
+    kept = {suspect.row: suspect for suspect in suspects if suspect.row in trained}
+    if asked:
+        rows = np.array([suspect.row for suspect in asked])
+        for row, probabilities in zip(rows.tolist(), says(rows), strict=True):
+            suggested, label = int(probabilities.argmax()), int(data.labels[row])
+            if suggested != label:
+                values = float(probabilities[suggested]), float(probabilities[label])
+                kept[row] = Suspect(row, suggested, *values)
+    return [kept[suspect.row] for suspect in suspects if suspect.row in kept]
 
 
 def write(path: Path, data: Manifest, suspects: Sequence[Suspect]) -> None:

@@ -100,7 +100,8 @@ def check_classes(kept: Iterable[Row]) -> list[str]:
                 f"its {size}"
                 + (f" ({len(short)} classes in all)" if len(short) > 1 else "")
                 + ": add images, lower the counts or fractions of section prepare, or leave it out "
-                f"with {names.added('data.ignore', short[0])} (init --ignore {shlex.quote(short[0])})"
+                f"with {names.added('data.ignore', short[0])} "
+                f"(init --ignore {shlex.quote(short[0])})"
             )
     return classes
 

@@ -99,6 +99,14 @@ def read(split: str) -> Candidate:
     return Candidate(data, rows, answers, metrics, identity, split_sha256, tags)
 
 
+def is_other(stage: str) -> bool:
+    """Whether a stage's output is not the one that dvc.lock records, as after a git checkout."""
+    if not (LOCK.exists() and (ROOT / stage).is_dir()):
+        return False
+    made = dialect.load(LOCK)["stages"].get(stage)
+    return made is not None and bool(made["outs"][0]["md5"] != digest(ROOT / stage))
+
+
 def _locked() -> dict[str, str]:
     """Stage -> digest of its output, as in dvc.lock and on the disk, made as params.yaml says."""
     if not LOCK.exists():

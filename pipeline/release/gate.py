@@ -17,6 +17,8 @@ from pipeline.evaluation.metrics import LOWER_IS_BETTER
 from pipeline.evaluation.resampling import AREAS_MOST
 from pipeline.sections import Promote
 
+_NAMED = 5
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -33,23 +35,16 @@ class Verdict:
     holds: bool
 
 
-def judge(
-    config: Promote,
-    labels: Labels,
-    classes: list[str],
-    candidate: NDArray[np.float32],
-    champion: NDArray[np.float32] | None,
-    seed: int,
+def limits(
+    config: Promote, labels: Labels, classes: list[str], candidate: NDArray[np.float32]
 ) -> list[Verdict]:
-    """Apply every rule; the candidate is promoted if all hold.
+    """Apply the rules that the candidate meets by itself.
 
     Args:
         config: Section `promote`.
         labels: (N,) class indices of the test split.
         classes: K names.
-        candidate: (N, K) probabilities on these pictures.
-        champion: (N, K) on the same pictures; None if there is no champion yet.
-        seed: Of the bootstrap.
+        candidate: (N, K) probabilities on these images.
 
     Raises:
         InputError: There is no such metric.
@@ -61,9 +56,6 @@ def judge(
             f"promote.metric must be one of {', '.join(values)}, got {config.metric!r}"
         )
     verdicts = []
-    if champion is not None:
-        before = facts.gather(labels, champion, "facts of the champion")
-        verdicts.append(_not_worse(config, known, before, seed))
     if config.max_calibration_error is not None:
         error = values["calibration_error"]
         rule = f"calibration error at most {config.max_calibration_error:g}"
@@ -76,6 +68,40 @@ def judge(
         rule = f"recall of each class at least {config.min_recall:g}"
         verdicts.append(Verdict(rule, f"{recall:.4f} ({lowest})", recall >= config.min_recall))
     return verdicts
+
+
+def keeps_classes(candidate: list[str], champion: list[str]) -> Verdict:
+    """Whether a candidate knows every class that the champion knows."""
+    gone = sorted(set(champion) - set(candidate))
+    added = len(set(candidate) - set(champion))
+    found = (
+        f"{', '.join(gone[:_NAMED])}{' and others' if len(gone) > _NAMED else ''} "
+        f"{'are' if len(gone) > 1 else 'is'} gone: set promote.name to keep both models"
+        if gone
+        else f"all {len(champion)}" + (f", and {added} new" if added else "")
+    )
+    return Verdict("the champion's classes are kept", found, not gone)
+
+
+def not_worse(
+    config: Promote,
+    labels: Labels,
+    candidate: NDArray[np.float32],
+    champion: NDArray[np.float32],
+    seed: int,
+) -> Verdict:
+    """Compare candidate and champion in pairs.
+
+    Args:
+        config: Section `promote`.
+        labels: (N,) class indices; only of classes that the champion knows.
+        candidate: (N, K) probabilities on these images.
+        champion: (N, K) on the same ones.
+        seed: Of the bootstrap.
+    """
+    known = facts.gather(labels, candidate, "facts of the candidate")
+    before = facts.gather(labels, champion, "facts of the champion")
+    return _not_worse(config, known, before, seed)
 
 
 def _not_worse(config: Promote, candidate: Facts, champion: Facts, seed: int) -> Verdict:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config
-from pipeline.errors import InputError
+from pipeline.errors import InputError, redacted
 from pipeline.release import candidate as candidates
 from pipeline.release import champion as champions
 from pipeline.release import gate
@@ -101,22 +101,23 @@ def _judge(
 ) -> list[Verdict]:
     """Bring both models' answers to the same pictures and classes, and apply the rules."""
     data, rows, classes = candidate.data, candidate.rows, candidate.answers.classes
-    others: Answers | None = None
-    verdicts = []
-    if champion is not None:
-        others, how = champions.answers(config, client, champion, candidate)
-        classes = sorted({*classes, *others.classes})
-        verdicts.append(Verdict(f"both judged on the same {len(rows)} pictures", how, True))
     index = {name: place for place, name in enumerate(classes)}
     labels = np.array([index[data.rows[row].label] for row in rows])
-    return verdicts + gate.judge(
-        config.promote,
-        labels,
-        classes,
-        _aligned(candidate.answers, classes),
-        _aligned(others, classes) if others else None,
-        config.seed,
+    own = candidate.answers.probabilities
+    verdicts = gate.limits(config.promote, labels, classes, own)
+    if champion is None:
+        return verdicts
+    others, how = champions.answers(config, client, champion, candidate)
+    kept = gate.keeps_classes(classes, others.classes)
+    if not kept.holds:  # they do not answer the same question
+        return [kept, *verdicts]
+    shared = np.isin(labels, [index[name] for name in others.classes])
+    judged = Verdict(f"both judged on the same {shared.sum()} images", how, True)
+    before = _aligned(others, classes)
+    compared = gate.not_worse(
+        config.promote, labels[shared], own[shared], before[shared], config.seed
     )
+    return [kept, judged, compared, *verdicts]
 
 
 def _aligned(answers: Answers, classes: list[str]) -> NDArray[np.float32]:
@@ -153,8 +154,9 @@ def _register(
         for name, value in candidate.metrics.items():
             client.log_metric(run, name, value, model_id=model.model_id)
         client.log_dict(run, decision, "decision.json")
-        for path in (PREDICTIONS, LOCK, PARAMS):
-            client.log_artifact(run, str(path))
+        client.log_artifact(run, str(PREDICTIONS))
+        for path in (LOCK, PARAMS):
+            client.log_text(run, redacted(path.read_text(encoding="utf-8")), path.name)
         tags = {**candidate.tags, "promotion.run": run}
         return versions.register(model, tags, _described(config, candidate))
 

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.config import Config
 from pipeline.errors import InputError
+from pipeline.release import candidate
 from pipeline.sections import Tracking
 from pipeline.serving.classifier import MODEL
 from pipeline.tracking import store
@@ -197,7 +198,15 @@ def model_file(name: str, compose: Callable[[], Config]) -> Path:
     Raises:
         InputError: There is no such model in the registry.
     """
-    return download(name, compose().tracking) if is_uri(name) else Path(name)
+    if is_uri(name):
+        return download(name, compose().tracking)
+    if is_own(name) and candidate.is_other("finetune"):
+        print(
+            "warning: outputs/finetune is not what dvc.lock records: dvc checkout brings that "
+            "back, dvc repro makes it anew",
+            file=sys.stderr,
+        )
+    return Path(name)
 
 
 def champion_or(model: str | None, name: str, config: Tracking) -> str:

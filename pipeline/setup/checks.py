@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from pipeline.config import Config
-from pipeline.errors import InputError
+from pipeline.errors import InputError, shortened
 from pipeline.intake import sources
 from pipeline.networks import engines, foreign_file
 from pipeline.networks.engines import Engine
@@ -83,6 +83,8 @@ def insist(config: Config) -> None:
 def every(config: Config) -> Iterator[Check]:
     """All checks of a project whose config is sound."""
     yield from cheap(config)
+    yield _images(config)
+    yield _network(config)
     yield _engine(config)
     yield _memory()
     yield _git()
@@ -169,6 +171,41 @@ def _pictures(config: Config) -> Check:
     return Check("pictures", Level.ok, f"{config.data.use}, {path}")
 
 
+def _images(config: Config) -> Check:
+    """Whether the source has the form that its kind expects; its images are not read."""
+    if config.data.kind not in ("folder", "csv"):  # others are opened first, which takes a while
+        return Check("images", Level.ok, f"{config.data.use} is looked into by prepare")
+    left_out: list[sources.Picture] = []
+    try:
+        count = sum(1 for _ in sources.pictures(config.data, "count", left_out))
+    except InputError as error:
+        return Check("images", Level.error, str(error))
+    text = f"{count} files to read, {len(left_out)} left out"
+    return Check("images", Level.ok if count else Level.error, text)
+
+
+def _network(config: Config) -> Check:
+    """Whether the backbone takes images of this size, and has the cut that is asked for."""
+    from pipeline.networks import backbones, runtime
+
+    runtime.configure(config.seed, config.threads)
+    from pipeline.features import cuts
+
+    section = backbones.without_weights(config.backbone)
+    size: int = config.prepare.image_size
+    try:
+        if is_auto(size):
+            low, high = backbones.sides(section) or (_USUAL_PX, _USUAL_PX)
+            size = min(max(_USUAL_PX, low), high)
+        built = backbones.build(section, size, config.seed)
+        cut = config.finetune.cut
+        if not is_auto(cut):
+            cuts.resolve(built.model, cut)
+    except InputError as error:
+        return Check("network", Level.error, str(error))
+    return Check("network", Level.ok, f"{built.name} at {size} px, finetune.cut={cut}")
+
+
 def _disk(config: Config) -> Check:
     free = shutil.disk_usage(workspace.root()).free / 1e9
     need = _needed_gb(config)
@@ -207,7 +244,11 @@ def _memory() -> Check:
 
 
 def _git() -> Check:
+    from pipeline.tracking import provenance
+
     commit = _output("git", "rev-parse", "--short", "HEAD")
+    if refused := provenance.refusal():
+        return Check("git", Level.warning, refused)
     if commit is None:
         return Check(
             "git",
@@ -223,6 +264,14 @@ def _dvc() -> Iterator[Check]:
     if not Path(".dvc").is_dir():
         yield Check("dvc", Level.error, "no .dvc here: dvc init (or dvc init --no-scm)")
         return
+    command = [sys.executable, "-m", "dvc", "repro", "--dry"]
+    tried = subprocess.run(command, capture_output=True, text=True, check=False)
+    if tried.returncode:
+        said = [line for line in tried.stderr.splitlines() if line.startswith("ERROR: ")]
+        reason = said[-1].removeprefix("ERROR: ") if said else "it gives no reason"
+        yield Check("dvc repro", Level.error, f"cannot start: {shortened(reason)}")
+    else:
+        yield Check("dvc repro", Level.ok, "can start")
     remotes = _output(sys.executable, "-m", "dvc", "remote", "list") or ""
     if remotes:
         name = remotes.split()[0]

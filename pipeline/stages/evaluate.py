@@ -93,6 +93,7 @@ def run(
         }
         gain = resampling.compare(resampled["head_only"], resampled["fine_tuned"], config.metric)
         suspects = _suspects(config, data, features, seed, threads)
+        suspects = label_errors.doubted(suspects, data, judge.says)
         _write_metrics(out, resampled, gain)
         write_json(
             out / "per_class.json", metrics.per_class(best.labels, best.predicted, data.classes)
@@ -123,8 +124,8 @@ def run(
     print("\n".join(trust.sentences(measured)))
     _print_near_duplicates(dropped, pairs, rows, best.right)
     if suspects:
-        found = f"{len(suspects)} of {len(data.rows)} pictures are probably mislabelled"
-        print(f"{found} (evaluate/{label_errors.FILE})")
+        found = f"{len(suspects)} of {len(data.rows)} images have suspicious labels"
+        print(f"{found}, of which half or more were wrong in tests: evaluate/{label_errors.FILE}")
     return _flat(str(config.split), resampled, gain)
 
 
@@ -161,6 +162,14 @@ class _Models:
         judge = Judge(model_file.known(self._path), classes, unknown, coverage)
         relied = trust.judge(forward, judge, classes, self._data.images, self._rows, said)
         return {"head_only": head_only, "fine_tuned": self._facts(said)}, relied
+
+    def says(self, rows: Labels) -> NDArray[np.float32]:
+        """(M, K): probabilities of the fine-tuned model for rows of the data set."""
+        from pipeline.networks import model_file
+
+        forward = model_file.forward(self._path, self._card, lambda: self.classifier)
+        found = forward.all(self._data.images, rows, "suspects")
+        return found[:, : len(self._data.classes)]
 
     def _head(self) -> keras.Model:
         """The trained head, calibrated if the fine-tuned model is: or that alone would differ."""

@@ -9,8 +9,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from pipeline.errors import shortened
-from pipeline.redaction import HIDDEN, redacted
+from pipeline.errors import HIDDEN, redacted, shortened
 
 _SECRETS = ("password", "passwd", "pwd", "sslpassword")
 _TIMEOUT_S = 10

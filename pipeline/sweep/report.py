@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 
 from pipeline.config import Config
 from pipeline.data.manifest import Manifest
-from pipeline.redaction import redacted
+from pipeline.errors import redacted
 from pipeline.storage import digests, outputs, tables
 from pipeline.storage.outputs import PARAMS
 from pipeline.sweep import objectives, plots, sharing, soup, space

@@ -24,9 +24,8 @@ from tqdm import tqdm
 from pipeline.cluster.nodes import Nodes, Process
 from pipeline.config import Config
 from pipeline.data.manifest import Manifest
-from pipeline.errors import InputError
+from pipeline.errors import InputError, redacted
 from pipeline.finetuning import recipe
-from pipeline.redaction import redacted
 from pipeline.sections import Pruner
 from pipeline.storage import addresses, outputs
 from pipeline.sweep import folds, networks, objectives, report, sharing, space, study

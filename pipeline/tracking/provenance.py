@@ -5,8 +5,11 @@ git, if there is one, and the files themselves -> tags and digests.
 
 import hashlib
 import json
+import os
+import shlex
 import subprocess
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from pipeline.storage.digests import code_sha256
@@ -39,15 +42,30 @@ def patch() -> str:
     return _git("diff", "HEAD", "--", *_TRACKED)
 
 
+def refusal() -> str:
+    """Why git says nothing of this folder though it could, with the remedy; or empty."""
+    if "dubious ownership" not in _run_git("rev-parse", "HEAD").stderr:
+        return ""
+    return (
+        "this folder belongs to another user, so git names no commit: git config --global --add "
+        f"safe.directory {shlex.quote(str(Path.cwd().resolve()))}"
+    )
+
+
 def versions(*packages: str) -> list[str]:
     """Pinned requirements: the installed versions."""
     return [f"{package}=={metadata.version(package)}" for package in packages]
 
 
 def _git(*arguments: str) -> str:
-    command = ["git", *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:  # git is not installed
-        return ""
+    done = _run_git(*arguments)
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _run_git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["git", *arguments]
+    environment = {**os.environ, "LC_ALL": "C"}
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    except FileNotFoundError:  # git is not installed
+        return subprocess.CompletedProcess(command, 127, "", "")

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from pipeline.config import Config
-from pipeline.errors import Stopped
-from pipeline.redaction import redacted
+from pipeline.errors import Stopped, redacted
 from pipeline.settings import is_auto
 from pipeline.storage import derived
 from pipeline.storage.outputs import STAGES

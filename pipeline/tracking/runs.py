@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -19,8 +20,9 @@ from filelock import FileLock
 
 from pipeline.config import Config
 from pipeline.data import predictions
+from pipeline.errors import redacted
 from pipeline.storage.digests import digest
-from pipeline.storage.outputs import ROOT, STAGES
+from pipeline.storage.outputs import PARAMS, ROOT, STAGES
 from pipeline.tracking import parents, processes, provenance, records, store
 
 if TYPE_CHECKING:
@@ -45,22 +47,23 @@ class StageRun(Protocol):
     def finish(self, metrics: dict[str, float], out: Path) -> None:
         """Log the final metrics and the output, which is in its place by now."""
 
-    def timings(self) -> dict[str, float]:
-        """Stage -> seconds that its run took, of the runs that made the present outputs."""
 
-    def attach(self, path: Path) -> None:
-        """Log a file of the whole pipeline."""
+def attach(config: Config, path: Path) -> None:
+    """Log a file to the run of the state that the outputs are in, if there is one.
 
-
-def timings(config: Config) -> dict[str, float]:
-    """`StageRun.timings` of the state that the outputs are in; empty if no run is known."""
+    Args:
+        config: The whole config.
+        path: The file.
+    """
     if not config.tracking.enabled:
-        return {}
+        return
     client = store.connect(config.tracking)
-    experiment = store.experiment(client, config.tracking)
-    state = provenance.state(config.essentials(), digest(ROOT / STAGES[0]))
-    known = client.search_runs([experiment], f"tags.`pipeline.state` = '{state}'", max_results=1)
-    return records.timings(client, known[0]) if known else {}
+    with store.answering(config.tracking):
+        experiment = store.experiment(client, config.tracking)
+        state = provenance.state(config.essentials(), digest(ROOT / STAGES[0]))
+        query = f"tags.`pipeline.state` = '{state}'"
+        for run in client.search_runs([experiment], query, max_results=1):
+            client.log_artifact(run.info.run_id, str(path))
 
 
 @contextmanager
@@ -78,6 +81,8 @@ def stage_run(stage: str, config: Config) -> Iterator[StageRun]:
         yield _Untracked()
         return
     print(f"logging to {store.shown(config.tracking)}")
+    if refused := provenance.refusal():
+        print(f"warning: {refused}", file=sys.stderr)
     client = store.connect(config.tracking)
     with store.answering(config.tracking):
         experiment = store.experiment(client, config.tracking)
@@ -123,12 +128,6 @@ class _Untracked:
     def finish(self, metrics: dict[str, float], out: Path) -> None:
         pass
 
-    def timings(self) -> dict[str, float]:
-        return {}
-
-    def attach(self, path: Path) -> None:
-        pass
-
 
 class _Tracked:
     """The child run of an executing stage, and its parent as soon as the data are known."""
@@ -169,15 +168,8 @@ class _Tracked:
             logged_model.log(self._client, self._run, out / "model.keras")
         self._link_skipped()
         if self._stage == STAGES[-1]:
-            parents.present(self._client, self._parent, out, ROOT / STAGES[0], self.timings())
-
-    def timings(self) -> dict[str, float]:
-        assert self._parent is not None
-        return records.timings(self._client, self._client.get_run(self._parent))
-
-    def attach(self, path: Path) -> None:
-        assert self._parent is not None
-        self._client.log_artifact(self._parent, str(path))
+            timings = records.timings(self._client, self._client.get_run(self._parent))
+            parents.present(self._client, self._parent, out, ROOT / STAGES[0], timings)
 
     def end(self, status: str, reason: BaseException | None) -> None:
         for run in filter(None, (self._run, self._parent)):
@@ -223,9 +215,10 @@ class _Tracked:
             self._client.log_batch(run_id, params=params[start : start + 100])
         self._client.log_inputs(run_id, [records.dataset(config, data_md5)])
         self._client.log_text(run_id, records.as_yaml(config), "config.yaml")
-        self._client.log_artifact(run_id, "params.yaml")
+        params_text = PARAMS.read_text(encoding="utf-8")
+        self._client.log_text(run_id, redacted(params_text), PARAMS.name)
         if patch := provenance.patch():
-            self._client.log_text(run_id, patch, "changes.patch")
+            self._client.log_text(run_id, redacted(patch), "changes.patch")
         return parent
 
     def _log_derived(self, out: Path, *runs: str) -> None:

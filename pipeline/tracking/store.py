@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -200,7 +201,8 @@ def experiment(client: MlflowClient, config: Tracking) -> str:
         if existing is not None and existing.lifecycle_stage == "deleted":
             raise InputError(
                 f"tracking.experiment must be one that is not deleted, got {config.experiment}: "
-                f"mlflow experiments restore -x {existing.experiment_id}, or choose another name"
+                f"MLFLOW_TRACKING_URI={shlex.quote(shown(config))} mlflow experiments restore -x "
+                f"{existing.experiment_id}, or choose another name"
             )
         if existing is not None:
             return str(existing.experiment_id)

@@ -26,8 +26,21 @@ def labels() -> np.ndarray:
 def judge(labels: np.ndarray, wrong: int, champion: int | None, **settings: object) -> list:
     config = Promote(**{"max_calibration_error": None, "min_recall": None, **settings})
     check(config, "promote")
-    other = None if champion is None else answers(labels, champion)
-    return gate.judge(config, labels, CLASSES, answers(labels, wrong), other, seed=0)
+    candidate = answers(labels, wrong)
+    verdicts = gate.limits(config, labels, CLASSES, candidate)
+    if champion is None:
+        return verdicts
+    other = answers(labels, champion)
+    return [gate.not_worse(config, labels, candidate, other, seed=0), *verdicts]
+
+
+def test_no_class_of_the_champion_is_lost() -> None:
+    assert gate.keeps_classes(["a", "b"], ["b", "a"]).holds
+    more = gate.keeps_classes(["a", "b", "c"], ["a", "b"])
+    assert (more.holds, more.found) == (True, "all 2, and 1 new")
+    gone = gate.keeps_classes(list("0123456789"), ["ants", "bees"])
+    assert not gone.holds
+    assert gone.found.startswith("ants, bees are gone: set promote.name")
 
 
 def test_the_whole_interval_has_to_be_within_the_margin(labels: np.ndarray) -> None:

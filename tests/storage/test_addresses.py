@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.redaction import redacted
+from pipeline.errors import redacted
 from pipeline.storage import addresses
 
 

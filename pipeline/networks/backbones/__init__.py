@@ -3,15 +3,15 @@
 A kind is a module with a `Config`, a `BackboneConfig` whose `kind` is the module's name, and
 `build(config, image_size) -> Backbone`; `sides(config)` if it does not take images of any size; and
 `scalings(config, image_size)` if it has a setting `scale`. A new kind is one such module and one
-YAML in conf/backbone/; nothing else changes (docs/extending.md). Modules import Keras inside their functions, so that reading a config stays
-fast.
+YAML in conf/backbone/; nothing else changes (docs/extending.md). Modules
+import Keras inside their functions, so that reading a config stays fast.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +125,12 @@ def scalings(config: BackboneConfig, image_size: int) -> tuple[tuple[str, ...], 
         return (), ""
     found: tuple[tuple[str, ...], str] = module.scalings(config, image_size)
     return found
+
+
+def without_weights(config: BackboneConfig) -> BackboneConfig:
+    """The same network with random weights, where only its layers matter and that is possible."""
+    changes: dict[str, Any] = {"weights": None} if hasattr(config, "weights") else {}
+    return replace(config, **changes)
 
 
 def section(name: str) -> dict[str, str]:
