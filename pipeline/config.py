@@ -162,6 +162,12 @@ def as_yaml(overrides: Sequence[str] = ()) -> str:
         raise InputError(_one_line(error)) from error
 
 
+def setting_of(word: str) -> tuple[str, Any]:
+    """Name and value of a setting on the command line."""
+    _check_form(word)
+    return dialect.value_of(word, dialect.texts(Config, tuple(_KINDS.items())))
+
+
 def is_override(word: str) -> bool:
     """Whether a word of the command line sets something: `section.key=value` or `~section.key`."""
     key = word.lstrip("+~").partition("=")[0].partition(".")[0]

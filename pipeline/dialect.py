@@ -147,6 +147,16 @@ def as_text(word: str, expected: Mapping[str, str]) -> str:
     return f"{key}={names.quoted(value)}"
 
 
+def value_of(word: str, expected: Mapping[str, str]) -> tuple[str, Any]:
+    """Name and value of a word of the command line; arguments and errors as for `as_text`."""
+    text = as_text(word, expected)
+    try:
+        (override,) = OverridesParser.create().parse_overrides([text])
+    except HydraException as error:
+        raise InputError(f"{word}: {' '.join(str(error).split())}") from error
+    return override.get_key_element().lstrip("+~"), _plain(override.value())
+
+
 def _plain(value: Any) -> Any:
     """Hydra's quoted texts as texts."""
     if isinstance(value, list):

@@ -5,6 +5,7 @@ what `dvc repro` will cost, and how small a difference the test pictures can sho
 of your own is kept unless you say --force, and even then a copy of it.
 
     python -m pipeline init pictures --try mobilenet_v2,efficientnet_v2_b0
+    python -m pipeline init pictures 'data.splits={extra: test}'
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import Config
+from pipeline.config import Config, setting_of
 from pipeline.errors import InputError
 from pipeline.intake import sizing
 from pipeline.setup import candidates, params_file, planning, source
@@ -65,10 +66,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace, compose: Callable[..., Config]) -> None:
-    """Look, derive, write."""
+def run(options: argparse.Namespace, overrides: list[str], compose: Callable[..., Config]) -> None:
+    """Look, derive, write.
+
+    Raises:
+        InputError: There is a params.yaml already, or the images are not of a form that is known.
+    """
     params_file.refuse_to_lose(options.force)
-    looked = source.look(options.pictures, options.ignore, _SEED)
+    given = {}
+    for word in overrides:
+        name, value = setting_of(word)
+        if not name.startswith("data."):
+            raise InputError(f"init takes settings of section data alone, got {word}")
+        given[name.removeprefix("data.")] = value
+    looked = source.look(options.pictures, options.ignore, _SEED, given)
     for line in source.describe(looked.survey):
         print(line)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

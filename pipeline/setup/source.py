@@ -7,12 +7,14 @@ import importlib
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.data.decoding import Decoding, Fit
 from pipeline.data.manifest import KEPT, SPLITS, Row
@@ -22,6 +24,7 @@ from pipeline.intake.account import Account
 from pipeline.intake.judging import judge
 from pipeline.intake.sources import Picture, SourceConfig
 from pipeline.intake.splitting import Shares, assign
+from pipeline.settings import check
 from pipeline.storage.digests import file_sha256
 
 SHARES = Shares(None, None, 0.7, 0.15)
@@ -85,29 +88,33 @@ class Looked:
     survey: Survey
 
 
-def look(path: Path, ignore: list[str], seed: int) -> Looked:
+def look(
+    path: Path, ignore: list[str], seed: int, given: Mapping[str, Any] | None = None
+) -> Looked:
     """Look at a folder of pictures, a csv file or an archive.
 
     Args:
         path: Of the source.
         ignore: What is left out.
         seed: Of the splits.
+        given: Further settings of section `data`.
 
     Raises:
         InputError: It is none of these, or holds no pictures of two classes.
     """
     settings = _recognised(path, ignore) | ({"ignore": ignore} if ignore else {})
+    settings |= given or {}
     config = _config(settings)
     left_out: list[Picture] = []
     listed = list(sources.pictures(config, "list", left_out))
     reasons: dict[str, str] = {}
-    given = {picture.split for picture in listed if picture.split}
-    if given == {"train", "val"}:
-        settings["splits"] = {"val": "test"}
+    named = {picture.split for picture in listed if picture.split}
+    if named == {"train", "val"}:
+        settings["splits"] = {**settings.get("splits", {}), "val": "test"}
         reasons["splits"] = "no test/ is given: val/ is the test split, and val is drawn from train"
         config = _config(settings)
         listed = [replace(one, split="test") if one.split == "val" else one for one in listed]
-    surveyed = replace(survey(listed, left_out, config.ignore, seed), given=tuple(sorted(given)))
+    surveyed = replace(survey(listed, left_out, config.ignore, seed), given=tuple(sorted(named)))
     _check(path, surveyed)
     return Looked(settings, reasons, config, surveyed)
 
@@ -132,8 +139,13 @@ def _recognised(path: Path, ignore: list[str]) -> dict[str, Any]:
 
 def _config(settings: dict[str, Any]) -> SourceConfig:
     module = importlib.import_module(f"{sources.__name__}.{settings['use']}")
-    given = {"url": settings["path"], **settings} if settings["use"] == "archive" else settings
-    config: SourceConfig = module.Config(**given)
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(module.Config), settings)
+        config: Any = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise InputError(f"section data: {str(error).splitlines()[0]}") from error
+    assert isinstance(config, SourceConfig)
+    check(config, "data")
     return config
 
 
