@@ -3,15 +3,13 @@
 bytes -> (H, W, 3) uint8 RGB. Knows nothing of data sets, splits or Keras.
 """
 
-import io
-import struct
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import IcoImagePlugin, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import IcoImagePlugin, Image, ImageOps, TiffImagePlugin
 
 from pipeline.data import profiles
 from pipeline.data.decoding import (
@@ -24,20 +22,13 @@ from pipeline.data.decoding import (
     ends,
     values_of,
 )
+from pipeline.data.opening import DECODER_ERRORS, BadPicture, opened, reason_of
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
 
 _JPEG_TIMES = 4
 """How many times the pixels a JPEG may have: its decoder skips detail that is not wanted."""
-
-Image.init()
-
-# Formats with a signature of their own, where this Pillow can read them. EPS (runs
-# Ghostscript), the stub formats and those that Pillow guesses from weak signatures
-# (TGA, PCX) are left out. MPO is opened as JPEG: its first picture.
-_WANTED = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "SGI")
-FORMATS = tuple(name for name in (*_WANTED, "TIFF", "WEBP") if name in Image.OPEN)
 
 _ORIENTATION_TAG = 0x0112
 _SUBFILE_TAG = 0x00FE
@@ -53,28 +44,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-# What Pillow's decoders raise on damaged files.
-_DECODER_ERRORS = (
-    *(OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, EOFError),
-    *(ArithmeticError, MemoryError, Image.DecompressionBombError),
-)
-
-
-_SIGNATURES = {
-    "BMP": (0, b"BM"),
-    "GIF": (0, b"GIF8"),
-    "HEIF": (4, b"ftyp"),
-    "JPEG": (0, b"\xff\xd8\xff"),
-    "JPEG 2000": (4, b"jP  "),
-    "PNG": (0, b"\x89PNG"),
-    "TIFF, little-endian": (0, b"II*\0"),
-    "TIFF, big-endian": (0, b"MM\0*"),
-}
-
-
-class BadPicture(ValueError):
-    """A file that cannot be a picture; the message is the reason."""
 
 
 class Decoded(NamedTuple):
@@ -114,16 +83,16 @@ def decode(content: bytes, size_px: int, how: Decoding = USUAL) -> Decoded:
     Raises:
         BadPicture: The content is no picture, damaged, or one that `how` does not allow.
     """
-    picture = _open(content)
+    picture = opened(content)
     width, height = picture.size
     _check_size(picture, content, how.max_megapixels)
-    pages = _pages(_open(content)) if picture.format == "TIFF" else 1
+    pages = _pages(opened(content)) if picture.format == "TIFF" else 1
     if pages > 1 and how.pages == Pages.refuse:
         raise BadPicture(f"{pages} pages: save each as a file of its own, or set data.pages=first")
     try:
         # Lets the JPEG decoder skip detail that the resize would average away.
         picture.draft(None, (2 * size_px, 2 * size_px))
-        values = values_of(picture, lambda: _open(content))
+        values = values_of(picture, lambda: opened(content))
         turn = _UPRIGHT.get(_orientation(picture))
         tones = _tones(picture, values)
         profile = picture.info.get("icc_profile")
@@ -132,8 +101,8 @@ def decode(content: bytes, size_px: int, how: Decoding = USUAL) -> Decoded:
         elif picture.format in _ANIMATED:
             picture = _with_content(picture)
         picture = _to_rgb(profiles.to_srgb(picture, profile))
-    except _DECODER_ERRORS as error:
-        raise BadPicture(_reason(error)) from error
+    except DECODER_ERRORS as error:
+        raise BadPicture(reason_of(error)) from error
     if turn is not None:
         picture = picture.transpose(turn)
         if turn not in (_UPRIGHT[2], _UPRIGHT[3], _UPRIGHT[4]):
@@ -147,64 +116,15 @@ def sides(content: bytes) -> tuple[int, int]:
     Raises:
         BadPicture: The content is no picture.
     """
-    width, height = _open(content).size
+    width, height = opened(content).size
     return width, height
-
-
-def _open(content: bytes) -> Image.Image:
-    if not content:
-        raise BadPicture("empty file")
-    if content.startswith(b"version https://git-lfs.github.com/spec/"):
-        raise BadPicture("git-lfs pointer, not the picture itself: run git lfs pull")
-    try:
-        return _recognised(content)
-    except UnidentifiedImageError as error:
-        raise BadPicture(_unidentified(content)) from error
-    except _DECODER_ERRORS as error:
-        raise BadPicture(_reason(error)) from error
-
-
-def _recognised(content: bytes) -> Image.Image:
-    """Open an image as `Image.open` does, but without its limit on pixels.
-
-    Pillow has one limit for a whole process, which is not ours to change where a service imports
-    this: the one for a data set is `Decoding.max_megapixels`.
-    """
-    for name in FORMATS:
-        read, accepts = Image.OPEN[name]
-        try:
-            if accepts is None or accepts(content[:16]) is True:
-                return read(io.BytesIO(content), "")
-        except (SyntaxError, IndexError, TypeError, struct.error):
-            continue
-    raise UnidentifiedImageError
-
-
-def _unidentified(content: bytes) -> str:
-    """Why no decoder took the content, as far as its first bytes tell."""
-    sides = {b"GIF": (content[6:8], content[8:10]), b"\x89PN": (content[16:20], content[20:24])}
-    if not all(any(side) for side in sides.get(content[:3], ())):
-        return "zero pixels: a side of length 0"
-    for name, (start, signature) in _SIGNATURES.items():
-        if content[start : start + len(signature)] == signature:
-            return f"damaged, or of a kind no decoder here reads: {name}"
-    return "not a picture: no decoder recognises the content"
-
-
-def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, Image.DecompressionBombError) or "MAX_TEXT_CHUNK" in text:
-        return f"decompression bomb: {text}"
-    if any(hint in text.lower() for hint in ("truncated", "end of file", "only got")):
-        return f"truncated: {text}"
-    return f"damaged: {text}"
 
 
 def _orientation(picture: Image.Image) -> int:
     """The EXIF orientation, 1 where the EXIF block is absent or damaged."""
     try:
         return int(picture.getexif().get(_ORIENTATION_TAG, 1))
-    except _DECODER_ERRORS:
+    except DECODER_ERRORS:
         return 1
 
 
@@ -212,7 +132,7 @@ def _check_size(picture: Image.Image, content: bytes, max_megapixels: float) -> 
     times = _JPEG_TIMES if picture.format in ("JPEG", "MPO") else 1
     most = min(max_megapixels * times, MOST_MEGAPIXELS)
     inside = picture.ico.entry if isinstance(picture, IcoImagePlugin.IcoImageFile) else []
-    sizes = [picture.size, *(_open(content[entry.offset :]).size for entry in inside)]
+    sizes = [picture.size, *(opened(content[entry.offset :]).size for entry in inside)]
     for width, height in sizes:
         if width * height > 1e6 * most:
             raise BadPicture(
@@ -230,7 +150,7 @@ def _pages(picture: Image.Image) -> int:
             picture.seek(page)
             kinds.append(picture.getexif().get(_SUBFILE_TAG, 0))
         return sum(not kind & _SMALLER_COPY for kind in kinds)
-    except _DECODER_ERRORS:
+    except DECODER_ERRORS:
         return 1  # decoding tells what is wrong
 
 
@@ -276,7 +196,7 @@ def _transparent(picture: Image.Image, colours: NDArray[np.generic]) -> NDArray[
 def _with_content(picture: Image.Image) -> Image.Image:
     """The first frame of an animation that is not blank, or else the first one."""
     frames = range(min(getattr(picture, "n_frames", 1), _MOST_FRAMES))
-    with suppress(*_DECODER_ERRORS):  # of a later frame: the first one is intact
+    with suppress(*DECODER_ERRORS):  # of a later frame: the first one is intact
         for number in frames if len(frames) > 1 else ():
             picture.seek(number)
             if _to_rgb(picture).getcolors(1) is None:  # more than one

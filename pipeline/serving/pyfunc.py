@@ -23,7 +23,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from pipeline.data.images import BadPicture, Pixels, or_reason
+from pipeline.data.images import Pixels, or_reason
+from pipeline.data.opening import BadPicture
 from pipeline.networks.trust.judging import Answers
 from pipeline.serving import about, ending, http_guard
 from pipeline.serving.classifier import Classifier

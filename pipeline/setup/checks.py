@@ -12,20 +12,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
 from pipeline.config import Config
-from pipeline.errors import InputError, shortened
+from pipeline.errors import InputError
 from pipeline.intake import sources
 from pipeline.networks import engines, foreign_file
 from pipeline.networks.engines import Engine
 from pipeline.settings import is_auto
-from pipeline.setup import machine
+from pipeline.setup import dry_run, machine
+from pipeline.setup.dry_run import USUAL_PX, Check, Level
 from pipeline.storage import workspace
 
 if TYPE_CHECKING:
@@ -34,30 +33,6 @@ if TYPE_CHECKING:
 _MEMORY_GB = 2.0
 """TensorFlow, MLflow and a network of medium size."""
 _SPARE_GB = 1.0
-_USUAL_PX = 224
-
-
-class Level(StrEnum):
-    """How a check came out."""
-
-    ok = "ok"
-    warning = "warning"
-    error = "error"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that a run needs.
-
-    Attributes:
-        name: Of the thing.
-        level: Whether it is there.
-        text: What was found and, where it is not well, what to do.
-    """
-
-    name: str
-    level: Level
-    text: str
 
 
 def cheap(config: Config) -> Iterator[Check]:
@@ -83,8 +58,8 @@ def insist(config: Config) -> None:
 def every(config: Config) -> Iterator[Check]:
     """All checks of a project whose config is sound."""
     yield from cheap(config)
-    yield _images(config)
-    yield _network(config)
+    yield dry_run.images(config)
+    yield dry_run.network(config)
     yield _engine(config)
     yield _memory()
     yield _git()
@@ -171,41 +146,6 @@ def _pictures(config: Config) -> Check:
     return Check("pictures", Level.ok, f"{config.data.use}, {path}")
 
 
-def _images(config: Config) -> Check:
-    """Whether the source has the form that its kind expects; its images are not read."""
-    if config.data.kind not in ("folder", "csv"):  # others are opened first, which takes a while
-        return Check("images", Level.ok, f"{config.data.use} is looked into by prepare")
-    left_out: list[sources.Picture] = []
-    try:
-        count = sum(1 for _ in sources.pictures(config.data, "count", left_out))
-    except InputError as error:
-        return Check("images", Level.error, str(error))
-    text = f"{count} files to read, {len(left_out)} left out"
-    return Check("images", Level.ok if count else Level.error, text)
-
-
-def _network(config: Config) -> Check:
-    """Whether the backbone takes images of this size, and has the cut that is asked for."""
-    from pipeline.networks import backbones, runtime
-
-    runtime.configure(config.seed, config.threads)
-    from pipeline.features import cuts
-
-    section = backbones.without_weights(config.backbone)
-    size: int = config.prepare.image_size
-    try:
-        if is_auto(size):
-            low, high = backbones.sides(section) or (_USUAL_PX, _USUAL_PX)
-            size = min(max(_USUAL_PX, low), high)
-        built = backbones.build(section, size, config.seed)
-        cut = config.finetune.cut
-        if not is_auto(cut):
-            cuts.resolve(built.model, cut)
-    except InputError as error:
-        return Check("network", Level.error, str(error))
-    return Check("network", Level.ok, f"{built.name} at {size} px, finetune.cut={cut}")
-
-
 def _disk(config: Config) -> Check:
     free = shutil.disk_usage(workspace.root()).free / 1e9
     need = _needed_gb(config)
@@ -223,7 +163,7 @@ def _disk(config: Config) -> Check:
 
 def _needed_gb(config: Config) -> float:
     """Of decoded pictures, in the outputs and in DVC's cache; activations have their own limit."""
-    side = _USUAL_PX if is_auto(config.prepare.image_size) else config.prepare.image_size
+    side = USUAL_PX if is_auto(config.prepare.image_size) else config.prepare.image_size
     if config.data.kind not in ("folder", "csv"):  # what is in others is not known unopened
         return 0.0
     try:
@@ -264,14 +204,7 @@ def _dvc() -> Iterator[Check]:
     if not Path(".dvc").is_dir():
         yield Check("dvc", Level.error, "no .dvc here: dvc init (or dvc init --no-scm)")
         return
-    command = [sys.executable, "-m", "dvc", "repro", "--dry"]
-    tried = subprocess.run(command, capture_output=True, text=True, check=False)
-    if tried.returncode:
-        said = [line for line in tried.stderr.splitlines() if line.startswith("ERROR: ")]
-        reason = said[-1].removeprefix("ERROR: ") if said else "it gives no reason"
-        yield Check("dvc repro", Level.error, f"cannot start: {shortened(reason)}")
-    else:
-        yield Check("dvc repro", Level.ok, "can start")
+    yield dry_run.start()
     remotes = _output(sys.executable, "-m", "dvc", "remote", "list") or ""
     if remotes:
         name = remotes.split()[0]

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from pipeline.data.decoding import Decoding, Fit
-from pipeline.data.images import BadPicture, decode
+from pipeline.data.images import decode
+from pipeline.data.opening import BadPicture
 
 pytestmark = pytest.mark.xdist_group("images")
 
@@ -159,7 +160,8 @@ def test_transparency_is_white_and_16_bits_keep_their_tones(oddities: dict[str, 
 BOMBS = """
 import resource, sys
 from pathlib import Path
-from pipeline.data.images import BadPicture, decode
+from pipeline.data.images import decode
+from pipeline.data.opening import BadPicture
 before = resource.getrusage(resource.RUSAGE_SELF)
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.data.decoding import Decoding, Pages, Tones
-from pipeline.data.images import BadPicture, decode
+from pipeline.data.images import decode
+from pipeline.data.opening import BadPicture
 
 
 def saved(picture: Image.Image, kind: str, **options: object) -> bytes:

@@ -1,0 +1,94 @@
+"""Open an image file by its content, whatever its name; the error says what it is instead.
+
+bytes -> an image that Pillow has recognised and not yet decoded.
+"""
+
+import io
+import struct
+
+from PIL import Image, UnidentifiedImageError
+
+Image.init()
+
+# Formats with a signature of their own, where this Pillow can read them. EPS (runs
+# Ghostscript), the stub formats and those that Pillow guesses from weak signatures
+# (TGA, PCX) are left out. MPO is opened as JPEG: its first picture.
+_WANTED = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "SGI")
+FORMATS = tuple(name for name in (*_WANTED, "TIFF", "WEBP") if name in Image.OPEN)
+
+# What Pillow's decoders raise on damaged files.
+DECODER_ERRORS = (
+    *(OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, EOFError),
+    *(ArithmeticError, MemoryError, Image.DecompressionBombError),
+)
+
+
+_SIGNATURES = {
+    "BMP": (0, b"BM"),
+    "GIF": (0, b"GIF8"),
+    "HEIF": (4, b"ftyp"),
+    "JPEG": (0, b"\xff\xd8\xff"),
+    "JPEG 2000": (4, b"jP  "),
+    "PNG": (0, b"\x89PNG"),
+    "TIFF, little-endian": (0, b"II*\0"),
+    "TIFF, big-endian": (0, b"MM\0*"),
+}
+
+
+class BadPicture(ValueError):
+    """A file that cannot be a picture; the message is the reason."""
+
+
+def opened(content: bytes) -> Image.Image:
+    """Open an image.
+
+    Raises:
+        BadPicture: It is none, or damaged.
+    """
+    if not content:
+        raise BadPicture("empty file")
+    if content.startswith(b"version https://git-lfs.github.com/spec/"):
+        raise BadPicture("git-lfs pointer, not the picture itself: run git lfs pull")
+    try:
+        return _recognised(content)
+    except UnidentifiedImageError as error:
+        raise BadPicture(_unidentified(content)) from error
+    except DECODER_ERRORS as error:
+        raise BadPicture(reason_of(error)) from error
+
+
+def _recognised(content: bytes) -> Image.Image:
+    """Open an image as `Image.open` does, but without its limit on pixels.
+
+    Pillow has one limit for a whole process, which is not ours to change where a service imports
+    this: the one for a data set is `Decoding.max_megapixels`.
+    """
+    for name in FORMATS:
+        read, accepts = Image.OPEN[name]
+        try:
+            if accepts is None or accepts(content[:16]) is True:
+                return read(io.BytesIO(content), "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue
+    raise UnidentifiedImageError
+
+
+def _unidentified(content: bytes) -> str:
+    """Why no decoder took the content, as far as its first bytes tell."""
+    sides = {b"GIF": (content[6:8], content[8:10]), b"\x89PN": (content[16:20], content[20:24])}
+    if not all(any(side) for side in sides.get(content[:3], ())):
+        return "zero pixels: a side of length 0"
+    for name, (start, signature) in _SIGNATURES.items():
+        if content[start : start + len(signature)] == signature:
+            return f"damaged, or of a kind no decoder here reads: {name}"
+    return "not a picture: no decoder recognises the content"
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a decoder gave up, in a line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, Image.DecompressionBombError) or "MAX_TEXT_CHUNK" in text:
+        return f"decompression bomb: {text}"
+    if any(hint in text.lower() for hint in ("truncated", "end of file", "only got")):
+        return f"truncated: {text}"
+    return f"damaged: {text}"
