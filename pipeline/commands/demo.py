@@ -48,11 +48,11 @@ def run(demo: Demo, promote: Promote, tracking: Tracking, data: SourceConfig) ->
     except ImportError as error:
         raise InputError("the page needs Gradio: pip install 'gradio~=6.31'") from error
     machine.check_port(demo.host, demo.port, "demo.port")
-    uri = registry.champion_or(demo.model, promote.name, tracking)
+    uri, file = registry.champion_or(demo.model, promote.name, tracking)
     import mlflow
 
     with gradio.Blocks(title=uri) as page:
-        _fill(page, uri, Answerer(mlflow.pyfunc.load_model(uri)), _examples(data))
+        _fill(page, uri, Answerer(mlflow.pyfunc.load_model(str(file.parents[1]))), _examples(data))
     print(f"{uri}: http://{demo.host}:{demo.port} (stop with Ctrl-C)", flush=True)
     page.launch(
         server_name=demo.host,

@@ -27,7 +27,7 @@ def run(serve: Serve, promote: Promote, tracking: Tracking) -> None:
         InputError: There is no such model, or the port is taken.
     """
     machine.check_port(serve.host, serve.port, "serve.port")
-    uri = registry.champion_or(serve.model, promote.name, tracking)
+    uri, file = registry.champion_or(serve.model, promote.name, tracking)
     limits = {name: getattr(serve, name) for name in DEFAULTS}
     environment = {
         **os.environ,
@@ -41,7 +41,15 @@ def run(serve: Serve, promote: Promote, tracking: Tracking) -> None:
     }
     address = f"http://{serve.host}:{serve.port}/invocations"
     print(f"{uri}: {address} (about 10 s to start; stop with Ctrl-C)", flush=True)
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", uri]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "--model-uri",
+        str(file.parents[1]),
+    ]
     command += ["--env-manager", "local", "--host", serve.host, "--port", str(serve.port)]
     command += ["--workers", str(serve.workers), "--timeout", str(serve.timeout_s)]
     os.execve(sys.executable, command, environment)

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from filelock import FileLock, Timeout
 
@@ -209,8 +211,8 @@ def model_file(name: str, compose: Callable[[], Config]) -> Path:
     return Path(name)
 
 
-def champion_or(model: str | None, name: str, config: Tracking) -> str:
-    """What to serve: a model that is named, or else the champion; it is there.
+def champion_or(model: str | None, name: str, config: Tracking) -> tuple[str, Path]:
+    """What to serve: a model that is named, or else the champion; and its .keras file.
 
     Args:
         model: Address of a model, or None.
@@ -221,8 +223,7 @@ def champion_or(model: str | None, name: str, config: Tracking) -> str:
         InputError: There is no such model.
     """
     uri = model or f"models:/{name}@{_ALIAS}"
-    download(uri, config)
-    return uri
+    return uri, download(uri, config)
 
 
 def download(uri: str, config: Tracking) -> Path:
@@ -236,12 +237,13 @@ def download(uri: str, config: Tracking) -> Path:
     Raises:
         InputError: There is no such model.
     """
-    store.connect(config)
+    client = store.connect(config)
     import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
-        file = Path(mlflow.artifacts.download_artifacts(uri), _FILE)
+        folder = _in_place(client, uri) or mlflow.artifacts.download_artifacts(uri)
+        file = Path(folder, _FILE)
         if file.exists():
             return file
         reason = f"No such artifact: {_FILE}"
@@ -254,6 +256,29 @@ def download(uri: str, config: Tracking) -> Path:
     raise InputError(
         f"the model must be in the registry of {store.shown(config)}, got {uri}: {reason}; {remedy}"
     )
+
+
+def _in_place(client: MlflowClient, uri: str) -> Path | None:
+    """The folder of a model whose files are on this machine, else None.
+
+    A download would write into that folder, which a container may only read.
+    """
+    if uri.startswith("runs:/"):
+        return None
+    name = uri.removeprefix("models:/")
+    while not name.startswith("m-") or "/" in name or "@" in name:
+        if "@" in name:
+            version = client.get_model_version_by_alias(*name.split("@", 1))
+        elif "/" in name:
+            version = client.get_model_version(*name.split("/", 1))
+        else:
+            return None
+        name = str(version.source).removeprefix("models:/")
+        if name == version.source:
+            return None
+    location = urlsplit(str(client.get_logged_model(name).artifact_location))
+    folder = Path(url2pathname(location.path))
+    return folder if location.scheme in ("", "file") and folder.is_dir() else None
 
 
 def is_own(model: str) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def digest(folder: Path) -> str:
     if remembered.get("seen") == seen:
         return str(remembered["md5"])
     md5 = dvc_md5(folder)
-    with replacing_file(memo) as aside:
+    with suppress(OSError), replacing_file(memo) as aside:  # not where nothing may be written
         aside.write_text(json.dumps({"seen": seen, "md5": md5}))
     return md5
 

@@ -16,8 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from filelock import FileLock
-
 from pipeline.config import Config
 from pipeline.data import predictions
 from pipeline.errors import redacted
@@ -181,7 +179,7 @@ class _Tracked:
 
         data_md5 = digest(ROOT / STAGES[0])
         state = provenance.state(self._config.essentials(), data_md5)
-        with FileLock(store.lock_path()):
+        with store.locked():
             known = self._search(f"tags.`pipeline.state` = '{state}'")
             parent = known[0] if known else self._make_parent(state, data_md5)
         self._parent = parent.info.run_id

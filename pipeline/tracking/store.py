@@ -60,7 +60,7 @@ def connect(config: Tracking) -> MlflowClient:
             raise InputError(_not_answering(config, reason))
     try:
         # Two processes that create the database at once would break it for good.
-        with FileLock(lock_path()), _few_tries():
+        with locked(), _few_tries():
             if addresses.is_database(uri) and (reason := databases.unfit(uri, databases.MLFLOW)):
                 raise InputError(
                     f"tracking.uri must be a store of this MLflow, got {shown(config)}: {reason}"
@@ -196,7 +196,7 @@ def follow_project() -> None:
 
 def experiment(client: MlflowClient, config: Tracking) -> str:
     """Id of the experiment, which is made if it is not there."""
-    with FileLock(lock_path()):
+    with locked():
         existing = client.get_experiment_by_name(config.experiment)
         if existing is not None and existing.lifecycle_stage == "deleted":
             raise InputError(
@@ -219,8 +219,16 @@ def experiment(client: MlflowClient, config: Tracking) -> str:
         return str(client.create_experiment(config.experiment, artifact_location=artifacts))
 
 
-def lock_path() -> Path:
-    """Held while the store, an experiment or a parent run is made."""
+@contextmanager
+def locked() -> Iterator[None]:
+    """Hold the lock under which the store, an experiment or a parent run is made.
+
+    A project in which nothing may be written, as in a container, has none to make.
+    """
     folder = workspace.root() / ".work"
+    if not os.access(folder if folder.exists() else folder.parent, os.W_OK):
+        yield
+        return
     folder.mkdir(exist_ok=True)
-    return folder / "tracking.lock"
+    with FileLock(folder / "tracking.lock"):
+        yield

@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from filelock import FileLock
-
 from pipeline.config import Config
 from pipeline.errors import Stopped
 from pipeline.storage.digests import digest
@@ -65,7 +63,7 @@ class Tracker:
         self._experiment = store.experiment(self._client, config.tracking)
         self._data_md5 = digest(ROOT / "prepare")
         tags = {"sweep.study": study, "sweep.role": "study"}
-        with FileLock(store.lock_path()):
+        with store.locked():
             self._run = self._found_or_made(f"sweep {study}", tags, config)
 
     def start(self, settings: dict[str, Any]) -> None:
