@@ -17,7 +17,6 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.data.images import Pixels
 from pipeline.data.manifest import Manifest
-from pipeline.errors import InputError
 from pipeline.networks import backbones
 from pipeline.storage import derived
 from pipeline.storage.derived import Derived
@@ -91,9 +90,6 @@ def choose(
 
     Returns:
         The scaling with the lowest cross-validated log loss, and how far it leads.
-
-    Raises:
-        InputError: With none of them the features are finite numbers that differ.
     """
     from pipeline.networks.keras_forward import KerasForward
 
@@ -111,11 +107,8 @@ def choose(
         own = probabilities[np.arange(len(labels)), labels]
         losses[name] = -np.log(np.maximum(own, 1e-12))
         rights[name] = float((probabilities.argmax(axis=1) == labels).mean())
-    if not losses:
-        raise InputError(
-            f"features must be finite numbers that differ, and are not with any of "
-            f"backbone.scale={', '.join(names)}: is the model damaged?"
-        )
+    if not losses:  # which extract_features refuses, with the numbers
+        return Derived(names[0], "no scaling gives finite features that differ")
     best, *others = sorted(losses, key=lambda name: float(losses[name].mean()))
     reason = f"{rights[best]:.1%} of {len(labels)} training images right in cross-validation"
     if others:

@@ -17,6 +17,7 @@ from pipeline.intake.sources import csv as csv_source
 from pipeline.intake.sources import digits, folder
 from pipeline.stages import prepare
 from pipeline.storage.outputs import Folders
+from pipeline.storage.tables import read_records
 
 HALF = {"train_fraction": 0.5, "val_fraction": 0.25}
 
@@ -102,7 +103,7 @@ def test_given_splits_are_kept(picture_folder: Path, tmp_path: Path) -> None:
     metrics = prepared(folder.Config(path=str(root)), tmp_path / "out")
     assert [metrics[f"pictures_{s}"] for s in ("train", "val", "test")] == [16, 4, 4]
     renamed = folder.Config(path=str(root), splits={"val": "dev"})
-    with pytest.raises(InputError, match="maps to train, val or test, got val: dev"):
+    with pytest.raises(InputError, match="maps to train, val, test or class, got val: dev"):
         prepared(renamed, tmp_path / "other")
 
 
@@ -181,7 +182,7 @@ def test_no_class_is_gone_in_silence(picture_folder: Path, tmp_path: Path) -> No
     (picture_folder / "parrot").mkdir()
     for place in range(2):
         (picture_folder / "parrot" / f"{place}.heic").write_bytes(b"\0\0\0\x18ftypheic")
-    told = r"class 'parrot' has 2 files and none: the first is parrot/0.heic \(.*HEIF\)"
+    told = r"class 'parrot' has 2 files and no usable image: the first is parrot/0.heic \(.*HEIF\)"
     source = folder.Config(path=str(picture_folder))
     with pytest.raises(InputError, match=told):
         prepared(source, tmp_path / "a", max_bad_fraction=0.5)
@@ -193,7 +194,7 @@ def test_no_class_is_gone_in_silence(picture_folder: Path, tmp_path: Path) -> No
 
 def test_classes_that_differ_in_case_alone(picture_folder: Path, tmp_path: Path) -> None:
     (picture_folder / "dark").rename(picture_folder / "Bright ")
-    with pytest.raises(InputError, match=r"more than case and blanks, got 'Bright' and 'bright'"):
+    with pytest.raises(InputError, match=r"more than case, blanks .*, got 'Bright' and 'bright'"):
         prepared(folder.Config(path=str(picture_folder)), tmp_path / "a")
 
 
@@ -203,8 +204,10 @@ def test_pictures_without_a_label_are_listed(
     for place in range(20):
         shutil.copy(picture_folder / "dark" / "0.png", picture_folder / f"{place}.png")
     prepared(folder.Config(path=str(picture_folder)), tmp_path / "out")
-    assert "20 pictures are not used, the first is 0.png" in capsys.readouterr().err
-    assert quarantine(tmp_path / "out")["0.png"].startswith("it has no label")
+    told = "44 files: 24 used, 0 quarantined, 20 left out: 20 in no class folder"
+    assert told in capsys.readouterr().out
+    listed = {row["path"]: row["reason"] for row in read_records(tmp_path / "out/left_out.csv")}
+    assert listed["0.png"] == "in no class folder"
 
 
 def test_too_little_or_too_bad_data_stops(picture_folder: Path, tmp_path: Path) -> None:
@@ -215,7 +218,9 @@ def test_too_little_or_too_bad_data_stops(picture_folder: Path, tmp_path: Path) 
     with pytest.raises(InputError, match="at most 1% of the files may be bad, got 1 of 25"):
         prepared(source, tmp_path / "b", max_bad_fraction=0.01)
     (picture_folder / "dark" / "bad.png").unlink()
-    with pytest.raises(InputError, match="at least 1 picture in test, class 'bright' has none"):
+    with pytest.raises(
+        InputError, match="at least 1 image in test, class 'bright' has none of its 12"
+    ):
         prepared(source, tmp_path / "c", train_per_class=11, val_per_class=1)
     shutil.rmtree(picture_folder / "dark")
     with pytest.raises(
