@@ -40,14 +40,14 @@ def test_a_second_repro_runs_nothing(clone: Path, run: Run) -> None:
 @pytest.mark.slow
 def test_a_forced_repro_leaves_the_lock_file_as_it_was(clone: Path, run: Run) -> None:
     before = (clone / "dvc.lock").read_bytes()
-    assert repro(run, clone, "-f") == list(STAGES)
+    assert repro(run, clone, "-f") == [*STAGES, "report"]
     assert (clone / "dvc.lock").read_bytes() == before
 
 
 @pytest.mark.slow
 def test_a_change_of_finetune_runs_finetune_and_evaluate(clone: Path, run: Run) -> None:
     edit(clone / "params.yaml", "cut: block2_conv1", "cut: block3_conv2")
-    assert repro(run, clone) == ["finetune", "evaluate"]
+    assert repro(run, clone) == ["finetune", "evaluate", "report"]
     edit(clone / "params.yaml", "cut: block3_conv2", "cut: block2_conv1")
     assert repro(run, clone) == [], "DVC's run cache has the first result"
 
@@ -63,7 +63,7 @@ def test_the_lock_file_has_our_digests(repository: Path) -> None:
 @pytest.mark.slow
 def test_metrics_and_plots_are_understood(clone: Path, run: Run) -> None:
     edit(clone / "params.yaml", "cut: block2_conv1", "cut: none")
-    assert repro(run, clone) == ["finetune", "evaluate"]
+    assert repro(run, clone) == ["finetune", "evaluate", "report"]
     done = run(clone, "git", "add", "-A")
     changed = json.loads(run(clone, "dvc", "metrics", "show", "--json").stdout)
     (values,) = changed[""]["data"].values()
@@ -123,7 +123,7 @@ def test_experiments_and_queues_are_separate_parents(clone: Path, run: Run) -> N
     before = parents()
     done = run(clone, "dvc", "exp", "run", "-n", "another-head", "-S", "head.use=mlp")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert executed(done.stdout) == ["train_head", "finetune", "evaluate"]
+    assert executed(done.stdout) == ["train_head", "finetune", "evaluate", "report"]
     choice = "train_head.learning_rate=choice(1e-3,1e-2)"
     done = run(clone, "dvc", "exp", "run", "--queue", "-S", choice, "-S", "finetune.cut=none")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -127,11 +127,12 @@ finetune: {{cut: block3_conv2, epochs: 1}}
             said = done.stdout + done.stderr
             assert not [secret for secret in SECRETS if secret in said], (command, said)
             assert "Traceback" not in said, (command, said)
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         shown: set[str] = set()
         process = subprocess.Popen(
             sweep,
             cwd=clone,
-            env={**os.environ, **tracking},
+            env={**os.environ, **tracking, "PATH": path},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
