@@ -300,7 +300,7 @@ def test_hymenoptera_with_real_weights(
 ) -> None:
     (clone.parent / "shared").symlink_to(shared)
     preset = (clone / "conf/experiment/hymenoptera_mobilenet_v2.yaml").read_text()
-    by_name = preset.replace("weights: ${backbone.path}", "weights: imagenet")
+    by_name = preset.replace("weights: ${.path}", "weights: imagenet")
     assert by_name != preset, "by path: test_near_duplicates.py"
     (clone / "params.yaml").write_text(by_name)
     home = {"KERAS_HOME": str(shared / "weights" / "keras_home")}
