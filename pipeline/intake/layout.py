@@ -118,7 +118,8 @@ class _Tree:
 
     def folders(self, folder: Path) -> list[Path]:
         """The folders in a folder that are not left out, sorted."""
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not self._why(path))
+        folders = [path for path in folder.iterdir() if path.is_dir()]
+        return sorted(path for path in folders if not self._why_folder(path))
 
     def has_loose(self, folder: Path) -> bool:
         """Whether images lie in a folder itself."""
@@ -137,15 +138,17 @@ class _Tree:
     def beside(self, folder: Path) -> Iterator[Picture]:
         """What lies in a folder beside its class folders: it has no label."""
         for path in sorted(folder.iterdir()):
-            why = self._why(path)
-            if path.is_dir():
-                if why:
-                    yield from self.left_out(path, why)
-            else:
-                yield self._without(path, why or (_LOOSE if _is_image(path) else _OTHER))
+            if not path.is_dir():
+                loose = _LOOSE if _is_image(path) else _OTHER
+                yield self._without(path, self._why(path) or loose)
+            elif why := self._why_folder(path):
+                yield from self.left_out(path, why)
 
     def left_out(self, folder: Path, why: str) -> Iterator[Picture]:
         """All files below a folder, for the one reason."""
+        if why == _LINK_BACK:
+            yield self._without(folder, why)
+            return
         for parent, _, files in os.walk(folder, onerror=_raise):
             for name in sorted(files):
                 yield self._without(Path(parent, name), why)
@@ -175,7 +178,7 @@ class _Tree:
         for parent, inner, files in os.walk(folder, followlinks=True, onerror=_raise):
             for name in list(inner):
                 path = Path(parent, name)
-                if why := self._why(path):
+                if why := self._why_folder(path):
                     others += self.left_out(path, why)
                 elif (identity := _identity(path)) in read:
                     others.append(self._without(path, _LINK_BACK))
@@ -197,6 +200,16 @@ class _Tree:
     def _without(self, path: Path, why: str) -> Picture:
         folder = "/" if path.is_dir() and why in (_EMPTY, _LINK_BACK) else ""
         return Picture(self._name(path) + folder, "", None, path, left_out=why)
+
+    def _why_folder(self, path: Path) -> str:
+        """Likewise of a folder, which may be a link to one that it lies in."""
+        if why := self._why(path):
+            return why
+        if path.is_symlink():
+            around = path.parent.resolve()
+            if path.resolve() in (around, *around.parents):
+                return _LINK_BACK
+        return ""
 
     def _why(self, path: Path) -> str:
         """Why a file or folder is left out; empty if it is not."""

@@ -4,10 +4,11 @@ rows + reasons -> nothing, or the error that says what to mend.
 """
 
 import csv
-import re
 import shlex
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.data import names
@@ -18,7 +19,6 @@ from pipeline.storage import tables
 _ABSENT = "unreadable: No such file"
 _PATHS = "correct the paths, which are relative to the folder of the csv file, or repair the links"
 _COLUMN = "path"
-_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)
 
 
 def check_files(rows: list[Row], bad: Mapping[str, str], max_fraction: float) -> None:
@@ -154,8 +154,8 @@ def _check_names(classes: Iterable[str]) -> None:
     seen: dict[str, str] = {}
     for name in classes:
         plain = " ".join(name.casefold().split())
-        if _NUMBER.fullmatch(plain):
-            plain = str(float(plain))
+        with suppress(ValueError):
+            plain = str(float(unicodedata.normalize("NFKC", plain)) + 0.0)  # -0 is 0
         if plain in seen:
             raise InputError(
                 f"classes must differ in more than case, blanks and the way a number is written, "

@@ -126,6 +126,14 @@ def test_linked_folders_are_read_and_cycles_end(tmp_path: Path) -> None:
     assert set(left_out(tmp_path / "data")) == {"cat/2024/deeper/up/", "dog/loop/"}
 
 
+def test_a_class_that_is_a_link_to_what_it_lies_in_is_left_out(tmp_path: Path) -> None:
+    put(tmp_path / "data", *CLASSES)
+    (tmp_path / "data" / "up").symlink_to(tmp_path)
+    (tmp_path / "data" / "self").symlink_to(".")
+    assert found(tmp_path / "data") == {("cat", None): 3, ("dog", None): 3}
+    assert set(left_out(tmp_path / "data")) == {"up/", "self/"}
+
+
 def test_an_empty_class_and_a_hidden_one_are_named(tmp_path: Path) -> None:
     put(tmp_path, *CLASSES, ".fox")
     (tmp_path / "owl").mkdir()

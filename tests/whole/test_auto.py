@@ -93,8 +93,9 @@ def test_runs_say_what_was_used(clone: Path, run: Run) -> None:
     for found in (parent, child):
         assert found.data.params["finetune.cut"] == derived["finetune.cut"]["value"]
         assert found.data.tags["cut"] == derived["finetune.cut"]["value"]
-    done = run(clone, sys.executable, "-m", "pipeline", "evaluate", *words)
-    assert done.returncode == 0, done.stderr
+    for name in ("evaluate", "report"):
+        done = run(clone, sys.executable, "-m", "pipeline", name, *words)
+        assert done.returncode == 0, done.stderr
     page = (clone / "outputs" / "report.html").read_text()
     assert f"cut {derived['finetune.cut']['value']}" in page
     assert derived["finetune.epochs"]["reason"] in page

@@ -3,6 +3,7 @@
 url or path -> downloaded (resumed where the server can) -> verified -> extracted -> pictures.
 """
 
+import errno
 import gzip
 import lzma
 import stat
@@ -33,6 +34,7 @@ _TIMEOUT_S = 30
 _ENCRYPTED, _SAYS_UTF8 = 0x1, 0x800  # flags of a zip's entry
 _ENCODINGS = ("cp437", "cp1252", "cp932", "gb18030", "big5", "cp949", "cp866", "cp1251")
 """What archivers of different countries write names in."""
+_IMPOSSIBLE = (errno.EISDIR, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG)
 _DAMAGED = (zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
 
@@ -134,6 +136,14 @@ def _extract(archive: Path, target: Path, config: Config) -> None:
         raise InputError(
             f"{archive} must not lead out of its folder, and holds {_linked(error.tarinfo)}: make "
             "it anew without, or extract it yourself and set data.use=folder"
+        ) from error
+    except OSError as error:
+        if error.errno not in _IMPOSSIBLE:
+            raise
+        name = Path(str(error.filename)).name[:80]
+        raise InputError(
+            f"{archive} holds names that no folder can hold together, such as {name} "
+            f"({error.strerror}): make it anew, or extract it yourself and set data.use=folder"
         ) from error
     except (*_DAMAGED, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(

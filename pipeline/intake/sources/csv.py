@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.data import names
 from pipeline.data.manifest import COLUMNS
@@ -21,7 +22,7 @@ from pipeline.storage import addresses
 
 _COLUMNS = ("path", "label", "split")
 _DELIMITERS = (",", ";", "\t")
-_SEPARATORS = ("|", ";", ",", "+")
+_SEPARATORS = ("|", ";", ",", "+", "/", "&", " ")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -57,7 +58,7 @@ def pictures(config: Config) -> Iterator[Picture]:
             f"{', '.join(further) or 'none'}"
         )
     rows: dict[str, Picture] = {}
-    for cells in table:
+    for cells in _cells(path, table):
         where = f"{path} line {table.line_num}"
         if not any(cell.strip() for cell in cells):
             continue
@@ -98,6 +99,9 @@ def _lines(path: Path, encoding: str) -> Iterator[str]:
         raise InputError(
             f"data.encoding must be one that Python knows, got {encoding}: utf-8 or cp1252, say"
         ) from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise InputError(f"{path} line {line} holds a null byte: is it a csv file?")
     return iter(text.splitlines(keepends=True))
 
 
@@ -142,9 +146,23 @@ def _label(where: str, text: str) -> str:
     return names.label(text)
 
 
+def _cells(path: Path, table: Any) -> Iterator[list[str]]:
+    """The lines of a table."""
+    try:
+        yield from table
+    except csv.Error as error:
+        raise InputError(
+            f"{path} line {table.line_num} is no line of csv ({error}): is a quote missing?"
+        ) from error
+
+
 def _refuse_several(path: Path, labels: set[str]) -> None:
     """Stop at labels such as `cat|dog`; those that data.labels renames are meant as they are."""
     for label in sorted(labels):
+        if label.startswith("[") and label.endswith("]"):
+            raise InputError(
+                f"{path} must have one label for an image, got a list, {label!r}: keep one"
+            )
         for separator in _SEPARATORS:
             parts = [part.strip() for part in label.split(separator)]
             if len(parts) > 1 and all(parts) and (separator == "|" or set(parts) <= labels):
