@@ -15,6 +15,7 @@ from pipeline.errors import InputError
 from pipeline.features import cuts
 from pipeline.networks import backbones
 from pipeline.networks.backbones import keras_hub
+from pipeline.networks.scaling import NAMED
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("keras_hub")]
 
@@ -102,9 +103,9 @@ def test_a_folder_of_hugging_face(tmp_path: Path) -> None:
     token = body(shown, training=False).numpy()
     assert (upper(lower(shown)).numpy() == token).all()
     assert token.std(axis=0).min() > 0
+    assert backbones.scalings(config(folder), SIDE) == ((), "")
     (folder / "preprocessor_config.json").unlink()
-    with pytest.raises(InputError, match=r"set backbone\.scale and backbone\.offset"):
-        backbones.build(config(folder), SIDE, 0)
+    assert backbones.scalings(config(folder), SIDE) == (tuple(NAMED), ""), "they are tried"
 
 
 @pytest.mark.parametrize("preset", ["dinov2"], indirect=True)
@@ -144,8 +145,7 @@ def test_what_cannot_be_a_preset(preset: Path, tmp_path: Path) -> None:
     bare = shutil.copytree(preset, tmp_path / "bare")
     for name in ("preprocessor.json", "image_converter.json"):
         (bare / name).unlink(missing_ok=True)
-    with pytest.raises(InputError, match=r"set backbone\.scale and backbone\.offset"):
-        backbones.build(config(bare), SIDE, 0)
+    assert backbones.scalings(config(bare), SIDE) == (tuple(NAMED), ""), "they are tried"
     assert backbones.build(config(bare, scale=1 / 255), SIDE, 0).name == "bare"
 
 
