@@ -173,6 +173,7 @@ def test_a_family_through_the_whole_pipeline(
     shutil.copytree(preset, project / "preset")
     words = ["tracking.enabled=false", "backbone.use=keras_hub", "backbone.path=preset"]
     words += ["data.use=folder", f"data.path={picture_folder}"]
+    words += ["prepare.train_per_class=null", "prepare.val_per_class=null"]
     words += ["backbone.preset=./preset", f"prepare.image_size={SIDE}", "finetune.epochs=1"]
     words += ["finetune.cut={blocks: 1}", "train_head.epochs=3"]
     for stage in ("prepare", "extract_features", "train_head", "finetune"):
