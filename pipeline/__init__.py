@@ -11,16 +11,17 @@ docstring says what happens in it; imports point one way, which tests/whole/test
 
 import os
 
-# What results depend on is in the config, not in the environment of whoever runs this.
-# TensorFlow takes oneDNN by itself on newer processors alone. Without it, the last bits of an
-# image's activations depend on its place in the batch, and cached and plain training part ways.
+# Results depend on the config, not on the environment of the person who runs this: every switch of
+# these libraries goes but those for logs, folders and GPU memory.
+_SWITCHES = (
+    *("TF_", "XLA_", "KERAS_", "ONEDNN_", "DNNL_", "OV_", "NPY_", "OPENBLAS_CORETYPE"),
+    *("NVIDIA_TF32_OVERRIDE", "CUBLAS_", "CUDNN_"),
+)
+_HARMLESS = ("TF_CPP_", "KERAS_HOME", "TF_GPU_ALLOCATOR", "TF_FORCE_GPU_ALLOW_GROWTH")
+for _name in tuple(os.environ):
+    if _name.startswith(_SWITCHES) and not _name.startswith(_HARMLESS):
+        del os.environ[_name]
+
+# TensorFlow enables oneDNN by default on newer processors only. Without it, the last bits of an
+# image's activations depend on its place in the batch, and cached and plain training diverge.
 os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1"}
-for _name in (
-    *("TF_XLA_FLAGS", "XLA_FLAGS", "TF_DETERMINISTIC_OPS", "TF_CUDNN_DETERMINISTIC"),
-    *("TF_ENABLE_AUTO_MIXED_PRECISION", "TF_ENABLE_AUTO_MIXED_PRECISION_GRAPH_REWRITE"),
-    *("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_USE_LEGACY_KERAS"),
-    *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "NVIDIA_TF32_OVERRIDE"),
-    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "TF_ENABLE_MKL_NATIVE_FORMAT"),
-    *("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH", "KERAS_NNX_ENABLED"),
-):
-    os.environ.pop(_name, None)

@@ -69,10 +69,15 @@ def test_variables_that_change_results_are_taken_out() -> None:
         "ONEDNN_DEFAULT_FPMATH_MODE": "bf16",
         "TF_ENABLE_AUTO_MIXED_PRECISION": "1",
         "NVIDIA_TF32_OVERRIDE": "1",
+        "TF_SET_ONEDNN_FPMATH_MODE": "BF16",
+        "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1",
+        "KERAS_HOME": "elsewhere",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
     }
     code = f"import os, pipeline; print([os.environ.get(n) for n in {list(names)}])"
     done = python("-c", code, **names)
-    assert done.stdout.strip() == str(["tensorflow", "1", *[None] * 5]), done.stderr
+    expected = ["tensorflow", "1", *[None] * 7, "elsewhere", "2"]
+    assert done.stdout.strip() == str(expected), done.stderr
 
 
 @pytest.mark.parametrize("words", [["--help"], ["finetune", "--help"]])
