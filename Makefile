@@ -14,9 +14,9 @@ help:  ## list the targets
 repro: $(VENV)/.installed .dvc/.scm  ## install, then run the whole pipeline as params.yaml says
 	dvc repro
 
-init: $(VENV)/.installed  ## install, then write the params.yaml that suits PICTURES
-	@test -n "$(PICTURES)" || { echo "error: name your pictures: make init PICTURES=folder"; exit 1; }
-	python -m pipeline init "$(PICTURES)" $(if $(BACKBONE),--backbone "$(BACKBONE)")
+init: $(VENV)/.installed  ## install, then write the params.yaml that suits IMAGES
+	@test -n "$(IMAGES)" || { echo "error: name your images: make init IMAGES=folder"; exit 1; }
+	python -m pipeline init "$(IMAGES)" $(if $(BACKBONE),--backbone "$(BACKBONE)")
 
 sweep: $(VENV)/.installed .dvc/.scm  ## install, then search the cut and the learning rate
 	python -m pipeline sweep
@@ -27,7 +27,7 @@ promote: $(VENV)/.installed  ## make the present model the champion, if the gate
 serve: $(VENV)/.installed  ## answer over HTTP with the champion (PORT=5001)
 	python -m pipeline serve serve.port=$(or $(PORT),5001)
 
-demo: $(VENV)/.installed-dev  ## a page to drop pictures on (PORT=7860)
+demo: $(VENV)/.installed-dev  ## a page to drop images on (PORT=7860)
 	python -m pipeline demo demo.port=$(or $(PORT),7860)
 
 test: $(VENV)/.installed-dev .dvc/.scm  ## install, then run the tests that need minutes

@@ -1,9 +1,9 @@
-"""Test accuracy and log loss of ways to train on one's own pictures, over seeds.
+"""Test accuracy and log loss of ways to train on one's own images, over seeds.
 
 python -m benchmarks.accuracy [SEEDS [BACKBONE [few | own]]]
 
 On the data sets in ../shared/data, each as `init` sets it up, nothing edited. Each seed draws
-other pictures for validation (and test, where the source gives no split), and trains anew:
+other images for validation (and test, where the source gives no split), and trains anew:
 
 - logistic: a logistic regression on the features, the head that `init` chooses;
 - head only: the linear head, trained step by step;
@@ -11,11 +11,11 @@ other pictures for validation (and test, where the source gives no split), and t
   layers at 1e-5 (benchmarks/keras_guide.py);
 - the pipeline: what `init` wrote.
 
-With `few`, sign_digits with 10, 20 and 50 training pictures a class: logistic and the pipeline.
+With `few`, sign_digits with 10, 20 and 50 training images a class: logistic and the pipeline.
 With `own`, all but the Keras guide, which takes most of the time.
 
 BACKBONE is mobilenet_v2, whose weights are looked for in $KERAS_HOME, or a .keras file. Seconds
-are from prepared pictures to the model, processes' starts included. Log losses are those at the
+are from prepared images to the model, processes' starts included. Log losses are those at the
 temperature that fits the validation split best.
 """
 
@@ -48,7 +48,7 @@ class Outcome:
 
     @property
     def accuracy(self) -> float:
-        """Share of the test pictures."""
+        """Share of the test images."""
         return float(np.mean(list(self.right.values())))
 
 
@@ -100,7 +100,7 @@ def measure(folder: Path, seed: int, with_guide: bool) -> dict[str, Outcome]:
 
 
 def few(folder: Path, seed: int, count: int) -> dict[str, Outcome]:
-    """The pipeline and the floor with `count` training pictures a class."""
+    """The pipeline and the floor with `count` training images a class."""
     shares = (f"prepare.train_per_class={count}", f"prepare.val_per_class={max(5, count // 4)}")
     automatic = ("finetune.epochs=auto", "augment.views=auto")
     logistic, pipeline = Project(folder, seed, (*shares, *automatic)).tuned()
@@ -108,12 +108,12 @@ def few(folder: Path, seed: int, count: int) -> dict[str, Outcome]:
 
 
 def gain(ours: list[Outcome], other: list[Outcome]) -> str:
-    """Difference of accuracy in points with its paired bootstrap interval over pictures."""
-    by_picture: dict[str, list[float]] = {}
+    """Difference of accuracy in points with its paired bootstrap interval over images."""
+    by_image: dict[str, list[float]] = {}
     for one, two in zip(ours, other, strict=True):
         for path, right in one.right.items():
-            by_picture.setdefault(path, []).append(float(right) - float(two.right[path]))
-    differences = np.array([np.mean(values) for values in by_picture.values()])
+            by_image.setdefault(path, []).append(float(right) - float(two.right[path]))
+    differences = np.array([np.mean(values) for values in by_image.values()])
     drawn = np.random.default_rng(0).integers(len(differences), size=(2000, len(differences)))
     low, high = np.percentile(100 * differences[drawn].mean(axis=1), [2.5, 97.5])
     return f"{100 * differences.mean():+.1f} ({low:+.1f} to {high:+.1f})"
@@ -139,16 +139,16 @@ def rows(name: str, results: list[dict[str, Outcome]]) -> list[str]:
 def project_of(folder: Path, name: str, backbone: str) -> None:
     """Let `init` set a data set up, nothing edited."""
     with tarfile.open(workshop.SHARED / "data" / f"{name}.tar") as archive:
-        archive.extractall(folder / "pictures", filter="data")
-    command = [sys.executable, "-m", "pipeline", "init", f"pictures/{name}", "--force"]
+        archive.extractall(folder / "images", filter="data")
+    command = [sys.executable, "-m", "pipeline", "init", f"images/{name}", "--force"]
     print(workshop.run(folder, *command, "--backbone", backbone), file=sys.stderr, flush=True)
 
 
 def main(seeds: int, backbone: str, with_few: bool, with_guide: bool) -> None:
-    title = f"Accuracy, {Path(backbone).stem}" + (", few pictures" if with_few else "")
+    title = f"Accuracy, {Path(backbone).stem}" + (", few images" if with_few else "")
     lines = [
         f"Medians (ranges) over {seeds} seeds; the gain is the pipeline's, in points of accuracy,",
-        "with its paired 95 % interval over pictures.",
+        "with its paired 95 % interval over images.",
         "",
         "| data | trained | test accuracy | log loss | seconds | gain of the pipeline |",
         "|---|---|---|---|---|---|",

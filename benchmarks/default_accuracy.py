@@ -2,7 +2,7 @@
 
 python -m benchmarks.default_accuracy [SEEDS]
 
-Each seed draws other pictures for training: 20 a class, 20 for validation, the rest for test.
+Each seed draws other images for training: 20 a class, 20 for validation, the rest for test.
 """
 
 import json

@@ -2,8 +2,8 @@
 
 python -m benchmarks.extraction [ROUNDS]
 
-Pictures a second through four frozen networks at 224 px. Weights are random, BatchNorm has the
-statistics of the pictures; the difference to Keras is that of features, length by length.
+Images a second through four frozen networks at 224 px. Weights are random, BatchNorm has the
+statistics of the images; the difference to Keras is that of features, length by length.
 """
 
 import time
@@ -42,19 +42,19 @@ def measure(name: str) -> side_by_side.Figures:
     calibrate(model, images[:32])
     if kind == "predict":
         rate = rate_of(lambda: model.predict(images, batch_size=int(how), verbose=0), images)
-        return {"pictures_per_s": rate}
+        return {"images_per_s": rate}
     chosen = engines.Config(engines.Engine(kind), engines.Precision(how))
     started = time.perf_counter()
-    forward = engines.forward(model, chosen, batch_size=32, threads=THREADS, pictures=images)
+    forward = engines.forward(model, chosen, batch_size=32, threads=THREADS, images=images)
     made_s = time.perf_counter() - started
     expected = KerasForward(model, 32).all(images[:32])
     apart = np.linalg.norm(forward.all(images[:32]) - expected) / np.linalg.norm(expected)
     rate = rate_of(lambda: forward.all(images), images)
-    return {"pictures_per_s": rate, "apart": float(apart), "made_s": made_s}
+    return {"images_per_s": rate, "apart": float(apart), "made_s": made_s}
 
 
 def rate_of(run: Callable[[], Any], images: np.ndarray) -> float:
-    """Pictures a second: the median of three passes after one that prepares."""
+    """Images a second: the median of three passes after one that prepares."""
     run()
     times = []
     for _ in range(3):
@@ -68,7 +68,7 @@ def main(rounds: int) -> None:
     names = [f"{network} {way}" for network in COUNTS for way in WAYS]
     found = side_by_side.in_turn("benchmarks.extraction", names, rounds)
     lines = [
-        f"`python -m benchmarks.extraction {rounds}`: pictures a second at {SIZE_PX} px on",
+        f"`python -m benchmarks.extraction {rounds}`: images a second at {SIZE_PX} px on",
         f"{THREADS} threads, median (range) of {rounds} rounds; times `model.predict` at its best",
         "batch size; difference to Keras; seconds to convert and check.",
         "",
@@ -79,12 +79,12 @@ def main(rounds: int) -> None:
         cells = []
         for network in COUNTS:
             figures = found[f"{network} {way}"]
-            rates = [one["pictures_per_s"] for one in figures]
+            rates = [one["images_per_s"] for one in figures]
             cell = side_by_side.middle(rates, ".1f")
             if not way.startswith("predict"):
                 best = np.max(
                     [
-                        [one["pictures_per_s"] for one in found[f"{network} predict {size}"]]
+                        [one["images_per_s"] for one in found[f"{network} predict {size}"]]
                         for size in PREDICT
                     ],
                     axis=0,

@@ -2,7 +2,7 @@
 
 python -m benchmarks.finetune [ROUNDS]
 
-160 px pictures, batches of 32, 2 threads, BatchNorm frozen, head of one layer. The plain
+160 px images, batches of 32, 2 threads, BatchNorm frozen, head of one layer. The plain
 recipe has the whole backbone in the graph with the layers below the cut frozen, and calls
 `fit`, as keras.io/guides/transfer_learning does. Ours trains on activations of the cut, with the
 recipe of section `finetune`: AdamW, a rate by step and block, clipping, label smoothing. An
@@ -38,14 +38,14 @@ TUNED = "MobileNetV2 block_13"
 SCALES = {"MobileNetV2": (1 / 127.5, -1.0)}
 
 
-def pictures(count: int) -> tuple[np.ndarray, np.ndarray]:
+def drawn_images(count: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
     return images, rng.integers(CLASSES, size=count)
 
 
 def calibrate(network: Any, images: np.ndarray) -> None:
-    """Give BatchNorm the statistics of pictures: fresh ones squash everything to denormals."""
+    """Give BatchNorm the statistics of images: fresh ones squash everything to denormals."""
     import keras
 
     norms = [one for one in network.layers if isinstance(one, keras.layers.BatchNormalization)]
@@ -67,7 +67,7 @@ def plain(name: str, cut: str, count: int, tuned: bool = False) -> float:
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
-    images, labels = pictures(count)
+    images, labels = drawn_images(count)
     base = getattr(keras.applications, name)(
         weights=None, include_top=False, input_shape=(SIZE_PX, SIZE_PX, 3)
     )
@@ -106,7 +106,7 @@ def ours(name: str, cut: str, count: int) -> float:
     from pipeline.training import fitting, steps
     from pipeline.training.examples import Examples
 
-    images, labels = pictures(count)
+    images, labels = drawn_images(count)
     config = keras_application.Config(name=name, weights=None)
     body = backbones.build(config, SIZE_PX, 0)
     calibrate(body.model, images[:BATCH])
@@ -179,7 +179,7 @@ def possible(case: str) -> float:
     from pipeline.networks.backbones import keras_application
 
     name, cut, _ = CASES[case]
-    images, labels = pictures(BATCH)
+    images, labels = drawn_images(BATCH)
     body = backbones.build(keras_application.Config(name=name, weights=None), SIZE_PX, 0)
     calibrate(body.model, images)
     chosen = cuts.resolve(body.model, cut)

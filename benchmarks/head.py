@@ -2,10 +2,10 @@
 
 python -m benchmarks.head [ROUNDS]
 
-1,000 pictures of 160 px for training and 200 for validation, MobileNetV2, a head of one
+1,000 images of 160 px for training and 200 for validation, MobileNetV2, a head of one
 hidden layer, 10 epochs, batches of 32, 2 threads. The plain recipe has the frozen backbone in
 the graph and calls `fit`, once as it is and once without tf.data's tuner; ours extracts
-features once and trains on these. Pictures and weights are random: they cost the same.
+features once and trains on these. Images and weights are random: they cost the same.
 Start-up of TensorFlow is counted in none.
 """
 
@@ -24,7 +24,7 @@ from pipeline.networks import runtime
 TRAIN, VAL, SIZE_PX, EPOCHS, BATCH, CLASSES = 1000, 200, 160, 10, 32, 5
 
 
-def pictures() -> tuple[np.ndarray, np.ndarray]:
+def drawn_images() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     shape = (TRAIN + VAL, SIZE_PX, SIZE_PX, 3)
     images = rng.integers(0, 256, shape, dtype=np.uint8)
@@ -36,7 +36,7 @@ def plain(tuned: bool) -> side_by_side.Figures:
     import keras
     import tensorflow as tf
 
-    images, labels = pictures()
+    images, labels = drawn_images()
     base = keras.applications.MobileNetV2(
         weights=None, include_top=False, input_shape=(SIZE_PX, SIZE_PX, 3)
     )
@@ -77,7 +77,7 @@ def ours() -> side_by_side.Figures:
     from pipeline.training.examples import Examples
     from pipeline.training.settings import Training
 
-    images, labels = pictures()
+    images, labels = drawn_images()
     config = keras_application.Config(name="MobileNetV2", weights=None)
     body = backbones.build(config, SIZE_PX, 0)
     head = heads.build(heads.Config(units=[128], dropout=0.2), body.model.output_shape[1], CLASSES)
@@ -99,7 +99,7 @@ def ours() -> side_by_side.Figures:
     total = time.perf_counter() - ends[0]
     rate = len(images) / (extracted - ends[0])
     epoch = float(median(np.diff(ends)[1:]))
-    return {"epoch_s": epoch, "total_s": total, "pictures_per_s": rate}
+    return {"epoch_s": epoch, "total_s": total, "images_per_s": rate}
 
 
 def measure(name: str) -> side_by_side.Figures:
@@ -111,7 +111,7 @@ def main(rounds: int) -> None:
     names = ["plain", "plain, no tuner", "ours"]
     found = side_by_side.in_turn("benchmarks.head", names, rounds)
     lines = [
-        f"`python -m benchmarks.head {rounds}`: 1,000 pictures of 160 px and 200 for validation,",
+        f"`python -m benchmarks.head {rounds}`: 1,000 images of 160 px and 200 for validation,",
         "MobileNetV2, 10 epochs; seconds, medians, and how many times as fast ours is.",
         "",
         f"| rounds: {rounds} | {' | '.join(names)} | over plain | over plain, no tuner |",
@@ -122,8 +122,8 @@ def main(rounds: int) -> None:
         for other in names[:2]:
             cells.append(side_by_side.middle(side_by_side.ratios(found, other, "ours", key), ".1f"))
         lines.append(f"| {label} | {' | '.join(cells)} |")
-    rates = [figures["pictures_per_s"] for figures in found["ours"]]
-    lines += ["", f"Extraction: {side_by_side.middle(rates, '.0f')} pictures a second."]
+    rates = [figures["images_per_s"] for figures in found["ours"]]
+    lines += ["", f"Extraction: {side_by_side.middle(rates, '.0f')} images a second."]
     side_by_side.write("Head training", "\n".join(lines))
 
 

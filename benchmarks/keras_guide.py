@@ -1,6 +1,6 @@
-"""The recipe of the Keras guide to transfer learning, on the prepared pictures.
+"""The recipe of the Keras guide to transfer learning, on the prepared images.
 
-python -m benchmarks.keras_guide SEED: outputs/prepare -> guide.npy, (N, K) of all pictures.
+python -m benchmarks.keras_guide SEED: outputs/prepare -> guide.npy, (N, K) of all images.
 """
 
 import sys
@@ -26,11 +26,11 @@ def main(seed: int) -> None:
     train = data.indices("train")
     base = backbones.build(composed.backbone, data.image_size, seed).model
     base.trainable = False
-    pictures = keras.Input(base.input_shape[1:])
-    x = keras.layers.RandomFlip("horizontal")(pictures)
+    images = keras.Input(base.input_shape[1:])
+    x = keras.layers.RandomFlip("horizontal")(images)
     x = keras.layers.RandomRotation(0.1)(x)
     x = keras.layers.Dropout(0.2)(base(x, training=False))
-    model = keras.Model(pictures, keras.layers.Dense(len(data.classes))(x))
+    model = keras.Model(images, keras.layers.Dense(len(data.classes))(x))
     shown = (
         tf.data.Dataset.from_tensor_slices((np.asarray(data.images[train]), data.labels[train]))
         .shuffle(len(train), seed=seed)

@@ -1,4 +1,4 @@
-"""Which test pictures a model gets right, and its log loss at the best temperature for validation.
+"""Which test images a model gets right, and its log loss at the best temperature for validation.
 
 python -m benchmarks.predictions head|model|guide: outputs -> judged.json.
 """
@@ -17,7 +17,7 @@ from pipeline.training import calibration
 
 OUTPUTS = Path("outputs")
 GUIDE = Path("guide.npy")
-"""(N, K) of all pictures, as benchmarks.keras_guide leaves them."""
+"""(N, K) of all images, as benchmarks.keras_guide leaves them."""
 
 
 def main(which: str) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from pipeline.data.images import Pixels
+from pipeline.data.image_file import Pixels
 from pipeline.networks import runtime
 from pipeline.networks.backbones import glyph_cnn
 from pipeline.storage.digests import file_sha256
@@ -40,8 +40,8 @@ def pretrain(count: int, epochs: int, path: Path) -> None:
     fonts = _fonts()
     labels = rng.integers(len(LETTERS), size=count)
     bar = tqdm(labels, desc="render", unit="letter", disable=None)
-    pictures = np.stack([letter(LETTERS[label], rng, fonts) for label in bar])
-    rgb = np.repeat(pictures[..., None], 3, axis=-1)
+    images = np.stack([letter(LETTERS[label], rng, fonts) for label in bar])
+    rgb = np.repeat(images[..., None], 3, axis=-1)
     held_out = count // 10
     backbone = glyph_cnn.network(SIZE_PX)
     classes = keras.layers.Dense(len(LETTERS), activation="softmax")

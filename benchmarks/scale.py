@@ -1,8 +1,8 @@
-"""`dvc repro` on many small pictures and many classes: seconds and memory a stage.
+"""`dvc repro` on many small images and many classes: seconds and memory a stage.
 
-python -m benchmarks.scale [PICTURES:CLASSES ...]
+python -m benchmarks.scale [IMAGES:CLASSES ...]
 
-Pictures of 32 px that are drawn here, 8 px for glyph_cnn, which gives 2,048 features; a linear head
+Images of 32 px that are drawn here, 8 px for glyph_cnn, which gives 2,048 features; a linear head
 for 2 epochs, one epoch of fine-tuning. Memory is what processes have for themselves
 (`RssAnon` of Linux): pages of files that are mapped can be taken from them at any time.
 """
@@ -27,7 +27,7 @@ from pipeline.storage.outputs import STAGES
 CASES = ("10000:10", "100000:10", "100000:1000", "100000:10000")
 PARAMS = """seed: 0
 threads: 2
-data: {use: folder, path: pictures}
+data: {use: folder, path: images}
 backbone: {use: glyph_cnn, path: conf/backbone/glyph_cnn.yaml}
 head: {use: linear}
 augment: {use: none}
@@ -41,11 +41,11 @@ sweep: {n_trials: 2}
 """
 
 
-def draw(folder: Path, pictures: int, classes: int) -> None:
+def draw(folder: Path, images: int, classes: int) -> None:
     """Noise around a pattern of the class, a PNG each."""
     rng = np.random.default_rng(0)
     patterns = rng.integers(0, 256, (classes, 4, 4, 3))
-    for number in tqdm(range(pictures), desc="drawing", unit="picture", disable=None):
+    for number in tqdm(range(images), desc="drawing", unit="image", disable=None):
         label = number % classes
         pixels = patterns[label].repeat(8, 0).repeat(8, 1) + rng.integers(-60, 61, (32, 32, 3))
         path = folder / f"c{label:05}" / f"{number:07}.png"
@@ -82,11 +82,11 @@ def watched() -> Iterator[dict[str, dict[str, float]]]:
         watcher.join()
 
 
-def measure(pictures: int, classes: int) -> tuple[dict[str, dict[str, float]], float, float]:
-    """Stage -> seconds and MB; seconds in all; GB on the disk, without the pictures."""
+def measure(images: int, classes: int) -> tuple[dict[str, dict[str, float]], float, float]:
+    """Stage -> seconds and MB; seconds in all; GB on the disk, without the images."""
     with workshop.copy() as folder:
         (folder / "params.yaml").write_text(PARAMS)
-        draw(folder / "pictures", pictures, classes)
+        draw(folder / "images", images, classes)
         started = time.time()
         with watched() as seen:
             workshop.run(folder, "dvc", "repro")
@@ -101,18 +101,18 @@ def main(cases: tuple[str, ...]) -> None:
         f"`python -m benchmarks.scale {' '.join(cases)}`: seconds and peak MB a stage, with its",
         "start of 3 to 8 s; `dvc repro` in all, DVC's hashing included; GB on the disk.",
         "",
-        "| pictures, classes | " + " | ".join(STAGES) + " | `dvc repro` | GB |",
+        "| images, classes | " + " | ".join(STAGES) + " | `dvc repro` | GB |",
         "|---|" + "---|" * (len(STAGES) + 2),
     ]
     for case in cases:
-        pictures, classes = map(int, case.split(":"))
-        seen, seconds, disk_gb = measure(pictures, classes)
+        images, classes = map(int, case.split(":"))
+        seen, seconds, disk_gb = measure(images, classes)
         cells = [f"{seen[stage]['seconds']:.0f} s, {seen[stage]['mb']:.0f}" for stage in STAGES]
         lines.append(
-            f"| {pictures:,}, {classes:,} | {' | '.join(cells)} | {seconds:.0f} s | {disk_gb:.1f} |"
+            f"| {images:,}, {classes:,} | {' | '.join(cells)} | {seconds:.0f} s | {disk_gb:.1f} |"
         )
         print(lines[-1], file=sys.stderr)
-    side_by_side.write("Many pictures, many classes", "\n".join(lines))
+    side_by_side.write("Many images, many classes", "\n".join(lines))
 
 
 if __name__ == "__main__":

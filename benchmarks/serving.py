@@ -2,7 +2,7 @@
 
 python -m benchmarks.serving [ROUNDS] [SECONDS] [CLIENTS]
 
-Each round puts load on the server, stops it, and runs the bare model on the same pictures.
+Each round puts load on the server, stops it, and runs the bare model on the same images.
 """
 
 import base64
@@ -62,7 +62,7 @@ def main(rounds: int, seconds: int, clients: int) -> None:
             workshop.run(folder, "dvc", "repro")
             limits = ["promote.min_recall=null", "promote.max_calibration_error=null"]
             workshop.run(folder, sys.executable, "-m", "pipeline", "promote", *limits)
-            good, bad = test_pictures(), oddities(folder)
+            good, bad = test_images(), oddities(folder)
             found = []
             for number in range(rounds):
                 with server(folder) as (url, process):
@@ -88,17 +88,17 @@ def main(rounds: int, seconds: int, clients: int) -> None:
     side_by_side.write("Serving", "\n".join(table))
 
 
-def test_pictures() -> list[Row]:
+def test_images() -> list[Row]:
     """Files of the test split, and what evaluate said of them."""
     with Path("outputs/evaluate/predictions.csv").open() as file:
         told = {line.pop("path"): line for line in csv.DictReader(file)}
     rows = []
-    for picture in sources.pictures(config.compose().data):
-        if line := told.get(picture.path):
+    for image in sources.images(config.compose().data):
+        if line := told.get(image.path):
             begin = "probability_"
             columns = [name for name in line if name.startswith(begin)]
             values = {name.removeprefix(begin): float(np.float32(line[name])) for name in columns}
-            rows.append((picture.read(), {"probabilities": values, "error": None}))
+            rows.append((image.read(), {"probabilities": values, "error": None}))
     return rows
 
 
@@ -137,7 +137,7 @@ def bodies(good: list[Row], bad: list[Row]) -> list[tuple[bytes, list[dict[str, 
                 chosen.append(left.pop())
             else:
                 chosen.append(rng.choice(good))
-        records = [{"picture": base64.b64encode(content).decode()} for content, _ in chosen]
+        records = [{"image": base64.b64encode(content).decode()} for content, _ in chosen]
         body = json.dumps({"dataframe_records": records}).encode()
         made.append((body, [answer for _, answer in chosen]))
     return made
@@ -230,16 +230,16 @@ def figures(found: Load) -> side_by_side.Figures:
 
 
 def bare(folder: Path, good: list[Row]) -> side_by_side.Figures:
-    """Pictures a second of the Keras model alone: decoded already, no HTTP, no base64."""
+    """Images a second of the Keras model alone: decoded already, no HTTP, no base64."""
     classifier = Classifier(folder / "outputs/finetune/model.keras")
-    pictures = np.stack([classifier.decode(content) for content, _ in good[:BARE]])
-    floats = pictures.astype(np.float32)
+    images = np.stack([classifier.decode(content) for content, _ in good[:BARE]])
+    floats = images.astype(np.float32)
     model = classifier.model
     ways: dict[str, tuple[int, Callable[[], Any]]] = {
-        "decoding": (len(pictures), lambda: [classifier.decode(one) for one, _ in good[:BARE]]),
-        "predict": (len(pictures), lambda: model.predict(floats, 32, verbose=0)),
+        "decoding": (len(images), lambda: [classifier.decode(one) for one, _ in good[:BARE]]),
+        "predict": (len(images), lambda: model.predict(floats, 32, verbose=0)),
         "one_by_one": (32, lambda: [model(one[None], training=False) for one in floats[:32]]),
-        "forward": (len(pictures), lambda: classifier.probabilities(pictures)),
+        "forward": (len(images), lambda: classifier.probabilities(images)),
     }
     rates = {}
     for name, (count, way) in ways.items():
@@ -275,10 +275,10 @@ def lines(rounds: list[side_by_side.Figures]) -> dict[str, str]:
         "memory after a sixth of the time, MB": of("begun_mb"),
         "memory after half of it, MB": of("half_mb"),
         "memory at the end, MB": of("end_mb"),
-        "bare: decoding, one thread, pictures/s": of("decoding"),
-        "bare: model.predict, batches of 32, pictures/s": of("predict"),
-        "bare: model, one by one, pictures/s": of("one_by_one"),
-        "bare: our forward pass, pictures/s": of("forward"),
+        "bare: decoding, one thread, images/s": of("decoding"),
+        "bare: model.predict, batches of 32, images/s": of("predict"),
+        "bare: model, one by one, images/s": of("one_by_one"),
+        "bare: our forward pass, images/s": of("forward"),
         "rows a second beside model.predict": share("predict"),
         "rows a second beside our forward pass": share("forward"),
     }

@@ -5,8 +5,8 @@ python -m benchmarks.sweep [ROUNDS]
 5 cuts (the last 5 blocks) by 4 learning rates, 5 epochs each, no pruning; MobileNetV2 with its
 ImageNet weights on photographs of ants and bees at 224 px. The plain loop is the Keras guide's
 recipe inside an Optuna objective: it rebuilds the model in each trial, with the backbone in
-the graph. Both begin with the decoded pictures and the trained head, after
-`dvc repro train_head`, and see the pictures in the same order; ours is the command
+the graph. Both begin with the decoded images and the trained head, after
+`dvc repro train_head`, and see the images in the same order; ours is the command
 `python -m pipeline sweep`, with one worker and with two, which also tracks and reports, and
 tries head only as a 21st trial.
 """
@@ -45,8 +45,8 @@ def plain(data: Path, head: Path) -> dict[str, Any]:
     before = len((head / "history.csv").read_text().splitlines()) - 1
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-    class Pictures(keras.utils.PyDataset):
-        """Training pictures in the order that ours has, too."""
+    class Images(keras.utils.PyDataset):
+        """Training images in the order that ours has, too."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -84,12 +84,12 @@ def plain(data: Path, head: Path) -> dict[str, Any]:
         )
         held_out = (images[val].astype(np.float32), labels[val])
         start = model.evaluate(*held_out, batch_size=BATCH, verbose=0)[0]
-        pictures = Pictures()
+        epochs = Images()
         shuffled = keras.callbacks.LambdaCallback(
-            on_epoch_begin=lambda epoch, _: pictures.shuffle(epoch)
+            on_epoch_begin=lambda epoch, _: epochs.shuffle(epoch)
         )
         history = model.fit(
-            pictures,
+            epochs,
             validation_data=held_out,
             validation_batch_size=BATCH,
             epochs=EPOCHS,
@@ -169,8 +169,8 @@ def main(rounds: int) -> None:
             print(f"round {number + 1}: {name} {found[name][-1]}", file=sys.stderr)
     lines = [
         f"`python -m benchmarks.sweep {rounds}`: 5 cuts by 4 learning rates, 5 epochs, MobileNetV2",
-        "at 224 px, 179 pictures for training and 52 for validation. All begin with decoded",
-        "pictures and a trained head, and end with the best trial; plain rebuilds the model in",
+        "at 224 px, 179 images for training and 52 for validation. All begin with decoded",
+        "images and a trained head, and end with the best trial; plain rebuilds the model in",
         "each trial, ours is the whole command.",
         "",
         f"| rounds: {rounds} | {' | '.join(found)} |",

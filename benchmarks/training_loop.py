@@ -2,7 +2,7 @@
 
 python -m benchmarks.training_loop [ROUNDS]
 
-Seconds an epoch, validation included, of a head on features of 1,000 pictures and of
+Seconds an epoch, validation included, of a head on features of 1,000 images and of
 MobileNetV2 above block_16 on activations of 256, both in batches of 32. `fit` is given tensors
 that are there already, without tf.data's tuner.
 """
@@ -92,7 +92,7 @@ def main(rounds: int) -> None:
         "| | `fit` and `evaluate` | their steps | ratio, median (range) |",
         "|---|---|---|---|",
     ]
-    labels = {"head": "a head, 1,000 pictures", "block_16": "from block_16, 256 pictures"}
+    labels = {"head": "a head, 1,000 images", "block_16": "from block_16, 256 images"}
     for case, label in labels.items():
         cells = [
             f"{median(figures['epoch_s'] for figures in found[f'{way} {case}']):.3f}"

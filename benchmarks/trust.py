@@ -1,16 +1,16 @@
-"""How well mislabelled and unknown pictures are found, and what sets of labels cover.
+"""How well mislabelled and unknown images are found, and what sets of labels cover.
 
 python -m benchmarks.trust [errors] [unknown] [sets]
 
 On the data sets in ../shared/data, each as `init` sets it up, with MobileNetV2.
 
-- errors: 5 % of the pictures of each class are put into another class' folder; precision and
-  recall of outputs/evaluate/label_errors.csv among all pictures, 3 draws.
-- unknown: pictures of another set, or of a class that was left out, against the test pictures:
-  area under the ROC curve of the strangeness, and the share of foreign pictures that pass where
-  95 % of the test pictures do (false positives at 95 %); the same by confidence alone and by
+- errors: 5 % of the images of each class are put into another class' folder; precision and
+  recall of outputs/evaluate/label_errors.csv among all images, 3 draws.
+- unknown: images of another set, or of a class that was left out, against the test images:
+  area under the ROC curve of the strangeness, and the share of foreign images that pass where
+  95 % of the test images do (false positives at 95 %); the same by confidence alone and by
   distance alone; and what is called unknown at serve.unknown=0.05.
-- sets: what sets at a coverage of 0.9 cover, over 20 draws of the calibration pictures.
+- sets: what sets at a coverage of 0.9 cover, over 20 draws of the calibration images.
 """
 
 import shutil
@@ -28,7 +28,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import side_by_side, workshop
-from pipeline.data.images import BadPicture, Pixels
+from pipeline.data.image_file import BadImage, Pixels
 from pipeline.data.manifest import CALIBRATION, Manifest
 from pipeline.evaluation import label_errors
 from pipeline.networks import model_file
@@ -56,8 +56,8 @@ def trained(
     """A copy of the project with one data set, stages run; what is left out lies in left_out/."""
     with workshop.copy() as folder:
         with tarfile.open(workshop.SHARED / "data" / f"{name}.tar") as archive:
-            archive.extractall(folder / "pictures", filter="data")
-        for place, path in enumerate(sorted((folder / "pictures").rglob(left_out or "no class"))):
+            archive.extractall(folder / "images", filter="data")
+        for place, path in enumerate(sorted((folder / "images").rglob(left_out or "no class"))):
             (folder / "left_out").mkdir(exist_ok=True)
             shutil.move(path, folder / "left_out" / str(place))
         init(folder, name)
@@ -66,7 +66,7 @@ def trained(
 
 
 def init(folder: Path, name: str) -> None:
-    command = [sys.executable, "-m", "pipeline", "init", f"pictures/{name}", "--force"]
+    command = [sys.executable, "-m", "pipeline", "init", f"images/{name}", "--force"]
     workshop.run(folder, *command, "--backbone", BACKBONE)
 
 
@@ -77,7 +77,7 @@ def run(folder: Path, stages: tuple[str, ...], *words: str) -> None:
 
 
 def flip(folder: Path, seed: int) -> set[str]:
-    """Put some pictures of each class into another class' folder; returns their new paths."""
+    """Put some images of each class into another class' folder; returns their new paths."""
     rng, moved = np.random.default_rng(seed), set()
     by_class: dict[Path, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
@@ -98,8 +98,8 @@ def errors(name: str) -> str:
     for seed in range(3):
         with workshop.copy() as folder:
             with tarfile.open(workshop.SHARED / "data" / f"{name}.tar") as archive:
-                archive.extractall(folder / "pictures", filter="data")
-            moved = flip(folder / "pictures" / name, seed)
+                archive.extractall(folder / "images", filter="data")
+            moved = flip(folder / "images" / name, seed)
             init(folder, name)
             run(folder, STAGES[:2])
             data = Manifest(folder / "outputs/prepare")
@@ -113,7 +113,7 @@ def errors(name: str) -> str:
 
 
 def foreign(folder: Path, other: str, classifier: Classifier) -> Pixels:
-    """Decoded pictures that the classifier does not know."""
+    """Decoded images that the classifier does not know."""
     if other == "digits":
         files = [folder / f"{n}.png" for n in range(FOREIGN)]
         for file, one in zip(files, load_digits().images, strict=False):
@@ -129,7 +129,7 @@ def foreign(folder: Path, other: str, classifier: Classifier) -> Pixels:
     for file in files:
         try:
             decoded.append(classifier.decode(file.read_bytes()))
-        except BadPicture:
+        except BadImage:
             continue
     return np.stack(decoded)
 
@@ -161,7 +161,7 @@ def unknown(name: str, other: str, left_out: str) -> str:
 
 
 def sets(name: str) -> str:
-    """Coverage over draws of the calibration pictures from these and the test pictures."""
+    """Coverage over draws of the calibration images from these and the test images."""
     with trained(name, "", STAGES, "prepare.calibration_fraction=0.2") as folder:
         path = folder / "outputs/finetune/model.keras"
         classifier, known = Classifier(path), model_file.known(path)
@@ -189,14 +189,14 @@ def main(asked: set[str]) -> None:
     if "errors" in asked:
         lines = ["| data | mislabelled | suspects | precision | recall |", "|---|---|---|---|---|"]
         lines += [errors(name) for name in ("hymenoptera", "sign_digits")]
-        side_by_side.write("Mislabelled pictures", "\n".join(lines))
+        side_by_side.write("Mislabelled images", "\n".join(lines))
     if "unknown" in asked:
         head = "| known, foreign | strangeness | confidence | distance | called unknown |"
         lines = ["Area under the ROC curve, and false positives at 95 %.", "", head]
         lines += ["|---|---|---|---|---|", *(unknown(*pair) for pair in PAIRS)]
-        side_by_side.write("Unknown pictures", "\n".join(lines))
+        side_by_side.write("Unknown images", "\n".join(lines))
     if "sets" in asked:
-        lines = ["| data | calibration pictures | covered, asked for 0.9 | labels a picture |"]
+        lines = ["| data | calibration images | covered, asked for 0.9 | labels an image |"]
         lines += ["|---|---|---|---|", *(sets(name) for name in ("hymenoptera", "sign_digits"))]
         lines.append(sets("cifar10_small"))
         side_by_side.write("Sets of labels", "\n".join(lines))

@@ -1,4 +1,4 @@
-"""Transfer learning for pictures, as a DVC pipeline tracked in MLflow.
+"""Transfer learning for images, as a DVC pipeline tracked in MLflow.
 
     prepare -> extract_features -> train_head -> finetune -> evaluate
 

@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
             # Lines show at once in pipes, too, and no name is too strange for a terminal.
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
         setattr(sys, name, Redacted(stream))
-    # Pillow warns of damaged metadata, but a picture is judged by its pixels; joblib of pictures
+    # Pillow warns of damaged metadata, but an image is judged by its pixels; joblib of images
     # that were decoded in vain when a stage fails, whose error says enough.
     warnings.filterwarnings("ignore", module=r"(PIL|joblib)\.")
     # So that a stage that is asked to stop can say so to the tracker.

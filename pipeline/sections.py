@@ -73,13 +73,13 @@ class Sweep:
     objectives: list[str] = setting(
         ["val_score"],
         "What trials are judged by: val_score, val_loss or val_accuracy, then others of these, "
-        "ms_a_picture (milliseconds of the forward pass on this machine) or parameters. With "
+        "ms_per_image (milliseconds of the forward pass on this machine) or parameters. With "
         "several, the sweep ends with those that no other beats in all, and prunes none.",
     )
     folds: int = setting(
         1,
         "With more than 1, a trial is judged by cross-validation on train and val together: "
-        "trained so many times. For few pictures, and sweep.pruner=wilcoxon.",
+        "trained so many times. For few images, and sweep.pruner=wilcoxon.",
         least=1,
     )
     patience: int | None = setting(
@@ -164,14 +164,14 @@ class Serve:
     )
     unknown: float = setting(
         DEFAULTS["unknown"],
-        "Share of ordinary pictures that may be called unknown, here, in predict and in evaluate: "
+        "Share of ordinary images that may be called unknown, here, in predict and in evaluate: "
         "the larger, the fewer strange ones pass.",
         least=0,
         below=1,
     )
     coverage: float = setting(
         DEFAULTS["coverage"],
-        "Share of pictures whose set of labels has the true one, here and in evaluate: needs "
+        "Share of images whose set of labels has the true one, here and in evaluate: needs "
         "prepare.calibration_fraction.",
         above=0,
         below=1,

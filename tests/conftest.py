@@ -50,9 +50,9 @@ def _tensorflow() -> None:
 
 @pytest.fixture
 def shared() -> Path:
-    """Real weights and pictures that lie beside the project on some machines."""
+    """Real weights and images that lie beside the project on some machines."""
     if not SHARED.is_dir():
-        pytest.skip("needs real weights and pictures in ../shared, which is absent")
+        pytest.skip("needs real weights and images in ../shared, which is absent")
     return SHARED
 
 
@@ -275,10 +275,10 @@ def mlflow_server(store: Path, empty_store: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def picture_folder(tmp_path: Path) -> Path:
+def image_folder(tmp_path: Path) -> Path:
     """Two classes of 12 real PNG files each: dark and bright noise."""
     rng = np.random.default_rng(0)
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     for label, level in (("bright", 200), ("dark", 40)):
         (folder / label).mkdir(parents=True)
         for index in range(12):

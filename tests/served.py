@@ -18,12 +18,12 @@ from pipeline.serving.classifier import Classifier
 from pipeline.serving.pyfunc import Service
 
 MAX_BYTES = 2_000_000
-CONTENT = {one.path: one.content for one in digits.pictures(digits.Config())}
+CONTENT = {one.path: one.content for one in digits.images(digits.Config())}
 
 
 @pytest.fixture(scope="module")
 def expected(repository: Path) -> dict[str, dict[str, float]]:
-    """Test picture -> class -> probability, as evaluate wrote them."""
+    """Test image -> class -> probability, as evaluate wrote them."""
     with (repository / "outputs/evaluate/predictions.csv").open() as file:
         return {
             row["path"]: {
@@ -57,7 +57,7 @@ def encoded(content: bytes) -> str:
 
 
 def ask(url: str, values: list[Any]) -> list[dict[str, Any]]:
-    rows = [{"picture": value} for value in values]
+    rows = [{"image": value} for value in values]
     done = requests.post(url, json={"dataframe_records": rows}, timeout=60)
     assert done.status_code == 200, done.text
     return list(json.loads(done.text, parse_constant=pytest.fail)["predictions"])

@@ -1,7 +1,7 @@
-"""Are these pictures like those that the model was made with? Tests, and a page to look at.
+"""Are these images like those that the model was made with? Tests, and a page to look at.
 
-Compared are how strange the pictures are to the model, brightness, contrast, colour, sharpness,
-size and the classes predicted, with the validation pictures. The exit code is 1 if anything
+Compared are how strange the images are to the model, brightness, contrast, colour, sharpness,
+size and the classes predicted, with the validation images. The exit code is 1 if anything
 differs by more than chance.
 
     python -m pipeline check a_folder/
@@ -22,9 +22,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from pipeline.config import Config
-from pipeline.data import images, names, traits
+from pipeline.data import image_file, names, traits
 from pipeline.data.decoding import Decoding
-from pipeline.data.images import Decoded, or_reason
+from pipeline.data.image_file import Decoded, or_reason
 from pipeline.errors import InputError
 from pipeline.evaluation import drift
 from pipeline.evaluation.drift import Finding
@@ -48,7 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "paths",
         nargs="+",
         metavar="PATH",
-        help="a folder, pictures, a pattern, or a csv file with a column path",
+        help="a folder, images, a pattern, or a csv file with a column path",
     )
     parser.add_argument(
         "--model",
@@ -65,7 +65,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class Sample:
-    """Pictures that were looked at.
+    """Images that were looked at.
 
     Attributes:
         paths: Of N files.
@@ -74,7 +74,7 @@ class Sample:
         known: (N,).
         strangeness: (N,).
         predicted: (N,) class indices.
-        unread: Files that are no pictures, with the reason.
+        unread: Files that are no images, with the reason.
         how: They were decoded, as the model wants it.
     """
 
@@ -93,7 +93,7 @@ def run(
     overrides: Sequence[str],
     compose: Callable[[Sequence[str]], Config],
 ) -> int:
-    """Compare, tell, write the page; returns 1 if the pictures differ."""
+    """Compare, tell, write the page; returns 1 if the images differ."""
     files = list(named_files.find(options.paths))
     path = registry.model_file(options.model, lambda: compose(overrides))
     settings = compose(overrides).serve if overrides or PARAMS.exists() else Serve()
@@ -103,7 +103,7 @@ def run(
     sample = look(classifier, files)
     if len(sample.paths) < _LEAST:
         raise InputError(
-            f"check needs at least {_LEAST} pictures to tell chance from change, found "
+            f"check needs at least {_LEAST} images to tell chance from change, found "
             f"{len(sample.paths)} in {', '.join(options.paths)}{_unread(sample)}"
         )
     found = findings(reference, sample, classifier.card)
@@ -125,7 +125,7 @@ def look(classifier: Classifier, files: Sequence[Path]) -> Sample:
     """
     card = classifier.card
     sample = Sample([], {name: [] for name in traits.NAMES}, [], [], [], [], [], card.decoding)
-    with tqdm(total=len(files), desc="check", unit="picture", disable=None) as bar:
+    with tqdm(total=len(files), desc="check", unit="image", disable=None) as bar:
         for start in range(0, len(files), card.batch_size):
             batch = files[start : start + card.batch_size]
             good: list[tuple[Path, Decoded]] = []
@@ -142,7 +142,7 @@ def look(classifier: Classifier, files: Sequence[Path]) -> Sample:
 
 
 def _decoded(card: Card, file: Path) -> Decoded:
-    return images.decode(file.read_bytes(), card.image_size, card.decoding)
+    return image_file.decode(file.read_bytes(), card.image_size, card.decoding)
 
 
 def _add(sample: Sample, classifier: Classifier, good: list[tuple[Path, Decoded]]) -> None:
@@ -158,7 +158,7 @@ def _add(sample: Sample, classifier: Classifier, good: list[tuple[Path, Decoded]
 
 
 def findings(reference: Reference, sample: Sample, card: Card) -> list[Finding]:
-    """A test a trait; `Sample` and what `Reference` keeps of the validation pictures."""
+    """A test a trait; `Sample` and what `Reference` keeps of the validation images."""
     before = {"strangeness": reference.strangeness}
     now = {"strangeness": np.array(sample.strangeness)}
     for name in traits.NAMES:
@@ -182,14 +182,14 @@ def _table(found: list[Finding]) -> list[str]:
 def _verdict(found: list[Finding], sample: Sample, unknown: float) -> list[str]:
     strange = 1 - np.mean(sample.known)
     lines = [
-        f"{strange:.1%} of {len(sample.paths)} pictures are unknown to the model, {unknown:.1%} "
+        f"{strange:.1%} of {len(sample.paths)} images are unknown to the model, {unknown:.1%} "
         "are to be expected"
     ]
     differing = [one.trait for one in found if one.differs]
     if differing:
-        lines.append(f"These pictures differ from those of the training: {', '.join(differing)}.")
+        lines.append(f"These images differ from those of the training: {', '.join(differing)}.")
     else:
-        lines.append("Nothing tells these pictures from those of the training.")
+        lines.append("Nothing tells these images from those of the training.")
     if sample.unread:
         lines.append(_unread(sample).removeprefix("; "))
     return lines
@@ -200,7 +200,7 @@ def _unread(sample: Sample) -> str:
     if not sample.unread:
         return ""
     path, reason = sample.unread[0]
-    return f"; {len(sample.unread)} files are no pictures, the first is {path}: {reason}"
+    return f"; {len(sample.unread)} files are no images, the first is {path}: {reason}"
 
 
 def _write(
@@ -211,7 +211,7 @@ def _write(
     sample: Sample,
     model: str,
 ) -> None:
-    """Write the page: the table, a histogram a trait, the strangest pictures."""
+    """Write the page: the table, a histogram a trait, the strangest images."""
     from pipeline.evaluation import figures
 
     before: dict[str, Any] = {"strangeness": reference.strangeness, **reference.traits}
@@ -242,7 +242,7 @@ def _write(
 
 def _thumbnail(path: Path, how: Decoding) -> str:
     """JPEG in base64."""
-    decoded = images.decode(path.read_bytes(), _SIDE_PX, how)
+    decoded = image_file.decode(path.read_bytes(), _SIDE_PX, how)
     file = io.BytesIO()
     Image.fromarray(decoded.pixels).save(file, "JPEG", quality=85)
     return base64.b64encode(file.getvalue()).decode()

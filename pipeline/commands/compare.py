@@ -1,7 +1,7 @@
 """Tell experiments apart: the settings in which they differ, and their metrics with intervals.
 
 Experiments that differ by the seed alone are one row, with mean and spread. Those that were
-judged on the same test pictures are compared with the first row by a paired test.
+judged on the same test images are compared with the first row by a paired test.
 
     python -m pipeline compare
 """
@@ -64,7 +64,7 @@ def _differing(found: list[Experiment]) -> list[str]:
 
 
 def _table(rows: list[list[Experiment]], differing: list[str]) -> str:
-    cells = [["run", *_METRICS, "pictures", *differing]]
+    cells = [["run", *_METRICS, "images", *differing]]
     for row in rows:
         first = row[0]
         name = _named(first) if len(row) == 1 else f"{first.name} ({len(row)} seeds)"
@@ -101,8 +101,8 @@ def _paired(rows: list[list[Experiment]]) -> Iterator[str]:
     reference = rows[0][0]
     for row in rows[1:]:
         other = row[0]
-        if not other.same_pictures(reference):
-            yield f"{_named(other)}: judged on other pictures than the first, so not paired"
+        if not other.same_images(reference):
+            yield f"{_named(other)}: judged on other images than the first, so not paired"
             continue
         first, second = (
             resampling.resample(

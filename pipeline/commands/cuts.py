@@ -1,6 +1,6 @@
 """List where a backbone can be cut, and what each cut costs and saves.
 
-For each cut point, from the pictures up: the size of the activations there, the share of the
+For each cut point, from the images up: the size of the activations there, the share of the
 work and of the parameters below it, and how much faster an epoch of fine-tuning above it is on
 cached activations, in theory. Weights are not needed, except for models and presets on disk.
 
@@ -34,12 +34,12 @@ def run(backbone: BackboneConfig, prepare: prepare_stage.Config, seed: int, thre
     if is_auto(image_size):
         image_size = _USUAL_SIZE_PX
     if backbone.kind == "keras_application" and image_size < 32:
-        image_size = _USUAL_SIZE_PX  # the prepared pictures are too small for these networks
+        image_size = _USUAL_SIZE_PX  # the prepared images are too small for these networks
     built = backbones.build(backbone, image_size, seed)
     points = cuts.describe(built.model)
     rows = _rows(points)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    print(f"{built.name} at {image_size} px: {len(points)} cut points, from the pictures up.")
+    print(f"{built.name} at {image_size} px: {len(points)} cut points, from the images up.")
     print("speed-up: of an epoch of fine-tuning above it, on cached activations, in theory.\n")
     for row in rows:
         cells = zip(row, widths, strict=True)
@@ -59,7 +59,7 @@ def _rows(points: list[CutPoint]) -> list[tuple[str, ...]]:
                 str(point.index),
                 point.block,
                 " x ".join(map(str, point.shape)),
-                f"{point.bytes_a_picture / 1000:.1f}",
+                f"{point.bytes_per_image / 1000:.1f}",
                 f"{point.flops_below:.1%}",
                 f"{point.parameters_below:.1%}",
                 f"{speed_up:.1f}x" if speed_up < 100 else "> 100x",

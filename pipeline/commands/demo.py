@@ -1,4 +1,4 @@
-"""Show a page to drop pictures on: what the champion says of them and where it looks.
+"""Show a page to drop images on: what the champion says of them and where it looks.
 
 On this machine only, unless `demo.host` says otherwise. Needs Gradio, which `make demo` installs.
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.data.images import Pixels
+from pipeline.data.image_file import Pixels
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
 from pipeline.intake import sources
@@ -31,8 +31,8 @@ SECTIONS = ("demo",)
 _EXAMPLES = 10
 _BATCH = 32
 _HEIGHT_PX = 320
-# Small pictures would be shown as dots.
-_CSS = "#picture img {width: 100%; height: 100%; object-fit: contain}"
+# Small images would be shown as dots.
+_CSS = "#image img {width: 100%; height: 100%; object-fit: contain}"
 
 
 def run(demo: Demo, promote: Promote, tracking: Tracking, data: SourceConfig) -> None:
@@ -67,7 +67,7 @@ def run(demo: Demo, promote: Promote, tracking: Tracking, data: SourceConfig) ->
 
 
 class Answerer:
-    """What the page shows of pictures.
+    """What the page shows of images.
 
     Args:
         model: The pyfunc of `pipeline.serving.pyfunc`.
@@ -86,15 +86,15 @@ class Answerer:
         """Answer all who ask at the same moment.
 
         Args:
-            paths: Of the pictures' files; None where there is none.
+            paths: Of the images' files; None where there is none.
 
         Returns:
-            For each: class -> probability, the picture with its heat map, and what else there
-            is to say: why there is neither, or that such pictures are unknown.
+            For each: class -> probability, the image with its heat map, and what else there
+            is to say: why there is neither, or that such images are unknown.
         """
         import pandas as pd
 
-        rows = pd.DataFrame({"picture": [Path(path) if path else None for path in paths]})
+        rows = pd.DataFrame({"image": [Path(path) if path else None for path in paths]})
         answers = self._model.predict(rows).to_dict("records")
         maps = [
             None if one["error"] else self._map(Path(str(path)), one["label"])
@@ -110,11 +110,11 @@ class Answerer:
 
         if self._cam.layer is None:
             return None
-        picture = self._classifier.decode(path.read_bytes())
+        image = self._classifier.decode(path.read_bytes())
         place = np.array([self._classifier.card.classes.index(label)])
-        heat = self._cam.maps(picture[None], place)[0]
-        times = max(1, _HEIGHT_PX // len(picture))
-        return overlay(picture.repeat(times, axis=0).repeat(times, axis=1), heat)
+        heat = self._cam.maps(image[None], place)[0]
+        times = max(1, _HEIGHT_PX // len(image))
+        return overlay(image.repeat(times, axis=0).repeat(times, axis=1), heat)
 
 
 def _remark(answer: dict[str, Any]) -> str:
@@ -123,7 +123,7 @@ def _remark(answer: dict[str, Any]) -> str:
         return f"**Not classified**: {answer['error']}"
     if not answer["known"]:
         return (
-            "**Unknown**: unlike the pictures that this model was made with (typicality "
+            "**Unknown**: unlike the images that this model was made with (typicality "
             f"{answer['typicality']:.4f}). Do not rely on the label."
         )
     if labels := answer.get("labels"):
@@ -134,14 +134,14 @@ def _remark(answer: dict[str, Any]) -> str:
 def _fill(page: gradio.Blocks, uri: str, answerer: Answerer, examples: list[str]) -> None:
     import gradio
 
-    gradio.Markdown(f"# {uri.removeprefix('models:/')}\nDrop a picture, or take an example.")
+    gradio.Markdown(f"# {uri.removeprefix('models:/')}\nDrop an image, or take an example.")
     with gradio.Row():
         with gradio.Column():
             dropped = gradio.Image(
-                label="Picture",
+                label="Image",
                 sources=["upload", "clipboard"],
                 height=_HEIGHT_PX,
-                elem_id="picture",
+                elem_id="image",
             )
             # The file as it was dropped: the classifier decodes it, not Gradio. On the object, as
             # Gradio writes a .pyi file beside every module that has a component of its own.
@@ -173,7 +173,7 @@ def _path(payload: Any) -> str | None:
 
 
 def _examples(source: SourceConfig) -> list[str]:
-    """Some pictures of the test split, of as many classes as possible; none if there is none."""
+    """Some images of the test split, of as many classes as possible; none if there is none."""
     if not (ROOT / "prepare").is_dir():
         return []
     data = Manifest(ROOT / "prepare")
@@ -187,10 +187,10 @@ def _examples(source: SourceConfig) -> list[str]:
     folder = ROOT / ".examples"
     folder.mkdir(exist_ok=True)
     examples = []
-    for picture in sources.pictures(source):
-        if picture.path in wanted:
-            path = folder / picture.path.replace("/", "_")
-            path.write_bytes(picture.read())
+    for image in sources.images(source):
+        if image.path in wanted:
+            path = folder / image.path.replace("/", "_")
+            path.write_bytes(image.read())
             examples.append(str(path))
         if len(examples) == len(wanted):
             break

@@ -1,7 +1,7 @@
-"""Check what a run needs: packages, weights, pictures, disk, memory, git, DVC, tracking, ports.
+"""Check what a run needs: packages, weights, images, disk, memory, git, DVC, tracking, ports.
 
 A line each: ok, warning or error, with the remedy. The exit code is 1 if there is an error.
-`dvc repro` looks at pictures, weights and disk before anything else.
+`dvc repro` looks at images, weights and disk before anything else.
 
     python -m pipeline doctor
 """
@@ -32,7 +32,7 @@ def _every(overrides: list[str], compose: Callable[[list[str]], Config]) -> Iter
     try:
         config = compose(overrides)
     except InputError as error:
-        yield Check("params.yaml", Level.error, f"{error}; or write another: init PICTURES")
+        yield Check("params.yaml", Level.error, f"{error}; or write another: init IMAGES")
         return
     yield Check("params.yaml", Level.ok, "every setting is known and in its range")
     yield from checks.every(config)

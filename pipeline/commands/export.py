@@ -1,8 +1,8 @@
 """Write the trained classifier for other runtimes, each checked against Keras.
 
-Each export is run on pictures of the test split (at most 500) and put in place only if it agrees
+Each export is run on images of the test split (at most 500) and put in place only if it agrees
 with Keras; if one does not, the exit code is 1. All take (B, H, W, 3) float32 RGB in [0, 255] and
-give (B, K) probabilities, except tflite_int8: one picture at a time, uint8 in and out, as
+give (B, K) probabilities, except tflite_int8: one image at a time, uint8 in and out, as
 accelerators without float arithmetic need it (the input and output tensors hold scale and zero
 point).
 
@@ -40,8 +40,8 @@ from pipeline.storage import digests, outputs, tables
 SECTIONS = ("tracking",)
 OUT = Path("exported")
 PREPARED = outputs.ROOT / "prepare"
-_CALIBRATION_PICTURES = 200
-_TEST_PICTURES = 500
+_CALIBRATION_IMAGES = 200
+_TEST_IMAGES = 500
 _CARD, _AGREEMENT = "classifier.json", "agreement.json"
 
 
@@ -71,7 +71,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.95,
         metavar="SHARE",
-        help="of the pictures that tflite_int8 must put in Keras' class (default 0.95); the other "
+        help="of the images that tflite_int8 must put in Keras' class (default 0.95); the other "
         f"formats must for all, and give the probabilities within {TOLERANCE}",
     )
 
@@ -92,8 +92,8 @@ def run(
     from pipeline.networks.keras_forward import KerasForward
 
     model, card = model_file.load(path, options.allow_code or registry.is_own(options.model))
-    train = _evenly(manifest.indices("train"), _CALIBRATION_PICTURES)
-    test = _evenly(manifest.indices("test"), _TEST_PICTURES)
+    train = _evenly(manifest.indices("train"), _CALIBRATION_IMAGES)
+    test = _evenly(manifest.indices("test"), _TEST_IMAGES)
     check = Check(
         manifest.images[test],
         manifest.labels[test],
@@ -116,7 +116,7 @@ def run(
     done = _export_all(names, options.out, export)
     if done:
         print(
-            f"{', '.join(done)}: in place, as each agrees with Keras on {len(test)} test pictures; "
+            f"{', '.join(done)}: in place, as each agrees with Keras on {len(test)} test images; "
             f"{options.out / _CARD} says what goes in and what comes out"
         )
     _tell_foreign(options.out)
@@ -182,7 +182,7 @@ def _describe(
         "image_size": size,
         "input": f"(B, {size}, {size}, 3) float32 RGB, 0 to 255",
         "output": f"(B, {count}) float32 probabilities",
-        "left_out": "known, typicality, labels: whether it knows such pictures (docs/trust.md)",
+        "left_out": "known, typicality, labels: whether it knows such images (docs/trust.md)",
         "model_int8.tflite": "B = 1; uint8 in and out, value = (uint8 - zero point) * scale",
     }
     manifest: dict[str, Any] = {**basis, "networks": {}}
@@ -196,7 +196,7 @@ def _describe(
 
 
 def _tell_foreign(out: Path) -> None:
-    """Name what an earlier export of another model, or other pictures, has left."""
+    """Name what an earlier export of another model, or other images, has left."""
     if not (recorded := _recorded(out)):
         return
     for name, form in FORMATS.items():
@@ -231,13 +231,13 @@ def _available(named: Sequence[str]) -> Iterator[str]:
 
 
 def _manifest(card: model_file.Card) -> Manifest:
-    """The prepared pictures, as the model wants them."""
+    """The prepared images, as the model wants them."""
     manifest = Manifest(PREPARED)
     expected = (card.image_size, card.decoding, card.classes)
     found = (manifest.image_size, manifest.decoding, manifest.classes)
     if found != expected:
         raise InputError(
-            f"the pictures of {PREPARED} must be those of the model, {_words(*expected)}, got "
+            f"the images of {PREPARED} must be those of the model, {_words(*expected)}, got "
             f"{_words(*found)}: restore the "
             "params.yaml that the model was made with, and run dvc repro"
         )

@@ -1,11 +1,11 @@
-"""Look at your pictures and write the params.yaml that suits them, with a reason for each value.
+"""Look at your images and write the params.yaml that suits them, with a reason for each value.
 
 Takes a folder with a sub-folder for each class, a csv file or an archive. Says what it found,
-what `dvc repro` will cost, and how small a difference the test pictures can show. A params.yaml
+what `dvc repro` will cost, and how small a difference the test images can show. A params.yaml
 of your own is kept unless you say --force, and even then a copy of it.
 
-    python -m pipeline init pictures --try mobilenet_v2,efficientnet_v2_b0
-    python -m pipeline init pictures 'data.splits={extra: test}'
+    python -m pipeline init images --try mobilenet_v2,efficientnet_v2_b0
+    python -m pipeline init images 'data.splits={extra: test}'
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _SEED = 0
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the pictures and the networks."""
-    parser.add_argument("pictures", type=Path, metavar="PICTURES", help="folder, csv or archive")
+    """Add the images and the networks."""
+    parser.add_argument("images", type=Path, metavar="IMAGES", help="folder, csv or archive")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--backbone",
@@ -52,7 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--try",
         dest="tried",
         metavar="NAME,NAME,...",
-        help="compare these on a sample of the pictures and take the best",
+        help="compare these on a sample of the images and take the best",
     )
     parser.add_argument(
         "--ignore",
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace, overrides: list[str], compose: Callable[...
         if not name.startswith("data."):
             raise InputError(f"init takes settings of section data alone, got {word}")
         given[name.removeprefix("data.")] = value
-    looked = source.look(options.pictures, options.ignore, _SEED, given)
+    looked = source.look(options.images, options.ignore, _SEED, given)
     for line in source.describe(looked.survey):
         print(line)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -107,15 +107,15 @@ def _planned(
         best = _compared(networks, failed, looked, threads)
         name, reason = best.name, f"the best of those tried, accuracy {best.accuracy.mean():.3f}"
     backbone, size = networks[name]
-    pictures, labels = candidates.sample(looked.config, looked.survey, int(size.value))
-    print("deriving the settings from a sample of the pictures")
+    images, labels = candidates.sample(looked.config, looked.survey, int(size.value))
+    print("deriving the settings from a sample of the images")
     network = Network(
         backbones.section(name),
         reason,
         backbone.model,
         size,
-        candidates.milliseconds(backbone.model, pictures),
-        candidates.may_be_mirrored(backbone, pictures, labels, seed=_SEED, threads=threads),
+        candidates.milliseconds(backbone.model, images),
+        candidates.may_be_mirrored(backbone, images, labels, seed=_SEED, threads=threads),
     )
     return planning.plan(looked, network, _SEED, threads)
 
@@ -123,7 +123,7 @@ def _planned(
 def _networks(
     names: list[str], looked: Looked, threads: int, compose: Callable[..., Config]
 ) -> tuple[dict[str, tuple[Backbone, Derived]], dict[str, str]]:
-    """Name -> network and side of its pictures in px; name -> why it cannot be had.
+    """Name -> network and side of its images in px; name -> why it cannot be had.
 
     Raises:
         InputError: None of them can be had.
@@ -161,11 +161,11 @@ def _network(
     side = int(size.value)
     names, _ = backbones.scalings(config, side)
     if names:
-        pictures, labels = candidates.sample(looked.config, looked.survey, side)
+        images, labels = candidates.sample(looked.config, looked.survey, side)
         chosen = scaling.choose(
             lambda scale: backbones.build(_with_scale(config, scale), side, _SEED),
             names,
-            pictures,
+            images,
             labels,
             seed=_SEED,
             threads=threads,
@@ -189,9 +189,9 @@ def _compared(
     tried = []
     width = max(map(len, (*networks, *failed)))
     for name, (backbone, size) in networks.items():
-        pictures, labels = candidates.sample(looked.config, looked.survey, int(size.value))
+        images, labels = candidates.sample(looked.config, looked.survey, int(size.value))
         tried.append(
-            candidates.attempt(name, backbone, pictures, labels, seed=_SEED, threads=threads)
+            candidates.attempt(name, backbone, images, labels, seed=_SEED, threads=threads)
         )
         print(f"{name:{width}}  {tried[-1]}")
     for name, why in failed.items():
@@ -213,6 +213,6 @@ def _conclusion(plan: Plan, looked: Looked) -> Iterator[str]:
     test = looked.survey.count("test")
     points = 100 * verdict.detectable(test)
     yield (
-        f"{test} test pictures: differences of less than {points:.1f} points of accuracy will "
+        f"{test} test images: differences of less than {points:.1f} points of accuracy will "
         "hardly show"
     )

@@ -1,7 +1,7 @@
-"""Classify pictures: label and probabilities, as evaluate computes them.
+"""Classify images: label and probabilities, as evaluate computes them.
 
-A picture unlike those that the model was made with is called unknown (serve.unknown). Files that
-are no pictures are reported and do not stop the rest; the exit code is then 1.
+An image unlike those that the model was made with is called unknown (serve.unknown). Files that
+are no images are reported and do not stop the rest; the exit code is then 1.
 
     python -m pipeline predict some.jpg a_folder/ 'photos/**/*.png' --csv
 """
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from pipeline.config import Config
 from pipeline.data import names
-from pipeline.data.images import Pixels, or_reason
+from pipeline.data.image_file import Pixels, or_reason
 from pipeline.data.predictions import TRUST, columns_of, told_of
 from pipeline.errors import InputError
 from pipeline.intake import named_files
@@ -39,8 +39,8 @@ class Prediction:
 
     Attributes:
         path: As given.
-        probabilities: Class -> probability; empty for a file that is no picture.
-        error: Empty for a picture.
+        probabilities: Class -> probability; empty for a file that is no image.
+        error: Empty for an image.
         trust: known, typicality and labels, as `Answers.trusted` gives them.
     """
 
@@ -66,7 +66,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "paths",
         nargs="+",
         metavar="PATH",
-        help="a picture, a folder, a pattern ('photos/**/*.jpg'), a csv file with a column path, "
+        help="an image, a folder, a pattern ('photos/**/*.jpg'), a csv file with a column path, "
         "or - for names on standard input, one a line",
     )
     parser.add_argument(
@@ -89,8 +89,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--coverage",
         type=float,
         metavar="SHARE",
-        help="also give each picture the smallest set of labels that has the true one for this "
-        "share of pictures; needs prepare.calibration_fraction (default serve.coverage, where the "
+        help="also give each image the smallest set of labels that has the true one for this "
+        "share of images; needs prepare.calibration_fraction (default serve.coverage, where the "
         "model has it)",
     )
     form = parser.add_mutually_exclusive_group()
@@ -110,7 +110,7 @@ def run(
         raise InputError(f"--coverage must be above 0 and below 1, got {options.coverage:g}")
     files = list(named_files.find(options.paths))
     if not files:
-        raise InputError(f"predict needs pictures, found none in {', '.join(options.paths)}")
+        raise InputError(f"predict needs images, found none in {', '.join(options.paths)}")
     model = registry.model_file(options.model, lambda: compose(overrides))
     allow_code = options.allow_code or registry.is_own(options.model)
     settings = compose(overrides).serve if overrides or PARAMS.exists() else Serve()
@@ -134,7 +134,7 @@ def predict(classifier: Classifier, files: Sequence[Path]) -> Iterator[Predictio
         files: Any number; only a batch of them is in memory.
     """
     card = classifier.card
-    with tqdm(total=len(files), desc="predict", unit="picture", disable=None) as bar:
+    with tqdm(total=len(files), desc="predict", unit="image", disable=None) as bar:
         for start in range(0, len(files), card.batch_size):
             batch = files[start : start + card.batch_size]
             decoded = [or_reason(partial(_decoded, classifier, file)) for file in batch]

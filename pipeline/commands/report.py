@@ -71,7 +71,7 @@ def _write(config: Config) -> None:
     text = pages.get_template("report.html").render(
         title=f"{config.data.use}, {config.backbone.use}, cut {cut}",
         split=config.evaluate.split,
-        pictures=len(tables.read_records(evaluated / "predictions.csv")),
+        image_count=len(tables.read_records(evaluated / "predictions.csv")),
         classes=data.classes,
         comparisons=_json(evaluated / "comparison.json"),
         intervals=intervals,
@@ -81,7 +81,7 @@ def _write(config: Config) -> None:
         areas_most=AREAS_MOST,
         slices=tables.read_records(evaluated / "slices.csv"),
         plots=[(name, plot.title) for name, plot in PLOTS.items() if found.get(name, True)],
-        images={name: _encoded(evaluated / "plots" / f"{name}.png") for name in PLOTS},
+        encoded={name: _encoded(evaluated / "plots" / f"{name}.png") for name in PLOTS},
         splits=splits,
         counts=Counter((row.label, row.split) for row in data.rows),
         totals=totals,

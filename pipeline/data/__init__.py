@@ -1,4 +1,4 @@
-"""A prepared data set: how a picture is decoded, and which has which label in which split.
+"""A prepared data set: how an image is decoded, and which has which label in which split.
 
 >>> from pathlib import Path
 >>> from pipeline.data.manifest import Manifest

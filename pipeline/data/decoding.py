@@ -1,7 +1,7 @@
 """How files become pixels: shape, bit depth, pages, size.
 
 One `Decoding` for a data set; it travels with the models that are trained on it. A file rarely
-says how many of its 16 bits are used, so the pictures of a data set share one black and one white:
+says how many of its 16 bits are used, so the images of a data set share one black and one white:
 else a dark one would become as bright as the rest.
 """
 
@@ -84,11 +84,11 @@ class Tones:
 
 
 MOST_MEGAPIXELS = 500
-"""No picture may have more, whatever is set."""
+"""No image may have more, whatever is set."""
 
 
 class Fit(StrEnum):
-    """How a picture is brought to a square."""
+    """How an image is brought to a square."""
 
     crop = "crop"
     squash = "squash"
@@ -108,9 +108,9 @@ class Decoding:
 
     Attributes:
         fit: `crop` keeps the centre, `squash` changes the aspect, `pad` adds white.
-        tones: Black and white of pictures of more than 8 bits; None chooses for each picture.
+        tones: Black and white of images of more than 8 bits; None chooses for each image.
         pages: Of files with several.
-        max_megapixels: Pictures with more are taken for decompression bombs, JPEGs with more
+        max_megapixels: Images with more are taken for decompression bombs, JPEGs with more
             than four times as many.
     """
 
@@ -140,28 +140,28 @@ def ends(values: Values) -> tuple[float, float]:
     return (float(numbers.min()), float(numbers.max())) if numbers.size else (0.0, 1.0)
 
 
-def values_of(picture: Image.Image, reopen: Callable[[], Image.Image]) -> Values | None:
-    """Load a picture; the values of one of more than 8 bits a channel, None for others.
+def values_of(image: Image.Image, reopen: Callable[[], Image.Image]) -> Values | None:
+    """Load an image; the values of one of more than 8 bits a channel, None for others.
 
     Args:
-        picture: As Pillow opened it.
+        image: As Pillow opened it.
         reopen: Opens the same file once more.
 
     Returns:
         (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA values.
     """
-    parts = picture.tile if isinstance(picture, ImageFile.ImageFile) else []
+    parts = image.tile if isinstance(image, ImageFile.ImageFile) else []
     swapped = [turned for part in parts if (turned := _swapped(part))]
-    picture.load()
-    if picture.mode.startswith(("I", "F")):
-        return np.asarray(picture)
+    image.load()
+    if image.mode.startswith(("I", "F")):
+        return np.asarray(image)
     if not swapped:
         return None
     # Pillow reads colours of 16 bits as their higher bytes. With the bytes in the other order
     # it reads the lower ones.
     again = cast(ImageFile.ImageFile, reopen())
     again.tile = swapped
-    higher, lower = np.asarray(picture), np.asarray(again)
+    higher, lower = np.asarray(image), np.asarray(again)
     values: Values = higher.astype(np.uint16) * np.uint16(256) + lower
     return values
 

@@ -1,4 +1,4 @@
-"""The split manifest: which picture has which label, in which split, at which row.
+"""The split manifest: which image has which label, in which split, at which row.
 
 manifest.csv + images.npy + classes.txt <-> `Manifest`. Knows nothing of sources or Keras.
 """
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.data.decoding import Decoding
-from pipeline.data.images import Pixels
+from pipeline.data.image_file import Pixels
 from pipeline.errors import InputError
 from pipeline.storage.tables import read_table, write_table
 
 
 class Split(StrEnum):
-    """What a picture is used for."""
+    """What an image is used for."""
 
     train = "train"
     val = "val"
@@ -34,19 +34,19 @@ CALIBRATION = "calibration"
 """A fourth split, which only `prepare.calibration_fraction` makes: training never sees it."""
 
 KEPT = ("ok", "duplicate")
-"""The verdicts whose pictures have a row in images.npy."""
+"""The verdicts whose images have a row in images.npy."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One picture of the data set.
+    """One image of the data set.
 
-    `verdict` is `ok`, `duplicate` (same pixels as an earlier picture of its split,
+    `verdict` is `ok`, `duplicate` (same pixels as an earlier image of its split,
     kept) or `quarantined` (not used; the reason is in quarantine.csv). `extra` has
     what else the source says of it, by column.
 
     While a data set is prepared, `group` is what must not be torn apart by splits, and
-    `pixels` the digest of the decoded picture; neither is written.
+    `pixels` the digest of the decoded image; neither is written.
     """
 
     path: str
@@ -76,7 +76,7 @@ class Manifest:
         classes: Class names, sorted; a label's index is its place here.
         images: (N, size, size, 3) uint8 RGB, memory-mapped.
         decoding: How files became these pixels.
-        images_sha256: Digest of the decoded pictures.
+        images_sha256: Digest of the decoded images.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -91,7 +91,7 @@ class Manifest:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The kept pictures, in the order of `images`; reading very many takes seconds."""
+        """The kept images, in the order of `images`; reading very many takes seconds."""
         return [row for row in read_rows(self._path) if row.verdict in KEPT]
 
     @property
@@ -115,16 +115,16 @@ class Manifest:
 
     @property
     def image_size(self) -> int:
-        """Side of the pictures in px."""
+        """Side of the images in px."""
         return int(self.images.shape[1])
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read every row of a manifest.csv, quarantined pictures included."""
+    """Read every row of a manifest.csv, quarantined images included."""
     header, lines = read_table(path)
     fixed = len(COLUMNS)
     rows = []
-    for line in tqdm(lines, path.name, unit="picture", delay=1, leave=False, disable=None):
+    for line in tqdm(lines, path.name, unit="image", delay=1, leave=False, disable=None):
         name, label, split, sha256, width, height, verdict = line[:fixed]
         extra = dict(zip(header[fixed:], line[fixed:], strict=True))
         rows.append(Row(name, label, split, sha256, int(width), int(height), verdict, extra))

@@ -12,7 +12,7 @@ Image.init()
 
 # Formats with a signature of their own, where this Pillow can read them. EPS (runs
 # Ghostscript), the stub formats and those that Pillow guesses from weak signatures
-# (TGA, PCX) are left out. MPO is opened as JPEG: its first picture.
+# (TGA, PCX) are left out. MPO is opened as JPEG: its first image.
 _WANTED = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "SGI")
 FORMATS = tuple(name for name in (*_WANTED, "TIFF", "WEBP") if name in Image.OPEN)
 
@@ -35,26 +35,26 @@ _SIGNATURES = {
 }
 
 
-class BadPicture(ValueError):
-    """A file that cannot be a picture; the message is the reason."""
+class BadImage(ValueError):
+    """A file that cannot be an image; the message is the reason."""
 
 
 def opened(content: bytes) -> Image.Image:
     """Open an image.
 
     Raises:
-        BadPicture: It is none, or damaged.
+        BadImage: It is none, or damaged.
     """
     if not content:
-        raise BadPicture("empty file")
+        raise BadImage("empty file")
     if content.startswith(b"version https://git-lfs.github.com/spec/"):
-        raise BadPicture("git-lfs pointer, not the picture itself: run git lfs pull")
+        raise BadImage("git-lfs pointer, not the image itself: run git lfs pull")
     try:
         return _recognised(content)
     except UnidentifiedImageError as error:
-        raise BadPicture(_unidentified(content)) from error
+        raise BadImage(_unidentified(content)) from error
     except DECODER_ERRORS as error:
-        raise BadPicture(reason_of(error)) from error
+        raise BadImage(reason_of(error)) from error
 
 
 def _recognised(content: bytes) -> Image.Image:
@@ -81,7 +81,7 @@ def _unidentified(content: bytes) -> str:
     for name, (start, signature) in _SIGNATURES.items():
         if content[start : start + len(signature)] == signature:
             return f"damaged, or of a kind no decoder here reads: {name}"
-    return "not a picture: no decoder recognises the content"
+    return "not an image: no decoder recognises the content"
 
 
 def reason_of(error: BaseException) -> str:

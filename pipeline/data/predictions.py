@@ -1,4 +1,4 @@
-"""What a classifier said of pictures, on disk.
+"""What a classifier said of images, on disk.
 
 probabilities -> predictions.parquet (all of them) and predictions.csv (to look at); back again.
 """
@@ -21,7 +21,7 @@ from pipeline.storage import tables
 FILE = "predictions.parquet"
 TABLE = "predictions.csv"
 COLUMNS_MOST = 20
-"""With more classes, predictions.csv has the most probable ones of each picture alone."""
+"""With more classes, predictions.csv has the most probable ones of each image alone."""
 
 _FIRST = 5
 _VALUES = 4_000_000
@@ -37,11 +37,11 @@ class Trust:
     """How far a classifier's answers can be relied on.
 
     Attributes:
-        typicality: (N,) share of validation pictures that are at least as strange.
+        typicality: (N,) share of validation images that are at least as strange.
         known: (N,) whether that is enough.
-        sets: Of each picture, the places of the labels that may be true; None without
-            calibration pictures.
-        positions: (N, d) where the pictures lie, as the classifier sees them.
+        sets: Of each image, the places of the labels that may be true; None without
+            calibration images.
+        positions: (N, d) where the images lie, as the classifier sees them.
     """
 
     typicality: NDArray[np.float64]
@@ -50,7 +50,7 @@ class Trust:
     positions: NDArray[np.float64]
 
     def named(self, row: int, classes: Sequence[str]) -> list[str] | None:
-        """The set of a picture, by the classes' names."""
+        """The set of an image, by the classes' names."""
         return None if self.sets is None else [classes[place] for place in self.sets[row]]
 
 
@@ -59,7 +59,7 @@ class Predictions:
     """What a classifier said.
 
     Attributes:
-        paths: Of N pictures.
+        paths: Of N images.
         labels: (N,) class indices.
         classes: K names.
         probabilities: (N, K).
@@ -83,7 +83,7 @@ def write(
     Args:
         folder: That they go to.
         data: The prepared data set.
-        rows: (N,) which pictures.
+        rows: (N,) which images.
         probabilities: (N, K), memory-mapped or not.
         trust: How far they can be relied on.
     """
@@ -107,7 +107,7 @@ def write(
         parquet.ParquetWriter(folder / FILE, schema, use_dictionary=list(_GIVEN)) as file,
         (folder / TABLE).open("w", newline="", encoding="utf-8") as text_file,
         tqdm(
-            total=len(rows), desc="predictions", unit="picture", delay=1, leave=False, disable=None
+            total=len(rows), desc="predictions", unit="image", delay=1, leave=False, disable=None
         ) as bar,
     ):
         lines = tables.rows_to(text_file)
@@ -139,7 +139,7 @@ def write(
 def told_of(
     known: bool | None, typicality: float | None, labels: Sequence[str] | None
 ) -> list[str]:
-    """A picture's cells of the columns `TRUST` in a csv file."""
+    """An image's cells of the columns `TRUST` in a csv file."""
     return [
         "" if known is None else "yes" if known else "no",
         "" if typicality is None else str(typicality),

@@ -17,35 +17,35 @@ _SWATCHES = Image.merge(
 )
 
 
-def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
+def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Convert an image to sRGB, as far as its profile says what its values mean.
 
     A profile that is damaged, or is for another kind of image, is ignored, as browsers do.
 
     Args:
-        picture: Of 8 bits a channel; it may be transparent.
+        image: Of 8 bits a channel; it may be transparent.
         profile: What the file holds, or None.
 
     Returns:
         The image itself without a profile or with one of sRGB, else an RGB or RGBA image.
     """
     if not profile or _is_srgb(profile):
-        return picture
+        return image
     try:
         source = _opened(profile)
         mode = _MODES.get(source.profile.xcolor_space.strip().upper())
-        if mode == "RGB" or (mode == "L" and picture.mode in ("1", "LA")):
-            opaque = picture.convert(mode)
-        elif mode == picture.mode:
-            opaque = picture
+        if mode == "RGB" or (mode == "L" and image.mode in ("1", "LA")):
+            opaque = image.convert(mode)
+        elif mode == image.mode:
+            opaque = image
         else:
-            return picture
+            return image
         converted = ImageCms.profileToProfile(opaque, source, _SRGB, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
-        return picture
+        return image
     assert converted is not None  # as it is not changed in place
-    if picture.has_transparency_data:
-        converted.putalpha(picture.convert("RGBA").getchannel("A"))
+    if image.has_transparency_data:
+        converted.putalpha(image.convert("RGBA").getchannel("A"))
     return converted
 
 

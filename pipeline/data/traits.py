@@ -1,22 +1,22 @@
-"""What pictures are like, whatever they show: by which a change of camera or light is noticed.
+"""What images are like, whatever they show: by which a change of camera or light is noticed.
 
-pixels + size of the file's picture -> numbers with names.
+pixels + size of the file's image -> numbers with names.
 """
 
 import numpy as np
 
-from pipeline.data.images import Pixels
+from pipeline.data.image_file import Pixels
 
 NAMES = ("brightness", "contrast", "colour", "sharpness", "width", "height")
 """Shares of the range of pixels, but for the last two, which are in px."""
 
 
 def of(pixels: Pixels, width: int, height: int) -> dict[str, float]:
-    """The traits of a picture.
+    """The traits of an image.
 
     Args:
         pixels: (H, W, 3) uint8 RGB, as the network gets it.
-        width: In px, of the file's picture.
+        width: In px, of the file's image.
         height: Likewise.
     """
     shown = pixels.astype(np.float32) / 255

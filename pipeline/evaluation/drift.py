@@ -1,6 +1,6 @@
-"""Whether pictures are like those that a classifier was made with.
+"""Whether images are like those that a classifier was made with.
 
-two samples of what pictures are like -> a test for each trait, corrected for their number.
+two samples of what images are like -> a test for each trait, corrected for their number.
 Sources: Rabanser, Guennemann and Lipton 2019, Failing Loudly: An Empirical Study of Methods for
 Detecting Dataset Shift (one test a trait, and a correction); Holm 1979.
 """
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVEL = 0.05
-"""How often pictures that are alike may be said to differ, all tests together."""
+"""How often images that are alike may be said to differ, all tests together."""
 LEAST = 0.1
-"""A difference smaller than this is none, however many pictures show it."""
+"""A difference smaller than this is none, however many images show it."""
 
 _DRAWS = 2000
 
@@ -27,7 +27,7 @@ class Finding:
 
     Attributes:
         trait: Its name.
-        before: Middle value of the pictures that the classifier was made with.
+        before: Middle value of the images that the classifier was made with.
         now: Of the others.
         difference: 0 to 1: the largest distance between the two distributions; of classes, the
             share that would have to change.

@@ -1,4 +1,4 @@
-"""What metrics need to know of each picture, in a few numbers a picture.
+"""What metrics need to know of each image, in a few numbers an image.
 
 labels (N,) + probabilities (N, K) -> arrays (N,). Probabilities may be larger than memory: they
 are read a few rows at a time.
@@ -27,7 +27,7 @@ _VALUES = 4_000_000
 
 @dataclass(frozen=True)
 class Facts:
-    """A model's answers on pictures.
+    """A model's answers on images.
 
     Attributes:
         labels: (N,) class indices.
@@ -39,7 +39,7 @@ class Facts:
         in_top: (N,) whether the true class is among the `TOP` most probable.
         totals: (N,) what a row of the probabilities adds up to; nearly 1.
         classes: K.
-        probabilities: (N, K) as they were given; None of a part of the pictures.
+        probabilities: (N, K) as they were given; None of a part of the images.
     """
 
     labels: Labels
@@ -60,7 +60,7 @@ class Facts:
         return same
 
     def of(self, chosen: NDArray[np.bool_]) -> Facts:
-        """Those of some pictures."""
+        """Those of some images."""
         arrays = {
             name: value[chosen]
             for name, value in vars(self).items()
@@ -101,7 +101,7 @@ def _parts(
     count, classes = probabilities.shape
     step = max(1, _VALUES // classes)
     with tqdm(
-        total=count, desc=desc, unit="picture", delay=1, leave=False, disable=None if desc else True
+        total=count, desc=desc, unit="image", delay=1, leave=False, disable=None if desc else True
     ) as bar:
         for start in range(0, max(count, 1), step):
             part = np.asarray(probabilities[start : start + step])

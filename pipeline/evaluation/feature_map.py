@@ -1,6 +1,6 @@
-"""A map of pictures as a classifier sees them: alike ones lie together.
+"""A map of images as a classifier sees them: alike ones lie together.
 
-positions.npy + predictions.csv + pictures -> points in two dimensions, with thumbnails. Source:
+positions.npy + predictions.csv + images -> points in two dimensions, with thumbnails. Source:
 van der Maaten and Hinton 2008, Visualizing Data using t-SNE.
 """
 
@@ -22,7 +22,7 @@ from pipeline.evaluation import trust
 from pipeline.storage import tables
 
 MOST = 1000
-"""Pictures shown: more lie on top of each other."""
+"""Images shown: more lie on top of each other."""
 THUMBNAIL_PX = 48
 WIDTH, HEIGHT = 1000, 640
 
@@ -33,14 +33,14 @@ _TURN = 0.618034
 
 @dataclass(frozen=True)
 class Point:
-    """A picture on the map.
+    """An image on the map.
 
     Attributes:
         x: From the left, in px of `WIDTH`.
         y: From the top, in px of `HEIGHT`.
         label: Its class.
         predicted: What the classifier says.
-        known: Whether the classifier knows such pictures.
+        known: Whether the classifier knows such images.
         path: As in the manifest.
     """
 
@@ -57,8 +57,8 @@ class FeatureMap:
     """The map.
 
     Attributes:
-        points: Of the pictures shown.
-        every: How many pictures there are.
+        points: Of the images shown.
+        every: How many images there are.
         colors: Class -> colour, as CSS has it.
         thumbnails: JPEG in base64: those of the points in order, `columns` in a row.
         columns: Thumbnails in a row.
@@ -72,7 +72,7 @@ class FeatureMap:
 
 
 def draw(evaluated: Path, data: Manifest) -> FeatureMap:
-    """Lay out the judged pictures.
+    """Lay out the judged images.
 
     Args:
         evaluated: Output of evaluate.
@@ -89,8 +89,8 @@ def draw(evaluated: Path, data: Manifest) -> FeatureMap:
         known = line["known"] == "yes"
         points.append(Point(x, y, line["label"], line["predicted"], known, line["path"]))
     columns = int(np.ceil(np.sqrt(len(points))))
-    pictures = [data.images[rows[point.path]] for point in points]
-    sheet = _sheet(pictures, columns)
+    images = [data.images[rows[point.path]] for point in points]
+    sheet = _sheet(images, columns)
     shown = _colors(data.classes)
     return FeatureMap(points, len(lines), shown, sheet, columns)
 
@@ -114,10 +114,10 @@ def _placed(positions: NDArray[np.float32]) -> NDArray[np.float64]:
     return placed
 
 
-def _sheet(pictures: list[NDArray[np.uint8]], columns: int) -> str:
-    rows = -(-len(pictures) // columns)
+def _sheet(images: list[NDArray[np.uint8]], columns: int) -> str:
+    rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * THUMBNAIL_PX, rows * THUMBNAIL_PX), "white")
-    for place, pixels in enumerate(pictures):
+    for place, pixels in enumerate(images):
         small = Image.fromarray(pixels).resize((THUMBNAIL_PX, THUMBNAIL_PX))
         row, column = divmod(place, columns)
         sheet.paste(small, (column * THUMBNAIL_PX, row * THUMBNAIL_PX))

@@ -1,4 +1,4 @@
-"""Pictures of results, as PNG files of the same bytes for the same numbers."""
+"""Images of results, as PNG files of the same bytes for the same numbers."""
 
 import importlib.util
 import io
@@ -134,7 +134,7 @@ def per_class_bars(path: Path, scores: Mapping[str, Mapping[str, float]]) -> Non
             values = [scores[label][name] for label in ordered]
             axis.barh(places + shift, values, height=0.38, color=color, label=name)
         axis.set_yticks(places, names)
-        axis.set(xlim=(0, 1), title=f"{title} (pictures)")
+        axis.set(xlim=(0, 1), title=f"{title} (images)")
         axis.margins(y=0.01)
         figure.legend(loc="outside lower center", ncols=2)
         figure.savefig(path, dpi=100)
@@ -145,7 +145,7 @@ def reliability(path: Path, models: Mapping[str, Reliability]) -> None:
 
     Args:
         path: PNG to write.
-        models: Name -> pictures, sum of confidences and right ones of each bin.
+        models: Name -> images, sum of confidences and right ones of each bin.
     """
     with _drawing(6, 6) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -160,7 +160,7 @@ def reliability(path: Path, models: Mapping[str, Reliability]) -> None:
             lower.stairs(counts, edges, color=color)
         upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="reliability")
         upper.legend()
-        lower.set(xlabel="confidence", ylabel="pictures", yscale="symlog")
+        lower.set(xlabel="confidence", ylabel="images", yscale="symlog")
         figure.savefig(path, dpi=100)
 
 
@@ -189,23 +189,23 @@ def histograms(samples: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -
         return file.getvalue()
 
 
-def gallery(path: Path, pictures: Sequence[tuple[Pixels, str]], columns: int, title: str) -> None:
-    """Pictures in rows, each with a few lines below it.
+def gallery(path: Path, images: Sequence[tuple[Pixels, str]], columns: int, title: str) -> None:
+    """Images in rows, each with a few lines below it.
 
     Args:
         path: PNG to write.
-        pictures: (size, size, 3) uint8 or float RGB, and what to write below.
-        columns: Pictures a row.
+        images: (size, size, 3) uint8 or float RGB, and what to write below.
+        columns: Images a row.
         title: Above all.
     """
-    captions = [readable(told) for _, told in pictures]
-    rows = max(1, -(-len(pictures) // columns))
+    captions = [readable(told) for _, told in images]
+    rows = max(1, -(-len(images) // columns))
     with _drawing(2.1 * columns, 0.5 + 2.6 * rows) as figure:
         figure.suptitle(title)
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for axis in axes:
             axis.axis("off")
-        for axis, (pixels, _), told in zip(axes, pictures, captions, strict=False):
+        for axis, (pixels, _), told in zip(axes, images, captions, strict=False):
             axis.imshow(pixels)
             axis.set_title(told, fontsize=8, y=-0.05, va="top")
         figure.savefig(path, dpi=100)

@@ -1,6 +1,6 @@
 """Where a classifier looks: Grad-CAM.
 
-classifier + pictures -> heat maps. Source: Selvaraju et al. 2017, Grad-CAM: Visual
+classifier + images -> heat maps. Source: Selvaraju et al. 2017, Grad-CAM: Visual
 Explanations from Deep Networks via Gradient-based Localization; where a head flattens the
 map instead of averaging it, gradients of other places must not be mixed: Draelos and Carin
 2020, Use HiResCAM instead of Grad-CAM. Of averaged maps both are the same.
@@ -15,7 +15,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.data.images import Pixels
+from pipeline.data.image_file import Pixels
 
 
 class GradCam:
@@ -27,7 +27,7 @@ class GradCam:
     Attributes:
         layer: Name of the layer whose map is shown: of those that learn and what follows them,
             the last one that has at least `PLACES` a side, or the most that any has; None if
-            none keeps rows and columns, as in networks that see a picture as a sequence.
+            none keeps rows and columns, as in networks that see an image as a sequence.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -41,17 +41,17 @@ class GradCam:
             logits = model.layers[-1].input
             self._inner = keras.Model(model.inputs, [chosen[-1].output, logits])
 
-    def maps(self, pictures: Pixels, classes: NDArray[np.int64]) -> NDArray[np.float32]:
+    def maps(self, images: Pixels, classes: NDArray[np.int64]) -> NDArray[np.float32]:
         """What speaks for a class, and where.
 
         Args:
-            pictures: (B, H, W, 3) uint8 RGB.
+            images: (B, H, W, 3) uint8 RGB.
             classes: (B,) class indices.
 
         Returns:
             (B, h, w) in [0, 1]; all 0 where nothing speaks for the class.
         """
-        shown = tf.constant(pictures, tf.float32)
+        shown = tf.constant(images, tf.float32)
         with tf.GradientTape() as tape:
             tape.watch(shown)  # and so everything that is computed from it
             activations, logits = self._inner(shown, training=False)
@@ -70,22 +70,22 @@ PLACES = 5
 """A side of a map at least: fewer show no more than that something is somewhere."""
 
 
-def overlay(picture: Pixels, heat: NDArray[np.float32]) -> Pixels:
-    """A picture with its heat map over it; what is cold stays as it is.
+def overlay(image: Pixels, heat: NDArray[np.float32]) -> Pixels:
+    """An image with its heat map over it; what is cold stays as it is.
 
     Args:
-        picture: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB.
         heat: (h, w) in [0, 1].
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    size = (picture.shape[1], picture.shape[0])
+    size = (image.shape[1], image.shape[0])
     full = np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BILINEAR))
     full = np.clip(full, 0, 1)
     colors = colormaps["turbo"](0.5 + full / 2)[..., :3] * 255
     share = 0.7 * full[..., None]
-    mixed: Pixels = ((1 - share) * picture + share * colors).astype(np.uint8)
+    mixed: Pixels = ((1 - share) * image + share * colors).astype(np.uint8)
     return mixed
 
 

@@ -1,6 +1,6 @@
-"""Pictures whose label is probably wrong, in any split: to be looked at, not to be believed.
+"""Images whose label is probably wrong, in any split: to be looked at, not to be believed.
 
-features + labels -> suspects. What a logistic regression says of pictures that it was not fitted
+features + labels -> suspects. What a logistic regression says of images that it was not fitted
 to is compared with their labels. Source: Northcutt, Jiang and Chuang 2021, Confident Learning:
 Estimating Uncertainty in Dataset Labels; cleanlab is theirs.
 """
@@ -19,14 +19,14 @@ from pipeline.storage import tables
 from pipeline.training import logistic
 
 FILE = "label_errors.csv"
-PICTURES_MOST, VALUES_MOST = 20_000, 2_000_000
-"""Pictures, and these times classes: with more, a regression takes minutes, and none are looked
+IMAGES_MOST, VALUES_MOST = 20_000, 2_000_000
+"""Images, and these times classes: with more, a regression takes minutes, and none are looked
 for."""
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """A picture that is probably mislabelled.
+    """An image that is probably mislabelled.
 
     Attributes:
         row: Of `Manifest.images`.
@@ -44,11 +44,11 @@ class Suspect:
 def find(
     data: Manifest, features: NDArray[np.float32], *, seed: int, threads: int
 ) -> list[Suspect]:
-    """Look through all pictures.
+    """Look through all images.
 
     Args:
         data: The prepared data set.
-        features: (N, D) of all its pictures.
+        features: (N, D) of all its images.
         seed: Of the folds.
         threads: Of the linear algebra.
 
@@ -57,14 +57,14 @@ def find(
     """
     from cleanlab.filter import find_label_issues
 
-    # A class with one picture leaves nothing to compare it with.
+    # A class with one image leaves nothing to compare it with.
     counts = np.bincount(data.labels, minlength=len(data.classes))
     rows = np.flatnonzero(counts[data.labels] > 1)
     classes, labels = np.unique(data.labels[rows], return_inverse=True)
     if len(classes) < 2:
         return []
-    if len(rows) > PICTURES_MOST or len(rows) * len(classes) > VALUES_MOST:
-        print("mislabelled pictures are not looked for: there are too many pictures", flush=True)
+    if len(rows) > IMAGES_MOST or len(rows) * len(classes) > VALUES_MOST:
+        print("mislabelled images are not looked for: there are too many images", flush=True)
         return []
     said = logistic.out_of_fold(np.asarray(features[rows]), labels, seed=seed, threads=threads)
     ranked = find_label_issues(labels, said, return_indices_ranked_by="self_confidence", n_jobs=1)
@@ -119,7 +119,7 @@ def write(path: Path, data: Manifest, suspects: Sequence[Suspect]) -> None:
 
 
 def read(evaluated: Path) -> list[dict[str, str]]:
-    """What `write` wrote, a picture a line, by column.
+    """What `write` wrote, an image a line, by column.
 
     Args:
         evaluated: Output of evaluate.

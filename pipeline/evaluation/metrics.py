@@ -1,6 +1,6 @@
 """How good predictions are.
 
-facts of N pictures -> numbers, also of many draws of the pictures at once.
+facts of N images -> numbers, also of many draws of the images at once.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _VALUES = 8_000_000
 
 @dataclass(frozen=True)
 class Sums:
-    """What metrics are made of, for R draws of N pictures of K classes.
+    """What metrics are made of, for R draws of N images of K classes.
 
     Attributes:
-        known: Facts of the pictures.
-        counts: (R, N) how often each picture counts.
-        total: (R,) pictures of a draw.
+        known: Facts of the images.
+        counts: (R, N) how often each image counts.
+        total: (R,) images of a draw.
         hits: (K, R) right ones by class.
-        support: (K, R) pictures by class.
-        claimed: (K, R) pictures by predicted class.
+        support: (K, R) images by class.
+        claimed: (K, R) images by predicted class.
         gaps: (BINS, R) sums of confidence minus accuracy.
     """
 
@@ -94,10 +94,10 @@ def of(known: Facts, desc: str = "") -> dict[str, float]:
 
 
 def weighted(known: Facts, counts: Floats) -> dict[str, Floats]:
-    """Every metric but ROC-AUC, where picture n counts `counts[r, n]` times.
+    """Every metric but ROC-AUC, where image n counts `counts[r, n]` times.
 
     Args:
-        known: Of N pictures.
+        known: Of N images.
         counts: (R, N).
 
     Returns:
@@ -122,24 +122,24 @@ def weighted(known: Facts, counts: Floats) -> dict[str, Floats]:
 
 
 def _sums(groups: Labels, count: int, values: Floats | None = None) -> Any:
-    """(count, N) sparse, to multiply with: sums by group, each picture weighted by its value."""
+    """(count, N) sparse, to multiply with: sums by group, each image weighted by its value."""
     from scipy import sparse
 
-    pictures = len(groups)
-    given = np.ones(pictures) if values is None else values
-    return sparse.csr_matrix((given, (groups, np.arange(pictures))), shape=(count, pictures))
+    images = len(groups)
+    given = np.ones(images) if values is None else values
+    return sparse.csr_matrix((given, (groups, np.arange(images))), shape=(count, images))
 
 
 def roc_auc(known: Facts, counts: Floats, desc: str = "") -> Floats:
-    """(R,): the share of pairs of a picture of a class and one of the rest in right order.
+    """(R,): the share of pairs of an image of a class and one of the rest in right order.
 
     Args:
-        known: Of N pictures, with their probabilities.
-        counts: (R, N) how often each picture counts.
+        known: Of N images, with their probabilities.
+        counts: (R, N) how often each image counts.
         desc: Name of the progress bar; no bar if empty.
     """
     assert known.probabilities is not None
-    # A picture a row, so that sums run along memory; its halves of numbers of pictures are
+    # An image a row, so that sums run along memory; its halves of numbers of images are
     # exact in float32, which takes half the time.
     rows = np.ascontiguousarray(counts.T, dtype=np.float32)
     total, areas = counts.sum(axis=1), []
@@ -184,13 +184,13 @@ def _area(
 
 
 def reliability(known: Facts) -> tuple[Floats, Floats, Floats]:
-    """A bin each: pictures, sum of their confidences, how many of them are right."""
+    """A bin each: images, sum of their confidences, how many of them are right."""
     counted = (None, known.confidence, known.right)
-    pictures, confidences, hits = (
+    images, confidences, hits = (
         np.bincount(known.bins, weights=weights, minlength=BINS).astype(np.float64)
         for weights in counted
     )
-    return pictures, confidences, hits
+    return images, confidences, hits
 
 
 def per_class(labels: Labels, predicted: Labels, classes: list[str]) -> dict[str, dict[str, float]]:

@@ -1,7 +1,7 @@
-"""Pictures of a split that training has seen in other clothes: saved anew, resized, cropped.
+"""Images of a split that training has seen in other clothes: saved anew, resized, cropped.
 
 features + pixels -> pairs. The backbone's features propose, the pixels decide: features alone
-take two photographs of one scene for the same, and a crop of a small picture for another.
+take two photographs of one scene for the same, and a crop of a small image for another.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pipeline.storage import tables
 
 FILE = "near_duplicates.csv"
 ALIKE = 0.85
-"""Correlation of fine detail. On photographs, hand signs and 32 px pictures two that are not the
+"""Correlation of fine detail. On photographs, hand signs and 32 px images two that are not the
 same had at most 0.79; re-saved, halved, mirrored or cropped ones at least 0.90 from 96 px on."""
 SMALLEST_PX = 32
-"""Below, different pictures have too little detail to be told apart."""
+"""Below, different images have too little detail to be told apart."""
 
 _CANDIDATES = 5
 _CHUNK, _OTHERS = 2048, 8192
@@ -45,7 +45,7 @@ class NearDuplicates(StrEnum):
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture of the split and its like in train or val.
+    """An image of the split and its like in train or val.
 
     Attributes:
         row: Of `Manifest.images`.
@@ -59,15 +59,15 @@ class Pair:
 
 
 def find(data: Manifest, features: NDArray[np.float32], rows: Labels) -> list[Pair]:
-    """Look for the pictures of a split among those of the others.
+    """Look for the images of a split among those of the others.
 
     Args:
         data: The prepared data set.
-        features: (N, D) of all its pictures.
+        features: (N, D) of all its images.
         rows: Those of the split.
 
     Returns:
-        A pair for each picture that has one, with the one most like it.
+        A pair for each image that has one, with the one most like it.
     """
     others = np.setdiff1d(np.arange(len(data.rows)), rows)
     if data.image_size < SMALLEST_PX or not len(others):
@@ -78,7 +78,7 @@ def find(data: Manifest, features: NDArray[np.float32], rows: Labels) -> list[Pa
         zip(rows, nearest(features, rows, others), strict=True),
         desc="near duplicates",
         total=len(rows),
-        unit="picture",
+        unit="image",
         disable=None,
     )
     for row, candidates in proposed:
@@ -110,7 +110,7 @@ def read(evaluated: Path) -> list[dict[str, str]]:
 
 
 def left_out(evaluated: Path) -> set[str]:
-    """Paths of the pictures that evaluate did not judge on.
+    """Paths of the images that evaluate did not judge on.
 
     Args:
         evaluated: Output of evaluate.
@@ -157,12 +157,12 @@ def _directions(features: NDArray[np.float32], middle: NDArray[np.float32]) -> N
 
 
 def _likeness(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """The best correlation of either picture with a crop or the mirror image of the other."""
+    """The best correlation of either image with a crop or the mirror image of the other."""
     return float(max((one @ other[0]).max(), (other @ one[0]).max()))
 
 
 def _details(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(2 * crops, side * side): a picture's fine detail, of unit length, cropped and mirrored."""
+    """(2 * crops, side * side): an image's fine detail, of unit length, cropped and mirrored."""
     grey = Image.fromarray(pixels).convert("L")
     side = grey.size[0]
     found = []

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline.data.images import Pixels
+from pipeline.data.image_file import Pixels
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation import figures, metrics, near_duplicates
 from pipeline.evaluation.facts import Facts, Labels
@@ -194,7 +194,7 @@ def _neighbours(evaluation: Evaluation, path: Path) -> None:
     for place, alike in zip(mistakes, nearest, strict=True):
         shown += [evaluation.captioned(place), *(evaluation.named(row) for row in alike)]
         shown += [evaluation.blank] * (_BESIDE - len(alike))
-    title = "surest mistakes, and the training pictures most like each"
+    title = "surest mistakes, and the training images most like each"
     figures.gallery(path, shown, 1 + _BESIDE, title if shown else "no mistakes")
 
 
@@ -251,9 +251,9 @@ PLOTS = {
     "reliability": Plot("Calibration", _reliability),
     "mistakes": Plot("Surest mistakes", _mistakes),
     "confused_pairs": Plot("Most confused classes", _confused_pairs),
-    "neighbours": Plot("Mistakes, and the training pictures most like each", _neighbours),
+    "neighbours": Plot("Mistakes, and the training images most like each", _neighbours),
     "label_errors": Plot("Most likely mislabelled", _label_errors),
-    "near_duplicates": Plot("Nearly the same as a picture that training saw", _near_duplicates),
+    "near_duplicates": Plot("Nearly the same as an image that training saw", _near_duplicates),
     "grad_cam": Plot("Grad-CAM", _grad_cam),
 }
 """File -> plot, in the order of the report."""

@@ -1,7 +1,7 @@
 """How sure the metrics are: bootstrap intervals, and paired tests of two models.
 
-facts of N pictures, of one model or two -> intervals, differences, a verdict. Pictures are
-drawn with replacement; a draw is how often each picture is in it, so that all metrics of many
+facts of N images, of one model or two -> intervals, differences, a verdict. Images are
+drawn with replacement; a draw is how often each image is in it, so that all metrics of many
 draws are a few sums.
 """
 
@@ -36,7 +36,7 @@ class Interval:
     """A percentile bootstrap interval.
 
     Attributes:
-        value: Of the metric, or of the difference, on all pictures.
+        value: Of the metric, or of the difference, on all images.
         low: The 2.5th percentile of the draws; None where none were made (`AREAS_MOST`).
         high: The 97.5th.
     """
@@ -48,11 +48,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Resampled:
-    """A model's metrics on all pictures, and on each draw of them.
+    """A model's metrics on all images, and on each draw of them.
 
     Attributes:
         right: (N,) whether the model is right.
-        values: Metric -> of all pictures.
+        values: Metric -> of all images.
         drawn: Metric -> (R,), of each draw.
     """
 
@@ -63,12 +63,12 @@ class Resampled:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same pictures.
+    """Two models on the same images.
 
     Attributes:
         differences: Metric -> second minus first.
-        only_first: Pictures that only the first gets right.
-        only_second: Pictures that only the second gets right.
+        only_first: Images that only the first gets right.
+        only_second: Images that only the second gets right.
         p_value: Of McNemar's exact test: how likely so uneven a split of them is by chance.
         verdict: In words: a sentence for accuracy, one for log loss, one for what else counts.
     """
@@ -81,10 +81,10 @@ class Comparison:
 
 
 def resample(known: Facts, seed: int, desc: str = "") -> Resampled:
-    """The metrics of all pictures, and of draws of as many with replacement.
+    """The metrics of all images, and of draws of as many with replacement.
 
     Args:
-        known: Of N pictures.
+        known: Of N images.
         seed: Of the draws; models that are compared need the same.
         desc: Name of the progress bar; no bar if empty.
     """
@@ -113,7 +113,7 @@ def compare(first: Resampled, second: Resampled, metric: str = "macro_f1") -> Co
 
     Args:
         first: What is compared with.
-        second: What may be better, on the same pictures and the same draws.
+        second: What may be better, on the same images and the same draws.
         metric: What counts beside accuracy and log loss.
     """
     from scipy import stats
@@ -131,7 +131,7 @@ def compare(first: Resampled, second: Resampled, metric: str = "macro_f1") -> Co
     only_second = int((second.right & ~first.right).sum())
     uneven = only_first + only_second
     p_value = float(stats.binomtest(only_second, uneven).pvalue) if uneven else 1.0
-    pictures = len(first.right)
+    images = len(first.right)
     bounds = {
         name: (one.low, one.high)
         for name, one in differences.items()
@@ -144,18 +144,18 @@ def compare(first: Resampled, second: Resampled, metric: str = "macro_f1") -> Co
             bounds["accuracy"],
             (only_first, only_second),
             p_value,
-            pictures,
+            images,
         )
     ]
     for name in dict.fromkeys(("log_loss", metric)):
         if name != "accuracy" and name in bounds:
             pair = (before[name], after[name])
-            sentences.append(verdict.of_metric(name, *pair, bounds[name], pictures))
+            sentences.append(verdict.of_metric(name, *pair, bounds[name], images))
     return Comparison(differences, only_first, only_second, p_value, tuple(sentences))
 
 
 def write_slices(path: Path, data: Manifest, rows: Labels, known: Facts, seed: int) -> None:
-    """Write the metrics of the pictures that share a value of a further column of the manifest.
+    """Write the metrics of the images that share a value of a further column of the manifest.
 
     Args:
         path: csv to write.
@@ -178,7 +178,7 @@ def write_slices(path: Path, data: Manifest, rows: Labels, known: Facts, seed: i
             numbers = [found[name][end] for name in names for end in ("value", "low", "high")]
             lines.append([column, value, int(chosen.sum()), *numbers])
     header = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
-    tables.write_table(path, ["column", "value", "pictures", *header], lines)
+    tables.write_table(path, ["column", "value", "images", *header], lines)
 
 
 def as_json(found: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
@@ -201,11 +201,11 @@ def _bounds(values: dict[str, float], drawn: dict[str, Floats]) -> dict[str, Int
     return intervals_by_metric
 
 
-def _counts(pictures: int, classes: int, draws: int, seed: int) -> Iterator[Floats]:
-    """(r, N) how often each picture is in a draw, few enough draws at a time for memory."""
+def _counts(images: int, classes: int, draws: int, seed: int) -> Iterator[Floats]:
+    """(r, N) how often each image is in a draw, few enough draws at a time for memory."""
     rng = np.random.default_rng(seed)
-    step = max(1, _CHUNK // max(pictures, classes))
+    step = max(1, _CHUNK // max(images, classes))
     for start in range(0, draws, step):
         size = min(step, draws - start)
-        drawn = rng.integers(pictures, size=(size, pictures))
-        yield np.stack([np.bincount(one, minlength=pictures) for one in drawn]).astype(np.float64)
+        drawn = rng.integers(images, size=(size, images))
+        yield np.stack([np.bincount(one, minlength=images) for one in drawn]).astype(np.float64)

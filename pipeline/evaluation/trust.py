@@ -1,6 +1,6 @@
-"""How far the answers on judged pictures can be relied on.
+"""How far the answers on judged images can be relied on.
 
-forward pass + pictures -> probabilities on disk and `Trust`; `Trust` + labels -> what to say of it.
+forward pass + images -> probabilities on disk and `Trust`; `Trust` + labels -> what to say of it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from pipeline.storage.arrays import RowWriter
 
 FILE = "trust.json"
 POSITIONS = "positions.npy"
-"""(N, d) where the judged pictures lie, in the order of predictions.csv."""
+"""(N, d) where the judged images lie, in the order of predictions.csv."""
 
 
 def judge(
     forward: Forward, judge: Judge, classes: int, images: Any, rows: Labels, path: Path
 ) -> Trust:
-    """Push pictures through a classifier; their probabilities go to a file.
+    """Push images through a classifier; their probabilities go to a file.
 
     Args:
         forward: Gives (N, K + D): probabilities, then features.
@@ -56,9 +56,9 @@ def summary(trust: Trust, facts: Facts, unknown: float, coverage: float) -> dict
     """What is measured of it, as JSON.
 
     Args:
-        trust: Of the judged pictures.
+        trust: Of the judged images.
         facts: Likewise.
-        unknown: Share of ordinary pictures that may be called unknown.
+        unknown: Share of ordinary images that may be called unknown.
         coverage: Of the sets of labels.
     """
     known = trust.known
@@ -75,23 +75,21 @@ def summary(trust: Trust, facts: Facts, unknown: float, coverage: float) -> dict
     return found | {
         "coverage": coverage,
         "covered": float(np.mean(covered)),
-        "labels_a_picture": float(np.mean(sizes)),
+        "labels_a_image": float(np.mean(sizes)),
     }
 
 
 def sentences(found: dict[str, Any]) -> list[str]:
     """`summary` in words."""
     share = 1 - found["known"]
-    told = [
-        f"unknown: {share:.1%} of the pictures (evaluated at serve.unknown={found['unknown']:g})"
-    ]
+    told = [f"unknown: {share:.1%} of the images (evaluated at serve.unknown={found['unknown']:g})"]
     if found["accuracy_unknown"] is not None and found["accuracy_known"] is not None:
         known, other = found["accuracy_known"], found["accuracy_unknown"]
         told[0] += f"; accuracy {known:.4f} of those known, {other:.4f} of the others"
     if "coverage" in found:
         told.append(
             f"sets of labels: {found['covered']:.1%} hold the true one (asked for "
-            f"{found['coverage']:.0%}), {found['labels_a_picture']:.2f} labels on average"
+            f"{found['coverage']:.0%}), {found['labels_a_image']:.2f} labels on average"
         )
     return told
 

@@ -12,20 +12,20 @@ LEVEL = 0.95
 """Of the intervals."""
 _POWER = 0.8
 _USUALLY_APART = 0.1
-"""Share of the pictures that exactly one of two similar models gets right, where none is known."""
+"""Share of the images that exactly one of two similar models gets right, where none is known."""
 
 
-def detectable(pictures: int, apart: float = _USUALLY_APART) -> float:
+def detectable(images: int, apart: float = _USUALLY_APART) -> float:
     """The difference of accuracy that four comparisons in five would show.
 
     Args:
-        pictures: That both models are judged on.
+        images: That both models are judged on.
         apart: Share of them that exactly one of the two gets right.
     """
     normal = NormalDist()
     deviations = normal.inv_cdf(0.5 + LEVEL / 2) + normal.inv_cdf(_POWER)
-    # At least one picture: no test can tell less.
-    return min(1.0, deviations * math.sqrt(max(apart, 1 / pictures) / pictures))
+    # At least one image: no test can tell less.
+    return min(1.0, deviations * math.sqrt(max(apart, 1 / images) / images))
 
 
 def of_accuracy(
@@ -34,7 +34,7 @@ def of_accuracy(
     bounds: tuple[float, float],
     only: tuple[int, int],
     p_value: float,
-    pictures: int,
+    images: int,
 ) -> str:
     """By McNemar's test and the interval, which must agree.
 
@@ -42,31 +42,31 @@ def of_accuracy(
         before: Accuracy of the first model.
         after: Of the second.
         bounds: Of the interval of the difference.
-        only: Pictures that only the first gets right, and only the second.
+        only: Images that only the first gets right, and only the second.
         p_value: Of McNemar's exact test.
-        pictures: How many.
+        images: How many.
     """
     scores = f"accuracy {before:.4f} -> {after:.4f}"
     if before == after and not any(only):
-        return f"no difference: {scores} on {pictures} pictures"
+        return f"no difference: {scores} on {images} images"
     points = [100 * value for value in (after - before, *bounds)]
     measured = (
         f"{scores}, {points[0]:+.1f} points (95 % interval {points[1]:+.1f} to {points[2]:+.1f}; "
-        f"McNemar p = {p_value:.2g}; {pictures} pictures)"
+        f"McNemar p = {p_value:.2g}; {images} images)"
     )
     if p_value < 1 - LEVEL and bounds[0] > 0:
         return f"better: {measured}"
     if p_value < 1 - LEVEL and bounds[1] < 0:
         return f"worse: {measured}"
-    least = 100 * detectable(pictures, sum(only) / pictures)
+    least = 100 * detectable(images, sum(only) / images)
     return (
-        f"no difference that {pictures} pictures can tell: {measured}; less than {least:.1f} "
+        f"no difference that {images} images can tell: {measured}; less than {least:.1f} "
         "points would hardly show"
     )
 
 
 def of_metric(
-    name: str, before: float, after: float, bounds: tuple[float, float], pictures: int
+    name: str, before: float, after: float, bounds: tuple[float, float], images: int
 ) -> str:
     """By the interval of the difference.
 
@@ -75,7 +75,7 @@ def of_metric(
         before: Of the first model.
         after: Of the second.
         bounds: Of the interval of the difference.
-        pictures: How many.
+        images: How many.
     """
     low, high = bounds
     measured = (
@@ -85,7 +85,7 @@ def of_metric(
     if low <= 0 <= high:
         least = (high - low) / 2 * (1 + NormalDist().inv_cdf(_POWER) / NormalDist().inv_cdf(0.975))
         return (
-            f"no difference that {pictures} pictures can tell: {measured}; less than {least:.4f} "
+            f"no difference that {images} images can tell: {measured}; less than {least:.4f} "
             "would hardly show"
         )
     rises = low > 0

@@ -1,6 +1,6 @@
-"""Whether an exported network does what the Keras model does, on pictures with labels.
+"""Whether an exported network does what the Keras model does, on images with labels.
 
-network + test pictures -> `Agreement`, or one line that says what is wrong with it.
+network + test images -> `Agreement`, or one line that says what is wrong with it.
 """
 
 import sys
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline.data.images import Pixels
+from pipeline.data.image_file import Pixels
 from pipeline.errors import InputError
 from pipeline.export.formats import FORMATS, Floats, Network
 
@@ -26,12 +26,12 @@ class Agreement:
     """How a network compares with the Keras model it was made from.
 
     Attributes:
-        same_class: Share of the pictures that both put in the same class.
+        same_class: Share of the images that both put in the same class.
         max_difference: Of two probabilities.
         mean_difference: Of two probabilities, absolute.
         accuracy: Of the network itself.
         size_mb: On disk.
-        pictures_per_s: On this machine, with the model's threads.
+        images_per_s: On this machine, with the model's threads.
     """
 
     same_class: float
@@ -39,25 +39,25 @@ class Agreement:
     mean_difference: float
     accuracy: float
     size_mb: float
-    pictures_per_s: float
+    images_per_s: float
 
     def __str__(self) -> str:
         return (
             f"accuracy {self.accuracy:.4f}  same class {self.same_class:.4f}  "
             f"difference max {self.max_difference:.1e} mean {self.mean_difference:.1e}  "
-            f"{self.size_mb:7.2f} MB  {self.pictures_per_s:7.0f} pictures/s"
+            f"{self.size_mb:7.2f} MB  {self.images_per_s:7.0f} images/s"
         )
 
 
 class Check:
-    """Compares networks with Keras' on test pictures.
+    """Compares networks with Keras' on test images.
 
     Args:
         images: (N, H, W, 3) uint8.
         labels: (N,) class indices.
         keras: The network all others must agree with.
         batch_size: Of a forward pass.
-        min_agreement: Share of the pictures that a quantised network must put in Keras' class.
+        min_agreement: Share of the images that a quantised network must put in Keras' class.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Check:
             if not agreement.same_class >= self._min_agreement:
                 raise InputError(
                     f"{name} must give Keras' class for at least {self._min_agreement} of the test "
-                    f"pictures, got {agreement.same_class:.4f} of {len(found)}: not put in place; "
+                    f"images, got {agreement.same_class:.4f} of {len(found)}: not put in place; "
                     "lower --min-agreement, or export tflite, which keeps float32"
                 )
             return agreement
@@ -99,20 +99,20 @@ class Check:
         if differ.any() or not agreement.max_difference <= TOLERANCE:
             raise InputError(
                 f"{name} must give Keras' classes and its probabilities within {TOLERANCE}, got "
-                f"another class for {differ.sum()} of {len(found)} test pictures and a difference "
+                f"another class for {differ.sum()} of {len(found)} test images and a difference "
                 f"of {agreement.max_difference:.1e}: not put in place; export another format"
             )
         return agreement
 
     def _run(self, network: Network, name: str, stderr: TextIO) -> tuple[Floats, float]:
-        """The probabilities, and pictures per second."""
+        """The probabilities, and images per second."""
         network(self._batch(0))  # the first pass also allocates and traces
         rows: list[Floats] = []
         begin = time.perf_counter()
         with tqdm(
             total=len(self._images),
             desc=name,
-            unit="picture",
+            unit="image",
             file=stderr,
             disable=None,
             leave=False,
@@ -134,5 +134,5 @@ class Check:
             mean_difference=float(difference.mean()),
             accuracy=float((found.argmax(1) == self._labels).mean()),
             size_mb=sum(file.stat().st_size for file in files) / 1e6,
-            pictures_per_s=per_s,
+            images_per_s=per_s,
         )

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline.data.images import Pixels
+from pipeline.data.image_file import Pixels
 from pipeline.export import onnx_file
 from pipeline.networks import frozen_graph
 
@@ -34,7 +34,7 @@ class Source:
 
     Attributes:
         model: (B, H, W, 3) float32 RGB in [0, 255] -> (B, K) probabilities.
-        calibration: (N, H, W, 3) uint8 pictures that tell the range of each activation.
+        calibration: (N, H, W, 3) uint8 images that tell the range of each activation.
         stderr: For a progress bar.
     """
 
@@ -69,7 +69,7 @@ def _write_saved_model(source: Source, path: Path, batch_size: int | None = None
     module = tf.Module()
     module.weights = [variable.value for variable in source.model.variables]
     module.serve = tf.function(
-        lambda pictures: source.model(pictures, training=False),
+        lambda images: source.model(images, training=False),
         input_signature=[frozen_graph.signature(source.model, batch_size)],
         autograph=False,
     )
@@ -80,7 +80,7 @@ def _read_saved_model(path: Path, threads: int) -> Network:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))  # its threads are those of the process
-    return lambda pictures: np.asarray(loaded.serve(tf.constant(pictures)))
+    return lambda images: np.asarray(loaded.serve(tf.constant(images)))
 
 
 def _write_onnx(source: Source, path: Path) -> None:
@@ -96,7 +96,7 @@ def _read_onnx(path: Path, threads: int) -> Network:
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     taken = session.get_inputs()[0].name
-    return lambda pictures: np.asarray(session.run(None, {taken: pictures})[0])
+    return lambda images: np.asarray(session.run(None, {taken: images})[0])
 
 
 def _write_tflite(source: Source, path: Path) -> None:
@@ -110,13 +110,13 @@ def _write_tflite_int8(source: Source, path: Path) -> None:
         bar = tqdm(
             source.calibration,
             "calibration",
-            unit="picture",
+            unit="image",
             file=source.stderr,
             disable=None,
             leave=False,
         )
-        for picture in bar:
-            yield [np.asarray(picture[None], np.float32)]
+        for image in bar:
+            yield [np.asarray(image[None], np.float32)]
 
     def quantise(converter: Any) -> None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -150,13 +150,13 @@ def _read_tflite(path: Path, threads: int) -> Network:
     (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
     allocated: tuple[int, ...] = ()
 
-    def network(pictures: Floats) -> Floats:
+    def network(images: Floats) -> Floats:
         nonlocal allocated
-        if pictures.shape != allocated:
-            interpreter.resize_tensor_input(taken["index"], pictures.shape)
+        if images.shape != allocated:
+            interpreter.resize_tensor_input(taken["index"], images.shape)
             interpreter.allocate_tensors()
-            allocated = pictures.shape
-        interpreter.set_tensor(taken["index"], pictures)
+            allocated = images.shape
+        interpreter.set_tensor(taken["index"], images)
         interpreter.invoke()
         return np.asarray(interpreter.get_tensor(given["index"]))
 
@@ -171,11 +171,11 @@ def _read_tflite_int8(path: Path, threads: int) -> Network:
     (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
     (in_scale, in_zero), (out_scale, out_zero) = taken["quantization"], given["quantization"]
 
-    def network(pictures: Floats) -> Floats:
-        integers = np.clip(np.round(pictures / in_scale) + in_zero, 0, 255).astype(np.uint8)
+    def network(images: Floats) -> Floats:
+        integers = np.clip(np.round(images / in_scale) + in_zero, 0, 255).astype(np.uint8)
         rows = []
-        for picture in integers:
-            interpreter.set_tensor(taken["index"], picture[None])
+        for image in integers:
+            interpreter.set_tensor(taken["index"], image[None])
             interpreter.invoke()
             rows.append(interpreter.get_tensor(given["index"])[0])
         return np.asarray((np.stack(rows).astype(np.float32) - out_zero) * out_scale, np.float32)

@@ -1,6 +1,6 @@
 """A Keras model as an ONNX network, the same bytes for the same model.
 
-model -> network with the input `pictures`, the output `probabilities` and a batch of size `B`.
+model -> network with the input `images`, the output `probabilities` and a batch of size `B`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _erfc(graph: Any, node: Any, name: str, _: Any) -> None:
 def _rename(graph: Any) -> None:
     """Name what is inside after its place; the converter's names differ from run to run.
 
-    The input is `pictures`, the output `probabilities`, the size of the batch `B`.
+    The input is `images`, the output `probabilities`, the size of the batch `B`.
     """
     if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
         return  # loops and branches, which use names from outside

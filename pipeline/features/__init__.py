@@ -8,5 +8,5 @@
     >>> lower.output_shape, upper.output_shape
     ((None, 4, 4, 32), (None, 2048))
 
-Activations of pictures and of their augmented views are kept in a store that all runs share.
+Activations of images and of their augmented views are kept in a store that all runs share.
 """

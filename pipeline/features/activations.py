@@ -1,7 +1,7 @@
 """Activations of the frozen part, computed once, kept by content and shared by all runs.
 
 lower(images) -> memory-mapped array. With Keras, a deeper cut's are computed from the deepest
-stored shallower one's, not from the pictures. Knows nothing of training.
+stored shallower one's, not from the images. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from pipeline.networks.forward import Forward
 def below(
     store: Store, source: Source, cut: str, rows: NDArray[np.int64], precision: str = "float32"
 ) -> NDArray[Any]:
-    """The activations of some pictures at a cut, computed only when missing.
+    """The activations of some images at a cut, computed only when missing.
 
     Args:
         store: Where they are kept.
         source: What they are computed from.
         cut: A cut point of the backbone.
-        rows: (M,) which pictures.
+        rows: (M,) which images.
         precision: What they are kept as: float32 or float16.
 
     Returns:
@@ -58,7 +58,7 @@ def _shortest_way(
 ) -> tuple[Forward, Any, NDArray[np.int64]]:
     """The forward pass to a cut, what it begins with and which rows of that.
 
-    Keras gives the same bytes from stored activations of a shallower cut as from the pictures.
+    Keras gives the same bytes from stored activations of a shallower cut as from the images.
     Other engines join layers on both sides of a cut, and do not.
     """
     from pipeline.features import cuts
@@ -82,36 +82,36 @@ class Computed:
     """Activations at a cut that are computed whenever they are asked for.
 
     Args:
-        forward: From the pictures to the cut.
-        pictures: (M, H, W, 3), or another object with a shape that is indexed by rows.
+        forward: From the images to the cut.
+        images: (M, H, W, 3), or another object with a shape that is indexed by rows.
     """
 
-    def __init__(self, forward: Forward, pictures: Any) -> None:
-        self._forward, self._pictures = forward, pictures
-        self.shape, self.dtype = (pictures.shape[0], *forward.output_shape), np.dtype(np.float32)
+    def __init__(self, forward: Forward, images: Any) -> None:
+        self._forward, self._images = forward, images
+        self.shape, self.dtype = (images.shape[0], *forward.output_shape), np.dtype(np.float32)
 
     def __len__(self) -> int:
         return int(self.shape[0])
 
     def begin(self, epoch: int) -> None:
-        """Let the pictures choose what they are in an epoch, counted from 0."""
-        if hasattr(self._pictures, "begin"):
-            self._pictures.begin(epoch)
+        """Let the images choose what they are in an epoch, counted from 0."""
+        if hasattr(self._images, "begin"):
+            self._images.begin(epoch)
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return self._forward.all(self._pictures, rows)
+        return self._forward.all(self._images, rows)
 
 
 def views_of(store: Store, source: Source, rows: NDArray[np.int64]) -> list[Source]:
-    """Sources of the augmented views of some pictures; view 0, the picture itself, is not one.
+    """Sources of the augmented views of some images; view 0, the image itself, is not one.
 
     Args:
         store: Where the views are kept, too.
-        source: Of the pictures themselves; its number of views is known.
+        source: Of the images themselves; its number of views is known.
         rows: (M,) which of them.
 
     Returns:
-        A source of M pictures for each view from 1 on.
+        A source of M images for each view from 1 on.
     """
     augment, seed = source.frozen.augment, source.frozen.seed
     made = []
@@ -119,7 +119,7 @@ def views_of(store: Store, source: Source, rows: NDArray[np.int64]) -> list[Sour
         depends = f"{source.images_sha256} {digest(rows)} {augment.digest(seed, number)}"
         name = hashlib.sha256(depends.encode()).hexdigest()
         key = {
-            "backbone": "pictures",
+            "backbone": "images",
             "cut": f"view {number}",
             "images_sha256": name,
             "image_size": int(source.images.shape[1]),
@@ -128,8 +128,8 @@ def views_of(store: Store, source: Source, rows: NDArray[np.int64]) -> list[Sour
         }
         shape = tuple(source.images.shape[1:])
         drawn = _drawn(source.images, rows, augment, seed, number)
-        pictures = store.put(key, shape, len(rows), drawn, "uint8")
-        made.append(replace(source, images=pictures, images_sha256=name))
+        images = store.put(key, shape, len(rows), drawn, "uint8")
+        made.append(replace(source, images=images, images_sha256=name))
     return made
 
 

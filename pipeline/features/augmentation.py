@@ -1,7 +1,7 @@
-"""Deterministic augmented views of the training pictures, so that their activations can be kept.
+"""Deterministic augmented views of the training images, so that their activations can be kept.
 
-pictures + layers of Keras -> other pictures. View 0 of a picture is the picture itself.
-A view depends on (seed, view, which pictures) alone. Knows nothing of cuts or training.
+images + layers of Keras -> other images. View 0 of an image is the image itself.
+A view depends on (seed, view, which images) alone. Knows nothing of cuts or training.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 
 _VIEWS = ((2_000, 4), (20_000, 2))
-"""Up to so many training pictures, so many views pay; with more, pictures are varied enough."""
+"""Up to so many training images, so many views pay; with more, images are varied enough."""
 
 
 @dataclass
 class Config:
     """Section `augment`."""
 
-    use: str = setting("none", "How training pictures are varied.", group="augment")
+    use: str = setting("none", "How training images are varied.", group="augment")
     views: AutoInt = automatic(
-        "Versions of each training picture, the picture itself being one: each is computed "
-        "once and kept, and every epoch trains on another. auto goes by the number of pictures. "
+        "Versions of each training image, the image itself being one: each is computed "
+        "once and kept, and every epoch trains on another. auto goes by the number of images. "
         "0 draws a fresh one in every epoch, which fine-tuning cannot keep.",
         least=0,
     )
     layers: list[Any] = setting(
         [],
-        "Random layers of Keras, each `Name: {argument: value}`, applied in order to pictures "
+        "Random layers of Keras, each `Name: {argument: value}`, applied in order to images "
         "in [0, 255].",
     )
 
-    def derive(self, pictures: int) -> tuple[Config, dict[str, Derived]]:
+    def derive(self, images: int) -> tuple[Config, dict[str, Derived]]:
         """The section with a number of views.
 
         Args:
-            pictures: In the train split.
+            images: In the train split.
 
         Returns:
             The section without `auto`; full name -> what was derived and why.
@@ -60,7 +60,7 @@ class Config:
             return self, {}
         if not self.layers:
             return replace(self, views=1), {}
-        views = views_for(pictures)
+        views = views_for(images)
         return replace(self, views=int(views.value)), {"augment.views": views}
 
     @property
@@ -74,15 +74,15 @@ class Config:
         return bool(self.layers) and self.views == 0
 
     def digest(self, seed: int, view: int) -> str:
-        """What a view depends on beside the pictures."""
+        """What a view depends on beside the images."""
         text = json.dumps([asdict(self)["layers"], seed, view], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def views_for(pictures: int) -> Derived:
-    """How many views suit a number of training pictures."""
-    views = next((views for most, views in _VIEWS if pictures <= most), 1)
-    return Derived(views, f"{pictures} training pictures")
+def views_for(images: int) -> Derived:
+    """How many views suit a number of training images."""
+    views = next((views for most, views in _VIEWS if images <= most), 1)
+    return Derived(views, f"{images} training images")
 
 
 class Augmenter:
@@ -116,8 +116,8 @@ class Augmenter:
     def view(
         self, images: Any, rows: NDArray[np.int64], seed: int, number: int
     ) -> Iterator[Pixels]:
-        """Yield one view of some pictures, batch by batch."""
-        with tqdm(total=len(rows), desc=f"view {number}", unit="picture", disable=None) as bar:
+        """Yield one view of some images, batch by batch."""
+        with tqdm(total=len(rows), desc=f"view {number}", unit="image", disable=None) as bar:
             for start in range(0, len(rows), 32):
                 chosen = rows[start : start + 32]
                 yield self(np.asarray(images[chosen]), [seed, number, start])
@@ -125,7 +125,7 @@ class Augmenter:
 
 
 class Fresh:
-    """Pictures that are augmented anew in every epoch.
+    """Images that are augmented anew in every epoch.
 
     Args:
         images: (M, H, W, 3).

@@ -45,8 +45,8 @@ class CutPoint:
         name: Of the layer whose output crosses.
         index: As Keras counts the network's layers; the preprocessing does not count.
         block: What the network calls the part that the layer belongs to, or the layer's name.
-        shape: Of one picture's activations there.
-        bytes_a_picture: Of these, as float32.
+        shape: Of one image's activations there.
+        bytes_per_image: Of these, as float32.
         flops_below: Share of the forward floating-point operations up to and with the layer.
         parameters_below: Share of the parameters up to and with the layer.
     """
@@ -55,7 +55,7 @@ class CutPoint:
     index: int
     block: str
     shape: tuple[int, ...]
-    bytes_a_picture: int
+    bytes_per_image: int
     flops_below: float
     parameters_below: float
 
@@ -88,7 +88,7 @@ def describe(model: keras.Model) -> list[CutPoint]:
                 index=names.index(name) if name in names else 0,
                 block=block_of(name),
                 shape=shape,
-                bytes_a_picture=4 * math.prod(shape),
+                bytes_per_image=4 * math.prod(shape),
                 flops_below=flops_here / max(flops, 1),
                 parameters_below=parameters_here / max(done, 1),
             )

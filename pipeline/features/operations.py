@@ -12,7 +12,7 @@ from pipeline.networks import graph
 
 
 def of_call(node: Any) -> int:
-    """Of a layer's call on one picture; a multiply-add is two.
+    """Of a layer's call on one image; a multiply-add is two.
 
     Args:
         node: One of `graph.nodes`.

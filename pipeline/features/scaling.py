@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from pipeline.data.images import Pixels
+from pipeline.data.image_file import Pixels
 from pipeline.data.manifest import Manifest
 from pipeline.networks import backbones
 from pipeline.storage import derived

@@ -116,7 +116,7 @@ class Source:
                 self.frozen.engine,
                 batch_size=self.frozen.batch_size,
                 threads=self.frozen.threads,
-                pictures=self.images,
+                images=self.images,
             )
         return self._passes[cut]
 

@@ -1,6 +1,6 @@
 """The forward pass on a cluster: the bytes that this machine alone would compute.
 
-backbone's config + rows -> activations, batch by batch. Workers read the pictures themselves.
+backbone's config + rows -> activations, batch by batch. Workers read the images themselves.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class _Pass:
     Attributes:
         frozen: Settings of the forward pass.
         cut: Where the pass ends.
-        images: File of the pictures, as every node has it.
-        shape: Of the pictures.
-        images_sha256: Digest of the pictures.
+        images: File of the images, as every node has it.
+        shape: Of the images.
+        images_sha256: Digest of the images.
         same: What must be as it is here for the bytes to be the same.
     """
 
@@ -47,16 +47,16 @@ class _Pass:
 
 
 def batches(source: Source, cut: str, rows: NDArray[np.int64], desc: str) -> Iterator[Floats]:
-    """Yield the activations of some pictures at a cut, with a progress bar.
+    """Yield the activations of some images at a cut, with a progress bar.
 
     Args:
         source: What they are computed from.
         cut: A cut point, or the last layer.
-        rows: (M,) which pictures.
+        rows: (M,) which images.
         desc: Name of the progress bar.
 
     Raises:
-        InputError: A node lacks the pictures, or would compute other bytes.
+        InputError: A node lacks the images, or would compute other bytes.
     """
     frozen, size = source.frozen, source.frozen.batch_size
     what = _Pass(
@@ -69,7 +69,7 @@ def batches(source: Source, cut: str, rows: NDArray[np.int64], desc: str) -> Ite
     )
     tasks = [rows[start : start + size] for start in range(0, len(rows), size)]
     found = pool.ordered(frozen.cluster, partial(_worker, what), tasks, threads=frozen.threads)
-    with tqdm(total=len(rows), desc=desc, unit="picture", disable=None) as bar:
+    with tqdm(total=len(rows), desc=desc, unit="image", disable=None) as bar:
         for batch in found:
             yield batch
             bar.update(len(batch))
@@ -102,7 +102,7 @@ def _worker(what: _Pass) -> Callable[[NDArray[np.int64]], Floats]:
 
 
 def _images(what: _Pass) -> NDArray[np.uint8]:
-    """The pictures as this node has them: prepared ones, or views, whose path is their digest."""
+    """The images as this node has them: prepared ones, or views, whose path is their digest."""
     path = Path(what.images)
     images = np.load(path, mmap_mode="r") if path.exists() else np.zeros(0, np.uint8)
     summary = path.with_name("summary.json")

@@ -110,7 +110,7 @@ class Store:
         wanted = np.dtype(dtype).itemsize * count * int(np.prod(row_shape))
         if wanted > self.max_bytes:
             raise InputError(
-                f"activations.max_gb must have room for {count:,} pictures at {key.get('cut')}, "
+                f"activations.max_gb must have room for {count:,} images at {key.get('cut')}, "
                 f"{wanted / 1e9:.3g} GB, got {self.max_bytes / 1e9:g}: raise it"
             )
         with outputs.locked(folder):

@@ -63,11 +63,11 @@ def decide(mode: Cache, costs: Costs) -> Decision:
         return Decision(False, "finetune.cache=never")
     if costs.fresh and mode == Cache.always:
         raise InputError(
-            "finetune.cache=always needs pictures that come again, got augment.views=0: give "
+            "finetune.cache=always needs images that come again, got augment.views=0: give "
             "augment.views a number, or set finetune.cache=auto"
         )
     if costs.fresh:
-        return Decision(False, "augment.views=0 makes new pictures in every epoch")
+        return Decision(False, "augment.views=0 makes new images in every epoch")
     if not fits and mode == Cache.always:
         raise InputError(
             f"finetune.cache=always needs {size} and {room} may be used: free some disk, raise "

@@ -224,11 +224,11 @@ class Finetuner:
         name = self._body.model.name
         print(f"cut at {cut.at}: {len(cut.trainable)} layers of {name} train", flush=True)
         (point,) = [p for p in cuts.describe(self._body.model) if p.name == cut.at]
-        pictures = len(self._rows["train"]) * self._augment.count + len(self._rows["val"])
+        images = len(self._rows["train"]) * self._augment.count + len(self._rows["val"])
         half = config.precision == Precision.float16
         self._store.root.mkdir(parents=True, exist_ok=True)
         costs = Costs(
-            needed_bytes=pictures * point.bytes_a_picture // (2 if half else 1),
+            needed_bytes=images * point.bytes_per_image // (2 if half else 1),
             free_bytes=shutil.disk_usage(self._store.root).free,
             max_bytes=self._store.max_bytes,
             memory_bytes=psutil.virtual_memory().available,

@@ -1,8 +1,8 @@
-"""What fine-tuning does where its settings say `auto`: derived from the pictures and the network.
+"""What fine-tuning does where its settings say `auto`: derived from the images and the network.
 
-settings + number of pictures + backbone -> settings without `auto`, and the reasons. An explicit
+settings + number of images + backbone -> settings without `auto`, and the reasons. An explicit
 value always wins. The lengths follow Kolesnikov et al. 2020, Big Transfer: at least a number of
-steps where pictures are few, a number of epochs where they are not.
+steps where images are few, a number of epochs where they are not.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from pipeline.finetuning.settings import Config
 
 STEPS = 250
-"""At least, however few the pictures are."""
+"""At least, however few the images are."""
 EPOCHS = 12
 """Of a data set of medium size."""
 MANY = 20_000
-"""Pictures from which on fewer epochs do."""
+"""Images from which on fewer epochs do."""
 FEWEST_EPOCHS = 5
 
 BETWEEN = (0.2, 0.4)
@@ -36,57 +36,57 @@ _RATE = 3e-4
 _RATE_BATCH = 32
 
 
-def derive(config: Config, pictures: int, model: keras.Model) -> tuple[Config, dict[str, Derived]]:
+def derive(config: Config, images: int, model: keras.Model) -> tuple[Config, dict[str, Derived]]:
     """Put a value where a setting says `auto`.
 
     Args:
         config: Section `finetune`.
-        pictures: In the train split.
+        images: In the train split.
         model: The backbone.
 
     Returns:
         The section without `auto`; full name -> what was derived and why.
     """
-    config, found = derive_numbers(config, pictures)
+    config, found = derive_numbers(config, images)
     if is_auto(config.cut):
         cut = automatic_cut(model, config.batch_norm == "train")
         config, found = replace(config, cut=cut.value), {"finetune.cut": cut, **found}
     return config, found
 
 
-def derive_numbers(config: Config, pictures: int) -> tuple[Config, dict[str, Derived]]:
+def derive_numbers(config: Config, images: int) -> tuple[Config, dict[str, Derived]]:
     """The same for all but the cut, which alone needs the network."""
     derived: dict[str, Derived] = {}
     if is_auto(config.epochs):
-        derived["finetune.epochs"] = epochs(pictures, config.batch_size)
+        derived["finetune.epochs"] = epochs(images, config.batch_size)
     if is_auto(config.learning_rate):
         derived["finetune.learning_rate"] = learning_rate(config.batch_size)
     values: dict[str, Any] = {name.partition(".")[2]: one.value for name, one in derived.items()}
     return replace(config, **values), derived
 
 
-def epochs(pictures: int, batch_size: int) -> Derived:
+def epochs(images: int, batch_size: int) -> Derived:
     """How long to train.
 
     Args:
-        pictures: In the train split.
-        batch_size: Pictures a step.
+        images: In the train split.
+        batch_size: Images a step.
     """
-    steps = math.ceil(pictures / batch_size)
-    if pictures > MANY:
-        fewer = max(FEWEST_EPOCHS, round(EPOCHS * math.sqrt(MANY / pictures)))
-        return Derived(fewer, f"{pictures} training pictures need fewer than {EPOCHS}")
+    steps = math.ceil(images / batch_size)
+    if images > MANY:
+        fewer = max(FEWEST_EPOCHS, round(EPOCHS * math.sqrt(MANY / images)))
+        return Derived(fewer, f"{images} training images need fewer than {EPOCHS}")
     if steps * EPOCHS >= STEPS:
-        return Derived(EPOCHS, f"enough for {pictures} training pictures: {steps * EPOCHS} steps")
+        return Derived(EPOCHS, f"enough for {images} training images: {steps * EPOCHS} steps")
     longer = math.ceil(STEPS / steps)
-    return Derived(longer, f"{pictures} training pictures are few: {STEPS} steps at least")
+    return Derived(longer, f"{images} training images are few: {STEPS} steps at least")
 
 
 def learning_rate(batch_size: int) -> Derived:
     """The highest rate of AdamW: with the square root of the batch, as its noise falls.
 
     Args:
-        batch_size: Pictures a step.
+        batch_size: Images a step.
     """
     rate = float(f"{_RATE * math.sqrt(batch_size / _RATE_BATCH):.2g}")
     return Derived(rate, f"of AdamW, for batches of {batch_size}")
@@ -109,7 +109,7 @@ def automatic_cut(model: keras.Model, batch_norm: bool) -> Derived:
     low, high = BETWEEN
     between = [at for at in above if low <= points[at].flops_below <= high]
     at = (
-        min(between, key=lambda name: points[name].bytes_a_picture)
+        min(between, key=lambda name: points[name].bytes_per_image)
         if between
         else min(above, key=lambda name: abs(points[name].flops_below - low))
     )
@@ -117,5 +117,5 @@ def automatic_cut(model: keras.Model, batch_norm: bool) -> Derived:
     return Derived(
         above[at],
         f"{below.flops_below:.0%} of the work and {below.parameters_below:.0%} of the parameters "
-        f"lie below, computed once; {below.bytes_a_picture / 1000:.0f} kB a picture",
+        f"lie below, computed once; {below.bytes_per_image / 1000:.0f} kB an image",
     )

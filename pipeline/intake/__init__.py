@@ -1,7 +1,7 @@
-"""From a source of pictures to judged rows, each in a split.
+"""From a source of images to judged rows, each in a split.
 
     >>> from pipeline.intake.sources import digits
-    >>> next(digits.pictures(digits.Config())).path
+    >>> next(digits.images(digits.Config())).path
     '0/0000.png'
 
 `sources` has one module a kind of source; `splitting` finds duplicates and draws the splits.

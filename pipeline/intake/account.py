@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.data.manifest import KEPT, Row
 from pipeline.intake import sources
-from pipeline.intake.sources import Picture
+from pipeline.intake.sources import Sample
 from pipeline.storage.tables import write_table
 
 FILE = "left_out.csv"
@@ -32,11 +32,11 @@ class Account:
 
     used: int
     quarantined: int
-    left_out: Sequence[Picture]
+    left_out: Sequence[Sample]
     unmatched: Sequence[str]
 
     @classmethod
-    def of(cls, rows: Sequence[Row], left_out: Sequence[Picture], ignore: Sequence[str]) -> Account:
+    def of(cls, rows: Sequence[Row], left_out: Sequence[Sample], ignore: Sequence[str]) -> Account:
         """Count.
 
         Args:
@@ -49,9 +49,9 @@ class Account:
 
     def _by_reason(self) -> dict[str, list[str]]:
         files: dict[str, list[str]] = defaultdict(list)
-        for picture in self.left_out:
-            if not picture.path.endswith("/"):
-                files[picture.left_out].append(picture.path)
+        for image in self.left_out:
+            if not image.path.endswith("/"):
+                files[image.left_out].append(image.path)
         return files
 
     def to_json(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What must not be torn apart by splits: pictures of one patient, one place, one recording.
+"""What must not be torn apart by splits: images of one patient, one place, one recording.
 
-rows -> the group of each picture; groups -> a split each, by scikit-learn's StratifiedGroupKFold.
+rows -> the group of each image; groups -> a split each, by scikit-learn's StratifiedGroupKFold.
 """
 
 import warnings
@@ -18,13 +18,13 @@ Names = NDArray[np.str_]
 
 
 def joined(copies: Mapping[str, Sequence[Row]]) -> dict[str, str]:
-    """The group of each picture; groups that share a picture are one.
+    """The group of each image; groups that share an image are one.
 
     Args:
-        copies: Picture -> its rows.
+        copies: Sample -> its rows.
 
     Returns:
-        Picture -> name of its group; those that stand for themselves are absent.
+        Sample -> name of its group; those that stand for themselves are absent.
     """
     pairs = [(key, row.group) for key, rows in copies.items() for row in rows if row.group]
     if not pairs:
@@ -46,13 +46,13 @@ def draw(
     """Give each group a split, with about the same share of every class in each.
 
     Args:
-        labels: Picture -> label.
-        groups: Picture -> group; a picture that is not there is a group of its own.
-        shares: Split -> share of the pictures; the last one named has the rest.
+        labels: Sample -> label.
+        groups: Sample -> group; an image that is not there is a group of its own.
+        shares: Split -> share of the images; the last one named has the rest.
         seed: Chooses which.
 
     Returns:
-        Picture -> split.
+        Sample -> split.
 
     Raises:
         InputError: There are fewer groups than splits.
@@ -62,7 +62,7 @@ def draw(
     if len(set(of)) < len(shares):
         raise InputError(
             f"data.group needs a group for each of {', '.join(shares)}, got {len(set(of))}: add "
-            "pictures of other groups, or leave data.group out"
+            "images of other groups, or leave data.group out"
         )
     classes = np.array([labels[key] for key in keys])
     *drawn, rest = shares
@@ -78,7 +78,7 @@ def draw(
 
 
 def _part(classes: Names, groups: Names, share: float, seed: int) -> list[int]:
-    """Places of about that share of the pictures, whole groups."""
+    """Places of about that share of the images, whole groups."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     folds = min(max(2, round(1 / share)), len(set(groups)))

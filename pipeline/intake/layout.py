@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.data import names
 from pipeline.errors import InputError
-from pipeline.intake.sources import IGNORED, Picture, matches
+from pipeline.intake.sources import IGNORED, Sample, matches
 
 _SPLITS = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
@@ -23,7 +23,7 @@ _SPLITS = {
 }
 _CLASS = "class"
 """Value of data.splits for a class folder whose name means a split."""
-_ENDING = re.compile(r"[ _-]?(set|data|images|pictures|folder|split)$")
+_ENDING = re.compile(r"[ _-]?(set|data|images|images|folder|split)$")
 # Made by file servers, archivers, systems and editors; hidden ones begin with a dot.
 _SYSTEM = {
     *("@eadir", "#recycle", "__macosx", "$recycle.bin", "system volume information"),
@@ -44,7 +44,7 @@ def split_of(name: str) -> str | None:
     return _SPLITS.get(_ENDING.sub("", name.strip().lower()))
 
 
-def walk(root: Path, renames: Mapping[str, str], ignore: Sequence[str]) -> Iterator[Picture]:
+def walk(root: Path, renames: Mapping[str, str], ignore: Sequence[str]) -> Iterator[Sample]:
     """Yield every file below a folder: images sorted by path, others with `left_out`.
 
     Args:
@@ -135,7 +135,7 @@ class _Tree:
             split = inner[0]
         return split
 
-    def beside(self, folder: Path) -> Iterator[Picture]:
+    def beside(self, folder: Path) -> Iterator[Sample]:
         """What lies in a folder beside its class folders: it has no label."""
         for path in sorted(folder.iterdir()):
             if not path.is_dir():
@@ -144,7 +144,7 @@ class _Tree:
             elif why := self._why_folder(path):
                 yield from self.left_out(path, why)
 
-    def left_out(self, folder: Path, why: str) -> Iterator[Picture]:
+    def left_out(self, folder: Path, why: str) -> Iterator[Sample]:
         """All files below a folder, for the one reason."""
         if why == _LINK_BACK:
             yield self._without(folder, why)
@@ -153,27 +153,27 @@ class _Tree:
             for name in sorted(files):
                 yield self._without(Path(parent, name), why)
 
-    def of_class(self, folder: Path, split: str | None) -> Iterator[Picture]:
+    def of_class(self, folder: Path, split: str | None) -> Iterator[Sample]:
         """All files of a class, whatever their names and however deep; dead links, too."""
         label = names.label(folder.name)
         used, others = self._files(folder)
         if not used:
             yield self._without(folder, _EMPTY)
         for path in used:
-            yield Picture(self._name(path), label, split, path)
+            yield Sample(self._name(path), label, split, path)
         yield from others
 
     def count(self, folder: Path) -> int:
         """How many images lie below a folder."""
         return sum(map(_is_image, self._files(folder)[0]))
 
-    def _files(self, folder: Path) -> tuple[list[Path], list[Picture]]:
+    def _files(self, folder: Path) -> tuple[list[Path], list[Sample]]:
         """The files below a folder, sorted, and what is left out of it.
 
         Linked folders are read, each folder once and none that this one lies in: cycles end.
         """
         used: list[Path] = []
-        others: list[Picture] = []
+        others: list[Sample] = []
         read = {_identity(path) for path in (folder, *folder.resolve().parents)}
         for parent, inner, files in os.walk(folder, followlinks=True, onerror=_raise):
             for name in list(inner):
@@ -197,9 +197,9 @@ class _Tree:
     def _name(self, path: Path) -> str:
         return names.shown(Path(os.path.relpath(path, self.root)).as_posix())
 
-    def _without(self, path: Path, why: str) -> Picture:
+    def _without(self, path: Path, why: str) -> Sample:
         folder = "/" if path.is_dir() and why in (_EMPTY, _LINK_BACK) else ""
-        return Picture(self._name(path) + folder, "", None, path, left_out=why)
+        return Sample(self._name(path) + folder, "", None, path, left_out=why)
 
     def _why_folder(self, path: Path) -> str:
         """Likewise of a folder, which may be a link to one that it lies in."""

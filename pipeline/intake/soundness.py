@@ -25,7 +25,7 @@ def check_files(rows: list[Row], bad: Mapping[str, str], max_fraction: float) ->
     """Check what was read.
 
     Args:
-        rows: All pictures.
+        rows: All images.
         bad: Path -> why it is none.
         max_fraction: Of bad files.
 
@@ -33,7 +33,7 @@ def check_files(rows: list[Row], bad: Mapping[str, str], max_fraction: float) ->
         InputError: Nothing was read, a class has nothing good, or there are too many bad files.
     """
     if not rows:
-        raise InputError("the data must hold pictures in class folders, got none: check data.path")
+        raise InputError("the data must hold images in class folders, got none: check data.path")
     if not bad:
         return
     path, reason = next(iter(bad.items()))
@@ -49,10 +49,10 @@ def check_files(rows: list[Row], bad: Mapping[str, str], max_fraction: float) ->
 
 
 def check_vanished(rows: Iterable[Row], reasons: Mapping[str, str]) -> None:
-    """Stop at a class without one good picture: it must not be gone in silence.
+    """Stop at a class without one good image: it must not be gone in silence.
 
     Args:
-        rows: All pictures.
+        rows: All images.
         reasons: Path -> why it is not used.
     """
     rows = list(rows)
@@ -78,7 +78,7 @@ def check_classes(kept: Iterable[Row]) -> list[str]:
     """Check classes and splits; returns the classes, sorted.
 
     Args:
-        kept: The pictures that are used.
+        kept: The images that are used.
 
     Raises:
         InputError: Fewer than two classes, names that differ too little, or an empty split.
@@ -88,7 +88,7 @@ def check_classes(kept: Iterable[Row]) -> list[str]:
     _check_names(classes)
     if len(classes) < 2:
         raise InputError(
-            f"a classifier needs at least 2 classes with good pictures, got {classes or 'none'}: "
+            f"a classifier needs at least 2 classes with good images, got {classes or 'none'}: "
             "give each class a folder of its own"
         )
     for split in SPLITS:
@@ -111,7 +111,7 @@ def excluded(path: Path, rows: Sequence[Row]) -> dict[str, str]:
 
     Args:
         path: Of the csv file.
-        rows: All pictures.
+        rows: All images.
 
     Raises:
         InputError: There is no such file, or it has no column path.
@@ -121,7 +121,7 @@ def excluded(path: Path, rows: Sequence[Row]) -> dict[str, str]:
     missing = [name for name in listed if name not in known]
     if missing:
         print(
-            f"{len(missing)} of {len(listed)} paths in {path} name no picture of the data, the "
+            f"{len(missing)} of {len(listed)} paths in {path} name no image of the data, the "
             f"first is {missing[0]}",
             flush=True,
         )

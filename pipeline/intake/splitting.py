@@ -1,8 +1,8 @@
-"""Duplicates and splits: which picture is used, and for what.
+"""Duplicates and splits: which image is used, and for what.
 
-rows + given splits -> rows with split and verdict. A function of the pictures'
+rows + given splits -> rows with split and verdict. A function of the images'
 bytes and the seed: the order of the files plays no part. Rows with the same pixels are one
-picture, however often their files were saved anew.
+image, however often their files were saved anew.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from pipeline.data.manifest import CALIBRATION, SPLITS, Row
 from pipeline.errors import InputError
 from pipeline.intake import grouping
 
-# A picture found in several given splits stays where it must not be lost: a
+# An image found in several given splits stays where it must not be lost: a
 # test split keeps its size, and training never sees what is tested.
 _PRECEDENCE = ("test", "val", "train")
 
@@ -72,7 +72,7 @@ class Shares:
         return [s for s in ("val", "train", "test") for _ in range(sizes.get(s, 0))]
 
     def of_groups(self, wanted: list[str]) -> dict[str, float]:
-        """Split -> share of the pictures, train last: of those splits that are to be drawn.
+        """Split -> share of the images, train last: of those splits that are to be drawn.
 
         Raises:
             InputError: The shares are counts, which groups cannot keep to.
@@ -98,7 +98,7 @@ def assign(
     the most, in practice far fewer. Groups are drawn together, so that a new one can move others.
 
     Args:
-        rows: All pictures; `split` is the given one or empty.
+        rows: All images; `split` is the given one or empty.
         reasons: Path -> why it is bad. Not changed.
         shares: How much goes where.
         seed: Chooses which.
@@ -136,13 +136,13 @@ def _contradictions(copies: dict[str, list[Row]], reasons: dict[str, str]) -> No
         labels = sorted({row.label for row in copies[pixels]})
         if len(labels) > 1:
             for row in copies.pop(pixels):
-                reasons[row.path] = f"the same picture is labelled {' and '.join(labels)}"
+                reasons[row.path] = f"the same image is labelled {' and '.join(labels)}"
 
 
 def _given(
     copies: dict[str, list[Row]], groups: dict[str, str], reasons: dict[str, str]
 ) -> dict[str, str]:
-    """The given split of each picture; its copies and group in lesser splits are quarantined."""
+    """The given split of each image; its copies and group in lesser splits are quarantined."""
     units: dict[str, list[Row]] = defaultdict(list)
     for pixels, rows in copies.items():
         units[groups.get(pixels, pixels)] += rows
@@ -202,9 +202,9 @@ def _set_aside(
     fraction: float,
     seed: int,
 ) -> dict[str, str]:
-    """The training pictures that become the calibration split: no other picture moves.
+    """The training images that become the calibration split: no other image moves.
 
-    A group goes as a whole, and every class keeps a picture to train on.
+    A group goes as a whole, and every class keeps an image to train on.
     """
     units: dict[str, list[str]] = defaultdict(list)
     for pixels, split in splits.items():
@@ -225,7 +225,7 @@ def _set_aside(
 
 
 def _uniform(seed: int, sha256: str) -> float:
-    """A number in [0, 1) that depends on the seed and the picture's bytes."""
+    """A number in [0, 1) that depends on the seed and the image's bytes."""
     digest = hashlib.sha256(f"{seed}:{sha256}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 

@@ -40,7 +40,7 @@ _TOLERANCE = {Precision.float32: 1e-4, Precision.bfloat16: 0.2}
 """Length of the difference to Keras' outputs, as a share of their length, that is let pass. Right
 conversions of pre-trained networks had 1e-5 at most, and 0.1 in bfloat16; wrong ones about 1."""
 CHECKED = 8
-"""Pictures that a conversion is compared with Keras on."""
+"""Images that a conversion is compared with Keras on."""
 
 
 @dataclass
@@ -89,7 +89,7 @@ def forward(
     *,
     batch_size: int,
     threads: int,
-    pictures: NDArray[Any],
+    images: NDArray[Any],
 ) -> Forward:
     """The forward pass of a model as the engine computes it, or Keras where it cannot.
 
@@ -98,14 +98,14 @@ def forward(
         config: Section `forward`.
         batch_size: Of Keras' passes.
         threads: To compute on.
-        pictures: (M, ...) what the conversion is checked on; the first few suffice.
+        images: (M, ...) what the conversion is checked on; the first few suffice.
 
     Raises:
         InputError: The engine is not installed, or the processor has no such precision.
     """
     from pipeline.networks.keras_forward import KerasForward
 
-    converted = convert(model, config, threads=threads, pictures=pictures)
+    converted = convert(model, config, threads=threads, images=images)
     if converted is None:
         return KerasForward(model, batch_size)
     return load(converted, threads)
@@ -116,7 +116,7 @@ def convert(
     config: Config,
     *,
     threads: int,
-    pictures: NDArray[Any],
+    images: NDArray[Any],
     parts: Sequence[int] = (),
 ) -> Converted | None:
     """Convert a model for the engine and compare it with Keras; arguments as for `forward`.
@@ -125,7 +125,7 @@ def convert(
         model: (B, ...) float32 -> (B, ...).
         config: Section `forward`.
         threads: To compute on.
-        pictures: (M, ...) what the conversion is checked on.
+        images: (M, ...) what the conversion is checked on.
         parts: Columns at which outputs of different kinds begin: each is compared by itself.
 
     Returns:
@@ -138,7 +138,7 @@ def convert(
 
     _require_openvino()
     openvino.require(str(config.precision))
-    shown = np.asarray(pictures[:CHECKED], dtype=np.float32)
+    shown = np.asarray(images[:CHECKED], dtype=np.float32)
     try:
         with runtime.quiet():
             frozen = frozen_graph.freeze(model, batch_size=1)

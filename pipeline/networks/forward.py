@@ -1,6 +1,6 @@
 """Run a network forward over many rows, whatever computes it.
 
-rows in memory or on disk -> outputs, batch by batch or as one array. What a picture gives must not
+rows in memory or on disk -> outputs, batch by batch or as one array. What an image gives must not
 depend on which or how many others come with it. Knows neither Keras nor any other engine.
 """
 
@@ -43,7 +43,7 @@ class Forward(ABC):
             desc: Name of the progress bar; no bar if empty.
         """
         count = len(rows) if indices is None else len(indices)
-        with tqdm(total=count, desc=desc, unit="picture", disable=None if desc else True) as bar:
+        with tqdm(total=count, desc=desc, unit="image", disable=None if desc else True) as bar:
             for start in range(0, count, self.rows_at_once):
                 chosen = slice(start, start + self.rows_at_once)
                 batch = np.asarray(rows[chosen] if indices is None else rows[indices[chosen]])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import keras
 
-INPUT = "pictures"
+INPUT = "images"
 """Name of the graph's input."""
 
 
@@ -33,7 +33,7 @@ def freeze(model: keras.Model, batch_size: int | None = None) -> Any:
     tf.config.run_functions_eagerly(True)  # functions in the network become part of the graph
     try:
         traced = tf.compat.v1.wrap_function(
-            lambda pictures: model(pictures, training=False), [signature(model, batch_size)]
+            lambda images: model(images, training=False), [signature(model, batch_size)]
         )
     finally:
         tf.config.run_functions_eagerly(False)

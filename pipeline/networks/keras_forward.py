@@ -1,7 +1,7 @@
 """A forward pass by Keras itself, in batches of one shape.
 
 Every batch has the same shape, the last one padded: the function is traced once,
-and a picture's result does not depend on which or how many others come with it.
+and an image's result does not depend on which or how many others come with it.
 """
 
 from typing import Any
@@ -16,8 +16,8 @@ from pipeline.networks import graph
 from pipeline.networks.forward import Floats, Forward
 
 
-def pictures_apart(model: keras.Model) -> keras.Model:
-    """The same layers, wired so that each dense layer multiplies one picture at a time.
+def images_apart(model: keras.Model) -> keras.Model:
+    """The same layers, wired so that each dense layer multiplies one image at a time.
 
     A matrix product over a whole batch sums in another order for its last rows than for the
     others on some processors (oneDNN on AVX2: the rows beyond a multiple of 6).
@@ -31,13 +31,11 @@ def pictures_apart(model: keras.Model) -> keras.Model:
 
 
 def _apart(operation: Any, *args: Any, **kwargs: Any) -> Any:
-    return (
-        _PictureDense(operation)(*args) if type(operation) is Dense else operation(*args, **kwargs)
-    )
+    return _ImageDense(operation)(*args) if type(operation) is Dense else operation(*args, **kwargs)
 
 
-class _PictureDense(keras.layers.Layer):
-    """A dense layer's result: (B, ..., D) -> (B, ..., K), by a matrix product for each picture."""
+class _ImageDense(keras.layers.Layer):
+    """A dense layer's result: (B, ..., D) -> (B, ..., K), by a matrix product for each image."""
 
     def __init__(self, dense: Dense) -> None:
         super().__init__(name=dense.name, trainable=dense.trainable, dtype=dense.dtype_policy)
@@ -72,7 +70,7 @@ class KerasForward(Forward):
     def __init__(self, model: keras.Model, batch_size: int) -> None:
         self.rows_at_once = batch_size
         self.output_shape = tuple(model.output_shape[1:])
-        apart = pictures_apart(model)
+        apart = images_apart(model)
         self._call = tf.function(lambda rows: apart(rows, training=False), reduce_retracing=True)
 
     def __call__(self, batch: NDArray[Any]) -> Floats:

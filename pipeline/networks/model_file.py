@@ -42,8 +42,8 @@ class Card:
 
     Attributes:
         classes: Class names, in the order of the outputs.
-        image_size: Side of the pictures in px.
-        decoding: How a picture's file becomes pixels.
+        image_size: Side of the images in px.
+        decoding: How an image's file becomes pixels.
         batch_size: Rows of a forward pass; the last bits of results depend on it.
         threads: Threads inside an operation; likewise.
         allow_code: Whether its backbone was allowed code of its own (Lambda layers).
@@ -73,7 +73,7 @@ def save(
         path: Ends in .keras.
         card: Kept in the file's metadata, where Keras ignores it.
         converted: The same network for another engine, with its features.
-        known: The pictures that it was made with, as it sees them.
+        known: The images that it was made with, as it sees them.
     """
     if card is not None and converted is not None:
         about = {key: value for key, value in vars(converted).items() if key != "files"}
@@ -171,7 +171,7 @@ def known(path: Path) -> Reference:
     files = _folder(path, _REFERENCE)
     if not files:
         raise InputError(
-            f"{path} holds nothing about the pictures that it was trained on: it is not a finished "
+            f"{path} holds nothing about the images that it was trained on: it is not a finished "
             "model of this pipeline; use outputs/finetune/model.keras, which dvc repro makes"
         )
     return reference.read(files)

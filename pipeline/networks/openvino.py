@@ -54,7 +54,7 @@ def require(precision: str) -> None:
 
 
 def convert(frozen: Any) -> Files:
-    """A graph as `frozen_graph.freeze` gives it, for one picture at a time."""
+    """A graph as `frozen_graph.freeze` gives it, for one image at a time."""
     openvino = library()
     with tempfile.TemporaryDirectory() as scratch:
         graph = Path(scratch) / "graph.pb"
@@ -94,7 +94,7 @@ def _rename(network: Any) -> None:
 
 
 class _Forward(Forward):
-    """Pictures one by one, each on a thread of its own."""
+    """Images one by one, each on a thread of its own."""
 
     def __init__(self, compiled: Any, threads: int) -> None:
         self.rows_at_once = _AHEAD * threads

@@ -1,4 +1,4 @@
-"""The candidate: the model of the present outputs, and what it says of the test pictures.
+"""The candidate: the model of the present outputs, and what it says of the test images.
 
 outputs + dvc.lock -> `Candidate`. Changes nothing.
 """
@@ -31,7 +31,7 @@ LOCK, PARAMS = Path("dvc.lock"), Path("params.yaml")
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of pictures.
+    """What a model says of images.
 
     Attributes:
         classes: K names.
@@ -47,12 +47,12 @@ class Candidate:
     """The model of the present outputs, and how it was judged.
 
     Attributes:
-        data: The prepared pictures.
+        data: The prepared images.
         rows: (N,) which of them it was judged on.
         answers: Of these.
         metrics: Of these.
         identity: Tags that tell this model from others.
-        split_sha256: Digest of the pictures judged on, and their labels.
+        split_sha256: Digest of the images judged on, and their labels.
         tags: All that its version in the registry says of it, the two above included.
     """
 
@@ -143,6 +143,6 @@ def _setting(params: Any, name: str) -> Any:
 
 
 def _split_sha256(data: Manifest, rows: Labels) -> str:
-    """Of the pictures in their order: which file, which label."""
+    """Of the images in their order: which file, which label."""
     listing = "".join(f"{data.rows[row].sha256} {data.rows[row].label}\n" for row in rows)
     return hashlib.sha256(listing.encode()).hexdigest()

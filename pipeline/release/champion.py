@@ -1,4 +1,4 @@
-"""The champion's answers to the candidate's pictures, known from its promotion or computed now."""
+"""The champion's answers to the candidate's images, known from its promotion or computed now."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _CHUNK = 256
 def answers(
     config: Config, client: MlflowClient, champion: ModelVersion, candidate: Candidate
 ) -> tuple[Answers, str]:
-    """What the champion says of the candidate's pictures, and in words how that is known.
+    """What the champion says of the candidate's images, and in words how that is known.
 
     Args:
         config: The whole config.
         client: Of the tracking store.
         champion: Its version in the registry.
-        candidate: Whose pictures.
+        candidate: Whose images.
 
     Raises:
-        InputError: The champion or the pictures cannot be read.
+        InputError: The champion or the images cannot be read.
     """
     same = champion.tags.get("split.sha256") == candidate.split_sha256
     if same and (kept := _kept(client, champion)):
@@ -49,7 +49,7 @@ def answers(
     from pipeline.serving.classifier import Classifier
 
     uri = f"models:/{champion.name}/{champion.version}"
-    print(f"{uri} has no answers to these pictures: it is evaluated on them now")
+    print(f"{uri} has no answers to these images: it is evaluated on them now")
     classifier = Classifier(registry.download(uri, config.tracking), allow_code=True)
     answers = _evaluate(config.data, classifier, candidate.data, candidate.rows)
     return Answers(classifier.card.classes, answers), "the champion was evaluated anew on these"
@@ -72,24 +72,24 @@ def _kept(client: MlflowClient, champion: ModelVersion) -> Answers | None:
 def _evaluate(
     source: SourceConfig, classifier: Classifier, data: Manifest, rows: Labels
 ) -> NDArray[np.float32]:
-    """(N, K) of a classifier whose pictures may be of another size than the prepared ones."""
+    """(N, K) of a classifier whose images may be of another size than the prepared ones."""
     card = classifier.card
     if (card.image_size, card.decoding) == (data.image_size, data.decoding):
         return classifier.probabilities(data.images, rows, "champion")
     places = {data.rows[row].path: place for place, row in enumerate(rows)}
     probabilities = np.full((len(rows), len(card.classes)), np.nan, np.float32)
-    wanted = (one for one in sources.pictures(source) if one.path in places)
+    wanted = (one for one in sources.images(source) if one.path in places)
     for chunk in _chunks(wanted):
         decoded = np.stack([classifier.decode(one.read()) for one in chunk])
         probabilities[[places[one.path] for one in chunk]] = classifier.probabilities(decoded)
     if np.isnan(probabilities).any():
-        raise InputError("pictures of the test split are no longer in the source: run dvc repro")
+        raise InputError("images of the test split are no longer in the source: run dvc repro")
     return probabilities
 
 
-def _chunks(pictures: Iterable[sources.Picture]) -> Iterable[list[sources.Picture]]:
-    chunk: list[sources.Picture] = []
-    for one in pictures:
+def _chunks(images: Iterable[sources.Sample]) -> Iterable[list[sources.Sample]]:
+    chunk: list[sources.Sample] = []
+    for one in images:
         chunk.append(one)
         if len(chunk) == _CHUNK:
             yield chunk

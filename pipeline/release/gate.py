@@ -113,7 +113,7 @@ def _not_worse(config: Promote, candidate: Facts, champion: Facts, seed: int) ->
     if gain.low is None or gain.high is None:
         raise InputError(
             f"promote.metric={config.metric} needs at most {AREAS_MOST:,} probabilities, for its "
-            f"interval, got {len(candidate.labels):,} pictures of {candidate.classes:,} classes: "
+            f"interval, got {len(candidate.labels):,} images of {candidate.classes:,} classes: "
             "choose another"
         )
     lower = config.metric in LOWER_IS_BETTER

@@ -71,7 +71,7 @@ def _promote(config: Config, client: MlflowClient, candidate: Candidate, dry_run
         failed = "; ".join(f"{one.rule}: {one.found}" for one in verdicts if not one.holds)
         stays = "the champion stays" if champion else "there is no champion"
         raise InputError(
-            f"not promoted, {stays}: {failed}. More test pictures make intervals "
+            f"not promoted, {stays}: {failed}. More test images make intervals "
             "narrower; promote.margin and the limits are settings"
         )
 
@@ -99,7 +99,7 @@ def _connect(tracking: Tracking) -> MlflowClient:
 def _judge(
     config: Config, client: MlflowClient, candidate: Candidate, champion: ModelVersion | None
 ) -> list[Verdict]:
-    """Bring both models' answers to the same pictures and classes, and apply the rules."""
+    """Bring both models' answers to the same images and classes, and apply the rules."""
     data, rows, classes = candidate.data, candidate.rows, candidate.answers.classes
     index = {name: place for place, name in enumerate(classes)}
     labels = np.array([index[data.rows[row].label] for row in rows])
@@ -173,7 +173,7 @@ def _described(config: Config, candidate: Candidate) -> str:
 
 def _scored(settings: Promote, candidate: Candidate) -> str:
     value = candidate.metrics.get(settings.metric, float("nan"))
-    return f"{settings.metric} {value:.4f} on {len(candidate.rows)} pictures"
+    return f"{settings.metric} {value:.4f} on {len(candidate.rows)} images"
 
 
 def _called(settings: Promote, version: ModelVersion) -> str:

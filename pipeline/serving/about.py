@@ -23,7 +23,7 @@ def page(card: Card, limits: Mapping[str, float], with_sets: bool) -> str:
     sets = (
         f"those that may be true: {limits['coverage']:.0%} of such sets have the true one"
         if with_sets
-        else "null: the model was made without calibration pictures"
+        else "null: the model was made without calibration images"
     )
     classes = ", ".join(html.escape(name) for name in card.classes[:_SHOWN])
     more = len(card.classes) - _SHOWN
@@ -33,7 +33,7 @@ def page(card: Card, limits: Mapping[str, float], with_sets: bool) -> str:
         classes=classes,
         rows=MAX_ROWS,
         request=f"{limits['max_request_mb']:g}",
-        picture=MAX_IMAGE_MB,
+        image=MAX_IMAGE_MB,
         side=card.image_size,
         unknown=f"{limits['unknown']:g}",
         sets=sets,
@@ -46,7 +46,7 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
-<title>Picture classifier</title>
+<title>Image classifier</title>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 44rem;
   padding: 0 1rem; }}
@@ -55,15 +55,15 @@ td, th {{ text-align: left; padding-right: 1rem; vertical-align: top; }}
 </style>
 </head>
 <body>
-<h1>Picture classifier</h1>
-<p>It says which of {count} classes a picture shows: {classes}.</p>
+<h1>Image classifier</h1>
+<p>It says which of {count} classes an image shows: {classes}.</p>
 <h2>Ask</h2>
 <p>POST to <code>/invocations</code>, Content-Type <code>application/json</code>: a row for each
-picture, with the base64 of its file (JPEG, PNG, WebP, TIFF and others; any size, it is brought to
+image, with the base64 of its file (JPEG, PNG, WebP, TIFF and others; any size, it is brought to
 {side} x {side} px here).</p>
-<pre>{{"dataframe_records": [{{"picture": "/9j/4AAQSkZJRg..."}}]}}</pre>
+<pre>{{"dataframe_records": [{{"image": "/9j/4AAQSkZJRg..."}}]}}</pre>
 <pre>python -c "import base64, json, sys
-row = {{'picture': base64.b64encode(open(sys.argv[1], 'rb').read()).decode()}}
+row = {{'image': base64.b64encode(open(sys.argv[1], 'rb').read()).decode()}}
 print(json.dumps({{'dataframe_records': [row]}}))" photo.jpg |
 curl -H 'Content-Type: application/json' --data @- http://HOST:PORT/invocations</pre>
 <h2>Answer</h2>
@@ -72,16 +72,16 @@ curl -H 'Content-Type: application/json' --data @- http://HOST:PORT/invocations<
 <tr><td><code>label</code></td><td>the most probable class</td></tr>
 <tr><td><code>probability</code></td><td>of that class</td></tr>
 <tr><td><code>probabilities</code></td><td>of every class, by name</td></tr>
-<tr><td><code>known</code></td><td>whether it knows such pictures at all: where it says
+<tr><td><code>known</code></td><td>whether it knows such images at all: where it says
 <code>false</code>, do not rely on the label</td></tr>
-<tr><td><code>typicality</code></td><td>the share of ordinary pictures that are at least as
+<tr><td><code>typicality</code></td><td>the share of ordinary images that are at least as
 strange: {unknown} or less is unknown</td></tr>
 <tr><td><code>labels</code></td><td>{sets}</td></tr>
-<tr><td><code>error</code></td><td>why this picture could not be read, else null; the other rows
+<tr><td><code>error</code></td><td>why this image could not be read, else null; the other rows
 are answered all the same</td></tr>
 </table>
 <h2>Limits</h2>
-<p>A request may have {rows} rows and {request} MB, a picture's file {picture} MB. What is larger is
+<p>A request may have {rows} rows and {request} MB, an image's file {image} MB. What is larger is
 refused with status 413, what is of another form with 400, each with a line in <code>error</code>.
 A request that takes too long ends with 504.</p>
 <p><a href="/ping">/ping</a> answers 200 while the server works.</p>

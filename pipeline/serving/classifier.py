@@ -1,6 +1,6 @@
-"""A trained classifier, ready for pictures it has never seen.
+"""A trained classifier, ready for images it has never seen.
 
-model file + bytes of pictures -> answers, as evaluate computes them: decoding, engine, batch
+model file + bytes of images -> answers, as evaluate computes them: decoding, engine, batch
 size and threads are those of the training. Shared by predict, serving and the gate.
 """
 
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data import images
-from pipeline.data.images import Pixels
+from pipeline.data import image_file
+from pipeline.data.image_file import Pixels
 from pipeline.networks import model_file, runtime
 from pipeline.networks.trust import judging
 from pipeline.networks.trust.judging import Answers, Judge
@@ -34,12 +34,12 @@ class Classifier:
     Args:
         path: A .keras file of this pipeline.
         allow_code: Whether code in it may run; see `model_file.load`.
-        unknown: Share of ordinary pictures that may be called unknown.
-        coverage: Share of pictures whose set of labels has the true one.
+        unknown: Share of ordinary images that may be called unknown.
+        coverage: Share of images whose set of labels has the true one.
         insist: Whether these sets must be given, or only where the model can.
 
     Attributes:
-        card: Class names, picture size, batch size, engine.
+        card: Class names, image size, batch size, engine.
         gives_sets: Whether answers have sets of labels.
 
     Raises:
@@ -77,37 +77,37 @@ class Classifier:
         return model_file.load(self._path, allow_code=True)[0]
 
     def decode(self, content: bytes) -> Pixels:
-        """Bytes of a picture file -> (H, W, 3) uint8 RGB, as the network expects it.
+        """Bytes of an image file -> (H, W, 3) uint8 RGB, as the network expects it.
 
         Raises:
-            BadPicture: The content is no picture; the message is the reason.
+            BadImage: The content is no image; the message is the reason.
         """
-        return images.decode(content, self.card.image_size, self.card.decoding).pixels
+        return image_file.decode(content, self.card.image_size, self.card.decoding).pixels
 
-    def answers(self, pictures: Pixels) -> Answers:
+    def answers(self, images: Pixels) -> Answers:
         """What the network says, and how far to rely on it.
 
         Args:
-            pictures: (N, H, W, 3) uint8 RGB.
+            images: (N, H, W, 3) uint8 RGB.
         """
-        return self._judge(self._forward.all(pictures))
+        return self._judge(self._forward.all(images))
 
     def probabilities(
-        self, pictures: Pixels, rows: NDArray[np.int64] | None = None, desc: str = ""
+        self, images: Pixels, rows: NDArray[np.int64] | None = None, desc: str = ""
     ) -> NDArray[np.float32]:
-        """What the network says; nothing depends on how many pictures come together.
+        """What the network says; nothing depends on how many images come together.
 
         Args:
-            pictures: (N, H, W, 3) uint8 RGB, memory-mapped or not.
+            images: (N, H, W, 3) uint8 RGB, memory-mapped or not.
             rows: Which of them; all if None.
             desc: Name of the progress bar; no bar if empty.
 
         Returns:
             (N, K), or a row for each of `rows`.
         """
-        count, classes = len(pictures if rows is None else rows), len(self.card.classes)
+        count, classes = len(images if rows is None else rows), len(self.card.classes)
         found, start = np.empty((count, classes), np.float32), 0
-        for batch in self._forward.batches(pictures, rows, desc):
+        for batch in self._forward.batches(images, rows, desc):
             found[start : start + len(batch)] = batch[:, :classes]
             start += len(batch)
         return found

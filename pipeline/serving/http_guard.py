@@ -159,7 +159,7 @@ class Guard:
             await _refuse(send, 400 if status == 500 else status, _line(bytes(answer)))
 
 
-_FORM = 'a request has the form {"dataframe_records": [{"picture": "<base64 of a picture file>"}]}'
+_FORM = 'a request has the form {"dataframe_records": [{"image": "<base64 of an image file>"}]}'
 
 
 def _line(told: bytes) -> str:

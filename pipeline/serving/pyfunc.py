@@ -1,4 +1,4 @@
-"""The classifier as an MLflow pyfunc: rows with a picture each -> label, probabilities, trust.
+"""The classifier as an MLflow pyfunc: rows with an image each -> label, probabilities, trust.
 
 One bad row costs nothing but itself: its reason is in its column `error`. Rows of requests
 that come at the same time share a forward pass, whose shape is that of the training, so
@@ -23,14 +23,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from pipeline.data.images import Pixels, or_reason
-from pipeline.data.opening import BadPicture
+from pipeline.data.image_file import Pixels, or_reason
+from pipeline.data.opening import BadImage
 from pipeline.networks.trust.judging import Answers
 from pipeline.serving import about, ending, http_guard
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.defaults import DEFAULTS, MAX_IMAGE_MB, MAX_ROWS
 
-COLUMN = "picture"
+COLUMN = "image"
 """The column that rows have."""
 
 _ANSWER = ("label", "probability", "probabilities", "known", "typicality", "labels", "error")
@@ -62,13 +62,13 @@ class Service:
 
     Args:
         classifier: What answers.
-        max_bytes: Of a picture's file.
+        max_bytes: Of an image's file.
     """
 
     def __init__(self, classifier: Classifier, max_bytes: int) -> None:
         self._classifier = classifier
         self._max_bytes = max_bytes
-        # As many pictures are decoded at a time as there are processors: a large one may take
+        # As many images are decoded at a time as there are processors: a large one may take
         # hundreds of MB meanwhile.
         self._decoders = ThreadPoolExecutor(os.cpu_count())
         self._waiting: queue.SimpleQueue[tuple[Pixels, Future[Answers]]] = queue.SimpleQueue()
@@ -78,15 +78,15 @@ class Service:
         """Classify; never raises for what is in a row.
 
         Args:
-            rows: A column `picture`: the bytes of a picture file, these in base64 (a data URL,
+            rows: A column `image`: the bytes of an image file, these in base64 (a data URL,
                 too), an array (H, W) or (H, W, 3) of 0 to 255, or a `pathlib.Path`, which
                 JSON cannot carry: no client of a server can name a file on it.
 
         Returns:
             A row for each: label, probability (of the label), probabilities (class ->
-            probability), known (whether it knows such pictures), typicality (share of
-            validation pictures that are at least as strange), labels (the set of those that
-            may be true; None without calibration pictures), error (None if there is none;
+            probability), known (whether it knows such images), typicality (share of
+            validation images that are at least as strange), labels (the set of those that
+            may be true; None without calibration images), error (None if there is none;
             else the others are None).
         """
         answers: list[dict[str, Any]] = []
@@ -114,7 +114,7 @@ class Service:
             return or_reason(lambda: self._classifier.decode(content(value, self._max_bytes)))
         except Exception:  # one row must not take the others with it
             _log.exception("a row could not be decoded")
-            return "damaged: this picture could not be decoded"
+            return "damaged: this image could not be decoded"
 
     def _ask(self, decoded: Pixels | str) -> Future[Answers] | str:
         if isinstance(decoded, str):
@@ -129,7 +129,7 @@ class Service:
         try:
             answer = asked.result()
         except Exception:  # was logged where it happened
-            message = "the network failed on this picture; the server's log tells why"
+            message = "the network failed on this image; the server's log tells why"
             return {**_NOTHING, "error": message}
         classes = self._classifier.card.classes
         probabilities = dict(zip(classes, map(float, answer.probabilities[0]), strict=True))
@@ -169,7 +169,7 @@ def _flat(values: list[Any]) -> list[Any]:
 
 
 def _is_stack(rows: list[Any]) -> bool:
-    """Whether these are several pictures (H, W, 3), not the lines of one."""
+    """Whether these are several images (H, W, 3), not the lines of one."""
     try:
         return np.ndim(rows) == 4
     except ValueError:  # ragged
@@ -177,14 +177,14 @@ def _is_stack(rows: list[Any]) -> bool:
 
 
 def content(value: Any, max_bytes: int) -> bytes:
-    """The bytes of the picture file that a row holds, names, or is the pixels of.
+    """The bytes of the image file that a row holds, names, or is the pixels of.
 
     Args:
         value: As `Service.predict` takes it.
         max_bytes: Of the file.
 
     Raises:
-        BadPicture: It is none of these, or too large.
+        BadImage: It is none of these, or too large.
         OSError: The file cannot be read.
     """
     match value:
@@ -197,7 +197,7 @@ def content(value: Any, max_bytes: int) -> bytes:
         case list() | np.ndarray():
             content = _from_array(value)
         case _:
-            raise BadPicture(f"not a picture: {_WANTED}, got {_named(value)}")
+            raise BadImage(f"not an image: {_WANTED}, got {_named(value)}")
     if len(content) > max_bytes:
         raise _too_large(len(content), max_bytes)
     return content
@@ -217,7 +217,7 @@ def _named(value: Any) -> str:
     return "something else"
 
 
-_WANTED = "a row has the base64 of a picture file, or an array (H, W, 3) of 0 to 255"
+_WANTED = "a row has the base64 of an image file, or an array (H, W, 3) of 0 to 255"
 
 
 def _from_base64(text: str, max_bytes: int) -> bytes:
@@ -228,7 +228,7 @@ def _from_base64(text: str, max_bytes: int) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise BadPicture(f"not base64: {error}") from error
+        raise BadImage(f"not base64: {error}") from error
 
 
 def _from_array(value: Any) -> bytes:
@@ -239,11 +239,11 @@ def _from_array(value: Any) -> bytes:
         if not fits or pixels.min() < 0 or pixels.max() > 255 or (pixels % 1).any():
             raise ValueError
     except (TypeError, ValueError) as error:
-        raise BadPicture(f"not a picture: {_WANTED}") from error
+        raise BadImage(f"not an image: {_WANTED}") from error
     file = io.BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG", compress_level=0)
     return file.getvalue()
 
 
-def _too_large(size: int, limit: int) -> BadPicture:
-    return BadPicture(f"too large: {size / 1e6:.1f} MB, at most {limit / 1e6:g}")
+def _too_large(size: int, limit: int) -> BadImage:
+    return BadImage(f"too large: {size / 1e6:.1f} MB, at most {limit / 1e6:g}")

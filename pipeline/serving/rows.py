@@ -69,7 +69,7 @@ def _of_json(body: bytes, max_rows: int) -> int | None:
     if body.count(b",") < max_rows and len(body) > _SMALL:
         return None
     if body.count(b"[") + body.count(b"{") > _BRACKETS_MAX:
-        raise TooMany("a request may have at most 3 million lists: send pictures as base64")
+        raise TooMany("a request may have at most 3 million lists: send images as base64")
     try:
         parsed = json.loads(body)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Backbones on a sample of the pictures: how good, how fast and how large each is.
+"""Backbones on a sample of the images: how good, how fast and how large each is.
 
 backbones + sample -> a logistic regression on the features of each, judged by cross-validation.
 """
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data import images
-from pipeline.data.images import Pixels
+from pipeline.data import image_file
+from pipeline.data.image_file import Pixels
 from pipeline.errors import InputError
 from pipeline.intake import sources
 from pipeline.intake.sources import SourceConfig
@@ -28,7 +28,7 @@ SAMPLE = 1_000
 _BATCH = 32
 _TIMED = 64
 _LOST = 0.05
-"""Accuracy that mirrored pictures may cost before they count as something else."""
+"""Accuracy that mirrored images may cost before they count as something else."""
 
 
 @dataclass(frozen=True)
@@ -38,35 +38,35 @@ class Tried:
     Attributes:
         name: As it was asked for.
         accuracy: (F,) of each fold that was left out.
-        ms_a_picture: Milliseconds of a forward pass.
+        ms_per_image: Milliseconds of a forward pass.
         megabytes: Of the weights.
-        pictures: How many the sample has.
+        images: How many the sample has.
     """
 
     name: str
     accuracy: NDArray[np.float64]
-    ms_a_picture: float
+    ms_per_image: float
     megabytes: float
-    pictures: int
+    images: int
 
     def __str__(self) -> str:
         return (
             f"accuracy {self.accuracy.mean():.3f} "
             f"({self.accuracy.min():.3f} to {self.accuracy.max():.3f})  "
-            f"{self.ms_a_picture:.1f} ms a picture  {self.megabytes:.0f} MB"
+            f"{self.ms_per_image:.1f} ms an image  {self.megabytes:.0f} MB"
         )
 
 
 def sample(
     source: SourceConfig, survey: Survey, size_px: int, most: int = SAMPLE
 ) -> tuple[Pixels, NDArray[np.int64]]:
-    """Training pictures, evenly spread over the classes: (M, size, size, 3) and their labels.
+    """Training images, evenly spread over the classes: (M, size, size, 3) and their labels.
 
     Args:
         source: Section `data`.
         survey: What is in it.
         size_px: Side of the square.
-        most: How many pictures at most.
+        most: How many images at most.
     """
     own: dict[str, list[str]] = {name: [] for name in survey.classes}
     for row in survey.rows:
@@ -79,19 +79,19 @@ def sample(
         for path in paths[:: max(1, -(-len(paths) // share))]
     }
     decoded, labels = [], []
-    for picture in sources.pictures(source, "sample"):
-        if picture.path in wanted:
-            decoded.append(images.decode(picture.read(), size_px).pixels)
-            labels.append(wanted[picture.path])
+    for image in sources.images(source, "sample"):
+        if image.path in wanted:
+            decoded.append(image_file.decode(image.read(), size_px).pixels)
+            labels.append(wanted[image.path])
     return np.stack(decoded), np.array(labels, dtype=np.int64)
 
 
-def milliseconds(model: keras.Model, pictures: Pixels) -> float:
-    """Of a forward pass of one picture, in batches."""
+def milliseconds(model: keras.Model, images: Pixels) -> float:
+    """Of a forward pass of one image, in batches."""
     from pipeline.networks.keras_forward import KerasForward
 
     forward = KerasForward(model, _BATCH)
-    few = np.resize(pictures, (_TIMED, *pictures.shape[1:]))
+    few = np.resize(images, (_TIMED, *images.shape[1:]))
     forward(few[:_BATCH])  # traces it
     started = time.perf_counter()
     forward.all(few)
@@ -101,7 +101,7 @@ def milliseconds(model: keras.Model, pictures: Pixels) -> float:
 def attempt(
     name: str,
     backbone: Backbone,
-    pictures: Pixels,
+    images: Pixels,
     labels: NDArray[np.int64],
     *,
     seed: int,
@@ -112,49 +112,48 @@ def attempt(
     Args:
         name: As it was asked for.
         backbone: The network with its weights.
-        pictures: (M, size, size, 3).
+        images: (M, size, size, 3).
         labels: (M,) class indices.
         seed: Of the folds.
         threads: Of the linear algebra.
 
     Raises:
-        InputError: Fewer than two classes have two pictures each.
+        InputError: Fewer than two classes have two images each.
     """
     from pipeline.networks.keras_forward import KerasForward
     from pipeline.training import logistic
 
     enough = np.bincount(labels)[labels] > 1  # one to fit to, one to judge on
-    pictures, labels = pictures[enough], np.unique(labels[enough], return_inverse=True)[1]
+    images, labels = images[enough], np.unique(labels[enough], return_inverse=True)[1]
     if len(set(labels)) < 2:
         raise InputError(
-            "--try needs 2 classes with 2 training pictures each, got too few: choose with "
-            "--backbone"
+            "--try needs 2 classes with 2 training images each, got too few: choose with --backbone"
         )
-    features = KerasForward(backbone.model, _BATCH).all(pictures, None, f"features of {name}")
+    features = KerasForward(backbone.model, _BATCH).all(images, None, f"features of {name}")
     accuracy = logistic.left_out(features, labels, seed=seed, threads=threads)
-    speed = milliseconds(backbone.model, pictures)
+    speed = milliseconds(backbone.model, images)
     size = 4 * backbone.model.count_params() / 1e6
     return Tried(name, accuracy, speed, size, len(labels))
 
 
 def best(tried: Iterable[Tried]) -> Tried:
     """The most accurate; the faster of two that are equal."""
-    return min(tried, key=lambda one: (-one.accuracy.mean(), one.ms_a_picture))
+    return min(tried, key=lambda one: (-one.accuracy.mean(), one.ms_per_image))
 
 
 def may_be_mirrored(
     backbone: Backbone,
-    pictures: Pixels,
+    images: Pixels,
     labels: NDArray[np.int64],
     *,
     seed: int,
     threads: int,
 ) -> tuple[bool, str]:
-    """Judge mirrored pictures by a regression that was fitted to others as they are.
+    """Judge mirrored images by a regression that was fitted to others as they are.
 
     Args:
         backbone: The network with its weights.
-        pictures: (M, size, size, 3).
+        images: (M, size, size, 3).
         labels: (M,) class indices.
         seed: Of which half is fitted to.
         threads: Of the linear algebra.
@@ -166,11 +165,11 @@ def may_be_mirrored(
     from pipeline.training import logistic
 
     forward = KerasForward(backbone.model, _BATCH)
-    straight = forward.all(pictures, None, "features")
-    mirrored = forward.all(pictures[:, :, ::-1], None, "features, mirrored")
+    straight = forward.all(images, None, "features")
+    mirrored = forward.all(images[:, :, ::-1], None, "features, mirrored")
     half = np.random.default_rng(seed).permutation(len(labels)) % 2 == 0
     if len(set(labels[half])) < len(set(labels)):
-        return False, "too few pictures to tell whether they may be mirrored"
+        return False, "too few images to tell whether they may be mirrored"
     classes = int(labels.max()) + 1
     fitted = logistic.fit(
         straight[half], labels[half], classes=classes, balanced=False, seed=seed, threads=threads

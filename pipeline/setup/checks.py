@@ -1,4 +1,4 @@
-"""What a run needs: packages, weights, disk, memory, git, DVC, tracking store, ports, pictures.
+"""What a run needs: packages, weights, disk, memory, git, DVC, tracking store, ports, images.
 
 config -> checks, each ok, a warning or an error with its remedy. Imports TensorFlow only where
 it is asked about.
@@ -36,8 +36,8 @@ _SPARE_GB = 1.0
 
 
 def cheap(config: Config) -> Iterator[Check]:
-    """What takes no time to see: pictures, weights, disk."""
-    yield _pictures(config)
+    """What takes no time to see: images, weights, disk."""
+    yield _images(config)
     yield weights(config.backbone)
     yield _disk(config)
 
@@ -135,15 +135,15 @@ def _letters(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _pictures(config: Config) -> Check:
+def _images(config: Config) -> Check:
     path = Path(config.data.path)
     if not path.exists():
         return Check(
-            "pictures",
+            "images",
             Level.error,
-            f"data.path={path} does not exist: set data.path to your pictures",
+            f"data.path={path} does not exist: set data.path to your images",
         )
-    return Check("pictures", Level.ok, f"{config.data.use}, {path}")
+    return Check("images", Level.ok, f"{config.data.use}, {path}")
 
 
 def _disk(config: Config) -> Check:
@@ -162,15 +162,15 @@ def _disk(config: Config) -> Check:
 
 
 def _needed_gb(config: Config) -> float:
-    """Of decoded pictures, in the outputs and in DVC's cache; activations have their own limit."""
+    """Of decoded images, in the outputs and in DVC's cache; activations have their own limit."""
     side = USUAL_PX if is_auto(config.prepare.image_size) else config.prepare.image_size
     if config.data.kind not in ("folder", "csv"):  # what is in others is not known unopened
         return 0.0
     try:
-        pictures = sum(1 for _ in sources.pictures(config.data, "count"))
+        images = sum(1 for _ in sources.images(config.data, "count"))
     except InputError:
         return 0.0  # prepare says what is wrong with them
-    return (1 if machine.shares_files() else 2) * pictures * 3 * side**2 / 1e9
+    return (1 if machine.shares_files() else 2) * images * 3 * side**2 / 1e9
 
 
 def _memory() -> Check:

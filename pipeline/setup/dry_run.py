@@ -46,9 +46,9 @@ def images(config: Config) -> Check:
     """Whether the source has the form that its kind expects; its images are not read."""
     if config.data.kind not in ("folder", "csv"):  # others are opened first, which takes a while
         return Check("images", Level.ok, f"{config.data.use} is looked into by prepare")
-    left_out: list[sources.Picture] = []
+    left_out: list[sources.Sample] = []
     try:
-        count = sum(1 for _ in sources.pictures(config.data, "count", left_out))
+        count = sum(1 for _ in sources.images(config.data, "count", left_out))
     except InputError as error:
         return Check("images", Level.error, str(error))
     text = f"{count} files to read, {len(left_out)} left out"

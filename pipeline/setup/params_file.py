@@ -17,7 +17,7 @@ from pipeline.storage.outputs import PARAMS, replacing_file
 
 _COLUMN = 27
 _SHIPPED = "digits"
-"""`data.use` of the file that comes with the project: it describes nobody's pictures."""
+"""`data.use` of the file that comes with the project: it describes nobody's images."""
 
 
 def text(sections: Mapping[str, Section], command: str) -> str:

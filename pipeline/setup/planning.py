@@ -1,4 +1,4 @@
-"""Every value that params.yaml needs for these pictures and this network, and what to expect.
+"""Every value that params.yaml needs for these images and this network, and what to expect.
 
 source + backbone -> sections of settings with reasons, minutes, disk.
 """
@@ -74,7 +74,7 @@ class Network:
         reason: Why this network.
         model: The network at that size.
         size: Side of the images in px.
-        ms_a_picture: Milliseconds of a forward pass on this machine.
+        ms_per_image: Milliseconds of a forward pass on this machine.
         mirrored: Whether mirrored images are as good as others, and why.
     """
 
@@ -82,7 +82,7 @@ class Network:
     reason: str
     model: keras.Model
     size: Derived
-    ms_a_picture: float
+    ms_per_image: float
     mirrored: tuple[bool, str]
 
 
@@ -108,7 +108,7 @@ def plan(looked: Looked, network: Network, seed: int, threads: int) -> Plan:
     prepare.put("image_size", size.value, size.reason)
     if not looked.survey.given:
         prepare.put("train_fraction", 0.7, "val has 0.15 and test the rest")
-    prepare.put("exclude", "conf/exclude.csv", "pictures that are not used, by path")
+    prepare.put("exclude", "conf/exclude.csv", "images that are not used, by path")
     chosen, derived = recipe.derive(Finetune(), train, network.model)
     finetune = Section()
     for name, one in derived.items():
@@ -130,7 +130,7 @@ def plan(looked: Looked, network: Network, seed: int, threads: int) -> Plan:
         "serve": Section(
             {"unknown": UNKNOWN, "coverage": COVERAGE},
             {
-                "unknown": "share of ordinary pictures that may be called unknown",
+                "unknown": "share of ordinary images that may be called unknown",
                 "coverage": "of sets of labels, with prepare.calibration_fraction",
             },
         ),
@@ -139,15 +139,15 @@ def plan(looked: Looked, network: Network, seed: int, threads: int) -> Plan:
     work = _work(looked, network.model, chosen, int(views.value), int(size.value))
     return Plan(
         sections,
-        work.passes * network.ms_a_picture / 1000 + _STAGES * _START_S + _DRAW_S,
+        work.passes * network.ms_per_image / 1000 + _STAGES * _START_S + _DRAW_S,
         work.megabytes,
     )
 
 
-def _head(pictures: int) -> Section:
+def _head(images: int) -> Section:
     """The head that is a good start; a regression needs all features in memory at once."""
-    if pictures > _REGRESSED:
-        return Section({"use": "linear"}, {"use": f"{pictures} training pictures, batch by batch"})
+    if images > _REGRESSED:
+        return Section({"use": "linear"}, {"use": f"{images} training images, batch by batch"})
     return Section({"use": "logistic"}, {"use": "in seconds, the start of fine-tuning"})
 
 
@@ -195,6 +195,6 @@ def _work(
     parameters = 4 * model.count_params()
     # Where files cannot be shared, outputs are kept twice, once by DVC, and features once more.
     copies = 1 if machine.shares_files() else 2
-    kept = copies * (pixels + features + parameters) + (shown + val) * point.bytes_a_picture
+    kept = copies * (pixels + features + parameters) + (shown + val) * point.bytes_per_image
     kept += features * (copies - 1)
     return _Work(passes, kept / 1e6)

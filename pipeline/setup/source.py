@@ -22,7 +22,7 @@ from pipeline.errors import InputError
 from pipeline.intake import layout, soundness, sources
 from pipeline.intake.account import Account
 from pipeline.intake.judging import judge
-from pipeline.intake.sources import Picture, SourceConfig
+from pipeline.intake.sources import Sample, SourceConfig
 from pipeline.intake.splitting import Shares, assign
 from pipeline.settings import check
 from pipeline.storage.digests import file_sha256
@@ -39,7 +39,7 @@ class Survey:
     """What a source holds, split as prepare would.
 
     Attributes:
-        rows: A row a picture, with split and verdict.
+        rows: A row an image, with split and verdict.
         reasons: Path -> why a file is not used.
         account: Where every file went.
         given: The splits that the source itself names.
@@ -52,16 +52,16 @@ class Survey:
 
     @property
     def kept(self) -> list[Row]:
-        """The pictures that can be used."""
+        """The images that can be used."""
         return [row for row in self.rows if row.verdict in KEPT]
 
     def count(self, split: str) -> int:
-        """How many pictures a split has."""
+        """How many images a split has."""
         return sum(row.split == split for row in self.kept)
 
     @property
     def classes(self) -> dict[str, int]:
-        """Class -> pictures, sorted by name."""
+        """Class -> images, sorted by name."""
         return dict(sorted(Counter(row.label for row in self.kept).items()))
 
     @property
@@ -91,7 +91,7 @@ class Looked:
 def look(
     path: Path, ignore: list[str], seed: int, given: Mapping[str, Any] | None = None
 ) -> Looked:
-    """Look at a folder of pictures, a csv file or an archive.
+    """Look at a folder of images, a csv file or an archive.
 
     Args:
         path: Of the source.
@@ -100,15 +100,15 @@ def look(
         given: Further settings of section `data`.
 
     Raises:
-        InputError: It is none of these, or holds no pictures of two classes.
+        InputError: It is none of these, or holds no images of two classes.
     """
     settings = _recognised(path, ignore) | ({"ignore": ignore} if ignore else {})
     settings |= given or {}
     config = _config(settings)
-    left_out: list[Picture] = []
-    listed = list(sources.pictures(config, "list", left_out))
+    left_out: list[Sample] = []
+    listed = list(sources.images(config, "list", left_out))
     reasons: dict[str, str] = {}
-    named = {picture.split for picture in listed if picture.split}
+    named = {image.split for image in listed if image.split}
     if named == {"train", "val"}:
         settings["splits"] = {**settings.get("splits", {}), "val": "test"}
         reasons["splits"] = "no test/ is given: val/ is the test split, and val is drawn from train"
@@ -124,7 +124,7 @@ def _recognised(path: Path, ignore: list[str]) -> dict[str, Any]:
         return {"use": "folder", "path": layout.unwrapped(path, ignore).as_posix()}
     if not path.is_file():
         raise InputError(
-            f"init needs a folder of pictures, a csv file or an archive, got {path}: no such file "
+            f"init needs a folder of images, a csv file or an archive, got {path}: no such file "
             "or folder"
         )
     if tarfile.is_tarfile(path) or zipfile.is_zipfile(path):
@@ -132,7 +132,7 @@ def _recognised(path: Path, ignore: list[str]) -> dict[str, Any]:
     if path.suffix.lower() == ".csv":
         return {"use": "csv", "path": path.as_posix()}
     raise InputError(
-        f"init needs a folder of pictures, a csv file or a .zip or .tar archive, got {path}: name "
+        f"init needs a folder of images, a csv file or a .zip or .tar archive, got {path}: name "
         "the folder that holds a sub-folder for each class"
     )
 
@@ -152,7 +152,7 @@ def _config(settings: dict[str, Any]) -> SourceConfig:
 def _check(path: Path, found: Survey) -> None:
     if not found.rows:
         raise InputError(
-            f"{path} must hold pictures in a folder for each class, such as {path}/cat/1.jpg, and "
+            f"{path} must hold images in a folder for each class, such as {path}/cat/1.jpg, and "
             "holds none: name the folder above the class folders"
         )
     soundness.check_vanished(found.rows, found.reasons)
@@ -160,18 +160,18 @@ def _check(path: Path, found: Survey) -> None:
 
 
 def survey(
-    pictures: Iterable[Picture], left_out: Sequence[Picture], ignore: Sequence[str], seed: int
+    images: Iterable[Sample], left_out: Sequence[Sample], ignore: Sequence[str], seed: int
 ) -> Survey:
-    """Read and decode every picture, and split them; keeps no pixels.
+    """Read and decode every image, and split them; keeps no pixels.
 
     Args:
-        pictures: Of a source.
+        images: Of a source.
         left_out: The files that are not read.
         ignore: `data.ignore`.
         seed: Chooses the splits that the source does not give.
     """
     rows, bad = [], {}
-    for row, verdict in judge(pictures, _THUMBNAIL_PX, Decoding(Fit.squash), "look"):
+    for row, verdict in judge(images, _THUMBNAIL_PX, Decoding(Fit.squash), "look"):
         rows.append(row)
         if isinstance(verdict, str):
             bad[row.path] = verdict
@@ -185,7 +185,7 @@ def describe(found: Survey) -> Iterator[str]:
     """Tell a survey, a line at a time."""
     classes = found.classes
     yield str(found.account)
-    yield f"{len(found.kept)} pictures of {len(classes)} classes"
+    yield f"{len(found.kept)} images of {len(classes)} classes"
     width = max(map(len, list(classes)[:_SHOWN]), default=0)
     for name, count in list(classes.items())[:_SHOWN]:
         yield f"  {name:{width}}  {count}"
@@ -193,7 +193,7 @@ def describe(found: Survey) -> Iterator[str]:
         yield f"  and {len(classes) - _SHOWN} more classes"
     if found.imbalance >= _UNEVEN:
         yield (
-            f"  uneven: the largest class has {found.imbalance:.1f} times the pictures of the "
+            f"  uneven: the largest class has {found.imbalance:.1f} times the images of the "
             "smallest, so look at macro_f1 beside accuracy"
         )
     if found.kept:
@@ -211,12 +211,12 @@ def describe(found: Survey) -> Iterator[str]:
         if len(SPLITS) <= len(values) <= len(found.kept) / 2:
             yield (
                 f"column {column} has {len(values)} values: data.group={column} would bring the "
-                "pictures of each into one split"
+                "images of each into one split"
             )
     yield "split: " + ", ".join(f"{found.count(split)} {split}" for split in SPLITS)
     duplicates = sum(row.verdict == "duplicate" for row in found.rows)
     if duplicates:
-        yield f"copies of another picture, pixel for pixel: {duplicates}; each stays in its split"
+        yield f"copies of another image, pixel for pixel: {duplicates}; each stays in its split"
     if found.reasons:
         yield f"{len(found.reasons)} files are not used:"
         for path, reason in list(found.reasons.items())[:5]:

@@ -48,7 +48,7 @@ class Config:
     split: Split = setting(Split.test, "Split to judge on.")
     near_duplicates: NearDuplicates = setting(
         NearDuplicates.list,
-        "Pictures that are nearly the same as one in train or val: list them, or drop them from "
+        "Images that are nearly the same as one in train or val: list them, or drop them from "
         "what is judged on.",
     )
     metric: str = setting(
@@ -68,8 +68,8 @@ def run(
         config: Section `evaluate`.
         seed: Of the bootstrap and of the search for label errors.
         threads: As TensorFlow was configured with.
-        unknown: `serve.unknown`, the share of ordinary pictures that may be called unknown.
-        coverage: `serve.coverage`, the share of pictures whose set of labels has the true one.
+        unknown: `serve.unknown`, the share of ordinary images that may be called unknown.
+        coverage: `serve.coverage`, the share of images whose set of labels has the true one.
         folders: All are read.
 
     Returns:
@@ -139,7 +139,7 @@ def _check(config: Config, data: Manifest) -> None:
 
 
 class _Models:
-    """The head-only and the fine-tuned model, run on the judged pictures."""
+    """The head-only and the fine-tuned model, run on the judged images."""
 
     def __init__(self, data: Manifest, rows: Labels, folders: Folders, scratch: Path) -> None:
         from pipeline.networks import model_file
@@ -198,7 +198,7 @@ class _Models:
 def _rows(
     config: Config, data: Manifest, features: NDArray[np.float32]
 ) -> tuple[Labels, list[Pair]]:
-    """The pictures to judge on, and those that are nearly the same as one in train or val."""
+    """The images to judge on, and those that are nearly the same as one in train or val."""
     rows = data.indices(config.split)
     pairs = near_duplicates.find(data, features, rows)
     if config.near_duplicates == NearDuplicates.list:
@@ -207,7 +207,7 @@ def _rows(
     gone = sorted(set(data.labels[rows]) - set(data.labels[kept]))
     if gone:
         raise InputError(
-            f"each class needs a picture to judge on, all of {data.classes[gone[0]]!r} are near "
+            f"each class needs an image to judge on, all of {data.classes[gone[0]]!r} are near "
             "duplicates: set evaluate.near_duplicates=list"
         )
     return kept, pairs
@@ -253,7 +253,7 @@ def _print_near_duplicates(
 ) -> None:
     if not pairs:
         return
-    begin = f"{len(pairs)} pictures are nearly the same as one that training saw"
+    begin = f"{len(pairs)} images are nearly the same as one that training saw"
     if dropped:
         print(f"{begin}: left out")
         return

@@ -1,7 +1,7 @@
-"""Push every picture once through the frozen backbone.
+"""Push every image once through the frozen backbone.
 
-images.npy -> features.npy (N, D), backbone.json; where training pictures are augmented, also
-augment.json and augmented.npy (K - 1, M, D): the features of the M pictures' further views.
+images.npy -> features.npy (N, D), backbone.json; where training images are augmented, also
+augment.json and augmented.npy (K - 1, M, D): the features of the M images' further views.
 
     python -m pipeline extract_features extract_features.batch_size=64
 """
@@ -46,7 +46,7 @@ def run(frozen: FrozenPart, activations: store.Config, folders: Folders) -> dict
         folders: `prepare` is read.
 
     Returns:
-        Pictures per second, the number of features and of weights.
+        Images per second, the number of features and of weights.
 
     Raises:
         InputError: The backbone is not available, or gives features of no use.
@@ -87,16 +87,16 @@ def run(frozen: FrozenPart, activations: store.Config, folders: Folders) -> dict
     )
     how = f"at {rate:.0f} a second" if computed else "from the store"
     what = f": {built.taken}" if built.taken else ""
-    print(f"{len(data.rows)} pictures {how}, {features.shape[1]} features{what}")
+    print(f"{len(data.rows)} images {how}, {features.shape[1]} features{what}")
     metrics = {"features": features.shape[1], "backbone_parameters": parameters}
-    return {**metrics, "pictures_per_second": rate} if computed else metrics
+    return {**metrics, "images_per_second": rate} if computed else metrics
 
 
 def _check(features: NDArray[np.float32], name: str) -> None:
     """Stop at features that nothing can be learnt from.
 
     Raises:
-        InputError: Some are NaN or infinite, or all pictures have the same.
+        InputError: Some are NaN or infinite, or all images have the same.
     """
     broken, same = 0, True
     starts = range(0, len(features), _CHUNK)
@@ -109,11 +109,11 @@ def _check(features: NDArray[np.float32], name: str) -> None:
     if broken:
         raise InputError(
             f"features must be finite numbers, {name} gives NaN or infinity for {broken} of "
-            f"{len(features)} pictures: its weights are damaged, or the pictures are not scaled as "
+            f"{len(features)} images: its weights are damaged, or the images are not scaled as "
             "it expects (backbone.scale)"
         )
     if same and len(features) > 1:
         raise InputError(
-            f"features must tell pictures apart, {name} gives the same for all {len(features)}: "
-            "its weights are damaged, or the pictures are not scaled as it expects (backbone.scale)"
+            f"features must tell images apart, {name} gives the same for all {len(features)}: "
+            "its weights are damaged, or the images are not scaled as it expects (backbone.scale)"
         )

@@ -84,7 +84,7 @@ def _save(
         whole,
         frozen.engine,
         threads=frozen.threads,
-        pictures=shown,
+        images=shown,
         parts=[len(data.classes)],  # features are large, and would hide wrong probabilities
     )
     forward = (

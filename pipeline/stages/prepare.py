@@ -1,4 +1,4 @@
-"""Read, check, decode and split the pictures.
+"""Read, check, decode and split the images.
 
 source -> manifest.csv, quarantine.csv, left_out.csv, classes.txt, images.npy, summary.json.
 Imports no TensorFlow.
@@ -22,7 +22,7 @@ from pipeline.data.manifest import CALIBRATION, SPLITS, Row
 from pipeline.intake import sizing, soundness, sources
 from pipeline.intake.account import Account
 from pipeline.intake.judging import judge
-from pipeline.intake.sources import Picture, SourceConfig
+from pipeline.intake.sources import Sample, SourceConfig
 from pipeline.intake.splitting import Shares, assign
 from pipeline.settings import AutoInt, automatic, is_auto, setting
 from pipeline.storage import derived, tables
@@ -40,15 +40,15 @@ class Config:
     """Section `prepare`."""
 
     image_size: AutoInt = automatic(
-        "Side in px that every picture is brought to. auto goes by the pictures' own size.",
+        "Side in px that every image is brought to. auto goes by the images' own size.",
         least=1,
     )
     fit: Fit = setting(Fit.crop, "crop the centre, squash the aspect, or pad with white.")
     train_per_class: int | None = setting(
-        None, "Pictures a class in train; null for train_fraction.", least=1
+        None, "Images a class in train; null for train_fraction.", least=1
     )
     val_per_class: int | None = setting(
-        None, "Pictures a class in val; null for val_fraction.", least=1
+        None, "Images a class in val; null for val_fraction.", least=1
     )
     train_fraction: float = setting(
         0.7, "Share of train where the source gives no split.", above=0, below=1
@@ -56,14 +56,14 @@ class Config:
     val_fraction: float = setting(0.15, "Share of val; test has the rest.", above=0, below=1)
     calibration_fraction: float = setting(
         0.0,
-        "Share of the training pictures that training never sees: with them, predict --coverage "
+        "Share of the training images that training never sees: with them, predict --coverage "
         "and serve.coverage give sets of labels with a guarantee.",
         least=0,
         below=1,
     )
     exclude: str | None = setting(
         None,
-        "A csv file with a column path: pictures that are not used, such as mislabelled ones "
+        "A csv file with a column path: images that are not used, such as mislabelled ones "
         "from outputs/evaluate/label_errors.csv.",
     )
     max_bad_fraction: float = setting(
@@ -102,25 +102,25 @@ def run(
         folders: Nothing is read.
 
     Returns:
-        Counts of pictures: kept a split, quarantined, duplicates.
+        Counts of images: kept a split, quarantined, duplicates.
 
     Raises:
-        InputError: Too many bad files, or a class or split with too few pictures.
+        InputError: Too many bad files, or a class or split with too few images.
     """
     found: dict[str, Derived] = {}
     out, pixels = folders.out, folders.out / "images.npy"
     if is_auto(config.image_size):
-        side = found["prepare.image_size"] = sizing.derive(sources.pictures(data, "sizes"))
+        side = found["prepare.image_size"] = sizing.derive(sources.images(data, "sizes"))
         config = replace(config, image_size=int(side.value))
     how = _decoding(config.fit, data)
     decode = partial(_decode_all, size_px=config.image_size, target=pixels, cluster=cluster)
-    left_out: list[Picture] = []
-    judged, bad, deep = decode(sources.pictures(data, left_out=left_out), how=how)
+    left_out: list[Sample] = []
+    judged, bad, deep = decode(sources.images(data, left_out=left_out), how=how)
     if deep and how.tones is None:
         common, found["data.depth"] = sizing.common_tones(deep)
         how = replace(how, tones=common)
         if any(tones != common for tones in deep.values()):
-            judged, bad, _ = decode(sources.pictures(data), how=how)
+            judged, bad, _ = decode(sources.images(data), how=how)
     derived.tell(found)
     derived.write(out, found)
     if not judged:
@@ -148,12 +148,12 @@ def run(
     splits = (*SPLITS, CALIBRATION) if counts[CALIBRATION] else SPLITS
     duplicates = sum(row.verdict == "duplicate" for row in rows)
     print(
-        f"{sum(kept)} pictures of {len(classes)} classes ({_counted(rows, kept, classes)}): "
+        f"{sum(kept)} images of {len(classes)} classes ({_counted(rows, kept, classes)}): "
         + ", ".join(f"{counts[split]} {split}" for split in splits)
         + f"; {duplicates} duplicates"
     )
     return {
-        **{f"pictures_{split}": counts[split] for split in splits},
+        **{f"images_{split}": counts[split] for split in splits},
         "quarantined": account.quarantined,
         "left_out": sum(account.to_json()["left_out"].values()),
         "duplicates": duplicates,
@@ -162,7 +162,7 @@ def run(
 
 
 def _counted(rows: list[Row], kept: list[bool], classes: list[str]) -> str:
-    """The classes with their pictures: all that fit in a line."""
+    """The classes with their images: all that fit in a line."""
     counts = Counter(row.label for row, keep in zip(rows, kept, strict=True) if keep)
     shown = [f"{name} {counts[name]}" for name in classes[:_SHOWN_CLASSES]]
     more = len(classes) - len(shown)
@@ -175,17 +175,17 @@ def _decoding(fit: Fit, data: SourceConfig) -> Decoding:
 
 
 def _decode_all(
-    pictures: Iterable[Picture], size_px: int, how: Decoding, target: Path, cluster: Cluster
+    images: Iterable[Sample], size_px: int, how: Decoding, target: Path, cluster: Cluster
 ) -> tuple[list[Row], dict[str, str], dict[str, Tones]]:
-    """Judge every picture; the good ones' pixels go to `target` in order.
+    """Judge every image; the good ones' pixels go to `target` in order.
 
     Returns:
-        A row a picture; path -> reason for the bad ones; path -> tones for those of more
+        A row an image; path -> reason for the bad ones; path -> tones for those of more
         than 8 bits.
     """
     rows, bad, deep = [], {}, {}
     with RowWriter(target, (size_px, size_px, 3), np.uint8) as pixel_rows:
-        for row, verdict in judge(pictures, size_px, how, "prepare", cluster):
+        for row, verdict in judge(images, size_px, how, "prepare", cluster):
             rows.append(row)
             if isinstance(verdict, str):
                 bad[row.path] = verdict
@@ -197,7 +197,7 @@ def _decode_all(
 
 
 def _drop_rows(path: Path, present: list[bool], kept: list[bool]) -> None:
-    """Take the rows of pictures out of `path` that were decoded but are not kept."""
+    """Take the rows of images out of `path` that were decoded but are not kept."""
     keep = [keep for was, keep in zip(present, kept, strict=True) if was]
     if all(keep):
         return
@@ -205,6 +205,6 @@ def _drop_rows(path: Path, present: list[bool], kept: list[bool]) -> None:
     aside = path.with_suffix(".kept")
     with RowWriter(aside, before.shape[1:], np.uint8) as rows:
         chosen = np.flatnonzero(keep)
-        for index in tqdm(chosen, "dropping rows", unit="picture", delay=1, disable=None):
+        for index in tqdm(chosen, "dropping rows", unit="image", delay=1, disable=None):
             rows.append(before[index][None])
     aside.replace(path)

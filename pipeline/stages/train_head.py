@@ -111,7 +111,7 @@ def _regression(
     model.set_weights([chosen.weights, chosen.biases])
     how = f"logistic regression, C = {chosen.strength:g}"
     if len(chosen.losses):
-        how += f", log loss {chosen.losses.mean():.4f} on pictures left out"
+        how += f", log loss {chosen.losses.mean():.4f} on images left out"
     print(how, flush=True)
 
     def judged(examples: Examples) -> dict[str, float]:

@@ -4,5 +4,5 @@
     >>> outputs.STAGES
     ('prepare', 'extract_features', 'train_head', 'finetune', 'evaluate')
 
-Also arrays larger than memory and the work folder. Knows nothing of pictures or networks.
+Also arrays larger than memory and the work folder. Knows nothing of images or networks.
 """

@@ -1,6 +1,6 @@
-"""Cross-validation: prepared pictures with other splits.
+"""Cross-validation: prepared images with other splits.
 
-output of prepare -> the same pictures, those of train and val dealt anew.
+output of prepare -> the same images, those of train and val dealt anew.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SAME = ("classes.txt", "summary.json")
 
 
 def check(folds: int, group: str | None) -> None:
-    """Stop where pictures that belong together would be torn apart.
+    """Stop where images that belong together would be torn apart.
 
     Args:
         folds: How many.
@@ -40,7 +40,7 @@ def check(folds: int, group: str | None) -> None:
 
 
 def split(prepared: Path, fold: int, folds: int, seed: int) -> Path:
-    """Prepared pictures in which one part of train and val is val, and the rest is train.
+    """Prepared images in which one part of train and val is val, and the rest is train.
 
     Args:
         prepared: Output of prepare.
@@ -85,7 +85,7 @@ def _judged_on(data: Manifest, fold: int, folds: int, seed: int) -> set[int]:
     least = np.bincount(data.labels[rows]).min()
     if least < folds:
         raise InputError(
-            f"sweep.folds={folds} needs as many pictures of each class in train and val, a class "
+            f"sweep.folds={folds} needs as many images of each class in train and val, a class "
             f"has {least}: set sweep.folds={max(1, least)}"
         )
     copies = [hashlib.sha256(data.images[row].tobytes()).hexdigest() for row in rows]

@@ -38,7 +38,7 @@ SETTING = "backbone"
 """Of `sweep.space`: names of further ones."""
 
 SIZE = "prepare.image_size"
-"""Of `sweep.space`: sides of the pictures in px."""
+"""Of `sweep.space`: sides of the images in px."""
 
 _PLAIN = {"use", "path"}
 _TIMED, _PASSES = 32, 5
@@ -60,7 +60,7 @@ class Network:
     features: Path
     finetuner: Finetuner
 
-    def ms_a_picture(self, config: Config) -> float:
+    def ms_per_image(self, config: Config) -> float:
         """Of a forward pass of `forward.engine` here: the median of a few."""
         images = Manifest(self.prepared).images[:_TIMED]
         forward = engines.forward(
@@ -68,7 +68,7 @@ class Network:
             config.forward,
             batch_size=config.extract_features.batch_size,
             threads=config.threads,
-            pictures=images,
+            images=images,
         )
         forward.all(images)
         times = []
@@ -85,7 +85,7 @@ class Asked:
 
     Attributes:
         name: Of the backbone; `OWN` for that of params.yaml.
-        size_px: Side of the pictures; None for that of params.yaml.
+        size_px: Side of the images; None for that of params.yaml.
         fold: Of the cross-validation; None to judge on the validation split.
     """
 

@@ -18,11 +18,11 @@ DIRECTIONS = {
     "val_score": "minimize",
     "val_loss": "minimize",
     "val_accuracy": "maximize",
-    "ms_a_picture": "minimize",
+    "ms_per_image": "minimize",
     "parameters": "minimize",
 }
 """Name of each objective -> where good values lie."""
-MEASURED = ("ms_a_picture", "parameters")
+MEASURED = ("ms_per_image", "parameters")
 """Those that a network has however it was trained."""
 
 _FEWEST = 10

@@ -29,7 +29,7 @@ _COLUMNS = (
     "val_score",
     "val_loss",
     "val_accuracy",
-    "ms_a_picture",
+    "ms_per_image",
     "parameters",
     "best_epoch",
     "seconds",
@@ -142,7 +142,7 @@ def _template() -> jinja2.Template:
 
 def _verdict(done: list[FrozenTrial], best: FrozenTrial) -> tuple[str, dict[str, float]]:
     """Whether fine-tuning was worth it, in words and numbers."""
-    pictures = len(Manifest(outputs.ROOT / "prepare").indices("val"))
+    images = len(Manifest(outputs.ROOT / "prepare").indices("val"))
     metrics = {"best_val_score": _score(best), "best_val_accuracy": _accuracy(best)}
     head = [trial for trial in done if trial.user_attrs["settings"]["finetune.cut"] == space.NONE]
     if not head:
@@ -159,8 +159,8 @@ def _verdict(done: list[FrozenTrial], best: FrozenTrial) -> tuple[str, dict[str,
     if _score(best) >= _score(alone):
         return f"{scores}\nfine-tuning was not worth it: its val_score is no better", metrics
     lower = 1 - _score(best) / _score(alone)
-    more = round((_accuracy(best) - _accuracy(alone)) * pictures)
-    words = f"{abs(more)} {'more' if more >= 0 else 'fewer'} of {pictures} validation pictures"
+    more = round((_accuracy(best) - _accuracy(alone)) * images)
+    words = f"{abs(more)} {'more' if more >= 0 else 'fewer'} of {images} validation images"
     improvement = f"fine-tuning improved the validation score by {lower:.0%} and got {words} right"
     doubt = "; a difference that small may be chance" if more < 3 else ""
     return f"{scores}\n{improvement}{doubt}", metrics

@@ -153,7 +153,7 @@ def knobs(config: Config) -> dict[str, BaseDistribution]:
         if key == networks.SIZE and not isinstance(drawn_from, list):
             raise InputError(
                 f"sweep.space of {key} must be a list of sides in px, got {drawn_from}: every one "
-                "needs its own prepared pictures"
+                "needs its own prepared images"
             )
         try:
             current = setting(config, key)

@@ -292,7 +292,7 @@ def _line(trial: FrozenTrial) -> str:
         attrs = trial.user_attrs
         return begin + (
             f"val_score {attrs['val_score']:.4f}, val_accuracy {attrs['val_accuracy']:.3f}, "
-            + (f"{attrs['ms_a_picture']:.2f} ms a picture, " if "ms_a_picture" in attrs else "")
+            + (f"{attrs['ms_per_image']:.2f} ms an image, " if "ms_per_image" in attrs else "")
             + f"{attrs['seconds']:.1f} s"
         )
     if trial.state == TrialState.PRUNED:

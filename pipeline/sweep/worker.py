@@ -197,14 +197,14 @@ class _Worker:
         found: dict[str, float] = {}
         if "parameters" in self._names:
             found["parameters"] = float(self._networks[asked].body.model.count_params())
-        if "ms_a_picture" in self._names:
+        if "ms_per_image" in self._names:
             key = f"ms {asked.name or self._config.backbone.use} {asked.size_px}"
             with sharing.lock_of(f"{self.study.study_name}.ms"):
                 known = self.study.user_attrs.get(key)
                 if known is None:
-                    known = self._networks[asked].ms_a_picture(self._config)
+                    known = self._networks[asked].ms_per_image(self._config)
                     self.study.set_user_attr(key, known)
-            found["ms_a_picture"] = known
+            found["ms_per_image"] = known
         return found
 
     def try_soup(self) -> None:

@@ -32,7 +32,7 @@ class Judged:
 
     Attributes:
         intervals: Metric -> value, low, high; the two ends may be None.
-        said: Of which pictures what was said.
+        said: Of which images what was said.
     """
 
     intervals: dict[str, dict[str, Any]]
@@ -68,8 +68,8 @@ class Experiment:
             by_model = json.loads(intervals.read_text(encoding="utf-8"))
             return Judged(by_model["fine_tuned"], predictions.read(said))
 
-    def same_pictures(self, other: Experiment) -> bool:
-        """Whether both were judged on the same pictures."""
+    def same_images(self, other: Experiment) -> bool:
+        """Whether both were judged on the same images."""
         mine, theirs = self.judged.said, other.judged.said
         return mine.paths == theirs.paths and bool((mine.labels == theirs.labels).all())
 

@@ -88,7 +88,7 @@ def identity(path: Path) -> dict[str, str]:
 
 
 def _signature() -> ModelSignature:
-    """A row's picture may be any of what `serving.Service.predict` takes.
+    """A row's image may be any of what `serving.Service.predict` takes.
 
     A stricter type would make one bad row fail all rows of its request.
     """
@@ -113,7 +113,7 @@ def _signature() -> ModelSignature:
 
 
 def _example() -> pd.DataFrame:
-    """A grey picture, as a client sends it."""
+    """A grey image, as a client sends it."""
     file = io.BytesIO()
     Image.new("L", (32, 32), 128).save(file, "PNG")
     return pd.DataFrame({pyfunc.COLUMN: [base64.b64encode(file.getvalue()).decode()]})

@@ -111,7 +111,7 @@ def _description(client: MlflowClient, parent: str, evaluated: Path) -> str:
 
 
 def _log_tables(client: MlflowClient, parent: str, evaluated: Path, data: Manifest) -> None:
-    """Per class, and the surest mistakes with their pictures."""
+    """Per class, and the surest mistakes with their images."""
     scores = _json(evaluated / "per_class.json")
     by_class: dict[str, list[Any]] = {"class": list(scores)}
     for key in next(iter(scores.values()), {}):
@@ -121,15 +121,15 @@ def _log_tables(client: MlflowClient, parent: str, evaluated: Path, data: Manife
     if not mistakes:
         return
     rows = {row.path: place for place, row in enumerate(data.rows)}
-    pictures = [Image.fromarray(np.asarray(data.images[rows[one["path"]]])) for one in mistakes]
-    table: dict[str, list[Any]] = {"picture": pictures}
+    images = [Image.fromarray(np.asarray(data.images[rows[one["path"]]])) for one in mistakes]
+    table: dict[str, list[Any]] = {"image": images}
     for key in ("path", "label", "predicted", "probability", "known"):
         table[key] = [one[key] for one in mistakes]
     client.log_table(parent, table, "tables/mistakes.json")
 
 
 def surest_mistakes(evaluated: Path) -> list[dict[str, Any]]:
-    """The wrongly classified pictures, the surest first.
+    """The wrongly classified images, the surest first.
 
     Args:
         evaluated: Output of evaluate.

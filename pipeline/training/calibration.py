@@ -34,7 +34,7 @@ def log_loss(
 def log_losses(
     labels: NDArray[np.int64], probabilities: NDArray[np.float32], temperature: float
 ) -> NDArray[np.float64]:
-    """(N,): -log of the probability of each picture's true class, at a temperature."""
+    """(N,): -log of the probability of each image's true class, at a temperature."""
     logits = _logits(probabilities)
     own = logits[np.arange(len(labels)), labels]
     return _normalizers(logits, temperature) - own / temperature
@@ -43,13 +43,13 @@ def log_losses(
 def temperature(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> float:
     """The temperature with the lowest log loss; towards more confidence, with caution.
 
-    A few pictures that are all right would make any classifier as sure as can be. Below 1 the
-    temperature is therefore the best one if one more picture were of another class (Platt 1999,
+    A few images that are all right would make any classifier as sure as can be. Below 1 the
+    temperature is therefore the best one if one more image were of another class (Platt 1999,
     Probabilistic outputs for support vector machines), and at most 1. The log loss of these
-    pictures is never higher than without a temperature.
+    images is never higher than without a temperature.
 
     Args:
-        labels: (N,) class indices of pictures that were not trained on.
+        labels: (N,) class indices of images that were not trained on.
         probabilities: (N, K).
 
     Returns:

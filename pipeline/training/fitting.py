@@ -2,7 +2,7 @@
 
 model + examples -> the weights with the best score and a learning curve. A killed
 training goes on from its last finished epoch and ends with the same bytes as an
-uninterrupted one. Knows nothing of pictures, backbones or stages.
+uninterrupted one. Knows nothing of images, backbones or stages.
 """
 
 from __future__ import annotations

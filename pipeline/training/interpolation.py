@@ -31,7 +31,7 @@ def interpolate(
     """Leave the model with weights on the line from the start to where it is.
 
     The shortest way is taken whose score is within a standard error of the best one's: forty
-    pictures cannot tell them apart, and the end of a training on few pictures is the worst of them
+    images cannot tell them apart, and the end of a training on few images is the worst of them
     on others.
 
     Args:
@@ -68,6 +68,6 @@ def interpolate(
 
 
 def _within_an_error(worse_by: NDArray[np.float64]) -> bool:
-    """Whether the mean of differences, (N,) pictures, is within its standard error of none."""
+    """Whether the mean of differences, (N,) images, is within its standard error of none."""
     error = worse_by.std(ddof=1) / np.sqrt(len(worse_by)) if len(worse_by) > 1 else 0.0
     return bool(worse_by.mean() <= error)

@@ -23,7 +23,7 @@ STRENGTHS = np.logspace(-5, 2, 8)
 _FOLDS = 3
 _JUDGED_FOLDS = 5
 _DIRECTIONS = 256
-"""Of the features that tell mislabelled pictures: enough, and seconds instead of minutes."""
+"""Of the features that tell mislabelled images: enough, and seconds instead of minutes."""
 _HELD = 1e-2
 """Their C: on ants and bees and on hand signs with 5 % of the labels changed it found most of these
 with the fewest others; a freer regression learns the wrong labels, too."""
@@ -43,7 +43,7 @@ class Fitted:
         biases: (K,).
         strength: The C that was chosen.
         losses: (F,) cross-validated log loss by fold at that C; empty where a class has a
-            single picture, which no fold can spare.
+            single image, which no fold can spare.
     """
 
     weights: Floats
@@ -61,7 +61,7 @@ def fit(
     seed: int,
     threads: int,
 ) -> Fitted:
-    """Fit to all features, at the C that does best on pictures left out.
+    """Fit to all features, at the C that does best on images left out.
 
     Args:
         features: (N, D).
@@ -94,7 +94,7 @@ def left_out(
 
     Args:
         features: (N, D).
-        labels: (N,) class indices; at least two pictures of each class.
+        labels: (N,) class indices; at least two images of each class.
         seed: Of the folds.
         threads: Of the linear algebra.
     """
@@ -117,7 +117,7 @@ def out_of_fold(
 
     Args:
         features: (N, D).
-        labels: (N,) class indices; at least two pictures of each class.
+        labels: (N,) class indices; at least two images of each class.
         seed: Of the folds.
         threads: Of the linear algebra.
     """
@@ -127,7 +127,7 @@ def out_of_fold(
     from sklearn.preprocessing import StandardScaler
 
     with threadpool_limits(threads), warnings.catch_warnings():
-        # A class may have fewer pictures than there are folds: some folds do without. And where
+        # A class may have fewer images than there are folds: some folds do without. And where
         # features are so poor that the solver does not come to its end, nor would an answer.
         warnings.filterwarnings("ignore", message="The least populated class")
         warnings.filterwarnings("ignore", message="lbfgs failed to converge")

@@ -19,7 +19,7 @@ def judge(
         labels: (N,) class indices.
         probabilities: (N, K).
         monitor: What counts. For `log_loss` that is the log loss after a temperature fitted to
-            these very pictures, so that a model is not judged by how sure it is. Where accuracy
+            these very images, so that a model is not judged by how sure it is. Where accuracy
             or macro-F1 counts, the log loss decides between equals.
 
     Returns:
@@ -46,7 +46,7 @@ def judge(
 def losses(
     labels: NDArray[np.int64], probabilities: NDArray[np.float32], monitor: Monitor
 ) -> NDArray[np.float64]:
-    """What each picture adds to the score, (N,): its log loss, or whether it is wrong.
+    """What each image adds to the score, (N,): its log loss, or whether it is wrong.
 
     Args:
         labels: (N,) class indices.

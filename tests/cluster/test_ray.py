@@ -139,14 +139,14 @@ def test_prepare_and_extraction_give_the_same_bytes(
     assert found[0] == found[1]
 
 
-def test_a_node_with_other_pictures_is_refused(clone: Path, config: Config, tmp_path: Path) -> None:
+def test_a_node_with_other_images_is_refused(clone: Path, config: Config, tmp_path: Path) -> None:
     from pipeline.features import spread
 
     (tmp_path / "summary.json").write_text('{"images_sha256": "other"}')
     np.save(tmp_path / "images.npy", np.zeros((4, 8, 8, 3), np.uint8))
     shape = (4, 8, 8, 3)
-    pictures = str(tmp_path / "images.npy")
-    what = spread._Pass(frozen_part(), "x", pictures, shape, "mine", {})
+    images = str(tmp_path / "images.npy")
+    what = spread._Pass(frozen_part(), "x", images, shape, "mine", {})
     with pytest.raises(InputError, match=r"every node must have the .*images\.npy of this one"):
         list(pool.ordered(config, lambda: spread._worker(what), [1], threads=1))
 

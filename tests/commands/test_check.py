@@ -1,4 +1,4 @@
-"""Pictures like those of the training pass, others are told apart, and the page shows them."""
+"""Images like those of the training pass, others are told apart, and the page shows them."""
 
 import io
 import sys
@@ -16,7 +16,7 @@ COUNT = 150
 
 @pytest.fixture
 def usual(tmp_path: Path) -> Path:
-    """Pictures of the kind that the model was made with."""
+    """Images of the kind that the model was made with."""
     folder = tmp_path / "usual"
     folder.mkdir()
     names = np.random.default_rng(0).permutation(sorted(CONTENT))[:COUNT]
@@ -33,7 +33,7 @@ def dark(usual: Path, tmp_path: Path) -> Path:
     for path in sorted(usual.iterdir()):
         pixels = np.asarray(Image.open(io.BytesIO(path.read_bytes())), np.float32)
         Image.fromarray((pixels * 0.4).astype(np.uint8)).save(folder / path.name)
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
@@ -41,14 +41,14 @@ def check(repository: Path, run: Run, *words: str) -> Any:
     return run(repository, sys.executable, "-m", "pipeline", "check", *words)
 
 
-def test_usual_pictures_pass(repository: Path, run: Run, usual: Path, tmp_path: Path) -> None:
+def test_usual_images_pass(repository: Path, run: Run, usual: Path, tmp_path: Path) -> None:
     done = check(repository, run, str(usual), "--page", str(tmp_path / "check.html"))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Nothing tells these pictures from those of the training." in done.stdout
+    assert "Nothing tells these images from those of the training." in done.stdout
 
 
 @pytest.mark.slow
-def test_pictures_are_shown_as_the_model_decodes_them(
+def test_images_are_shown_as_the_model_decodes_them(
     clone: Path, run: Run, dark: Path, tmp_path: Path
 ) -> None:
     words = ("data.pages=first", "tracking.enabled=false")
@@ -56,8 +56,8 @@ def test_pictures_are_shown_as_the_model_decodes_them(
         done = run(clone, sys.executable, "-m", "pipeline", stage, *words)
         assert done.returncode == 0, done.stderr
     for path in sorted(dark.glob("*.png"))[:40]:
-        picture = Image.open(path)
-        picture.save(path.with_suffix(".tif"), save_all=True, append_images=[picture])
+        image = Image.open(path)
+        image.save(path.with_suffix(".tif"), save_all=True, append_images=[image])
     page = tmp_path / "new" / "folder" / "check.html"
     done = check(clone, run, str(dark), "--page", str(page))
     assert done.returncode == 1, done.stdout + done.stderr
@@ -75,11 +75,11 @@ def test_a_change_is_told_and_shown(
     differs = {line.split()[0] for line in lines if line.endswith("differs")}
     assert {"brightness", "strangeness"} <= differs
     assert "width" not in differs
-    assert "1 files are no pictures" in done.stdout
+    assert "1 files are no images" in done.stdout
     browser.get(f"file://{page}")
-    pictures = browser.find_elements("css selector", "img")
-    assert len(pictures) == 25, "the distributions and the 24 strangest"
-    assert all(int(picture.get_property("naturalWidth")) for picture in pictures)
+    images = browser.find_elements("css selector", "img")
+    assert len(images) == 25, "the distributions and the 24 strangest"
+    assert all(int(image.get_property("naturalWidth")) for image in images)
     assert "brightness" in browser.find_element("css selector", ".verdict").text
 
 
@@ -87,5 +87,5 @@ def test_too_few_to_tell(repository: Path, run: Run, usual: Path, tmp_path: Path
     few = sorted(usual.iterdir())[:5]
     done = check(repository, run, *map(str, few), "--page", str(tmp_path / "check.html"))
     assert done.returncode == 1
-    assert done.stderr.startswith("error: check needs at least 10 pictures")
+    assert done.stderr.startswith("error: check needs at least 10 images")
     assert not (tmp_path / "check.html").exists()

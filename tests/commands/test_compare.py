@@ -1,4 +1,4 @@
-"""compare: experiments told apart, seeds together, paired where the pictures are the same."""
+"""compare: experiments told apart, seeds together, paired where the images are the same."""
 
 import re
 import sys
@@ -35,7 +35,7 @@ def test_experiments_side_by_side(clone: Path, run: Run) -> None:
     done = compare(run, clone)
     assert done.returncode == 0, done.stderr
     header, *lines = done.stdout.splitlines()
-    assert header.split()[:4] == ["run", "accuracy", "log_loss", "pictures"]
+    assert header.split()[:4] == ["run", "accuracy", "log_loss", "images"]
     assert "finetune.learning_rate" in header
     assert "finetune.epochs" in header
     assert "train_head" not in header, "settings that are the same are left out"
@@ -47,7 +47,7 @@ def test_experiments_side_by_side(clone: Path, run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_pictures_are_compared_in_pairs(clone: Path, run: Run) -> None:
+def test_the_same_images_are_compared_in_pairs(clone: Path, run: Run) -> None:
     stages(run, clone, "finetune.cut=none", names=("finetune", "evaluate"))
     done = compare(run, clone)
     assert done.returncode == 0, done.stderr

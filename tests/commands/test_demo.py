@@ -17,7 +17,7 @@ from pipeline.intake.sources import digits
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
 
-PICTURES = list(digits.pictures(digits.Config()))
+IMAGES = list(digits.images(digits.Config()))
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,8 @@ def page(repository: Path, model: str) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("files")
-    for place, picture in enumerate(PICTURES[:40]):
-        (folder / f"{place:02}.png").write_bytes(picture.content)
+    for place, image in enumerate(IMAGES[:40]):
+        (folder / f"{place:02}.png").write_bytes(image.content)
     return sorted(folder.iterdir())
 
 
@@ -73,10 +73,10 @@ def test_in_a_browser(
     wide = "return [...document.images].some(one => one.naturalWidth == 320)"
     wait.until(lambda b: b.execute_script(wide))
     bad = tmp_path / "bad.png"
-    bad.write_bytes(b"no picture")
+    bad.write_bytes(b"no image")
     browser.get(page)
     drop(bad)
-    wait.until(lambda _: "Not classified: not a picture: no decoder" in text())
+    wait.until(lambda _: "Not classified: not an image: no decoder" in text())
     left = run(repository, "git", "status", "--porcelain", "pipeline").stdout
     assert left == "", "nothing is written beside the code"
 

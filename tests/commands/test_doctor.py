@@ -23,7 +23,7 @@ def test_a_healthy_project(repository: Path, run: Run) -> None:
     done = doctor(run, repository)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not done.stderr
-    for name in ("tensorflow", "params.yaml", "pictures", "weights", "disk", "git", "tracking"):
+    for name in ("tensorflow", "params.yaml", "images", "weights", "disk", "git", "tracking"):
         assert line_of(done, name).startswith("ok")
     assert line_of(done, "dvc remote").startswith("warning")
 
@@ -35,7 +35,7 @@ RESNET = ["backbone.use=resnet50", "finetune.cut=auto", "prepare.image_size=64"]
 @pytest.mark.parametrize(
     ("words", "name", "level", "told"),
     [
-        (["data.use=folder", "data.path=nowhere"], "pictures", "error", "data.path=nowhere"),
+        (["data.use=folder", "data.path=nowhere"], "images", "error", "data.path=nowhere"),
         (["backbone.use=keras_file", "backbone.path=no.keras"], "weights", "error", "no.keras"),
         ([*RESNET, "backbone.weights=imagenet"], "weights", "warning", "the first run downloads"),
         (["backbone.use=resnet50", "backbone.weights=x.h5"], "weights", "error", "x.h5 is no file"),
@@ -59,7 +59,7 @@ def test_each_thing_broken(
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_cuts_of_pictures_whose_size_is_still_to_be_derived(repository: Path, run: Run) -> None:
+def test_cuts_of_images_whose_size_is_still_to_be_derived(repository: Path, run: Run) -> None:
     words = ["backbone.use=resnet50", "backbone.path=conf/backbone/resnet50.yaml"]
     done = run(
         repository, sys.executable, "-m", "pipeline", "cuts", *words, "prepare.image_size=auto"

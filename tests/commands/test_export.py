@@ -30,46 +30,46 @@ PATHS = {
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 
-def by_saved_model(path: Path, pictures: Floats) -> Floats:
-    entry = keras.Input(pictures.shape[1:])
+def by_saved_model(path: Path, images: Floats) -> Floats:
+    entry = keras.Input(images.shape[1:])
     layer = keras.layers.TFSMLayer(str(path), call_endpoint="serving_default")
-    (found,) = keras.Model(entry, layer(entry)).predict(pictures, verbose=0).values()
+    (found,) = keras.Model(entry, layer(entry)).predict(images, verbose=0).values()
     return found
 
 
-def by_onnx(path: Path, pictures: Floats) -> Floats:
+def by_onnx(path: Path, images: Floats) -> Floats:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (entry,), (exit_,) = session.get_inputs(), session.get_outputs()
-    assert (entry.name, entry.shape) == ("pictures", ["B", *pictures.shape[1:]])
+    assert (entry.name, entry.shape) == ("images", ["B", *images.shape[1:]])
     assert exit_.name == "probabilities"
-    batches = [pictures[start : start + 7] for start in range(0, len(pictures), 7)]
-    return np.concatenate([session.run(None, {"pictures": batch})[0] for batch in batches])
+    batches = [images[start : start + 7] for start in range(0, len(images), 7)]
+    return np.concatenate([session.run(None, {"images": batch})[0] for batch in batches])
 
 
-def by_tflite(path: Path, pictures: Floats) -> Floats:
+def by_tflite(path: Path, images: Floats) -> Floats:
     interpreter = tf.lite.Interpreter(str(path))
     taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    interpreter.resize_tensor_input(taken["index"], pictures.shape)
+    interpreter.resize_tensor_input(taken["index"], images.shape)
     interpreter.allocate_tensors()
-    interpreter.set_tensor(taken["index"], pictures)
+    interpreter.set_tensor(taken["index"], images)
     interpreter.invoke()
     return interpreter.get_tensor(given["index"])
 
 
-def by_tflite_int8(path: Path, pictures: Floats) -> Floats:
+def by_tflite_int8(path: Path, images: Floats) -> Floats:
     interpreter = tf.lite.Interpreter(str(path))
     interpreter.allocate_tensors()
     kinds = {tensor["dtype"] for tensor in interpreter.get_tensor_details()}
     assert kinds <= {np.uint8, np.int8, np.int32}, "an operation in floats is left"
     taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     assert (taken["dtype"], given["dtype"]) == (np.uint8, np.uint8)
-    assert [*taken["shape_signature"]] == [1, *pictures.shape[1:]]
-    assert taken["quantization"] == (1.0, 0), "a picture's bytes can go in as they are"
+    assert [*taken["shape_signature"]] == [1, *images.shape[1:]]
+    assert taken["quantization"] == (1.0, 0), "an image's bytes can go in as they are"
     rows = []
-    for picture in pictures.astype(np.uint8):
-        interpreter.set_tensor(taken["index"], picture[None])
+    for image in images.astype(np.uint8):
+        interpreter.set_tensor(taken["index"], image[None])
         interpreter.invoke()
         rows.append(interpreter.get_tensor(given["index"])[0])
     scale, zero = given["quantization"]
@@ -92,11 +92,11 @@ def check_all(out: Path, model: Path, prepared: Path, most: int = 500) -> dict[s
     rows = data.indices("test")
     if len(rows) > most:
         rows = rows[np.round(np.linspace(0, len(rows) - 1, most)).astype(int)]
-    pictures, labels = data.images[rows].astype(np.float32), data.labels[rows]
-    expected = keras.saving.load_model(model).predict(pictures, verbose=0)
+    images, labels = data.images[rows].astype(np.float32), data.labels[rows]
+    expected = keras.saving.load_model(model).predict(images, verbose=0)
     assert told["keras"]["accuracy"] == np.mean(expected.argmax(1) == labels)
     for name, read in READERS.items():
-        found, row = read(out / PATHS[name], pictures), told[name]
+        found, row = read(out / PATHS[name], images), told[name]
         assert found.shape == expected.shape
         assert row["accuracy"] == np.mean(found.argmax(1) == labels), name
         assert row["same_class"] == np.mean(found.argmax(1) == expected.argmax(1)), name
@@ -187,7 +187,7 @@ def test_constants_and_grouped_convolutions_of_other_backbones(
     repository: Path, tmp_path: Path, capfd: Any
 ) -> None:
     """EfficientNetV2's normalisation, ConvNeXt's convolution and GELU: Keras' ONNX export fails."""
-    entry = keras.Input((8, 8, 3), name="pictures")
+    entry = keras.Input((8, 8, 3), name="images")
     x = keras.layers.Normalization(mean=[120, 110, 100], variance=[3000, 3100, 3200])(entry)
     x = keras.layers.Conv2D(6, 3, padding="same", groups=3)(x)
     x = keras.layers.Flatten()(keras.layers.Activation("gelu")(x))

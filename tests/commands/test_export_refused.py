@@ -32,7 +32,7 @@ def test_bad_words(repository: Path, capfd: Any, words: tuple[str, ...], told: s
     assert not (repository / "exported").exists()
 
 
-def test_pictures_that_are_not_the_models(repository: Path, tmp_path: Path, capfd: Any) -> None:
+def test_images_that_are_not_the_models(repository: Path, tmp_path: Path, capfd: Any) -> None:
     _, save = change(
         repository, tmp_path / "model.keras", image_size=16, decoding=Decoding(Fit.pad)
     )
@@ -107,7 +107,7 @@ def test_integers_that_are_too_coarse(repository: Path, tmp_path: Path, capfd: A
 
 
 def test_floats_that_differ(repository: Path, tmp_path: Path, capfd: Any) -> None:
-    entry = keras.Input((8, 8, 3), name="pictures")
+    entry = keras.Input((8, 8, 3), name="images")
     flat = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(entry))
     # One sum in two orders: what is left is rounding, which hangs on the runtime.
     inner = [keras.layers.Dense(192, use_bias=False)(flat) for _ in range(2)]

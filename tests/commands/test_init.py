@@ -20,13 +20,13 @@ Init = Callable[..., CompletedProcess[str]]
 
 
 def digits(folder: Path, classes: int = 4, count: int = 60) -> Path:
-    """Handwritten digits as pictures, a folder a class."""
+    """Handwritten digits as images, a folder a class."""
     data = load_digits()
     for label in range(classes):
         (folder / str(label)).mkdir(parents=True)
         for place, values in enumerate(data.images[data.target == label][:count]):
-            picture = Image.fromarray((255 - values * 255 / 16).astype(np.uint8))
-            picture.save(folder / str(label) / f"{place}.png")
+            image = Image.fromarray((255 - values * 255 / 16).astype(np.uint8))
+            image.save(folder / str(label) / f"{place}.png")
     return folder
 
 
@@ -40,28 +40,26 @@ def init(project: Path, run: Run) -> Init:
 
 @pytest.mark.slow
 def test_two_commands_and_no_edit(clone: Path, run: Run) -> None:
-    pictures = digits(clone / "pictures", classes=3, count=40)
-    (pictures / "0" / "note.txt").write_text("no picture")
-    (pictures / "1" / "again.png").write_bytes((pictures / "1" / "0.png").read_bytes())
+    images = digits(clone / "images", classes=3, count=40)
+    (images / "0" / "note.txt").write_text("no image")
+    (images / "1" / "again.png").write_bytes((images / "1" / "0.png").read_bytes())
     shipped = (clone / "params.yaml").read_bytes()
-    done = run(
-        clone, sys.executable, "-m", "pipeline", "init", "pictures", "--backbone", "glyph_cnn"
-    )
+    done = run(clone, sys.executable, "-m", "pipeline", "init", "images", "--backbone", "glyph_cnn")
     assert done.returncode == 0, done.stderr
     for told in (
-        "121 pictures of 3 classes",
+        "121 images of 3 classes",
         "  0  40",
         "splits in the source: none",
-        "copies of another picture, pixel for pixel: 1",
-        "  0/note.txt: not a picture",
+        "copies of another image, pixel for pixel: 1",
+        "  0/note.txt: not an image",
         "dvc repro will take about",
-        "test pictures: differences of less than",
+        "test images: differences of less than",
     ):
         assert told in done.stdout
     assert (clone / "params.before.yaml").read_bytes() == shipped
     text = (clone / "params.yaml").read_text()
     sections = yaml.safe_load(text)
-    assert sections["data"] == {"use": "folder", "path": "pictures"}
+    assert sections["data"] == {"use": "folder", "path": "images"}
     for derived in ("cut", "epochs", "learning_rate"):
         (line,) = [line for line in text.splitlines() if line.startswith(f"  {derived}:")]
         assert "# " in line, "each derived value has its reason beside it"
@@ -78,38 +76,38 @@ def test_two_commands_and_no_edit(clone: Path, run: Run) -> None:
 
 @pytest.mark.slow
 def test_a_params_file_of_somebodys_own_is_kept(project: Path, init: Init) -> None:
-    pictures = digits(project / "pictures", classes=2, count=20)
-    assert init(pictures, "--backbone", "glyph_cnn").returncode == 0
+    images = digits(project / "images", classes=2, count=20)
+    assert init(images, "--backbone", "glyph_cnn").returncode == 0
     mine = (project / "params.yaml").read_text() + "# mine\n"
     (project / "params.yaml").write_text(mine)
-    refused = init(pictures, "--backbone", "glyph_cnn")
+    refused = init(images, "--backbone", "glyph_cnn")
     assert refused.returncode == 1
     assert refused.stderr.startswith("error: params.yaml is not overwritten unasked")
     assert (project / "params.yaml").read_text() == mine
-    assert init(pictures, "--backbone", "glyph_cnn", "--force").returncode == 0
+    assert init(images, "--backbone", "glyph_cnn", "--force").returncode == 0
     assert (project / "params.before2.yaml").read_text() == mine
 
 
 @pytest.mark.slow
 def test_a_csv_and_an_archive(project: Path, init: Init) -> None:
-    pictures = digits(project / "pictures", classes=2, count=30)
-    with (project / "list of pictures.csv").open("w", newline="") as file:
+    images = digits(project / "images", classes=2, count=30)
+    with (project / "list of images.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["path", "label", "writer"])
         table.writerows(
-            [f"pictures/{p.parent.name}/{p.name}", f"no. {p.parent.name}", place % 9]
-            for place, p in enumerate(sorted(pictures.rglob("*.png")))
+            [f"images/{p.parent.name}/{p.name}", f"no. {p.parent.name}", place % 9]
+            for place, p in enumerate(sorted(images.rglob("*.png")))
         )
-    done = init("list of pictures.csv", "--backbone", "glyph_cnn")
+    done = init("list of images.csv", "--backbone", "glyph_cnn")
     assert done.returncode == 0, done.stderr
     assert "  no. 1  30" in done.stdout
-    assert "column writer has 9 values: data.group=writer would bring the pictures" in done.stdout
+    assert "column writer has 9 values: data.group=writer would bring the images" in done.stdout
     found = yaml.safe_load((project / "params.yaml").read_text())
-    assert found["data"] == {"use": "csv", "path": "list of pictures.csv"}
+    assert found["data"] == {"use": "csv", "path": "list of images.csv"}
 
-    with tarfile.open(project / "pictures.tar", "w") as archive:
-        archive.add(pictures, "pictures")
-    done = init("pictures.tar", "--backbone", "glyph_cnn", "--force")
+    with tarfile.open(project / "images.tar", "w") as archive:
+        archive.add(images, "images")
+    done = init("images.tar", "--backbone", "glyph_cnn", "--force")
     assert done.returncode == 0, done.stderr
     found = yaml.safe_load((project / "params.yaml").read_text())
     assert found["data"]["use"] == "archive"
@@ -118,12 +116,12 @@ def test_a_csv_and_an_archive(project: Path, init: Init) -> None:
 
 @pytest.mark.slow
 def test_a_labelled_val_without_test_is_the_test_split(project: Path, init: Init) -> None:
-    digits(project / "pictures" / "train", classes=2, count=40)
-    digits(project / "pictures" / "val", classes=2, count=60)
+    digits(project / "images" / "train", classes=2, count=40)
+    digits(project / "images" / "val", classes=2, count=60)
     for place in range(40):  # what lies in both would stay in val alone
         for label in "01":
-            (project / "pictures" / "val" / label / f"{place}.png").unlink()
-    done = init("pictures", "--backbone", "glyph_cnn")
+            (project / "images" / "val" / label / f"{place}.png").unlink()
+    done = init("images", "--backbone", "glyph_cnn")
     assert done.returncode == 0, done.stderr
     assert "splits in the source: train, val" in done.stdout
     assert ", 40 test" in done.stdout
@@ -133,12 +131,12 @@ def test_a_labelled_val_without_test_is_the_test_split(project: Path, init: Init
 
 @pytest.mark.slow
 def test_backbones_are_tried(project: Path, init: Init) -> None:
-    pictures = digits(project / "pictures", classes=3, count=40)
-    done = init(pictures, "--try", "glyph_cnn,nowhere.keras")
+    images = digits(project / "images", classes=3, count=40)
+    done = init(images, "--try", "glyph_cnn,nowhere.keras")
     assert done.returncode == 0, done.stderr
     (tried,) = [line for line in done.stdout.splitlines() if line.startswith("glyph_cnn ")]
     assert "accuracy 0.9" in tried or "accuracy 1.0" in tried
-    assert "ms a picture" in tried
+    assert "ms an image" in tried
     assert "nowhere.keras" in done.stdout
     assert "cannot be had" in done.stdout
     assert yaml.safe_load((project / "params.yaml").read_text())["backbone"]["use"] == "glyph_cnn"
@@ -149,8 +147,8 @@ def test_backbones_are_tried(project: Path, init: Init) -> None:
     [
         ("nowhere", (), "got nowhere: no such file or folder"),
         ("README.md", (), "got README.md: name the folder that holds a sub-folder for each class"),
-        ("one", (), "at least 2 classes with good pictures, got ['0']"),
-        ("empty", (), "must hold pictures in a folder for each class"),
+        ("one", (), "at least 2 classes with good images, got ['0']"),
+        ("empty", (), "must hold images in a folder for each class"),
         ("two", ("--backbone", "mobilenet"), "did you mean mobilenet_v2"),
         ("two", ("--backbone", "x.keras"), "x.keras: no such file"),
     ],
@@ -169,11 +167,11 @@ def test_bad_input(project: Path, init: Init, path: str, words: tuple[str, ...],
 
 
 @pytest.mark.slow
-def test_a_class_with_a_picture_or_two_is_no_hindrance(project: Path, init: Init) -> None:
-    pictures = digits(project / "pictures", classes=3, count=40)
-    (pictures / "rare").mkdir()
-    for place, picture in enumerate(sorted((pictures / "0").glob("*.png"))[:3]):
-        picture.rename(pictures / "rare" / f"{place}.png")
-    done = init(pictures, "--try", "glyph_cnn")
+def test_a_class_with_a_image_or_two_is_no_hindrance(project: Path, init: Init) -> None:
+    images = digits(project / "images", classes=3, count=40)
+    (images / "rare").mkdir()
+    for place, image in enumerate(sorted((images / "0").glob("*.png"))[:3]):
+        image.rename(images / "rare" / f"{place}.png")
+    done = init(images, "--try", "glyph_cnn")
     assert done.returncode == 0, done.stderr
     assert "uneven: the largest class has 13.3 times" in done.stdout

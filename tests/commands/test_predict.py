@@ -18,11 +18,11 @@ pytestmark = pytest.mark.xdist_group("predict")
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits")
-    for picture in list(digits.pictures(digits.Config()))[:100]:
-        (folder / picture.path).parent.mkdir(exist_ok=True)
-        (folder / picture.path).write_bytes(picture.content)
+    for image in list(digits.images(digits.Config()))[:100]:
+        (folder / image.path).parent.mkdir(exist_ok=True)
+        (folder / image.path).write_bytes(image.content)
     return folder
 
 
@@ -35,10 +35,10 @@ def table(text: str, root: Path) -> dict[str, dict[str, str]]:
     return {str(Path(row["path"]).relative_to(root)): row for row in rows}
 
 
-def test_a_folder_gives_what_evaluate_computed(repository: Path, run: Run, pictures: Path) -> None:
-    done = predict(run, repository, str(pictures), "--csv")
+def test_a_folder_gives_what_evaluate_computed(repository: Path, run: Run, images: Path) -> None:
+    done = predict(run, repository, str(images), "--csv")
     assert done.returncode == 0, done.stderr
-    found = table(done.stdout, pictures)
+    found = table(done.stdout, images)
     with (repository / "outputs/evaluate/predictions.csv").open() as file:
         expected = {row["path"]: row for row in csv.DictReader(file)}
     both = found.keys() & expected.keys()
@@ -48,19 +48,19 @@ def test_a_folder_gives_what_evaluate_computed(repository: Path, run: Run, pictu
     for name in both:
         assert [found[name][c] for c in columns] == [expected[name][c] for c in columns], name
     one = sorted(both)[5]
-    alone = table(predict(run, repository, str(pictures / one), "--csv").stdout, pictures)
+    alone = table(predict(run, repository, str(images / one), "--csv").stdout, images)
     assert alone[one] == found[one]
 
 
 def test_bad_files_are_told_and_do_not_stop_the_rest(
-    repository: Path, run: Run, pictures: Path, tmp_path: Path
+    repository: Path, run: Run, images: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "bad.png").write_bytes(b"no picture")
-    good = next(pictures.rglob("*.png"))
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    good = next(images.rglob("*.png"))
     done = predict(run, repository, str(tmp_path / "bad.png"), "missing.png", str(good), "--json")
     assert done.returncode == 1
     bad, missing, fine = map(json.loads, done.stdout.splitlines())
-    assert bad["error"].startswith("not a picture")
+    assert bad["error"].startswith("not an image")
     assert missing["error"] == "unreadable: No such file or directory"
     assert fine["label"] == good.parent.name
     assert abs(sum(fine["probabilities"].values()) - 1) < 1e-5
@@ -69,10 +69,10 @@ def test_bad_files_are_told_and_do_not_stop_the_rest(
     assert plain.stderr == ""
 
 
-def test_no_model_and_no_pictures(repository: Path, run: Run, tmp_path: Path) -> None:
+def test_no_model_and_no_images(repository: Path, run: Run, tmp_path: Path) -> None:
     done = predict(run, repository, str(tmp_path))
     assert done.returncode == 1
-    assert done.stderr.startswith("error: predict needs pictures, found none in")
+    assert done.stderr.startswith("error: predict needs images, found none in")
     done = predict(run, repository, "x.png", "--model", "nowhere.keras")
     assert done.stderr.startswith("error: the model must be a .keras file, got nowhere.keras")
 
@@ -91,13 +91,13 @@ def test_settings_of_the_registry_are_heeded(
 
 
 def test_patterns_lists_and_standard_input(
-    repository: Path, run: Run, pictures: Path, tmp_path: Path
+    repository: Path, run: Run, images: Path, tmp_path: Path
 ) -> None:
-    some = sorted(pictures.glob("3/*.png"))
+    some = sorted(images.glob("3/*.png"))
     named = predict(run, repository, *map(str, some), "--csv").stdout
     assert len(named.splitlines()) == len(some) + 1
-    assert predict(run, repository, str(pictures / "3" / "*.png"), "--csv").stdout == named
-    listed = pictures / "list.csv"
+    assert predict(run, repository, str(images / "3" / "*.png"), "--csv").stdout == named
+    listed = images / "list.csv"
     listed.write_text("path,note\n" + "".join(f"3/{path.name},x\n" for path in some))
     assert predict(run, repository, str(listed), "--csv").stdout == named
     listed.unlink()
@@ -120,7 +120,7 @@ def test_patterns_lists_and_standard_input(
 
 @pytest.mark.slow
 def test_what_a_backbone_was_allowed_travels_with_the_model(
-    clone: Path, run: Run, pictures: Path, tmp_path: Path
+    clone: Path, run: Run, images: Path, tmp_path: Path
 ) -> None:
     entry = keras.Input((8, 8, 3))
     x = keras.layers.Lambda(lambda pixels: pixels / 255.0)(entry)
@@ -134,11 +134,11 @@ def test_what_a_backbone_was_allowed_travels_with_the_model(
     (clone / "params.yaml").write_text(params.replace("epochs: 30", "epochs: 2"))
     done = run(clone, "dvc", "repro")
     assert done.returncode == 0, done.stdout + done.stderr
-    own = predict(run, clone, str(pictures / "0"), "--csv")
+    own = predict(run, clone, str(images / "0"), "--csv")
     assert own.returncode == 0, own.stderr
     elsewhere = tmp_path / "theirs.keras"
     elsewhere.write_bytes((clone / "outputs/finetune/model.keras").read_bytes())
-    words = (str(pictures / "0"), "--csv", "--model", str(elsewhere))
+    words = (str(images / "0"), "--csv", "--model", str(elsewhere))
     refused = predict(run, clone, *words)
     assert refused.returncode == 1
     assert refused.stderr.startswith(f"error: {elsewhere} holds code, which is not run unasked")

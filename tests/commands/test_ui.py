@@ -62,7 +62,7 @@ def test_two_experiments_are_compared(clone: Path, run: Run, browser: object) ->
         assert "finetune.cut" in page
         for parent in parents:
             assert f"{parent.data.metrics['test_accuracy_fine_tuned']:.3f}"[:5] in page
-        picture = browser.get_screenshot_as_png()
-        pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("L"))
+        image = browser.get_screenshot_as_png()
+        pixels = np.asarray(Image.open(io.BytesIO(image)).convert("L"))
         assert pixels.shape[0] > 3000
         assert pixels.std() > 10, "the page is not blank"

@@ -10,14 +10,14 @@ import pytest
 from PIL import Image, ImageCms
 
 from pipeline.data import profiles
-from pipeline.data.images import decode
+from pipeline.data.image_file import decode
 
 RAMP = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
 
 
-def saved(picture: Image.Image, kind: str, **options: object) -> bytes:
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind, **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -56,11 +56,11 @@ def test_red_and_green_keep_their_places(kind: str) -> None:
 @pytest.mark.parametrize("mode", ["RGBA", "P"])
 def test_transparency_and_palettes_have_profiles_too(mode: str) -> None:
     if mode == "RGBA":
-        picture = PATCHES.convert("RGBA")
-        picture.putpixel((1, 1), (0, 0, 0, 0))
+        image = PATCHES.convert("RGBA")
+        image.putpixel((1, 1), (0, 0, 0, 0))
     else:
-        picture = PATCHES.quantize(4)
-    pixels = decode(saved(picture, "PNG", icc_profile=exchanged()), 2).pixels.astype(int)
+        image = PATCHES.quantize(4)
+    pixels = decode(saved(image, "PNG", icc_profile=exchanged()), 2).pixels.astype(int)
     assert pixels[0, 0, 1] > 150 > pixels[0, 0, 0]
     if mode == "RGBA":
         assert (pixels[1, 1] == 255).all()

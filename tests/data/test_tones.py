@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits: their tones, pages and sizes."""
+"""Images of more than 8 bits: their tones, pages and sizes."""
 
 import io
 import struct
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.data.decoding import Decoding, Pages, Tones
-from pipeline.data.images import decode
-from pipeline.data.opening import BadPicture
+from pipeline.data.image_file import decode
+from pipeline.data.opening import BadImage
 
 
-def saved(picture: Image.Image, kind: str, **options: object) -> bytes:
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind, **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -88,9 +88,9 @@ def test_16_bit_grey_with_transparency() -> None:
     assert (pixels[8:] == 255).all(), "on white"
 
 
-def test_a_picture_beyond_the_data_sets_depth_is_told() -> None:
+def test_a_image_beyond_the_data_sets_depth_is_told() -> None:
     how = Decoding(tones=Tones.of_depth(12))
-    with pytest.raises(BadPicture, match=r"brightest value is 60000, beyond the 12 bits .*depth"):
+    with pytest.raises(BadImage, match=r"brightest value is 60000, beyond the 12 bits .*depth"):
         decode(png(ramp(60000, 1)), 16, how)
     assert decode(png(ramp(4095, 1)), 16, how).pixels.max() == 255
 
@@ -121,7 +121,7 @@ def test_what_is_no_number_does_not_count() -> None:
 def test_a_stack_is_refused_or_its_first_page_is_taken() -> None:
     pages = [Image.new("L", (8, 8), tone) for tone in (0, 80, 160)]
     stack = saved(pages[0], "TIFF", save_all=True, append_images=pages[1:])
-    with pytest.raises(BadPicture, match=r"3 pages: save each .* data\.pages=first"):
+    with pytest.raises(BadImage, match=r"3 pages: save each .* data\.pages=first"):
         decode(stack, 8)
     assert (decode(stack, 8, Decoding(pages=Pages.first)).pixels == 0).all()
     assert decode(saved(pages[1], "TIFF"), 8).pixels.max() == 80
@@ -139,9 +139,7 @@ def test_a_large_photograph_is_let_in_and_a_bomb_is_not() -> None:
     found = decode(photograph, 32)
     assert (found.width, found.height) == (12000, 9000)
     drawing = saved(Image.new("1", (12000, 9000)), "PNG")
-    with pytest.raises(
-        BadPicture, match=r"12000 x 9000 .* 108 megapixels, at most 100 .*data\.max"
-    ):
+    with pytest.raises(BadImage, match=r"12000 x 9000 .* 108 megapixels, at most 100 .*data\.max"):
         decode(drawing, 32)
     assert decode(drawing, 32, Decoding(max_megapixels=110)).width == 12000
 
@@ -150,6 +148,6 @@ def test_a_bomb_inside_an_icon() -> None:
     icon = saved(Image.new("RGB", (16, 16)), "ICO")
     inner = saved(Image.new("1", (11000, 11000)), "PNG")
     start = struct.unpack("<I", icon[18:22])[0]
-    with pytest.raises(BadPicture, match="bomb"):
+    with pytest.raises(BadImage, match="bomb"):
         decode(icon[:14] + struct.pack("<II", len(inner), start) + inner, 16)
     assert decode(icon, 16).width == 16

@@ -1,4 +1,4 @@
-"""Pictures whose label was changed on purpose are found."""
+"""Images whose label was changed on purpose are found."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,7 +40,7 @@ def test_most_flipped_labels_are_found_and_few_others() -> None:
     assert again == found
 
 
-def test_a_class_with_one_picture_is_no_suspect() -> None:
+def test_a_class_with_one_image_is_no_suspect() -> None:
     features, labels, _ = flipped(1)
     labels[labels == 9] = 8
     labels[17] = 9

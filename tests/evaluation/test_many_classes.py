@@ -15,15 +15,15 @@ from pipeline.evaluation import facts, figures, metrics, resampling
 
 pytestmark = pytest.mark.xdist_group("many_classes")
 
-CLASSES, PICTURES = 1_000, 3_000
+CLASSES, IMAGES = 1_000, 3_000
 
 
 @pytest.fixture(scope="module")
 def some() -> tuple[facts.Labels, Any]:
     rng = np.random.default_rng(0)
-    labels = rng.integers(CLASSES, size=PICTURES)
-    values = rng.random((PICTURES, CLASSES), np.float32)
-    values[np.arange(PICTURES), labels] += rng.random(PICTURES, np.float32)
+    labels = rng.integers(CLASSES, size=IMAGES)
+    values = rng.random((IMAGES, CLASSES), np.float32)
+    values[np.arange(IMAGES), labels] += rng.random(IMAGES, np.float32)
     return labels, values / values.sum(axis=1, keepdims=True)
 
 
@@ -45,26 +45,26 @@ def test_numbers_are_those_of_scikit_learn(some: tuple[facts.Labels, Any]) -> No
     assert found["roc_auc"] == pytest.approx(exact["roc_auc"], abs=1e-9)
 
 
-def most_memory(path: Path, pictures: int) -> int:
+def most_memory(path: Path, images: int) -> int:
     rng = np.random.default_rng(0)
-    on_disk = np.lib.format.open_memmap(path, "w+", np.float32, shape=(pictures, 1_000))
-    for start in range(0, pictures, 1_000):
+    on_disk = np.lib.format.open_memmap(path, "w+", np.float32, shape=(images, 1_000))
+    for start in range(0, images, 1_000):
         on_disk[start : start + 1_000] = rng.random((1_000, 1_000), np.float32)
-    labels = rng.integers(1_000, size=pictures)
+    labels = rng.integers(1_000, size=images)
     tracemalloc.start()
     known = facts.gather(labels, np.load(path, mmap_mode="r"))
-    metrics.roc_auc(known, np.ones((1, pictures)))
+    metrics.roc_auc(known, np.ones((1, images)))
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return most
 
 
-def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     few, many = (
         most_memory(tmp_path / "few.npy", 10_000),
         most_memory(tmp_path / "many.npy", 40_000),
     )
-    assert many < few + 30_000 * 1_000, "a kilobyte a picture, a quarter of its probabilities"
+    assert many < few + 30_000 * 1_000, "a kilobyte an image, a quarter of its probabilities"
 
 
 def test_roc_auc_has_no_interval(

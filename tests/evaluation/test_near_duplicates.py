@@ -1,4 +1,4 @@
-"""Test pictures that are train pictures in other clothes: found, listed, left out."""
+"""Test images that are train images in other clothes: found, listed, left out."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ CLOTHES = {
 
 @pytest.fixture
 def leaking(shared: Path, tmp_path: Path) -> Path:
-    """Photographs of ants and bees whose validation split has six train pictures a kind."""
+    """Photographs of ants and bees whose validation split has six train images a kind."""
     with tarfile.open(shared / "data" / "hymenoptera.tar") as archive:
         archive.extractall(tmp_path, filter="data")
     folder = tmp_path / "hymenoptera"
@@ -54,7 +54,7 @@ def test_they_are_found_listed_and_left_out(
         done = run(clone, sys.executable, "-m", "pipeline", stage, *words)
         assert done.returncode == 0, done.stderr
     evaluated = clone / "outputs" / "evaluate"
-    assert "24 pictures are nearly the same as one that training saw" in done.stdout
+    assert "24 images are nearly the same as one that training saw" in done.stdout
     with (evaluated / near_duplicates.FILE).open(newline="") as file:
         lines = list(csv.DictReader(file))
     for line in lines:
@@ -75,7 +75,7 @@ def test_they_are_found_listed_and_left_out(
             "evaluate.near_duplicates=drop",
         )
     )
-    assert "24 pictures are nearly the same as one that training saw: left out" in dropped.stdout
+    assert "24 images are nearly the same as one that training saw: left out" in dropped.stdout
     with (evaluated / "predictions.csv").open(newline="") as file:
         assert not {line["path"] for line in csv.DictReader(file)} & {one["path"] for one in lines}
     left = json.loads((evaluated / "per_class.json").read_text())
@@ -86,11 +86,11 @@ def test_they_are_found_listed_and_left_out(
     assert "Nearly the same" in (clone / "outputs" / "report.html").read_text()
 
 
-def test_different_pictures_of_one_kind_are_not_taken_for_the_same(shared: Path) -> None:
+def test_different_images_of_one_kind_are_not_taken_for_the_same(shared: Path) -> None:
     with tarfile.open(shared / "data" / "sign_digits.tar") as archive:
         files = [one for one in archive if one.isfile() and one.name.lower().endswith(".jpg")]
         chosen = [archive.extractfile(one) for one in files[::10]]
-        pictures = np.stack(
+        images = np.stack(
             [
                 np.asarray(Image.open(io.BytesIO(one.read())).resize((96, 96)))
                 for one in chosen
@@ -98,8 +98,8 @@ def test_different_pictures_of_one_kind_are_not_taken_for_the_same(shared: Path)
             ]
         )
     data = Manifest.__new__(Manifest)
-    data.images, data.rows = pictures, [None] * len(pictures)
+    data.images, data.rows = images, [None] * len(images)
     # Thumbnails for features: what proposes plays no part here, for all that is alike is near.
-    features = pictures[:, ::8, ::8].reshape(len(pictures), -1).astype(np.float32)
-    rows = np.arange(0, len(pictures), 2)
+    features = images[:, ::8, ::8].reshape(len(images), -1).astype(np.float32)
+    rows = np.arange(0, len(images), 2)
     assert near_duplicates.find(data, features, rows) == []

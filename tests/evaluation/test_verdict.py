@@ -8,12 +8,12 @@ import pytest
 from pipeline.evaluation import facts, metrics, resampling, verdict
 
 
-def some(classes: int, pictures: int, seed: int = 0) -> tuple[metrics.Labels, Any]:
+def some(classes: int, images: int, seed: int = 0) -> tuple[metrics.Labels, Any]:
     """Labels, and probabilities that are right more often than not, with ties."""
     rng = np.random.default_rng(seed)
-    labels = rng.integers(classes, size=pictures)
-    logits = rng.normal(size=(pictures, classes))
-    logits[np.arange(pictures), labels] += 1.5
+    labels = rng.integers(classes, size=images)
+    logits = rng.normal(size=(images, classes))
+    logits[np.arange(images), labels] += 1.5
     values = np.exp(logits)
     rounded = np.round(values / values.sum(axis=1, keepdims=True), 2) + 0.001
     return labels, (rounded / rounded.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -38,7 +38,7 @@ def test_verdicts() -> None:
     assert compared(good, bad).verdict[0].startswith("worse: accuracy")
     assert compared(good, good).verdict[0].startswith("no difference: accuracy")
     bad[wrong[2:]] = good[wrong[2:]]
-    assert "no difference that 400 pictures can tell" in compared(bad, good).verdict[0]
+    assert "no difference that 400 images can tell" in compared(bad, good).verdict[0]
 
 
 def test_a_model_may_be_no_more_accurate_and_yet_surer_of_what_it_knows() -> None:
@@ -48,7 +48,7 @@ def test_a_model_may_be_no_more_accurate_and_yet_surer_of_what_it_knows() -> Non
     accuracy, log_loss, f1 = resampling.compare(first, second).verdict
     assert accuracy.startswith("no difference: accuracy")
     assert log_loss.startswith("better: log_loss")
-    assert f1.startswith("no difference that 400 pictures can tell: macro_f1")
+    assert f1.startswith("no difference that 400 images can tell: macro_f1")
     _, log_loss, brier = resampling.compare(second, first, "brier").verdict
     assert log_loss.startswith("worse: log_loss")
     assert brier.startswith("worse: brier"), "lower is better of it, too"
@@ -73,13 +73,13 @@ def test_a_difference_that_is_detectable_is_found_four_times_in_five() -> None:
     """By McNemar's test on drawn pairs of models that differ by that much."""
     from scipy import stats
 
-    pictures, apart = 1_000, 0.1
-    gain = verdict.detectable(pictures, apart)
+    images, apart = 1_000, 0.1
+    gain = verdict.detectable(images, apart)
     rng = np.random.default_rng(0)
     found = 0
     for _ in range(1_000):
         only_second, only_first, _ = rng.multinomial(
-            pictures, [(apart + gain) / 2, (apart - gain) / 2, 1 - apart]
+            images, [(apart + gain) / 2, (apart - gain) / 2, 1 - apart]
         )
         found += stats.binomtest(only_second, only_second + only_first).pvalue < 0.05
     assert 720 <= found <= 880

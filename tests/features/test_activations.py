@@ -66,8 +66,8 @@ def test_a_deeper_cut_comes_from_the_deepest_shallower_one(store: Store, source:
     (entry,) = store.entries()
     used = entry.used
     time.sleep(0.05)
-    pictures = replace(source, images=np.zeros((0, 8, 8, 3), np.uint8))  # not to be read
-    assert (below(store, pictures, "features", rows) == direct).all()
+    images = replace(source, images=np.zeros((0, 8, 8, 3), np.uint8))  # not to be read
+    assert (below(store, images, "features", rows) == direct).all()
     assert store.entries()[0].used > used, "the shallower one was read"
 
 

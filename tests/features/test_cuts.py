@@ -68,7 +68,7 @@ def test_no_cut_point_lies_inside_a_residual_block() -> None:
 def test_the_share_of_flops_above_a_cut(name: str, at: str, above: float) -> None:
     (point,) = [p for p in cuts.describe(network(name, 224)) if p.name == at]
     assert abs(1 - point.flops_below - above) < 0.001
-    assert 16_000 < point.bytes_a_picture < 452_000
+    assert 16_000 < point.bytes_per_image < 452_000
     assert network(name, 224).count_params() * point.parameters_below > 1
 
 
@@ -80,7 +80,7 @@ def test_cut_points_are_described_shallow_to_deep() -> None:
     )
     by_name = {p.name: p for p in points}
     assert by_name["block_12_add"].block == "block_12"
-    assert by_name["pictures"].flops_below < 1e-3
+    assert by_name["images"].flops_below < 1e-3
 
 
 @pytest.mark.parametrize(

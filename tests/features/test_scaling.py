@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import frozen_part
 
-from pipeline.data.images import decode
+from pipeline.data.image_file import decode
 from pipeline.errors import InputError
 from pipeline.features import scaling
 from pipeline.networks import backbones, features_of

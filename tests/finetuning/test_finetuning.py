@@ -124,19 +124,19 @@ def test_views_give_the_same_with_and_without_the_cache(make: Any, head: Path, v
     assert (kept.cached, plain.cached) == (True, False)
     assert same(cached, uncached)
     without = fit(make(), head, **settings)[1]
-    assert same(cached, without) == (views == 1), "one view is the picture itself"
+    assert same(cached, without) == (views == 1), "one view is the image itself"
 
 
-def test_fresh_pictures_are_the_same_in_every_run_and_never_kept(
+def test_fresh_images_are_the_same_in_every_run_and_never_kept(
     make: Any, head: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = {"cut": "block3_conv1", "cache": "auto"}
     tuned, one = fit(make(views=0, layers=MOVED), head, **settings)
     assert not tuned.cached
-    assert "augment.views=0 makes new pictures in every epoch" in capsys.readouterr().out
+    assert "augment.views=0 makes new images in every epoch" in capsys.readouterr().out
     assert same(one, fit(make(views=0, layers=MOVED), head, **settings)[1])
     assert not same(one, fit(make(), head, **settings)[1])
-    with pytest.raises(InputError, match=r"finetune\.cache=always needs pictures that come again"):
+    with pytest.raises(InputError, match=r"finetune\.cache=always needs images that come again"):
         fit(make(views=0, layers=MOVED), head, cut="block3_conv1")
 
 

@@ -96,14 +96,12 @@ def test_names_that_occur_twice_in_an_archive_are_both_used(cases: Path, cwd: Pa
     assert account.used == len(listed)
 
 
-def test_prepare_prints_and_keeps_the_account(
-    project: Path, run: Run, picture_folder: Path
-) -> None:
-    (picture_folder / "dark" / ".hidden.png").write_bytes(b"x")
-    (picture_folder / "dark" / "broken.png").write_bytes(b"x")
-    (picture_folder / "notes.txt").write_text("notes")
-    (picture_folder / "empty").mkdir()
-    words = ["data.use=folder", f"data.path={picture_folder}", "tracking.enabled=false"]
+def test_prepare_prints_and_keeps_the_account(project: Path, run: Run, image_folder: Path) -> None:
+    (image_folder / "dark" / ".hidden.png").write_bytes(b"x")
+    (image_folder / "dark" / "broken.png").write_bytes(b"x")
+    (image_folder / "notes.txt").write_text("notes")
+    (image_folder / "empty").mkdir()
+    words = ["data.use=folder", f"data.path={image_folder}", "tracking.enabled=false"]
     words += ["data.ignore=[mouse,0.png]", "prepare.image_size=32"]
     words += ["prepare.train_per_class=null", "prepare.val_per_class=null"]
     done = run(project, sys.executable, "-m", "pipeline", "prepare", *words)

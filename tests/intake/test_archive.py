@@ -59,10 +59,10 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def tar(picture_folder: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "pictures.tar.gz"
+def tar(image_folder: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "images.tar.gz"
     with tarfile.open(path, "w:gz") as file:
-        file.add(picture_folder, "wrapped/pictures")
+        file.add(image_folder, "wrapped/images")
     return path
 
 
@@ -72,7 +72,7 @@ def _own_folder(cwd: Path) -> None:
 
 
 def found(config: archive.Config) -> list[str]:
-    return [f"{p.label}:{Path(p.path).name}" for p in archive.pictures(config)]
+    return [f"{p.label}:{Path(p.path).name}" for p in archive.images(config)]
 
 
 EXPECTED = sorted(f"{label}:{n}.png" for label in ("bright", "dark") for n in range(12))
@@ -83,18 +83,18 @@ def config(url: object, sha256: str = "", **settings: object) -> archive.Config:
     return archive.Config(url=str(url), sha256=sha256, **settings)
 
 
-def test_a_local_tar_and_zip(tar: Path, picture_folder: Path, tmp_path: Path) -> None:
+def test_a_local_tar_and_zip(tar: Path, image_folder: Path, tmp_path: Path) -> None:
     assert sorted(found(config(tar))) == EXPECTED
-    path = tmp_path / "pictures.zip"
+    path = tmp_path / "images.zip"
     with zipfile.ZipFile(path, "w") as file:
-        for picture in picture_folder.rglob("*.png"):
-            file.write(picture, picture.relative_to(picture_folder))
+        for image in image_folder.rglob("*.png"):
+            file.write(image, image.relative_to(image_folder))
     assert sorted(found(config(path))) == EXPECTED
 
 
 def test_a_download_that_breaks_off_is_resumed(tar: Path, server: Server, tmp_path: Path) -> None:
     server.content, server.break_after = tar.read_bytes(), 20_000
-    wanted = config(f"http://127.0.0.1:{server.server_port}/pictures.tar.gz", file_sha256(tar))
+    wanted = config(f"http://127.0.0.1:{server.server_port}/images.tar.gz", file_sha256(tar))
     with pytest.raises(InputError, match=r"cannot download .* run again to go on"):
         found(wanted)
     assert sorted(found(wanted)) == EXPECTED
@@ -105,7 +105,7 @@ def test_a_download_that_breaks_off_is_resumed(tar: Path, server: Server, tmp_pa
 
 def test_a_server_without_ranges_starts_again(tar: Path, server: Server, tmp_path: Path) -> None:
     server.content, server.break_after, server.ranges = tar.read_bytes(), 1000, False
-    url = f"http://127.0.0.1:{server.server_port}/pictures.tar.gz"
+    url = f"http://127.0.0.1:{server.server_port}/images.tar.gz"
     wanted = config(url, file_sha256(tar))
     with pytest.raises(InputError):
         found(wanted)
@@ -114,7 +114,7 @@ def test_a_server_without_ranges_starts_again(tar: Path, server: Server, tmp_pat
 
 def test_another_file_than_the_one_meant(tar: Path, server: Server, tmp_path: Path) -> None:
     server.content = tar.read_bytes()
-    url = f"http://127.0.0.1:{server.server_port}/pictures.tar.gz"
+    url = f"http://127.0.0.1:{server.server_port}/images.tar.gz"
     with pytest.raises(InputError, match="must have the sha256 0000"):
         found(config(url, "0" * 64))
     with pytest.raises(InputError, match="must have the sha256 0000"):
@@ -191,11 +191,11 @@ def test_neither_zip_nor_tar(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["", ".gz", ".xz"])
 @pytest.mark.parametrize("missing", [0.5, 0.9, 0.999])
 def test_a_tar_that_is_cut_off_is_not_taken_in_part(
-    picture_folder: Path, tmp_path: Path, suffix: str, missing: float
+    image_folder: Path, tmp_path: Path, suffix: str, missing: float
 ) -> None:
     whole = tmp_path / f"whole.tar{suffix}"
     with tarfile.open(whole, f"w:{suffix[1:]}") as file:
-        file.add(picture_folder, "pictures")
+        file.add(image_folder, "images")
     cut = tmp_path / f"cut.tar{suffix}"
     content = whole.read_bytes()
     used = content if suffix else content.rstrip(b"\0")  # the end blocks count as missing
@@ -207,11 +207,11 @@ def test_a_tar_that_is_cut_off_is_not_taken_in_part(
     )
 
 
-def test_a_zip_that_rotted_is_not_taken_in_part(picture_folder: Path, tmp_path: Path) -> None:
+def test_a_zip_that_rotted_is_not_taken_in_part(image_folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "rotten.zip"
     with zipfile.ZipFile(path, "w") as pack:
-        for file in sorted(picture_folder.rglob("*.png")):
-            pack.write(file, file.relative_to(picture_folder))
+        for file in sorted(image_folder.rglob("*.png")):
+            pack.write(file, file.relative_to(image_folder))
     content = bytearray(path.read_bytes())
     content[len(content) // 3] ^= 0xFF
     path.write_bytes(content)
@@ -232,12 +232,12 @@ def test_a_zip_with_a_password_and_one_of_another_method(tmp_path: Path) -> None
             found(config(path))
 
 
-def test_a_zip_made_on_windows(picture_folder: Path, tmp_path: Path) -> None:
+def test_a_zip_made_on_windows(image_folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "windows.zip"
     with zipfile.ZipFile(path, "w") as pack:
         for name in ("bright", "dark"):
             pack.writestr(f"{name}\\", b"")
-            for file in sorted((picture_folder / name).iterdir()):
+            for file in sorted((image_folder / name).iterdir()):
                 pack.write(file, f"{name}\\{file.name}")
     assert sorted(found(config(path))) == EXPECTED
 
@@ -250,13 +250,13 @@ class BareName(zipfile.ZipInfo):
 
 
 @pytest.mark.parametrize("encoding", ["cp932", "utf-8"])
-def test_names_in_another_code_page(picture_folder: Path, tmp_path: Path, encoding: str) -> None:
+def test_names_in_another_code_page(image_folder: Path, tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "names.zip"
     with zipfile.ZipFile(path, "w") as pack:
         for label in ("日本", "犬"):
             for place in range(2):
                 entry = BareName(f"{label}/{place}.png".encode(encoding).decode("cp437"))
-                pack.writestr(entry, (picture_folder / "dark" / f"{place}.png").read_bytes())
+                pack.writestr(entry, (image_folder / "dark" / f"{place}.png").read_bytes())
     setting = {} if encoding == "utf-8" else {"encoding": encoding}
     labels = {one.partition(":")[0] for one in found(config(path, **setting))}
     assert labels == {"日本", "犬"}

@@ -1,4 +1,4 @@
-"""Pictures that somebody lists are left out, and lists that cannot be read are told."""
+"""Images that somebody lists are left out, and lists that cannot be read are told."""
 
 import csv
 import sys
@@ -14,7 +14,7 @@ from pipeline.intake import soundness
 ROWS = [Row(f"cat/{n}.jpg", "cat", "", "", 1, 1, "ok") for n in range(3)]
 
 
-def test_listed_pictures_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_listed_images_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "exclude.csv"
     path.write_text("\ufefflabel,path,probability\ncat,cat/1.jpg,0.1\ncat,cat/9.jpg,0.2\n")
     assert soundness.excluded(path, ROWS) == {"cat/1.jpg": f"excluded by {path}"}
@@ -40,7 +40,7 @@ def test_what_is_no_list(tmp_path: Path, content: bytes | None, told: str) -> No
         soundness.excluded(path, ROWS)
 
 
-def test_an_excluded_picture_is_in_no_split(project: Path, run: Run) -> None:
+def test_an_excluded_image_is_in_no_split(project: Path, run: Run) -> None:
     words = [sys.executable, "-m", "pipeline", "prepare", "tracking.enabled=false"]
     assert run(project, *words).returncode == 0
     with (project / "outputs/prepare/manifest.csv").open() as file:
@@ -49,7 +49,7 @@ def test_an_excluded_picture_is_in_no_split(project: Path, run: Run) -> None:
     (project / "mine.csv").write_text("\n".join(["path", *gone]) + "\n")
     done = run(project, *words, "prepare.exclude=mine.csv")
     assert done.returncode == 0, done.stderr
-    assert f"{len(before) - 5} pictures" in done.stdout
+    assert f"{len(before) - 5} images" in done.stdout
     with (project / "outputs/prepare/quarantine.csv").open() as file:
         listed = {row["path"]: row["reason"] for row in csv.DictReader(file)}
     assert listed == dict.fromkeys(gone, "excluded by mine.csv")

@@ -17,7 +17,7 @@ Found = dict[tuple[str, str | None], int]
 
 
 def put(root: Path, *folders: str, count: int = 3) -> Path:
-    """Pictures in each folder, no two alike."""
+    """Images in each folder, no two alike."""
     for number, name in enumerate(folders):
         (root / name).mkdir(parents=True, exist_ok=True)
         for place in range(count):
@@ -27,9 +27,9 @@ def put(root: Path, *folders: str, count: int = 3) -> Path:
 
 
 def found(root: Path, **settings: object) -> Found:
-    """(label, split) -> pictures."""
+    """(label, split) -> images."""
     config = folder.Config(use="folder", path=str(root), **settings)
-    return dict(Counter((one.label, one.split) for one in sources.pictures(config)))
+    return dict(Counter((one.label, one.split) for one in sources.images(config)))
 
 
 CLASSES = ("cat", "dog")
@@ -45,14 +45,14 @@ def test_splits_go_by_many_names(tmp_path: Path, train: str, val: str) -> None:
     assert found(tmp_path) == SPLIT
 
 
-def test_folders_without_pictures_beside_splits_are_no_classes(tmp_path: Path) -> None:
+def test_folders_without_images_beside_splits_are_no_classes(tmp_path: Path) -> None:
     put(tmp_path, *(f"{split}/{name}" for split in ("train", "valid") for name in CLASSES))
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "stage-1.pth").write_bytes(b"weights")
     assert found(tmp_path) == SPLIT
 
 
-def test_folders_with_pictures_beside_splits_stop(tmp_path: Path) -> None:
+def test_folders_with_images_beside_splits_stop(tmp_path: Path) -> None:
     put(tmp_path, "train/cat", "train/dog", "val/cat", "val/dog", "extra/cat", "extra/dog")
     with pytest.raises(InputError, match=r"beside them extra/ with 6 images, which is no split"):
         found(tmp_path)
@@ -85,7 +85,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert found(tmp_path) == {("bus", None): 3, ("car", None): 3, ("train", None): 3}
 
 
-def test_pictures_of_a_class_may_lie_deeper(tmp_path: Path) -> None:
+def test_images_of_a_class_may_lie_deeper(tmp_path: Path) -> None:
     put(tmp_path, "cat/indoors/2023", "cat/outdoors", "dog")
     assert found(tmp_path) == {("cat", None): 6, ("dog", None): 3}
 
@@ -100,8 +100,8 @@ def test_what_systems_leave_behind_is_nothing(tmp_path: Path, name: str) -> None
 def left_out(root: Path, **settings: object) -> dict[str, str]:
     """Path -> why it is left out."""
     config = folder.Config(use="folder", path=str(root), **settings)
-    others: list[sources.Picture] = []
-    for _ in sources.pictures(config, left_out=others):
+    others: list[sources.Sample] = []
+    for _ in sources.images(config, left_out=others):
         pass
     return {other.path: other.left_out for other in others}
 
@@ -146,8 +146,8 @@ def test_a_pattern_that_matches_nothing_is_told(tmp_path: Path) -> None:
     put(tmp_path, *CLASSES, "mouse")
     ignore = ["mouse", "dog/0.png", "*.jpg", "cow", "dog/[12].png"]
     config = folder.Config(use="folder", path=str(tmp_path), ignore=ignore)
-    others: list[sources.Picture] = []
-    assert len(list(sources.pictures(config, left_out=others))) == 3
+    others: list[sources.Sample] = []
+    assert len(list(sources.images(config, left_out=others))) == 3
     assert sources.unmatched(ignore, others) == ["*.jpg", "cow"]
 
 
@@ -220,7 +220,7 @@ def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
     put(tmp_path, *CLASSES)
     (tmp_path / "cat" / "0.png").rename(tmp_path / "cat" / os.fsdecode(b"caf\xe9.png"))
     config = folder.Config(use="folder", path=str(tmp_path))
-    (odd,) = [one for one in sources.pictures(config) if "caf" in one.path]
+    (odd,) = [one for one in sources.images(config) if "caf" in one.path]
     assert odd.path == "cat/caf\\xe9.png"
     assert odd.read().startswith(b"\x89PNG")
 

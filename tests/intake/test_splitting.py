@@ -108,7 +108,7 @@ def test_duplicates_across_splits_stay_in_test_only() -> None:
 def test_contradicting_labels_quarantine_both() -> None:
     pair = [row(f"{name}/x", name, "", "same") for name in "ab"]
     done, reasons = assign([*rows(5), *pair], {}, FRACTIONS, seed=0)
-    assert reasons == dict.fromkeys(["a/x", "b/x"], "the same picture is labelled a and b")
+    assert reasons == dict.fromkeys(["a/x", "b/x"], "the same image is labelled a and b")
     assert [row.verdict for row in done[-2:]] == ["quarantined"] * 2
 
 
@@ -133,7 +133,7 @@ def test_a_small_class_leaves_no_split_empty(seed: int) -> None:
     assert len(few) == 1
 
 
-def test_a_file_saved_anew_is_the_same_picture() -> None:
+def test_a_file_saved_anew_is_the_same_image() -> None:
     train, test = row("train/x", "a", "train", "one"), row("test/x", "a", "test", "other")
     done, reasons = assign([train, replace(test, pixels=train.pixels)], {}, FRACTIONS, seed=0)
     assert reasons == {"train/x": "duplicate of test/x, which is in test"}
@@ -141,7 +141,7 @@ def test_a_file_saved_anew_is_the_same_picture() -> None:
 
 
 def patients(count: int, each: int) -> list[Row]:
-    """Pictures of two classes; every third patient has both."""
+    """Images of two classes; every third patient has both."""
     return [
         row(f"{n}/{k}", "ab"[(n + (k % 2) * (n % 3 == 0)) % 2], "", f"{n}.{k}", f"patient {n}")
         for n, k in itertools.product(range(count), range(each))
@@ -165,11 +165,11 @@ def test_a_group_is_never_torn_apart(count: int, each: int, seed: int) -> None:
     assert splits(again) == splits(done), "whatever the order of the files"
 
 
-def test_groups_that_share_a_picture_are_one() -> None:
-    pictures = patients(20, 4)
-    first, other = pictures[0], next(one for one in pictures if one.group == "patient 2")
+def test_groups_that_share_a_image_are_one() -> None:
+    images = patients(20, 4)
+    first, other = images[0], next(one for one in images if one.group == "patient 2")
     copy = replace(other, path="copy", pixels=first.pixels, sha256="saved anew")
-    done, _ = assign([*pictures, copy], {}, FRACTIONS, seed=0)
+    done, _ = assign([*images, copy], {}, FRACTIONS, seed=0)
     assert len({one.split for one in done if one.group in (first.group, other.group)}) == 1
 
 
@@ -189,7 +189,7 @@ def test_groups_go_with_fractions_and_need_one_a_split() -> None:
         assign(patients(2, 9), {}, FRACTIONS, seed=0)
 
 
-def test_calibration_pictures_come_out_of_train_alone() -> None:
+def test_calibration_images_come_out_of_train_alone() -> None:
     many = rows(300) + rows(200, "b")
     plain, _ = assign(many, {}, FRACTIONS, seed=0)
     aside, _ = assign(many, {}, replace(FRACTIONS, calibration_fraction=0.25), seed=0)
@@ -200,7 +200,7 @@ def test_calibration_pictures_come_out_of_train_alone() -> None:
     assert 0.15 < len(moved) / Counter(before.values())["train"] < 0.35
 
 
-def test_groups_go_to_calibration_as_a_whole_and_classes_keep_a_picture() -> None:
+def test_groups_go_to_calibration_as_a_whole_and_classes_keep_a_image() -> None:
     grouped = [row(f"a/{n}", "a", "", f"a{n}", f"g{n // 5}") for n in range(200)]
     grouped += [row(f"b/{n}", "b", "", f"b{n}", f"h{n // 5}") for n in range(200)]
     done, _ = assign(grouped, {}, replace(FRACTIONS, calibration_fraction=0.9), seed=0)

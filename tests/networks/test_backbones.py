@@ -89,16 +89,16 @@ def test_a_model_that_takes_vectors(tmp_path: Path, suffix: str) -> None:
     model = mlp()
     path = saved(model, tmp_path / f"mlp.{suffix}")
     body = backbones.build(keras_file.Config(path=str(path), scale=1 / 255), 28, 0).model
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1)).astype(np.float32)
-    rgb = np.repeat(pictures, 3, axis=-1)
+    images = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1)).astype(np.float32)
+    rgb = np.repeat(images, 3, axis=-1)
     features = keras.Model(model.inputs, model.get_layer("dense3").output)
-    expected = features.predict(pictures.reshape(3, 784) / 255, verbose=0)
+    expected = features.predict(images.reshape(3, 784) / 255, verbose=0)
     np.testing.assert_allclose(body.predict(rgb, verbose=0), expected, rtol=1e-3, atol=1e-4)
     with pytest.raises(InputError, match=r"takes 784: set prepare\.image_size=28"):
         backbones.build(keras_file.Config(path=str(path)), 32, 0)
 
 
-def test_a_model_that_takes_pictures_and_a_named_feature(tmp_path: Path) -> None:
+def test_a_model_that_takes_images_and_a_named_feature(tmp_path: Path) -> None:
     entry = keras.Input((None, None, 3))
     x = keras.layers.Conv2D(4, 3, name="conv")(entry)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
@@ -158,9 +158,9 @@ def test_features_are_found_by_structure(name: str, tmp_path: Path) -> None:
 def test_layers_of_a_model_inside_can_be_named(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((8, 8, 3)), small([]), keras.layers.Dense(2)])
     path = str(saved(model, tmp_path / "net.keras"))
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.float32)
-    plain = backbones.build(keras_file.Config(path=path), 8, 0).model.predict(pictures, verbose=0)
-    expected = model.layers[0].predict(pictures, verbose=0)
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.float32)
+    plain = backbones.build(keras_file.Config(path=path), 8, 0).model.predict(images, verbose=0)
+    expected = model.layers[0].predict(images, verbose=0)
     np.testing.assert_allclose(plain, expected, rtol=1e-5, atol=1e-6)
     named = backbones.build(keras_file.Config(path=path, features="norm"), 8, 0).model
     assert named.output_shape == (None, 6)
@@ -202,12 +202,12 @@ def test_what_keras_2_wrote(shared: Path, tmp_path: Path) -> None:
     [
         ((8, 8, 4), "4 bands cannot be made of them"),
         ((3, 8, 8), "bands first: save it with data_format=channels_last"),
-        ((8, 16, 3), "pictures are square"),
-        ((5, 8, 8, 3), "use a network for single pictures"),
+        ((8, 16, 3), "images are square"),
+        ((5, 8, 8, 3), "use a network for single images"),
         ((16, 16, 3), "set prepare.image_size=16"),
     ],
 )
-def test_why_pictures_do_not_fit(shape: tuple[int, ...], told: str, tmp_path: Path) -> None:
+def test_why_images_do_not_fit(shape: tuple[int, ...], told: str, tmp_path: Path) -> None:
     entry = keras.Input(shape)
     model = keras.Model(entry, keras.layers.Dense(2)(keras.layers.Flatten()(entry)))
     path = saved(model, tmp_path / "net.keras")

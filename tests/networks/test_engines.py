@@ -1,4 +1,4 @@
-"""Engines: what they compute is what Keras does to 1e-5, and depends on the picture alone."""
+"""Engines: what they compute is what Keras does to 1e-5, and depends on the image alone."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 OTHERS = [Engine.openvino]
 
 
-def pictures(size: int, count: int = 40) -> np.ndarray:
+def images(size: int, count: int = 40) -> np.ndarray:
     coarse = np.random.default_rng(0).integers(0, 256, (count, size // 4, size // 4, 3))
     return coarse.astype(np.uint8).repeat(4, 1).repeat(4, 2)
 
@@ -43,7 +43,7 @@ def attention() -> keras.Model:
 
 
 def forward(model: keras.Model, engine: Engine, shown: np.ndarray, **change: Any) -> Any:
-    settings = {"batch_size": 8, "threads": 2, "pictures": shown, **change}
+    settings = {"batch_size": 8, "threads": 2, "images": shown, **change}
     return engines.forward(model, Config(engine), **settings)
 
 
@@ -58,7 +58,7 @@ def test_each_cut_of_a_real_network_agrees_with_keras(engine: Engine, shared: Pa
         name="MobileNetV2", weights=str(weights), options={"alpha": 0.35}
     )
     model = backbones.build(config, 96, 0).model
-    shown = pictures(96)
+    shown = images(96)
     for at in ("block_3_expand", "block_13_expand", "out_relu", cuts.cut_points(model)[-1]):
         lower, _ = cuts.split(model, at)
         found = forward(lower, engine, shown).all(shown)
@@ -77,7 +77,7 @@ def test_places_batches_and_threads_change_no_byte(
     else:
         path = request.getfixturevalue("shared") / "weights/efficientnet_lite0.keras"
         model, size = backbones.build(keras_file.Config(path=str(path)), 64, 0).model, 64
-    shown = pictures(size)
+    shown = images(size)
     outputs = forward(model, engine, shown).all(shown)
     assert difference(outputs, KerasForward(model, 8).all(shown)) < 1e-5
     places = np.random.default_rng(1).permutation(len(shown))
@@ -89,9 +89,9 @@ def test_places_batches_and_threads_change_no_byte(
 
 @pytest.mark.parametrize("engine", OTHERS)
 def test_the_same_network_is_converted_to_the_same_bytes(engine: Engine) -> None:
-    shown = pictures(16)
-    first = engines.convert(attention(), Config(engine), threads=2, pictures=shown)
-    again = engines.convert(attention(), Config(engine), threads=1, pictures=shown)  # other names
+    shown = images(16)
+    first = engines.convert(attention(), Config(engine), threads=2, images=shown)
+    again = engines.convert(attention(), Config(engine), threads=1, images=shown)  # other names
     assert first is not None
     assert first == again
 
@@ -110,7 +110,7 @@ def in_python(x: Any) -> Any:
 def test_keras_computes_what_an_engine_cannot(
     engine: Engine, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    model, shown = with_layer(in_python), pictures(8)
+    model, shown = with_layer(in_python), images(8)
     found = forward(model, engine, shown)
     assert isinstance(found, KerasForward)
     assert (found.all(shown) == KerasForward(model, 8).all(shown)).all()
@@ -124,7 +124,7 @@ def test_keras_computes_what_an_engine_cannot(
 def test_a_conversion_that_disagrees_is_refused_with_the_numbers(
     engine: Engine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown, model = pictures(16), attention()
+    shown, model = images(16), attention()
     assert not isinstance(forward(model, engine, shown), KerasForward)
     monkeypatch.setitem(engines._TOLERANCE, Precision.float32, 0.0)  # less than rounding
     assert isinstance(forward(model, engine, shown), KerasForward)
@@ -132,10 +132,10 @@ def test_a_conversion_that_disagrees_is_refused_with_the_numbers(
 
 
 def test_bfloat16_is_coarser_and_close() -> None:
-    model, shown = attention(), pictures(16)
+    model, shown = attention(), images(16)
     config = Config(Engine.openvino, Precision.bfloat16)
     try:
-        found = engines.forward(model, config, batch_size=8, threads=2, pictures=shown).all(shown)
+        found = engines.forward(model, config, batch_size=8, threads=2, images=shown).all(shown)
     except InputError as error:
         assert "bfloat16 needs a processor that has it" in str(error)  # noqa: PT017
         pytest.skip("this processor has no bfloat16")
@@ -171,10 +171,10 @@ assert not [name for name in sys.modules if name.split(".")[0] in unwanted]
 
 @pytest.mark.parametrize("engine", OTHERS)
 def test_a_model_file_predicts_without_tensorflow(engine: Engine, tmp_path: Path) -> None:
-    shown, entry = pictures(8), keras.Input((8, 8, 3))
+    shown, entry = images(8), keras.Input((8, 8, 3))
     x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(entry))
     model = keras.Model(entry, keras.layers.Dense(2, activation="softmax")(x))
-    converted = engines.convert(model, Config(engine), threads=2, pictures=shown)
+    converted = engines.convert(model, Config(engine), threads=2, images=shown)
     assert converted is not None
     path, card = tmp_path / "m.keras", Card(["a", "b"], 8, Decoding(), 32, 2)
     some = np.random.default_rng(0).random((20, 2 + 8 * 8 * 3), np.float32)

@@ -1,4 +1,4 @@
-"""A picture's outputs do not depend on its place among the others."""
+"""An image's outputs do not depend on its place among the others."""
 
 import keras
 import numpy as np
@@ -27,9 +27,9 @@ def test_places_change_nothing(build: type, batch_size: int) -> None:
     keras.utils.set_random_seed(0)
     model = build()
     rng = np.random.default_rng(0)
-    pictures = rng.normal(size=(70, 8, 8, 3)).astype(np.float32)
+    images = rng.normal(size=(70, 8, 8, 3)).astype(np.float32)
     places = rng.permutation(70)
     forward = KerasForward(model, batch_size)
-    outputs = forward.all(pictures)
-    assert (forward.all(pictures, places) == outputs[places]).all()
-    np.testing.assert_allclose(outputs, model(pictures, training=False), atol=1e-5)
+    outputs = forward.all(images)
+    assert (forward.all(images, places) == outputs[places]).all()
+    np.testing.assert_allclose(outputs, model(images, training=False), atol=1e-5)

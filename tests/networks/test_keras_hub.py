@@ -42,7 +42,7 @@ def config(preset: Path, **settings: object) -> keras_hub.Config:
     return keras_hub.Config(use="keras_hub", path=str(preset), preset=str(preset), **settings)
 
 
-def pictures(count: int = 3) -> np.ndarray:
+def images(count: int = 3) -> np.ndarray:
     noise = np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE, 3))
     return noise.astype(np.float32)
 
@@ -51,7 +51,7 @@ def test_a_family_is_cut_between_its_blocks(preset: Path) -> None:
     body = backbones.build(config(preset), SIDE, 0).model
     points = cuts.cut_points(body)
     assert set(BLOCKS[preset.name]) <= set(points)
-    shown = pictures()
+    shown = images()
     whole = body(shown, training=False).numpy()
     assert whole.ndim == 2
     assert whole.std(axis=0).max() > 0
@@ -80,7 +80,7 @@ def test_scaling_is_the_presets_own(preset: Path) -> None:
 
     network = hub.models.Backbone.from_preset(str(preset))
     network = getattr(network, "vision_encoder", network)
-    shown = pictures()
+    shown = images()
     scaled = shown * np.array(hub_presets.SCALE, np.float32) + np.array(hub_presets.OFFSET)
     expected = np.asarray(network(scaled.astype(np.float32), training=False))
     if expected.ndim == 4:
@@ -97,7 +97,7 @@ def test_a_folder_of_hugging_face(tmp_path: Path) -> None:
     body = backbones.build(config(folder), SIDE, 0).model
     assert {"layers_0", "layers_1", "layernorm"} <= set(cuts.cut_points(body))
     lower, upper = cuts.split(body, "preprocessing")
-    shown = pictures()
+    shown = images()
     expected = (shown / 255 - hub_presets.MEAN) / hub_presets.DEVIATION
     np.testing.assert_allclose(lower(shown), expected, atol=1e-5)
     token = body(shown, training=False).numpy()
@@ -114,13 +114,13 @@ def test_what_the_features_are_can_be_chosen(preset: Path) -> None:
         backbones.build(config(preset, pool=keras_hub.Pool(pool)), SIDE, 0)
         for pool in ("token", "patches")
     )
-    assert token.taken == "the token of the whole picture"
+    assert token.taken == "the token of the whole image"
     assert patches.taken == "the mean of its patches"
     lower, _ = cuts.split(token.model, "dinov2_backbone_layernorm")
-    tokens = lower(pictures(), training=False).numpy()
-    np.testing.assert_allclose(token.model(pictures(), training=False), tokens[:, 0])
+    tokens = lower(images(), training=False).numpy()
+    np.testing.assert_allclose(token.model(images(), training=False), tokens[:, 0])
     mean = tokens[:, 3:].mean(axis=1)
-    np.testing.assert_allclose(patches.model(pictures(), training=False), mean, atol=1e-6)
+    np.testing.assert_allclose(patches.model(images(), training=False), mean, atol=1e-6)
 
 
 @pytest.mark.parametrize("preset", ["dinov2", "dinov3"], indirect=True)
@@ -168,11 +168,11 @@ def test_content_counts_and_not_its_place(preset: Path, tmp_path: Path) -> None:
 
 
 def test_a_family_through_the_whole_pipeline(
-    preset: Path, project: Path, run: Run, picture_folder: Path
+    preset: Path, project: Path, run: Run, image_folder: Path
 ) -> None:
     shutil.copytree(preset, project / "preset")
     words = ["tracking.enabled=false", "backbone.use=keras_hub", "backbone.path=preset"]
-    words += ["data.use=folder", f"data.path={picture_folder}"]
+    words += ["data.use=folder", f"data.path={image_folder}"]
     words += ["prepare.train_per_class=null", "prepare.val_per_class=null"]
     words += ["backbone.preset=./preset", f"prepare.image_size={SIDE}", "finetune.epochs=1"]
     words += ["finetune.cut={blocks: 1}", "train_head.epochs=3"]

@@ -76,15 +76,15 @@ def test_another_setting_has_another_key_or_the_same_result(
 ) -> None:
     config, others = kinds[kind]
     size = 8 if kind == "glyph_cnn" else SIZE
-    pictures = np.random.default_rng(0).integers(0, 256, (4, size, size, 3)).astype(np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (4, size, size, 3)).astype(np.uint8)
     settable = {f.name for f in fields(config)} - {"kind", "use"}
     assert settable - {"path"} <= set(others), "each setting of the kind is changed"
 
     def result(config: Any) -> tuple[dict[str, Any], np.ndarray]:
         built: Backbone = backbones.build(config, size, 0)
         frozen = frozen_part(engine=KERAS, batch_size=4)
-        source = Source(frozen, built.model, built.sha256, pictures, "pictures")
-        return source.key("features", np.arange(4)), KerasForward(built.model, 4).all(pictures)
+        source = Source(frozen, built.model, built.sha256, images, "images")
+        return source.key("features", np.arange(4)), KerasForward(built.model, 4).all(images)
 
     key, features = result(config)
     assert result(config)[0] == key, "building it again changes nothing"

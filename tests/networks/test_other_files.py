@@ -79,9 +79,9 @@ for weights in model.weights:
         weights.assign(rng.uniform(0.5, 2, weights.shape))
     elif "gamma" not in weights.name and "kernel" not in weights.name:
         weights.assign(rng.normal(0, 0.1, weights.shape))
-pictures = rng.uniform(0, 255, (3, 64, 64, 3)).astype(np.float32)
-np.save(f"{folder}/pictures.npy", pictures)
-np.save(f"{folder}/answers.npy", model(pictures, training=False))
+images = rng.uniform(0, 255, (3, 64, 64, 3)).astype(np.float32)
+np.save(f"{folder}/images.npy", images)
+np.save(f"{folder}/answers.npy", model(images, training=False))
 model.save(f"{folder}/net.h5")
 try:
     model.save(f"{folder}/net.keras")
@@ -117,7 +117,7 @@ def test_files_of_keras_2_give_what_keras_2_gave(
     assert foreign_file.written_by(path).startswith("2")
     model = foreign_file.load_keras2(path, safe_mode=True)
     expected = np.load(path.parent / "answers.npy")
-    found = np.asarray(model(np.load(path.parent / "pictures.npy"), training=False))
+    found = np.asarray(model(np.load(path.parent / "images.npy"), training=False))
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
@@ -159,7 +159,7 @@ def test_the_command_for_a_saved_model_makes_a_file_that_loads(
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
     model = foreign_file.load_keras2(tmp_path / "model.h5", safe_mode=True)
     expected = np.load(folder / "answers.npy")
-    found = np.asarray(model(np.load(folder / "pictures.npy"), training=False))
+    found = np.asarray(model(np.load(folder / "images.npy"), training=False))
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 

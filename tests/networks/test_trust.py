@@ -1,4 +1,4 @@
-"""Unknown pictures and sets of labels: what is promised of them holds."""
+"""Unknown images and sets of labels: what is promised of them holds."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from pipeline.networks.trust.reference import Reference
 
 CLASSES, FEATURES = 4, 32
 HARD = 14
-"""Noise with which a third of the pictures is mistaken."""
+"""Noise with which a third of the images is mistaken."""
 CENTRES = np.random.default_rng(7).normal(size=(CLASSES, FEATURES)) * 4
 
 
@@ -56,7 +56,7 @@ def test_company_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("unknown", [0.02, 0.05, 0.2])
-def test_of_ordinary_pictures_no_more_than_that_share_is_unknown(unknown: float) -> None:
+def test_of_ordinary_images_no_more_than_that_share_is_unknown(unknown: float) -> None:
     shares = []
     for seed in range(0, 200, 10):
         rows, _ = outputs(400, seed + 5)
@@ -66,7 +66,7 @@ def test_of_ordinary_pictures_no_more_than_that_share_is_unknown(unknown: float)
     assert abs(np.mean(shares) - unknown) < 0.02
 
 
-def test_strange_pictures_are_unknown() -> None:
+def test_strange_images_are_unknown() -> None:
     rng = np.random.default_rng(1)
     rows, _ = outputs(200, 3)
     rows[:, CLASSES:] = 4 * rng.normal(size=(200, FEATURES))
@@ -77,7 +77,7 @@ def test_strange_pictures_are_unknown() -> None:
 
 @pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
 def test_sets_cover_what_they_promise(coverage: float) -> None:
-    """Over 20 draws of calibration and test pictures."""
+    """Over 20 draws of calibration and test images."""
     covered, sizes = [], []
     for seed in range(0, 200, 10):
         rows, labels = outputs(500, seed + 3, noise=HARD)
@@ -90,8 +90,8 @@ def test_sets_cover_what_they_promise(coverage: float) -> None:
     assert np.mean(sizes) < CLASSES - 1, "sets that say something"
 
 
-def test_sets_need_calibration_pictures() -> None:
-    with pytest.raises(InputError, match=r"at least 9 calibration pictures, the model has 3"):
+def test_sets_need_calibration_images() -> None:
+    with pytest.raises(InputError, match=r"at least 9 calibration images, the model has 3"):
         Judge(made(calibration=3), CLASSES, coverage=0.9, insist=True)
     judge = Judge(made(calibration=3), CLASSES, coverage=0.9)
     assert not judge.gives_sets

@@ -12,7 +12,7 @@ CLASSES = ["ant", "bee", "wasp"]
 
 
 def answers(labels: np.ndarray, wrong: int) -> np.ndarray:
-    """(N, 3), sure of the label, but of the next class for the first `wrong` pictures."""
+    """(N, 3), sure of the label, but of the next class for the first `wrong` images."""
     told = labels.copy()
     told[:wrong] = (told[:wrong] + 1) % 3
     return (np.eye(3, dtype=np.float32)[told] * 0.88 + 0.04).astype(np.float32)
@@ -76,7 +76,7 @@ def test_floors_hold_without_a_champion_too(labels: np.ndarray) -> None:
     assert recall.found == f"{expected:.4f} (bee)"
     assert not recall.holds
     (alone,) = judge(np.zeros(9, dtype=np.int64), wrong=0, champion=None, min_recall=1.0)
-    assert alone.holds, "classes without a picture have no recall"
+    assert alone.holds, "classes without an image have no recall"
 
 
 @pytest.mark.parametrize(

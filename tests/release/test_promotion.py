@@ -1,4 +1,4 @@
-"""promote and rollback on a real registry: worse, better, killed, two at once, other pictures."""
+"""promote and rollback on a real registry: worse, better, killed, two at once, other images."""
 
 import json
 import subprocess
@@ -120,7 +120,7 @@ def test_worse_is_refused_better_promoted_and_the_way_back(
     run_of_champion = client_of(clone).get_run(made.tags["promotion.run"]).info
     (Path(run_of_champion.artifact_uri.removeprefix("file://")) / "predictions.parquet").unlink()
     anew = pipeline(clone, run, "promote", "--dry-run")
-    assert "models:/classifier/2 has no answers to these pictures" in anew.stdout
+    assert "models:/classifier/2 has no answers to these images" in anew.stdout
     assert anew.stderr == worse.stderr, "evaluated anew, the champion says what it had said"
     weak = client_of(clone).get_model_version("classifier", 1)
     assert not decision(clone, weak, tmp_path)["promoted"], "the same model is the same version"
@@ -193,9 +193,9 @@ def test_through_a_server_of_mlflow(
         assert again.stdout == "classifier version 1 is this model already\n"
         done = pipeline(clone, run, "rollback", *words)
         assert "error: version 1 of classifier is its first champion" in done.stderr
-        picture = clone / "docs/demo.png"
+        image = clone / "docs/demo.png"
         told = [
-            run(clone, sys.executable, "-m", "pipeline", "predict", str(picture), *model, env=there)
+            run(clone, sys.executable, "-m", "pipeline", "predict", str(image), *model, env=there)
             for model, there in (
                 ((), {}),
                 (("--model", "models:/classifier@champion"), {"MLFLOW_TRACKING_URI": address}),
@@ -205,7 +205,7 @@ def test_through_a_server_of_mlflow(
     assert client_of(clone).search_registered_models() == []
 
 
-def test_a_champion_that_was_judged_on_other_pictures_is_evaluated_anew(
+def test_a_champion_that_was_judged_on_other_images_is_evaluated_anew(
     clone: Path, run: Run, tmp_path: Path
 ) -> None:
     assert pipeline(clone, run, "promote").returncode == 0
@@ -213,17 +213,17 @@ def test_a_champion_that_was_judged_on_other_pictures_is_evaluated_anew(
     repro(clone, run, seed=("seed: 0", "seed: 1"), **short)
     done = pipeline(clone, run, "promote", "promote.margin=0.5")
     assert done.returncode == 0, done.stderr
-    assert "models:/classifier/1 has no answers to these pictures" in done.stdout
+    assert "models:/classifier/1 has no answers to these images" in done.stdout
     rule = decision(clone, champion(clone), tmp_path)["rules"][1]
     assert rule["found"] == "the champion was evaluated anew on these"
 
 
-def test_pictures_of_another_size_come_from_the_source(repository: Path) -> None:
+def test_images_of_another_size_come_from_the_source(repository: Path) -> None:
     data = Manifest(repository / "outputs/prepare")
     rows = data.indices("test")[:300]
     classifier = Classifier(repository / "outputs/finetune/model.keras")
     expected = classifier.probabilities(data.images[rows])
-    # Of square pictures: the same pixels, but decoded once more.
+    # Of square images: the same pixels, but decoded once more.
     data.decoding = Decoding(Fit.squash)
     found = champions._evaluate(digits.Config(), classifier, data, rows)
     np.testing.assert_array_equal(found, expected)

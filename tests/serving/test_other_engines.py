@@ -25,7 +25,7 @@ COVERAGE = 0.99
 
 
 @pytest.mark.parametrize("engine", ["keras", "openvino"])
-def test_every_test_picture_is_as_evaluate_computed_it(
+def test_every_test_image_is_as_evaluate_computed_it(
     engine: str, clone: Path, run: Run, tmp_path: Path
 ) -> None:
     params = clone / "params.yaml"
@@ -50,7 +50,7 @@ def test_every_test_picture_is_as_evaluate_computed_it(
     service = Service(Classifier(path, coverage=COVERAGE), MAX_BYTES)
     contents = [CONTENT[name] for name in expected.paths]
     for start, end in ((0, 1), (1, 8), (8, 700), (700, len(contents))):
-        answers = service.predict(pd.DataFrame({"picture": contents[start:end]}))
+        answers = service.predict(pd.DataFrame({"image": contents[start:end]}))
         found = [list(row.values()) for row in answers["probabilities"]]
         assert (np.array(found, np.float32) == expected.probabilities[start:end]).all()
         trusted = answers[["known", "typicality", "labels"]].to_dict("records")

@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("served")]
         (b'{"dataframe_records": 5}', "application/json", 400, "list of records"),
         (b'{"dataframe_records": [{"x": 1}]}', "application/json", 400, "missing inputs"),
         (b'{"instances": 5}', "application/json", 400, "missing inputs"),
-        (b"picture\nx\n", "text/csv", 415, "Content-Type must be application/json, got text/csv"),
+        (b"image\nx\n", "text/csv", 415, "Content-Type must be application/json, got text/csv"),
         (b"x", None, 415, "Content-Type must be application/json, got none"),
         (b"x", "application/vnd.apache.parquet", 400, "Parquet"),
         (bytes(40_000_001), "application/json", 413, "at most 40 MB"),
@@ -53,13 +53,13 @@ def test_a_request_that_cannot_be_read_gets_one_line(
 
 def parquet(count: int, value: object) -> bytes:
     file = io.BytesIO()
-    pd.DataFrame({"picture": [value] * count}).to_parquet(file)
+    pd.DataFrame({"image": [value] * count}).to_parquet(file)
     return file.getvalue()
 
 
 SMALL_PARQUET = parquet(2_000_000, "x")
 LARGE_PARQUET = parquet(600, "x" * 100_000)
-RECORDS = json.dumps({"dataframe_records": [{"picture": "x"}] * 500_000}).encode()
+RECORDS = json.dumps({"dataframe_records": [{"image": "x"}] * 500_000}).encode()
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,12 @@ RECORDS = json.dumps({"dataframe_records": [{"picture": "x"}] * 500_000}).encode
         (RECORDS, "application/json", "at most 10000 rows, got 500000"),
         (b'{"inputs": [' + b"1," * 11_000 + b"1]}", "application/json", "got 11001"),
         (b'{"instances": [' + b"[]," * 11_000 + b"1]}", "application/json", "got 11001"),
-        (b'{"inputs": {"picture": [' + b"1," * 11_000 + b"1]}}", "application/json", "got 11001"),
+        (b'{"inputs": {"image": [' + b"1," * 11_000 + b"1]}}", "application/json", "got 11001"),
         (
-            b'{"dataframe_split": {"columns": ["picture"], "data": ['
-            + b"[1]," * 11_000
-            + b"[1]]}}",
+            b'{"dataframe_split": {"columns": ["image"], "data": [' + b"[1]," * 11_000 + b"[1]]}}",
             *("application/json", "got 11001"),
         ),
-        (b'{"inputs": [' + b"[]," * 3_100_000, "application/json", "send pictures as base64"),
+        (b'{"inputs": [' + b"[]," * 3_100_000, "application/json", "send images as base64"),
     ],
 )
 def test_more_rows_than_may_be_are_refused_before_they_are_made(
@@ -94,9 +92,9 @@ def test_more_rows_than_may_be_are_refused_before_they_are_made(
     assert time.monotonic() - started < 10
 
 
-def test_a_picture_as_an_array_is_one_row_however_many_numbers(url: str) -> None:
+def test_a_image_as_an_array_is_one_row_however_many_numbers(url: str) -> None:
     pixels = np.zeros((60, 60, 3), int).tolist()
-    done = requests.post(url, json={"instances": [{"picture": pixels}] * 2}, timeout=60)
+    done = requests.post(url, json={"instances": [{"image": pixels}] * 2}, timeout=60)
     assert done.status_code == 200, done.text
     assert [row["error"] for row in done.json()["predictions"]] == [None, None]
 
@@ -105,10 +103,10 @@ def test_a_picture_as_an_array_is_one_row_however_many_numbers(url: str) -> None
     "body",
     [
         {"dataframe_records": []},
-        {"dataframe_split": {"columns": ["picture"], "data": []}},
+        {"dataframe_split": {"columns": ["image"], "data": []}},
         {"inputs": []},
         {"instances": []},
-        {"inputs": {"picture": []}},
+        {"inputs": {"image": []}},
     ],
 )
 def test_no_rows_get_no_answers(url: str, body: dict[str, object]) -> None:
@@ -140,15 +138,15 @@ def test_the_page_says_what_is_served(url: str, browser: Any, tmp_path: Path) ->
     for path in ("/", "/docs"):
         browser.get(url.replace("/invocations", path))
         text = browser.find_element("tag name", "body").text
-        assert "which of 10 classes a picture shows: 0, 1, 2" in text
-        assert "10000 rows and 40 MB, a picture's file 25 MB" in text
+        assert "which of 10 classes an image shows: 0, 1, 2" in text
+        assert "10000 rows and 40 MB, an image's file 25 MB" in text
     assert not [one for one in browser.get_log("browser") if one["level"] == "SEVERE"]
 
 
 def test_work_ends_with_its_request_and_with_the_server(promoted: Path) -> None:
     file = io.BytesIO()
     Image.new("RGB", (6000, 6000)).save(file, "PNG")  # small to send, slow to decode
-    slow = {"dataframe_records": [{"picture": encoded(file.getvalue())}] * 900}
+    slow = {"dataframe_records": [{"image": encoded(file.getvalue())}] * 900}
     limits = ("serve.timeout_s=2", "serve.max_request_mb=400")
     with listening(promoted, "serve", *limits) as (address, _):
         port = int(address.rpartition(":")[2])

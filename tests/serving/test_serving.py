@@ -23,7 +23,7 @@ from pipeline.serving.pyfunc import Service
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("served")]
 
 
-def test_every_test_picture_over_http_is_as_evaluate_computed_it(
+def test_every_test_image_over_http_is_as_evaluate_computed_it(
     url: str, expected: dict[str, dict[str, float]]
 ) -> None:
     names = list(expected)
@@ -61,10 +61,10 @@ def test_a_bad_row_tells_why_and_costs_nothing_else(
     secret = Path(__file__)
     bad = {
         "not base64": "!!",
-        "not a picture: no decoder": encoded(b"no picture"),
+        "not an image: no decoder": encoded(b"no image"),
         "empty file": "",
-        "not a picture: a row has": None,
-        "not a picture: a row has the base64": {"path": str(secret)},
+        "not an image: a row has": None,
+        "not an image: a row has the base64": {"path": str(secret)},
         "too large: 26.0 MB, at most 25": encoded(bytes(26_000_000)),
         "not base64: ": str(secret),
         "truncated": encoded(photograph()[:1500]),
@@ -89,13 +89,13 @@ def test_other_forms_of_mlflow(url: str, expected: dict[str, dict[str, float]]) 
     texts = [encoded(CONTENT[name]) for name in names]
     pixels = [np.asarray(Image.open(io.BytesIO(CONTENT[name]))).tolist() for name in names]
     table = io.BytesIO()
-    pd.DataFrame({"picture": [CONTENT[name] for name in names]}).to_parquet(table)
+    pd.DataFrame({"image": [CONTENT[name] for name in names]}).to_parquet(table)
     bodies: list[dict[str, Any]] = [
-        {"json": {"dataframe_split": {"columns": ["picture"], "data": [[one] for one in texts]}}},
-        {"json": {"instances": [{"picture": one} for one in texts]}},
-        {"json": {"inputs": {"picture": texts}}},
-        {"json": {"dataframe_records": [{"picture": f"data:image/png;base64,{t}"} for t in texts]}},
-        {"json": {"dataframe_records": [{"picture": one} for one in pixels]}},
+        {"json": {"dataframe_split": {"columns": ["image"], "data": [[one] for one in texts]}}},
+        {"json": {"instances": [{"image": one} for one in texts]}},
+        {"json": {"inputs": {"image": texts}}},
+        {"json": {"dataframe_records": [{"image": f"data:image/png;base64,{t}"} for t in texts]}},
+        {"json": {"dataframe_records": [{"image": one} for one in pixels]}},
         {
             "data": table.getvalue(),
             "headers": {"Content-Type": "application/vnd.apache.parquet"},
@@ -132,22 +132,22 @@ def test_in_process_a_row_may_be_bytes_a_path_or_an_array(
     service: Service, expected: dict[str, dict[str, float]], tmp_path: Path
 ) -> None:
     name = next(iter(expected))
-    (tmp_path / "picture").write_bytes(CONTENT[name])
+    (tmp_path / "image").write_bytes(CONTENT[name])
     pixels = np.asarray(Image.open(io.BytesIO(CONTENT[name])))
     good = [
-        *(CONTENT[name], bytearray(CONTENT[name]), tmp_path / "picture", pixels),
+        *(CONTENT[name], bytearray(CONTENT[name]), tmp_path / "image", pixels),
         *(np.stack([pixels] * 3, axis=-1), pixels.astype(np.float32), pixels.tolist()),
     ]
-    found = service.predict(pd.DataFrame({"picture": pd.Series(good, dtype=object)}))
+    found = service.predict(pd.DataFrame({"image": pd.Series(good, dtype=object)}))
     assert list(found["probabilities"]) == [expected[name]] * len(good)
     bad: dict[Any, str] = {
         "unreadable: No such file or directory": tmp_path / "missing",
-        "not a picture: a row has": np.full((4, 4), 300),
-        "not a picture: a row has the base64 of": np.full((4, 4), 0.5),
-        "not a picture: a row": [[1, 2], [3]],
+        "not an image: a row has": np.full((4, 4), 300),
+        "not an image: a row has the base64 of": np.full((4, 4), 0.5),
+        "not an image: a row": [[1, 2], [3]],
         "too large: 2.2": bytes(2_200_000),
     }
-    found = service.predict(pd.DataFrame({"picture": pd.Series(list(bad.values()), dtype=object)}))
+    found = service.predict(pd.DataFrame({"image": pd.Series(list(bad.values()), dtype=object)}))
     for reason, error in zip(bad, found["error"], strict=True):
         assert error.startswith(reason)
 
@@ -166,7 +166,7 @@ def test_the_docker_context_holds_all_it_needs(
     assert all("==" in line for line in needed)
     name = next(iter(expected))
     (tmp_path / "rows.json").write_text(
-        json.dumps({"dataframe_records": [{"picture": encoded(CONTENT[name])}]})
+        json.dumps({"dataframe_records": [{"image": encoded(CONTENT[name])}]})
     )
     # Elsewhere, without the project: its code must come from the image.
     script = (
@@ -174,11 +174,11 @@ def test_the_docker_context_holds_all_it_needs(
         f"model = mlflow.pyfunc.load_model({str(context / 'model_dir')!r})\n"
         "import base64, io, pathlib, numpy as np, PIL.Image\n"
         "(row,) = json.load(open('rows.json'))['dataframe_records']\n"
-        "content = base64.b64decode(row['picture'])\n"
-        "pathlib.Path('picture').write_bytes(content)\n"
+        "content = base64.b64decode(row['image'])\n"
+        "pathlib.Path('image').write_bytes(content)\n"
         "pixels = np.asarray(PIL.Image.open(io.BytesIO(content)))\n"
-        "rows = [row['picture'], content, pathlib.Path('picture'), pixels]\n"
-        "found = model.predict(pd.DataFrame({'picture': pd.Series(rows, dtype=object)}))\n"
+        "rows = [row['image'], content, pathlib.Path('image'), pixels]\n"
+        "found = model.predict(pd.DataFrame({'image': pd.Series(rows, dtype=object)}))\n"
         "code = [m for name, m in sys.modules.items() if name.endswith('.data.images')]\n"
         "print(json.dumps([code[0].__file__, list(found['probabilities'])]))\n"
     )
@@ -195,7 +195,7 @@ import mlflow, numpy as np, pandas as pd
 import pipeline.etl
 np.random.seed(7)
 drawn = np.random.RandomState(7).random()
-rows = pd.DataFrame({"picture": json.load(open("rows.json"))})
+rows = pd.DataFrame({"image": json.load(open("rows.json"))})
 models = [mlflow.pyfunc.load_model(uri) for uri in sys.argv[1:]]
 answers = [model.predict(rows) for model in models]
 from pipeline import etl

@@ -18,12 +18,12 @@ from pipeline.storage.outputs import ROOT, STAGES
 from pipeline.training import calibration
 
 
-def some(classes: int, pictures: int, seed: int = 0) -> tuple[facts.Labels, Any]:
+def some(classes: int, images: int, seed: int = 0) -> tuple[facts.Labels, Any]:
     """Labels, and probabilities that are right more often than not, with ties."""
     rng = np.random.default_rng(seed)
-    labels = rng.integers(classes, size=pictures)
-    logits = rng.normal(size=(pictures, classes))
-    logits[np.arange(pictures), labels] += 1.5
+    labels = rng.integers(classes, size=images)
+    logits = rng.normal(size=(images, classes))
+    logits[np.arange(images), labels] += 1.5
     values = np.exp(logits)
     rounded = np.round(values / values.sum(axis=1, keepdims=True), 2) + 0.001
     return labels, (rounded / rounded.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -82,12 +82,12 @@ def test_the_numbers_are_those_of_the_predictions(repository: Path) -> None:
         assert spread[name]["high"] >= value - 1e-6 or name == "calibration_error", name
 
 
-@pytest.mark.parametrize(("classes", "pictures"), [(2, 40), (3, 60), (10, 200)])
-def test_a_draw_counts_as_its_pictures_repeated(classes: int, pictures: int) -> None:
-    labels, probabilities = some(classes, pictures)
+@pytest.mark.parametrize(("classes", "images"), [(2, 40), (3, 60), (10, 200)])
+def test_a_draw_counts_as_its_images_repeated(classes: int, images: int) -> None:
+    labels, probabilities = some(classes, images)
     rng = np.random.default_rng(1)
-    drawn = [rng.integers(pictures, size=pictures) for _ in range(5)]
-    counts = np.stack([np.bincount(one, minlength=pictures) for one in drawn]).astype(float)
+    drawn = [rng.integers(images, size=images) for _ in range(5)]
+    counts = np.stack([np.bincount(one, minlength=images) for one in drawn]).astype(float)
     known = facts.gather(labels, probabilities)
     found = metrics.weighted(known, counts) | {"roc_auc": metrics.roc_auc(known, counts)}
     for place, chosen in enumerate(drawn):
@@ -112,9 +112,9 @@ def test_intervals_hold_what_they_promise(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_report_works_offline(repository: Path, browser: Any) -> None:
     page = repository / ROOT / "report.html"
     browser.get(f"file://{page}")
-    pictures = browser.find_elements("css selector", "img")
-    assert len(pictures) == 8
-    assert all(int(picture.get_property("naturalWidth")) > 300 for picture in pictures)
+    images = browser.find_elements("css selector", "img")
+    assert len(images) == 8
+    assert all(int(image.get_property("naturalWidth")) > 300 for image in images)
     told = browser.find_element("tag name", "body").text
     found = json.loads((repository / ROOT / "evaluate" / "metrics.json").read_text())
     assert f"{found['fine_tuned']['accuracy']:.4f}" in told
@@ -135,16 +135,16 @@ def test_the_report_works_offline(repository: Path, browser: Any) -> None:
 
 
 @pytest.mark.slow
-def test_slices(clone: Path, run: Run, picture_folder: Path) -> None:
+def test_slices(clone: Path, run: Run, image_folder: Path) -> None:
     lines = ["path,label,camera"]
-    for number, path in enumerate(sorted(picture_folder.rglob("*.png"))):
-        name = path.relative_to(picture_folder).as_posix()
+    for number, path in enumerate(sorted(image_folder.rglob("*.png"))):
+        name = path.relative_to(image_folder).as_posix()
         lines.append(f"{name},{path.parent.name},{'old' if number % 2 else 'new'}")
-    (picture_folder / "list.csv").write_text("\n".join(lines) + "\n")
+    (image_folder / "list.csv").write_text("\n".join(lines) + "\n")
     text = (clone / "params.yaml").read_text()
     for before, after in (
         ("use: digits ", "use: csv "),
-        ("conf/data/digits.yaml", str(picture_folder / "list.csv")),
+        ("conf/data/digits.yaml", str(image_folder / "list.csv")),
         ("image_size: 8 ", "image_size: 16 "),
         ("train_per_class: 20", "train_per_class: 6"),
         ("val_per_class: 20", "val_per_class: 2"),
@@ -163,22 +163,22 @@ def test_slices(clone: Path, run: Run, picture_folder: Path) -> None:
     cameras = dict(line.split(",")[::2] for line in lines[1:])
     for row in table:
         mine = [p for p in predictions if cameras[p["path"]] == row["value"]]
-        assert int(row["pictures"]) == len(mine)
+        assert int(row["images"]) == len(mine)
         right = np.mean([p["label"] == p["predicted"] for p in mine])
         assert float(row["accuracy"]) == pytest.approx(right, abs=1e-6)
     assert "By column of the manifest" in (clone / ROOT / "report.html").read_text()
 
 
 @pytest.mark.slow
-def test_classes_may_be_called_like_columns(clone: Path, run: Run, picture_folder: Path) -> None:
-    (picture_folder / "bright").rename(picture_folder / "path")
-    (picture_folder / "dark").rename(picture_folder / "label")
+def test_classes_may_be_called_like_columns(clone: Path, run: Run, image_folder: Path) -> None:
+    (image_folder / "bright").rename(image_folder / "path")
+    (image_folder / "dark").rename(image_folder / "label")
     for part, name in enumerate(("known", "split", "predicted", "accuracy"), start=2):
-        (picture_folder / name).mkdir()
-        for place, file in enumerate(sorted((picture_folder / "path").iterdir())):
+        (image_folder / name).mkdir()
+        for place, file in enumerate(sorted((image_folder / "path").iterdir())):
             pixels = np.asarray(Image.open(file)) // part + place
-            Image.fromarray(pixels).save(picture_folder / name / file.name)
-    words = ("data.use=folder", f"data.path={picture_folder}", "prepare.image_size=16")
+            Image.fromarray(pixels).save(image_folder / name / file.name)
+    words = ("data.use=folder", f"data.path={image_folder}", "prepare.image_size=16")
     words += ("prepare.train_per_class=6", "prepare.val_per_class=2", "tracking.enabled=false")
     for stage in STAGES:
         done = run(clone, sys.executable, "-m", "pipeline", stage, *words)
@@ -261,17 +261,17 @@ def test_grad_cam_finds_what_speaks_for_a_class() -> None:
     kernel[..., 0, 0] = kernel[..., 2, 1] = 1  # red speaks for class 0, blue for class 1
     model.layers[1].set_weights([kernel, np.zeros(2, np.float32)])
     model.layers[3].set_weights([np.eye(2, dtype=np.float32), np.zeros(2, np.float32)])
-    picture = np.zeros((32, 32, 3), np.uint8)
-    picture[4:8, 8:12, 0] = 255
-    picture[24:28, 20:24, 2] = 255
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[4:8, 8:12, 0] = 255
+    image[24:28, 20:24, 2] = 255
     cam = GradCam(model)
     assert cam.layer == "spots"
-    red, blue = cam.maps(np.stack([picture, picture]), np.array([0, 1]))
+    red, blue = cam.maps(np.stack([image, image]), np.array([0, 1]))
     assert np.unravel_index(red.argmax(), red.shape) == (1, 2)
     assert np.unravel_index(blue.argmax(), blue.shape) == (6, 5)
     assert red.max() == blue.max() == 1
-    shown = overlay(picture, red)
-    changed = np.argwhere((shown != picture).any(axis=-1))
+    shown = overlay(image, red)
+    changed = np.argwhere((shown != image).any(axis=-1))
     assert 0 < len(changed) < 200, "only what is warm is coloured"
 
 

@@ -33,44 +33,44 @@ def quarantine(out: Path) -> dict[str, str]:
         return {row["path"]: row["reason"] for row in csv.DictReader(file)}
 
 
-def test_a_folder_becomes_a_manifest_and_pixels(picture_folder: Path, tmp_path: Path) -> None:
-    (picture_folder / "bright" / ".hidden.png").write_bytes(b"x")
-    (picture_folder / "bright" / "nested").mkdir()
-    (picture_folder / "bright" / "0.png").rename(picture_folder / "bright" / "nested" / "0.png")
-    metrics = prepared(folder.Config(path=str(picture_folder)), tmp_path / "out")
+def test_a_folder_becomes_a_manifest_and_pixels(image_folder: Path, tmp_path: Path) -> None:
+    (image_folder / "bright" / ".hidden.png").write_bytes(b"x")
+    (image_folder / "bright" / "nested").mkdir()
+    (image_folder / "bright" / "0.png").rename(image_folder / "bright" / "nested" / "0.png")
+    metrics = prepared(folder.Config(path=str(image_folder)), tmp_path / "out")
     data = Manifest(tmp_path / "out")
     assert data.classes == ["bright", "dark"]
     assert data.images.shape == (24, 16, 16, 3)
     assert isinstance(data.images, np.memmap)
-    assert sum(metrics[f"pictures_{split}"] for split in ("train", "val", "test")) == 24
+    assert sum(metrics[f"images_{split}"] for split in ("train", "val", "test")) == 24
     bright = data.images[data.labels == 0].mean()
     assert bright > 150 > 60 > data.images[data.labels == 1].mean()
     assert {row.path for row in data.rows} >= {"bright/nested/0.png"}
     assert {(row.width, row.height) for row in data.rows} == {(30, 20)}
 
 
-def test_the_same_folder_gives_the_same_bytes(picture_folder: Path, tmp_path: Path) -> None:
+def test_the_same_folder_gives_the_same_bytes(image_folder: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        prepared(folder.Config(path=str(picture_folder)), tmp_path / name)
+        prepared(folder.Config(path=str(image_folder)), tmp_path / name)
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name
 
 
 def test_bad_files_are_quarantined_and_left_where_they_are(
-    picture_folder: Path, tmp_path: Path
+    image_folder: Path, tmp_path: Path
 ) -> None:
-    good = (picture_folder / "dark" / "1.png").read_bytes()
+    good = (image_folder / "dark" / "1.png").read_bytes()
     bad = {
-        "dark/text.png": b"not a picture",
+        "dark/text.png": b"not an image",
         "dark/cut.png": good[: len(good) // 2],
         "dark/pointer.jpg": b"version https://git-lfs.github.com/spec/v1\n",
     }
     for name, content in bad.items():
-        (picture_folder / name).write_bytes(content)
-    # The same picture under two labels: both go.
-    shutil.copy(picture_folder / "dark" / "2.png", picture_folder / "bright" / "copy.png")
+        (image_folder / name).write_bytes(content)
+    # The same image under two labels: both go.
+    shutil.copy(image_folder / "dark" / "2.png", image_folder / "bright" / "copy.png")
     metrics = prepared(
-        folder.Config(path=str(picture_folder)),
+        folder.Config(path=str(image_folder)),
         tmp_path / "out",
         max_bad_fraction=0.2,
         train_per_class=5,
@@ -78,38 +78,38 @@ def test_bad_files_are_quarantined_and_left_where_they_are(
     )
     reasons = quarantine(tmp_path / "out")
     assert reasons.keys() == {*bad, "dark/2.png", "bright/copy.png"}
-    assert reasons["dark/text.png"].startswith("not a picture")
+    assert reasons["dark/text.png"].startswith("not an image")
     assert reasons["dark/cut.png"].startswith("truncated")
     assert reasons["dark/pointer.jpg"].startswith("git-lfs pointer")
     assert metrics["quarantined"] == 5
-    assert all((picture_folder / name).exists() for name in bad)
+    assert all((image_folder / name).exists() for name in bad)
     data = Manifest(tmp_path / "out")
     assert len(data.images) == len(data.rows) == 23
     verdicts = {row.path: row.verdict for row in read_rows(tmp_path / "out" / "manifest.csv")}
     assert verdicts["dark/text.png"] == "quarantined"
     assert verdicts["dark/1.png"] == "ok"
-    # The contradiction was decoded, then dropped: the other rows still match their pictures.
+    # The contradiction was decoded, then dropped: the other rows still match their images.
     for place, row in enumerate(data.rows):
         assert (data.images[place].mean() > 120) == (row.label == "bright"), row.path
 
 
-def test_given_splits_are_kept(picture_folder: Path, tmp_path: Path) -> None:
+def test_given_splits_are_kept(image_folder: Path, tmp_path: Path) -> None:
     root = tmp_path / "split"
     for split, part in (("train", range(8)), ("valid", range(8, 10)), ("test", range(10, 12))):
         for label in ("bright", "dark"):
             (root / split / label).mkdir(parents=True)
             for index in part:
-                shutil.copy(picture_folder / label / f"{index}.png", root / split / label)
+                shutil.copy(image_folder / label / f"{index}.png", root / split / label)
     metrics = prepared(folder.Config(path=str(root)), tmp_path / "out")
-    assert [metrics[f"pictures_{s}"] for s in ("train", "val", "test")] == [16, 4, 4]
+    assert [metrics[f"images_{s}"] for s in ("train", "val", "test")] == [16, 4, 4]
     renamed = folder.Config(path=str(root), splits={"val": "dev"})
     with pytest.raises(InputError, match="maps to train, val, test or class, got val: dev"):
         prepared(renamed, tmp_path / "other")
 
 
-def test_a_csv_lists_pictures_labels_and_splits(picture_folder: Path, tmp_path: Path) -> None:
+def test_a_csv_lists_images_labels_and_splits(image_folder: Path, tmp_path: Path) -> None:
     names = [f"{label}/{n}.png" for label in ("bright", "dark") for n in range(12)]
-    table = picture_folder / "list.csv"
+    table = image_folder / "list.csv"
     lines = [f"{name},{name.split('/')[0]}" for name in names]
     table.write_text("path,label\n" + "\n".join([*lines, "dark/missing.png,dark"]) + "\n")
     metrics = prepared(csv_source.Config(path=str(table)), tmp_path / "out")
@@ -128,7 +128,7 @@ def test_a_csv_lists_pictures_labels_and_splits(picture_folder: Path, tmp_path: 
     ):
         table.write_text(content)
         with pytest.raises(InputError, match=told):
-            list(csv_source.pictures(csv_source.Config(path=str(table))))
+            list(csv_source.images(csv_source.Config(path=str(table))))
 
 
 @pytest.mark.parametrize(
@@ -143,24 +143,24 @@ def test_a_csv_with_a_slip(tmp_path: Path, content: str, told: str) -> None:
     table = tmp_path / "list.csv"
     table.write_text(content)
     with pytest.raises(InputError, match=told):
-        list(csv_source.pictures(csv_source.Config(path=str(table))))
+        list(csv_source.images(csv_source.Config(path=str(table))))
 
 
 @pytest.mark.parametrize(
     ("encoding", "setting"), [("utf-8-sig", "utf-8"), ("utf-16", "utf-8"), ("cp1252", "cp1252")]
 )
 def test_a_csv_in_another_encoding(
-    picture_folder: Path, tmp_path: Path, encoding: str, setting: str
+    image_folder: Path, tmp_path: Path, encoding: str, setting: str
 ) -> None:
-    table = picture_folder / "list.csv"
+    table = image_folder / "list.csv"
     table.write_text("path;label\r\ndark/0.png;château\r\n", encoding=encoding)
     if setting != "utf-8":
         with pytest.raises(InputError, match=r"line 2 is not: save it as UTF-8, or set data.enc"):
-            list(csv_source.pictures(csv_source.Config(path=str(table))))
+            list(csv_source.images(csv_source.Config(path=str(table))))
     config = csv_source.Config(path=str(table), encoding=setting)
-    (found,) = csv_source.pictures(config)
+    (found,) = csv_source.images(config)
     assert found.label == "château"
-    assert found.file == picture_folder / "dark" / "0.png"
+    assert found.file == image_folder / "dark" / "0.png"
 
 
 @pytest.mark.parametrize(
@@ -168,67 +168,65 @@ def test_a_csv_in_another_encoding(
     [("dark\\0.png", "dark/0.png"), ("dark/0", "dark/0.png"), ("é.png", "e\u0301.png")],
 )
 def test_a_csv_from_another_system_finds_its_files(
-    picture_folder: Path, path: str, file: str
+    image_folder: Path, path: str, file: str
 ) -> None:
-    if not (picture_folder / file).exists():
-        shutil.copy(picture_folder / "dark" / "0.png", picture_folder / file)
-    table = picture_folder / "list.csv"
+    if not (image_folder / file).exists():
+        shutil.copy(image_folder / "dark" / "0.png", image_folder / file)
+    table = image_folder / "list.csv"
     table.write_text(f"path,label\n{path},a\n")
-    (found,) = csv_source.pictures(csv_source.Config(path=str(table)))
-    assert found.file == picture_folder / file
+    (found,) = csv_source.images(csv_source.Config(path=str(table)))
+    assert found.file == image_folder / file
 
 
-def test_no_class_is_gone_in_silence(picture_folder: Path, tmp_path: Path) -> None:
-    (picture_folder / "parrot").mkdir()
+def test_no_class_is_gone_in_silence(image_folder: Path, tmp_path: Path) -> None:
+    (image_folder / "parrot").mkdir()
     for place in range(2):
-        (picture_folder / "parrot" / f"{place}.heic").write_bytes(b"\0\0\0\x18ftypheic")
+        (image_folder / "parrot" / f"{place}.heic").write_bytes(b"\0\0\0\x18ftypheic")
     told = r"class 'parrot' has 2 files and no usable image: the first is parrot/0.heic \(.*HEIF\)"
-    source = folder.Config(path=str(picture_folder))
+    source = folder.Config(path=str(image_folder))
     with pytest.raises(InputError, match=told):
         prepared(source, tmp_path / "a", max_bad_fraction=0.5)
-    left_out = folder.Config(path=str(picture_folder), ignore=["parrot"])
+    left_out = folder.Config(path=str(image_folder), ignore=["parrot"])
     config = prepare.Config(image_size=16, **HALF)
     counts = prepare.run(config, 0, left_out, Cluster(), Folders(tmp_path / "a"))
     assert counts["classes"] == 2
 
 
-def test_classes_that_differ_in_case_alone(picture_folder: Path, tmp_path: Path) -> None:
-    (picture_folder / "dark").rename(picture_folder / "Bright ")
+def test_classes_that_differ_in_case_alone(image_folder: Path, tmp_path: Path) -> None:
+    (image_folder / "dark").rename(image_folder / "Bright ")
     with pytest.raises(InputError, match=r"more than case, blanks .*, got 'Bright' and 'bright'"):
-        prepared(folder.Config(path=str(picture_folder)), tmp_path / "a")
+        prepared(folder.Config(path=str(image_folder)), tmp_path / "a")
 
 
-def test_pictures_without_a_label_are_listed(
-    picture_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_images_without_a_label_are_listed(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for place in range(20):
-        shutil.copy(picture_folder / "dark" / "0.png", picture_folder / f"{place}.png")
-    prepared(folder.Config(path=str(picture_folder)), tmp_path / "out")
+        shutil.copy(image_folder / "dark" / "0.png", image_folder / f"{place}.png")
+    prepared(folder.Config(path=str(image_folder)), tmp_path / "out")
     told = "44 files: 24 used, 0 quarantined, 20 left out: 20 in no class folder"
     assert told in capsys.readouterr().out
     listed = {row["path"]: row["reason"] for row in read_records(tmp_path / "out/left_out.csv")}
     assert listed["0.png"] == "in no class folder"
 
 
-def test_too_little_or_too_bad_data_stops(picture_folder: Path, tmp_path: Path) -> None:
-    source = folder.Config(path=str(picture_folder))
-    (picture_folder / "dark" / "bad.png").write_bytes(b"bad")
+def test_too_little_or_too_bad_data_stops(image_folder: Path, tmp_path: Path) -> None:
+    source = folder.Config(path=str(image_folder))
+    (image_folder / "dark" / "bad.png").write_bytes(b"bad")
     with pytest.raises(InputError, match="at most 0% of the files may be bad, got 1 of 25"):
         prepared(source, tmp_path / "a", max_bad_fraction=0.0)
     with pytest.raises(InputError, match="at most 1% of the files may be bad, got 1 of 25"):
         prepared(source, tmp_path / "b", max_bad_fraction=0.01)
-    (picture_folder / "dark" / "bad.png").unlink()
+    (image_folder / "dark" / "bad.png").unlink()
     with pytest.raises(
         InputError, match="at least 1 image in test, class 'bright' has none of its 12"
     ):
         prepared(source, tmp_path / "c", train_per_class=11, val_per_class=1)
-    shutil.rmtree(picture_folder / "dark")
-    with pytest.raises(
-        InputError, match=r"at least 2 classes with good pictures, got \['bright'\]"
-    ):
+    shutil.rmtree(image_folder / "dark")
+    with pytest.raises(InputError, match=r"at least 2 classes with good images, got \['bright'\]"):
         prepared(source, tmp_path / "d")
-    shutil.rmtree(picture_folder / "bright")
-    with pytest.raises(InputError, match="pictures in class folders, got none"):
+    shutil.rmtree(image_folder / "bright")
+    with pytest.raises(InputError, match="images in class folders, got none"):
         prepared(source, tmp_path / "e")
     with pytest.raises(InputError, match=r"nowhere, which does not exist: set data\.path"):
         prepared(folder.Config(path="nowhere"), tmp_path / "f")
@@ -238,7 +236,7 @@ def test_the_digits_are_a_few_shot_task(tmp_path: Path) -> None:
     metrics = prepared(
         digits.Config(), tmp_path / "out", image_size=8, train_per_class=20, val_per_class=20
     )
-    assert [metrics[f"pictures_{s}"] for s in ("train", "val", "test")] == [200, 200, 1397]
+    assert [metrics[f"images_{s}"] for s in ("train", "val", "test")] == [200, 200, 1397]
     data = Manifest(tmp_path / "out")
     assert (np.bincount(data.labels[data.indices("train")]) == 20).all()
     first = Image.fromarray(data.images[0])

@@ -1,4 +1,4 @@
-"""Several objectives, sizes of pictures, folds, and an end when nothing gets better."""
+"""Several objectives, sizes of images, folds, and an end when nothing gets better."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ from pipeline.storage.outputs import ROOT
 pytestmark = pytest.mark.slow
 
 TWO = ["sweep.sampler=random", "finetune.epochs=6", "sweep.n_trials=8", "sweep.soup=false"]
-TWO += ["sweep.objectives=[val_accuracy,ms_a_picture]", "+sweep.space.backbone=[small.keras]"]
+TWO += ["sweep.objectives=[val_accuracy,ms_per_image]", "+sweep.space.backbone=[small.keras]"]
 
 
 def small(folder: Path) -> None:
@@ -59,7 +59,7 @@ def test_two_objectives_over_two_backbones_killed_and_resumed(clone: Path, run: 
     told = sweep(clone, run, *TWO)
     folder, trials = study_of(clone)
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 8
-    names = ("val_accuracy", "ms_a_picture")
+    names = ("val_accuracy", "ms_per_image")
     values = [tuple(trial.user_attrs[name] for name in names) for trial in trials]
     assert [tuple(trial.values) for trial in trials] == values
     used = [trial.user_attrs["settings"].get("backbone.use", "glyph_cnn") for trial in trials]
@@ -77,17 +77,17 @@ def test_two_objectives_over_two_backbones_killed_and_resumed(clone: Path, run: 
     page = (folder / "report.html").read_text()
     assert "Pareto-front Plot" in page
     assert "* no other is better in all objectives" in page
-    assert "no trial beats these in all of val_accuracy, ms_a_picture" in told
+    assert "no trial beats these in all of val_accuracy, ms_per_image" in told
     best = max(trials, key=lambda trial: trial.values[0])
     adopted = yaml.safe_load((folder / "best.yaml").read_text())
     accuracy = trials[best.number].values[0]
     assert f"val_accuracy {accuracy!r}" in (folder / "best.yaml").read_text()
     assert adopted["finetune"]["cut"]
     with (folder / "trials.csv").open() as file:
-        assert {row["ms_a_picture"] for row in csv.DictReader(file)} != {""}
+        assert {row["ms_per_image"] for row in csv.DictReader(file)} != {""}
 
 
-def test_sizes_of_pictures_are_searched(clone: Path, run: Run) -> None:
+def test_sizes_of_images_are_searched(clone: Path, run: Run) -> None:
     words = ["finetune.epochs=3", "sweep.pruner=none", "sweep.sampler=random", "sweep.soup=false"]
     told = sweep(clone, run, *words, "+sweep.space.prepare.image_size=[12]", "sweep.n_trials=6")
     _, trials = study_of(clone)
@@ -120,7 +120,7 @@ def test_trials_judged_by_folds(clone: Path, run: Run) -> None:
             rows = list(csv.DictReader(file))
         judged += [row["path"] for row in rows if row["split"] == "val"]
         places["test"] |= {row["path"] for row in rows if row["split"] == "test"}
-    assert len(judged) == len(set(judged)) == 400, "each picture of train and val once"
+    assert len(judged) == len(set(judged)) == 400, "each image of train and val once"
     assert not places["test"] & set(judged)
 
 
@@ -138,7 +138,7 @@ def test_a_sweep_ends_when_nothing_gets_better(clone: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["sweep.objectives=[ms_a_picture]"], "sweep.objectives must begin with one of val_score"),
+        (["sweep.objectives=[ms_per_image]"], "sweep.objectives must begin with one of val_score"),
         (["sweep.objectives=[val_score,speed]"], "got ['val_score', 'speed']"),
         (["sweep.pruner=wilcoxon"], "set sweep.folds=5"),
         (["+sweep.space.prepare.image_size={low: 8, high: 16}"], "must be a list of sides in px"),

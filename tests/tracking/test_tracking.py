@@ -51,7 +51,7 @@ def test_one_parent_with_a_child_for_each_stage(repository: Path) -> None:
     assert metrics["finetune.val_accuracy"] > 0.9
     assert len(parent.data.tags["backbone.weights_sha256"]) == 64
     prepare = children[0].data.metrics
-    assert prepare["pictures_train"] == 200
+    assert prepare["images_train"] == 200
     for run in [parent, *children]:
         tags = run.data.tags
         assert len(tags["git.commit"]) == 40
@@ -159,7 +159,7 @@ def test_another_store_and_none(clone: Path, run: Run, empty_store: Path, tmp_pa
 
 
 def test_a_project_that_was_moved_takes_its_runs_along(
-    clone: Path, repository: Path, run: Run, picture_folder: Path, tmp_path: Path
+    clone: Path, repository: Path, run: Run, image_folder: Path, tmp_path: Path
 ) -> None:
     chosen = (tmp_path / "elsewhere" / "mlartifacts").as_uri()
     client = client_of(clone)
@@ -167,7 +167,7 @@ def test_a_project_that_was_moved_takes_its_runs_along(
     place = clone.rename(tmp_path / "50 % moved")
 
     def predict() -> subprocess.CompletedProcess[str]:
-        return stage(place, run, "predict", str(picture_folder), "--model", f"models:/{model}")
+        return stage(place, run, "predict", str(image_folder), "--model", f"models:/{model}")
 
     (model,) = {one.model_id for one in logged_models(place)}
     first, second = predict(), predict()

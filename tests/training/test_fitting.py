@@ -134,7 +134,7 @@ def test_overconfidence_is_not_what_a_model_is_judged_by() -> None:
 
 
 def test_weights_between_start_and_end_are_kept_if_better(tmp_path: Path) -> None:
-    """Fitted to a few pictures far too well, the best model lies on the way."""
+    """Fitted to a few images far too well, the best model lies on the way."""
     keras.utils.set_random_seed(0)
     model = heads.build(heads.Config(), 8, 3)
     few, many = examples(2, 12), examples(1, 300)

@@ -1,4 +1,4 @@
-"""How far a training's weights are followed: as far as the validation pictures can tell."""
+"""How far a training's weights are followed: as far as the validation images can tell."""
 
 from typing import Any
 
@@ -22,12 +22,12 @@ def moved() -> tuple[keras.Model, list[NDArray[Any]], list[NDArray[Any]]]:
     return model, [first.astype(np.float32), bias], [last.astype(np.float32), bias]
 
 
-def chosen(moved: Any, pictures: int, seed: int, monitor: Monitor) -> tuple[float, Any, Any]:
+def chosen(moved: Any, images: int, seed: int, monitor: Monitor) -> tuple[float, Any, Any]:
     """The share that is taken, the weights there, and its metrics."""
     model, first, last = moved
     rng = np.random.default_rng(seed)
-    inputs = rng.normal(size=(pictures, 2)).astype(np.float32)
-    labels = (inputs.sum(axis=1) + rng.logistic(scale=0.6, size=pictures) < 0).astype(np.int64)
+    inputs = rng.normal(size=(images, 2)).astype(np.float32)
+    labels = (inputs.sum(axis=1) + rng.logistic(scale=0.6, size=images) < 0).astype(np.int64)
     model.set_weights(last)
     share, found = interpolation.interpolate(
         model, first, labels, lambda: model.predict(inputs, verbose=0), monitor
@@ -37,7 +37,7 @@ def chosen(moved: Any, pictures: int, seed: int, monitor: Monitor) -> tuple[floa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("monitor", list(Monitor))
-def test_many_pictures_go_all_the_way_and_few_do_not(moved: Any, monitor: Monitor) -> None:
+def test_many_images_go_all_the_way_and_few_do_not(moved: Any, monitor: Monitor) -> None:
     many = [chosen(moved, 20_000, seed, monitor)[0] for seed in range(3)]
     assert min(many) >= 0.75
     few = [chosen(moved, 30, seed, monitor)[0] for seed in range(10)]

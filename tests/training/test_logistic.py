@@ -43,7 +43,7 @@ def test_probabilities_are_those_of_scikit_learn(classes: int) -> None:
     assert (found.argmax(axis=1) == labels[half:]).mean() > 0.95
 
 
-def test_the_strength_is_that_with_the_lowest_loss_on_pictures_left_out() -> None:
+def test_the_strength_is_that_with_the_lowest_loss_on_images_left_out() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(3, size=90)
     noise = rng.normal(size=(90, 200)).astype(np.float32)
@@ -61,7 +61,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     assert one.biases.tobytes() == two.biases.tobytes()
 
 
-def test_a_class_with_one_picture_is_fitted_all_the_same() -> None:
+def test_a_class_with_one_image_is_fitted_all_the_same() -> None:
     features, labels = digits(3)
     first = [int(np.flatnonzero(labels == 2)[0])]
     rows = np.concatenate([np.flatnonzero(labels < 2)[:40], first])

@@ -16,12 +16,12 @@ from pipeline.intake import sizing
 
 
 @pytest.mark.parametrize(
-    ("pictures", "epochs"), [(64, 125), (192, 42), (668, 12), (20_000, 12), (80_000, 6), (10**7, 5)]
+    ("images", "epochs"), [(64, 125), (192, 42), (668, 12), (20_000, 12), (80_000, 6), (10**7, 5)]
 )
-def test_few_pictures_are_seen_often_and_many_less_often(pictures: int, epochs: int) -> None:
-    found = recipe.epochs(pictures, 32)
+def test_few_images_are_seen_often_and_many_less_often(images: int, epochs: int) -> None:
+    found = recipe.epochs(images, 32)
     assert found.value == epochs
-    assert str(pictures) in found.reason
+    assert str(images) in found.reason
 
 
 def test_the_rate_goes_with_the_square_root_of_the_batch() -> None:
@@ -32,19 +32,19 @@ def test_the_rate_goes_with_the_square_root_of_the_batch() -> None:
 @pytest.mark.parametrize(
     ("shorter", "side"), [([32] * 5, 96), ([100, 100, 4000], 128), ([371] * 3, 224), ([], 224)]
 )
-def test_pictures_are_brought_to_a_side_that_keeps_what_they_show(
+def test_images_are_brought_to_a_side_that_keeps_what_they_show(
     shorter: list[int], side: int
 ) -> None:
     assert sizing.fitting(shorter).value == side
     assert sizing.fitting([5], least_px=4, most_px=32).value == 32
 
 
-@pytest.mark.parametrize(("pictures", "views"), [(500, 4), (5_000, 2), (50_000, 1)])
-def test_few_pictures_get_more_views(pictures: int, views: int) -> None:
+@pytest.mark.parametrize(("images", "views"), [(500, 4), (5_000, 2), (50_000, 1)])
+def test_few_images_get_more_views(images: int, views: int) -> None:
     layers = augmentation.Config(layers=[{"RandomFlip": {}}])
-    assert layers.derive(pictures)[0].count == views
-    assert augmentation.Config(layers=layers.layers, views=3).derive(pictures)[1] == {}
-    assert augmentation.Config().derive(pictures)[0].count == 1
+    assert layers.derive(images)[0].count == views
+    assert augmentation.Config(layers=layers.layers, views=3).derive(images)[1] == {}
+    assert augmentation.Config().derive(images)[0].count == 1
 
 
 @pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50", "VGG16", "EfficientNetV2B0"])
@@ -104,4 +104,4 @@ def test_runs_say_what_was_used(clone: Path, run: Run) -> None:
 def test_prepare_derives_the_side(clone: Path, run: Run) -> None:
     done = run(clone, sys.executable, "-m", "pipeline", "prepare", "prepare.image_size=auto")
     assert done.returncode == 0, done.stderr
-    assert "prepare.image_size=96: the shorter side of the pictures has 8 px" in done.stdout
+    assert "prepare.image_size=96: the shorter side of the images has 8 px" in done.stdout

@@ -128,7 +128,7 @@ def test_a_change_applies_and_runs(title: str, repository: Path, tmp_path: Path,
         done = run(clone, *words)
         assert done.returncode == 0, done.stderr
     pixels = np.random.default_rng(0).integers(0, 255, (30, 8, 8, 3)).astype(np.uint8)
-    np.savez(clone / "pictures.npz", images=pixels, labels=np.arange(30) % 2)
+    np.savez(clone / "images.npz", images=pixels, labels=np.arange(30) % 2)
     enough = ["prepare.train_per_class=5", "prepare.val_per_class=5"]
     words = [*shlex.split(command)[1:], *(enough if "npz" in command else [])]
     done = run(clone, sys.executable, *words, forked=False)

@@ -123,8 +123,8 @@ def test_a_report_follows_its_outputs(clone: Path, run: Run) -> None:
     assert page.read_bytes() == first
 
 
-def test_outputs_that_dvc_lock_does_not_record(clone: Path, run: Run, picture_folder: Path) -> None:
-    words = [sys.executable, "-m", "pipeline", "predict", str(picture_folder / "dark" / "0.png")]
+def test_outputs_that_dvc_lock_does_not_record(clone: Path, run: Run, image_folder: Path) -> None:
+    words = [sys.executable, "-m", "pipeline", "predict", str(image_folder / "dark" / "0.png")]
     assert "warning" not in run(clone, *words).stderr
     lock = (clone / "dvc.lock").read_text()
     stage = lock.index("  finetune:")
@@ -152,10 +152,10 @@ def test_a_folder_of_another_user(clone: Path, run: Run) -> None:
 
 @pytest.mark.parametrize("command", ["report", "check", "promote", "export", "predict"])
 def test_before_the_first_run(
-    project: Path, run: Run, picture_folder: Path, command: str, empty_store: Path
+    project: Path, run: Run, image_folder: Path, command: str, empty_store: Path
 ) -> None:
     (project / "mlflow.db").write_bytes(empty_store.read_bytes())
-    words = {"check": [str(picture_folder)], "export": ["onnx"], "predict": [str(picture_folder)]}
+    words = {"check": [str(image_folder)], "export": ["onnx"], "predict": [str(image_folder)]}
     done = run(project, sys.executable, "-m", "pipeline", command, *words.get(command, []))
     assert done.returncode == 1, done.stdout
     assert done.stderr.splitlines()[-1].startswith("error: ")
@@ -164,14 +164,14 @@ def test_before_the_first_run(
 
 
 def test_a_project_in_which_nothing_may_be_written(
-    promoted: Path, tmp_path: Path, picture_folder: Path
+    promoted: Path, tmp_path: Path, image_folder: Path
 ) -> None:
     """As in a container: predict by file and by registry, and the server's own start."""
     mount = "mount --bind {0} {0} && mount -o remount,bind,ro {0} && cd {0} && ! touch x"
     command = ["unshare", "--mount", "sh", "-c", f'{mount.format(promoted)} && exec "$@"', "sh"]
     if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount")
-    words = [sys.executable, "-m", "pipeline", "predict", str(picture_folder / "dark" / "0.png")]
+    words = [sys.executable, "-m", "pipeline", "predict", str(image_folder / "dark" / "0.png")]
     for model in ([], ["--model", "models:/classifier@champion"]):
         done = subprocess.run(
             [*command, *words, *model], capture_output=True, text=True, check=False
@@ -180,7 +180,7 @@ def test_a_project_in_which_nothing_may_be_written(
         assert "0.png\t" in done.stdout
     server = [*command, "timeout", "60", sys.executable, "-m", "pipeline", "serve"]
     with answering(tmp_path, [*server, "serve.port={port}"]) as (address, _):
-        content = base64.b64encode((picture_folder / "dark" / "0.png").read_bytes()).decode()
-        rows = {"dataframe_records": [{"picture": content}]}
+        content = base64.b64encode((image_folder / "dark" / "0.png").read_bytes()).decode()
+        rows = {"dataframe_records": [{"image": content}]}
         answer = requests.post(f"{address}/invocations", json=rows, timeout=60)
         assert answer.json()["predictions"][0]["label"]

@@ -1,4 +1,4 @@
-"""Training on cached activations gives the weights that training on pictures gives."""
+"""Training on cached activations gives the weights that training on images gives."""
 
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from pipeline.finetuning.settings import Config
 from pipeline.networks import backbones, engines, heads
 from pipeline.networks.backbones import keras_application
 from pipeline.networks.engines import Engine
-from pipeline.networks.keras_forward import pictures_apart
+from pipeline.networks.keras_forward import images_apart
 from pipeline.training import fitting
 from pipeline.training.examples import Examples
 
 BATCH = 8
-PICTURES = 21  # the last batch is a partial one
+IMAGES = 21  # the last batch is a partial one
 SETTINGS = Config(learning_rate=3e-4, epochs=3, batch_size=BATCH, weight_decay=0.05)
 
 
@@ -30,7 +30,7 @@ class InOneGraph(keras.Model):
 
     def __init__(self, lower: keras.Model, above: keras.Model) -> None:
         super().__init__(name="in_one_graph")
-        self.lower, self.above = pictures_apart(lower), above
+        self.lower, self.above = images_apart(lower), above
         self.build(lower.input_shape)
 
     def build(self, input_shape: Any) -> None:
@@ -60,9 +60,9 @@ def fine_tuned(
     config = keras_application.Config(name=name, weights=None)
     model = backbones.build(config, 64, 0).model
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (PICTURES, 64, 64, 3)).astype(np.uint8)
-    labels = rng.integers(3, size=PICTURES)
-    # Fresh networks squash everything to nothing: give BatchNorm the statistics of the pictures.
+    images = rng.integers(0, 256, (IMAGES, 64, 64, 3)).astype(np.uint8)
+    labels = rng.integers(3, size=IMAGES)
+    # Fresh networks squash everything to nothing: give BatchNorm the statistics of the images.
     norms = [one for one in model.layers if isinstance(one, keras.layers.BatchNormalization)]
     for layer in norms:
         layer.momentum = 0.0
@@ -75,7 +75,7 @@ def fine_tuned(
     cuts.freeze(model, resolved.trainable, batch_norm)
     lower, upper = cuts.split(model, resolved.at)
     trained = heads.join(upper, head, "trained")
-    rows = np.arange(PICTURES)
+    rows = np.arange(IMAGES)
     above: keras.Model = trained
     frozen = frozen_part(config, engine=engines.Config(engine), batch_size=BATCH)
     source = Source(frozen, model, "w", images, "i")

@@ -49,9 +49,9 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def served_archive(picture_folder: Path, tmp_path: Path) -> Iterator[tuple[str, str]]:
+def served_archive(image_folder: Path, tmp_path: Path) -> Iterator[tuple[str, str]]:
     """The address of an archive of images, with three secrets in it, and its sha256."""
-    path = Path(shutil.make_archive(str(tmp_path / "images"), "zip", picture_folder))
+    path = Path(shutil.make_archive(str(tmp_path / "images"), "zip", image_folder))
     handler = functools.partial(_Quiet, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

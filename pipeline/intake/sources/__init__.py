@@ -1,7 +1,7 @@
-"""Where pictures come from: one module a kind.
+"""Where images come from: one module a kind.
 
 A kind is a module with a `Config`, a `SourceConfig` whose `kind` is the module's name, and
-`pictures(config) -> Iterator[Picture]`, which yields every file, also those that are left out, with
+`images(config) -> Iterator[Sample]`, which yields every file, also those that are left out, with
 the reason. A new kind is one such module and one YAML in conf/data/; nothing else changes
 (docs/extending.md).
 """
@@ -26,7 +26,7 @@ class SourceConfig:
     """Section `data`: what every kind of source is told; each kind adds its own settings."""
 
     kind: str = "???"
-    use: str = setting(REQUIRED, "Where the pictures come from.", group="data")
+    use: str = setting(REQUIRED, "Where the images come from.", group="data")
     path: str = setting(
         REQUIRED,
         "The folder, csv file or archive, which DVC watches for changes; for sources without "
@@ -37,7 +37,7 @@ class SourceConfig:
         [], "Classes, folders and files that are left out: names, or patterns such as '*_mask.png'."
     )
     depth: AutoInt = automatic(
-        "Bits of pictures with more than 8: what is white in them. auto goes by the brightest "
+        "Bits of images with more than 8: what is white in them. auto goes by the brightest "
         "value of all.",
         least=8,
         most=16,
@@ -47,25 +47,25 @@ class SourceConfig:
     )
     max_megapixels: float = setting(
         100.0,
-        "Larger pictures are taken for decompression bombs, JPEGs above 4 times as much.",
+        "Larger images are taken for decompression bombs, JPEGs above 4 times as much.",
         above=0,
         most=MOST_MEGAPIXELS,
     )
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture as its source names it, not yet read or judged.
+class Sample:
+    """One image as its source names it, not yet read or judged.
 
     Attributes:
         path: Its name in the manifest: relative to the source, posix, unique.
-        label: Class name; empty for a picture that lies in no class folder.
+        label: Class name; empty for an image that lies in no class folder.
         split: `train`, `val` or `test` where the source gives it.
         file: Where its bytes are, or None when `content` has them.
         content: Its bytes.
         extra: What else the source says of it, by column; the same columns for all.
-        group: Pictures of one group, of a patient for example, come into one split; empty for
-            a picture that stands for itself.
+        group: Images of one group, of a patient for example, come into one split; empty for
+            an image that stands for itself.
         left_out: Why it is not used; empty for one that is to be read. A folder that is named
             for its own sake, such as an empty one, has a path that ends with a slash.
     """
@@ -80,14 +80,12 @@ class Picture:
     left_out: str = ""
 
     def read(self) -> bytes:
-        """The picture's bytes."""
+        """The image's bytes."""
         return self.file.read_bytes() if self.file else self.content
 
 
-def pictures(
-    config: Any, desc: str = "", left_out: list[Picture] | None = None
-) -> Iterator[Picture]:
-    """The pictures of a source, in an order that depends on the source alone.
+def images(config: Any, desc: str = "", left_out: list[Sample] | None = None) -> Iterator[Sample]:
+    """The images of a source, in an order that depends on the source alone.
 
     Args:
         config: The `Config` of one of the modules here.
@@ -98,18 +96,18 @@ def pictures(
         InputError: The source is missing or not of the form its kind expects.
     """
     module = importlib.import_module(f"{__name__}.{config.kind}")
-    found = module.pictures(config)
+    found = module.images(config)
     hidden = None if desc else True
-    for picture in tqdm(found, desc, unit="picture", delay=1, leave=False, disable=hidden):
-        names = (picture.path, picture.label, PurePosixPath(picture.path).name)
-        if not picture.left_out and any(matches(p, *names) for p in config.ignore):
-            picture = replace(picture, left_out=IGNORED)
-        if picture.left_out:
+    for image in tqdm(found, desc, unit="image", delay=1, leave=False, disable=hidden):
+        names = (image.path, image.label, PurePosixPath(image.path).name)
+        if not image.left_out and any(matches(p, *names) for p in config.ignore):
+            image = replace(image, left_out=IGNORED)
+        if image.left_out:
             if left_out is not None:
-                left_out.append(picture)
+                left_out.append(image)
             continue
-        renamed = config.labels.get(picture.label)
-        yield replace(picture, label=renamed) if renamed else picture
+        renamed = config.labels.get(image.label)
+        yield replace(image, label=renamed) if renamed else image
 
 
 def matches(pattern: str, *names: str) -> bool:
@@ -117,7 +115,7 @@ def matches(pattern: str, *names: str) -> bool:
     return any(name == pattern or fnmatch(name, pattern) for name in names)
 
 
-def unmatched(ignore: Sequence[str], left_out: Sequence[Picture]) -> list[str]:
+def unmatched(ignore: Sequence[str], left_out: Sequence[Sample]) -> list[str]:
     """The patterns of `data.ignore` that leave nothing out.
 
     Args:
@@ -125,8 +123,8 @@ def unmatched(ignore: Sequence[str], left_out: Sequence[Picture]) -> list[str]:
         left_out: All that is left out.
     """
     names: set[str] = set()
-    for picture in left_out:
-        if picture.left_out == IGNORED:
-            path = PurePosixPath(picture.path)
-            names |= {picture.label, *path.parts, *map(str, (path, *path.parents))}
+    for image in left_out:
+        if image.left_out == IGNORED:
+            path = PurePosixPath(image.path)
+            names |= {image.label, *path.parts, *map(str, (path, *path.parents))}
     return [pattern for pattern in ignore if not any(matches(pattern, name) for name in names)]

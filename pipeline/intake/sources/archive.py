@@ -1,6 +1,6 @@
 """A local or remote .zip, .tar or .tar.gz with a known sha256, then treated as a folder.
 
-url or path -> downloaded (resumed where the server can) -> verified -> extracted -> pictures.
+url or path -> downloaded (resumed where the server can) -> verified -> extracted -> images.
 """
 
 import errno
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from pipeline.data import names
 from pipeline.errors import InputError
 from pipeline.intake import layout
-from pipeline.intake.sources import Picture, SourceConfig
+from pipeline.intake.sources import Sample, SourceConfig
 from pipeline.settings import REQUIRED, setting
 from pipeline.storage import workspace
 from pipeline.storage.digests import file_sha256
@@ -53,12 +53,12 @@ class Config(SourceConfig):
     )
 
 
-def pictures(config: Config) -> Iterator[Picture]:
-    """Yield the pictures of an archive.
+def images(config: Config) -> Iterator[Sample]:
+    """Yield the images of an archive.
 
     Raises:
         InputError: It cannot be had, is not the one meant, or holds what no
-            archive of pictures should.
+            archive of images should.
     """
     folder = workspace.root() / ".work" / "archives" / config.sha256[:16]
     folder.parent.mkdir(parents=True, exist_ok=True)

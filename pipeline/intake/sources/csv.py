@@ -1,6 +1,6 @@
 """A csv file with the columns path, label and, if it likes, split and further ones.
 
-csv -> pictures. Paths are relative to the csv file's folder. Metrics are told by each
+csv -> images. Paths are relative to the csv file's folder. Metrics are told by each
 value of a further column, too.
 """
 
@@ -16,7 +16,7 @@ from pipeline.data import names
 from pipeline.data.manifest import COLUMNS
 from pipeline.errors import InputError
 from pipeline.intake.layout import split_of
-from pipeline.intake.sources import Picture, SourceConfig
+from pipeline.intake.sources import Sample, SourceConfig
 from pipeline.settings import setting
 from pipeline.storage import addresses
 
@@ -35,12 +35,12 @@ class Config(SourceConfig):
     splits: dict[str, str] = setting({}, "Renames given splits, such as {val: test}.")
     encoding: str = setting("utf-8", "Of the text, such as cp1252 for old files of Excel.")
     group: str | None = setting(
-        None, "A further column, such as patient, whose pictures come into one split together."
+        None, "A further column, such as patient, whose images come into one split together."
     )
 
 
-def pictures(config: Config) -> Iterator[Picture]:
-    """Yield the pictures that a csv file lists.
+def images(config: Config) -> Iterator[Sample]:
+    """Yield the images that a csv file lists.
 
     Raises:
         InputError: The file or a column is missing, a line has not the header's cells, or
@@ -57,7 +57,7 @@ def pictures(config: Config) -> Iterator[Picture]:
             f"data.group must be a further column of {path}, got {config.group!r}: it has "
             f"{', '.join(further) or 'none'}"
         )
-    rows: dict[str, Picture] = {}
+    rows: dict[str, Sample] = {}
     for cells in _cells(path, table):
         where = f"{path} line {table.line_num}"
         if not any(cell.strip() for cell in cells):
@@ -75,10 +75,10 @@ def pictures(config: Config) -> Iterator[Picture]:
         file = _file(path.parent, row["path"])
         extra = {name: row[name] for name in further}
         group = row[config.group] if config.group else ""
-        rows[row["path"]] = Picture(
+        rows[row["path"]] = Sample(
             names.shown(row["path"]), label, split, file, extra=extra, group=group
         )
-    _refuse_several(path, {picture.label for picture in rows.values()} - set(config.labels))
+    _refuse_several(path, {image.label for image in rows.values()} - set(config.labels))
     yield from rows.values()
 
 

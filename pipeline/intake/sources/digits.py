@@ -1,4 +1,4 @@
-"""scikit-learn's bundled handwritten digits: 1,797 real 8 x 8 pictures, no network needed.
+"""scikit-learn's bundled handwritten digits: 1,797 real 8 x 8 images, no network needed.
 
 Source: the test set of the UCI Optical Recognition of Handwritten Digits data, CC BY 4.0.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.intake.sources import Picture, SourceConfig
+from pipeline.intake.sources import Sample, SourceConfig
 
 
 @dataclass
@@ -19,7 +19,7 @@ class Config(SourceConfig):
     kind: str = "digits"
 
 
-def pictures(config: Config) -> Iterator[Picture]:
+def images(config: Config) -> Iterator[Sample]:
     """Yield every digit as a PNG, bright ink on black, as scikit-learn has them."""
     from PIL import Image
     from sklearn.datasets import load_digits
@@ -28,4 +28,4 @@ def pictures(config: Config) -> Iterator[Picture]:
     for index, (values, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         file = io.BytesIO()
         Image.fromarray(np.round(values * (255 / 16)).astype(np.uint8)).save(file, "PNG")
-        yield Picture(f"{label}/{index:04d}.png", str(label), content=file.getvalue())
+        yield Sample(f"{label}/{index:04d}.png", str(label), content=file.getvalue())

@@ -1,7 +1,7 @@
 """A folder with one sub-folder a class, or with train/, val/ and test/ above these.
 
-folder -> pictures. Everything that is not hidden is yielded; whether a file is a
-picture is judged by its content, later.
+folder -> images. Everything that is not hidden is yielded; whether a file is a
+image is judged by its content, later.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.intake import layout
-from pipeline.intake.sources import Picture, SourceConfig
+from pipeline.intake.sources import Sample, SourceConfig
 from pipeline.settings import setting
 
 
@@ -25,6 +25,6 @@ class Config(SourceConfig):
     )
 
 
-def pictures(config: Config) -> Iterator[Picture]:
-    """Yield the pictures of a folder."""
+def images(config: Config) -> Iterator[Sample]:
+    """Yield the images of a folder."""
     yield from layout.walk(Path(config.path), config.splits, config.ignore)

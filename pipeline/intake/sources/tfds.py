@@ -1,6 +1,6 @@
 """A data set of the tensorflow-datasets catalogue, by name. Needs the extra `tfds`.
 
-name -> pictures, as the encoded bytes that the data set stores.
+name -> images, as the encoded bytes that the data set stores.
 """
 
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import InputError
 from pipeline.intake.layout import split_of
-from pipeline.intake.sources import Picture, SourceConfig
+from pipeline.intake.sources import Sample, SourceConfig
 from pipeline.settings import REQUIRED, setting
 
 
@@ -27,8 +27,8 @@ class Config(SourceConfig):
     )
 
 
-def pictures(config: Config) -> Iterator[Picture]:
-    """Yield the pictures of a tensorflow-datasets data set.
+def images(config: Config) -> Iterator[Sample]:
+    """Yield the images of a tensorflow-datasets data set.
 
     Raises:
         InputError: tensorflow-datasets is not installed, or the data set has no
@@ -54,7 +54,7 @@ def pictures(config: Config) -> Iterator[Picture]:
         split = config.splits.get(name) or (None if single else split_of(name))
         if split is None and not single:
             for index in range(builder.info.splits[name].num_examples):
-                yield Picture(f"{name}/{index:07d}", "", left_out="in no split of data.splits")
+                yield Sample(f"{name}/{index:07d}", "", left_out="in no split of data.splits")
             continue  # such as `unlabelled`
         examples = builder.as_dataset(
             split=name, decoders={"image": tfds.decode.SkipDecoding()}, shuffle_files=False
@@ -62,4 +62,4 @@ def pictures(config: Config) -> Iterator[Picture]:
         for index, example in enumerate(examples):
             label = features["label"].int2str(int(example["label"]))
             content = bytes(example["image"].numpy())
-            yield Picture(f"{name}/{index:07d}", label, split, content=content)
+            yield Sample(f"{name}/{index:07d}", label, split, content=content)

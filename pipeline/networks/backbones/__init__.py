@@ -85,7 +85,7 @@ def build(config: BackboneConfig, image_size: int, seed: int) -> Backbone:
 
     Args:
         config: The `Config` of one of the modules here.
-        image_size: Side of the pictures in px.
+        image_size: Side of the images in px.
         seed: Of the initial weights where `weights` is null.
 
     Raises:
@@ -100,7 +100,7 @@ def build(config: BackboneConfig, image_size: int, seed: int) -> Backbone:
 
 
 def sides(config: BackboneConfig) -> tuple[int, int] | None:
-    """Smallest and largest side in px of the pictures that a network takes; None for any.
+    """Smallest and largest side in px of the images that a network takes; None for any.
 
     Args:
         config: The `Config` of one of the modules here.

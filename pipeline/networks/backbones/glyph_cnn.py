@@ -32,7 +32,7 @@ class Config(BackboneConfig):
 
 
 SIDES = (4, 32)
-"""Smallest and largest side in px of pictures with which the weights can do something."""
+"""Smallest and largest side in px of images with which the weights can do something."""
 
 
 def sides(_: Config) -> tuple[int, int]:
@@ -41,7 +41,7 @@ def sides(_: Config) -> tuple[int, int]:
 
 
 def build(config: Config, image_size: int) -> Backbone:
-    """Build glyph_cnn for pictures of `image_size` px."""
+    """Build glyph_cnn for images of `image_size` px."""
     least, most = SIDES
     if not least <= image_size <= most:
         raise InputError(
@@ -61,8 +61,8 @@ def network(image_size: int) -> keras.Model:
     import keras
     from keras import layers
 
-    pictures = keras.Input((image_size, image_size, 3), name="pictures")
-    x = keras.ops.image.rgb_to_grayscale(pictures)
+    images = keras.Input((image_size, image_size, 3), name="images")
+    x = keras.ops.image.rgb_to_grayscale(images)
     x = layers.Rescaling(1 / 255, name="unit_range")(x)
     for block, filters in enumerate(FILTERS, start=1):
         if block == 2:
@@ -74,4 +74,4 @@ def network(image_size: int) -> keras.Model:
             x = layers.ReLU(name=f"{name}_relu")(x)
     # Where a stroke is matters as much as that it is there: no average over places.
     features = layers.Flatten(name="features")(x)
-    return keras.Model(pictures, features, name="glyph_cnn")
+    return keras.Model(images, features, name="glyph_cnn")

@@ -39,7 +39,7 @@ class Config(BackboneConfig):
 
 
 def build(config: Config, image_size: int) -> Backbone:
-    """Build the network for pictures of `image_size` px."""
+    """Build the network for images of `image_size` px."""
     import keras
 
     network = getattr(keras.applications, config.name, None)
@@ -51,7 +51,7 @@ def build(config: Config, image_size: int) -> Backbone:
     weights = config.weights
     if weights not in (None, "imagenet"):
         weights = str(weights_file(str(weights), "backbone.weights"))
-    pictures = keras.Input((image_size, image_size, 3), name="pictures")
+    images = keras.Input((image_size, image_size, 3), name="images")
     try:
         with warnings.catch_warnings():
             # MobileNets warn that weights of 224 px are used at another size, as is meant.
@@ -59,7 +59,7 @@ def build(config: Config, image_size: int) -> Backbone:
             model = network(
                 include_top=False,
                 weights=weights,
-                input_tensor=_preprocessed(pictures, sys.modules[network.__module__]),
+                input_tensor=_preprocessed(images, sys.modules[network.__module__]),
                 pooling="avg",
                 **config.options,
             )
@@ -68,27 +68,27 @@ def build(config: Config, image_size: int) -> Backbone:
     return Backbone(model, config.name)
 
 
-def _preprocessed(pictures: KerasTensor, module: Any) -> KerasTensor:
+def _preprocessed(images: KerasTensor, module: Any) -> KerasTensor:
     """The network's `preprocess_input` as layers that travel with the model.
 
     Each of them is affine a channel, some after turning RGB to BGR, so three
-    probes tell which; those that leave pictures alone (the network has its own
+    probes tell which; those that leave images alone (the network has its own
     layers for it) add nothing.
     """
     import keras
 
     def probe(*rgb: float) -> Any:
-        picture = np.array(rgb, dtype=np.float32).reshape(1, 1, 1, 3)
-        return np.asarray(module.preprocess_input(picture)).reshape(3)
+        image = np.array(rgb, dtype=np.float32).reshape(1, 1, 1, 3)
+        return np.asarray(module.preprocess_input(image)).reshape(3)
 
     black, white, red = probe(0, 0, 0), probe(255, 255, 255), probe(255, 0, 0)
     scale = np.round((white - black) / 255.0, 9)
     if np.allclose(scale, 1) and np.allclose(black, 0):
-        return pictures
+        return images
     if not np.isclose(red[0], white[0]):
-        pictures = keras.ops.flip(pictures, axis=-1)
+        images = keras.ops.flip(images, axis=-1)
     layer = keras.layers.Rescaling(scale.tolist(), offset=black.tolist(), name="preprocessing")
-    return layer(pictures)
+    return layer(images)
 
 
 def _explained(error: Exception, config: Config, image_size: int) -> Exception:

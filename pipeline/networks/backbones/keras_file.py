@@ -1,6 +1,6 @@
 """A model that the user brings: .keras or .h5, Functional or Sequential.
 
-file -> Backbone. Takes pictures, or vectors where the model was trained on flattened ones.
+file -> Backbone. Takes images, or vectors where the model was trained on flattened ones.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ class Config(BackboneConfig):
 
 
 def build(config: Config, image_size: int) -> Backbone:
-    """Load the model and join it to pictures of `image_size` px."""
+    """Load the model and join it to images of `image_size` px."""
     import keras
 
     path = _file(config)
     opened = _opened(config, image_size)
-    pictures = opened.inputs[0]
+    images = opened.inputs[0]
     taken = _taken(opened, config)
     features = taken.features
     if len(features.shape) == 4:
@@ -77,7 +77,7 @@ def build(config: Config, image_size: int) -> Backbone:
             f"backbone.features must name a layer with (B, D) or (B, H, W, C) output, got "
             f"{config.features or taken.why} with {tuple(features.shape)}: name another"
         )
-    joined = keras.Model(pictures, features, name=path.stem.replace(".", "_"))
+    joined = keras.Model(images, features, name=path.stem.replace(".", "_"))
     return Backbone(joined, path.stem, taken.why)
 
 
@@ -97,9 +97,9 @@ def _opened(config: Config, image_size: int) -> keras.Model:
     from pipeline.networks.graph import replay
 
     model = _load(_file(config), config)
-    pictures = keras.Input((image_size, image_size, 3), name="pictures")
-    adapted = _adapted(pictures, tuple(model.inputs[0].shape[1:]), config)
-    return keras.Model(pictures, replay(model, adapted))
+    images = keras.Input((image_size, image_size, 3), name="images")
+    adapted = _adapted(images, tuple(model.inputs[0].shape[1:]), config)
+    return keras.Model(images, replay(model, adapted))
 
 
 def _is_grey(shape: tuple[int | None, ...], size: int) -> bool:
@@ -110,7 +110,7 @@ def sides(config: Config) -> tuple[int, int] | None:
     """The side in px that the model was made for, twice; None if it takes any."""
     shape = _load(_file(config), config).inputs[0].shape[1:]
     side: int | None = shape[0]
-    if len(shape) == 1:  # flat pictures, in grey or in colour
+    if len(shape) == 1:  # flat images, in grey or in colour
         roots = [math.isqrt(shape[0] // bands) for bands in (1, 3) if not shape[0] % bands]
         side = next((root for root in roots if shape[0] in (root**2, 3 * root**2)), None)
     return None if side is None else (side, side)
@@ -205,12 +205,12 @@ def _taken(model: keras.Model, config: Config) -> Taken:
     return features_of.Taken(outputs[config.features], f"the output of {config.features}")
 
 
-def _adapted(pictures: KerasTensor, shape: tuple[int | None, ...], config: Config) -> KerasTensor:
-    """Pictures in [0, 255] -> what the model takes: scaled, grey if need be, flat if need be."""
+def _adapted(images: KerasTensor, shape: tuple[int | None, ...], config: Config) -> KerasTensor:
+    """Images in [0, 255] -> what the model takes: scaled, grey if need be, flat if need be."""
     import keras
 
-    size = pictures.shape[1]
-    x = pictures
+    size = images.shape[1]
+    x = images
     if _is_grey(shape, size):
         x = keras.ops.image.rgb_to_grayscale(x)
     x = scaling.scaled(x, config.scale, config.offset)
@@ -225,18 +225,18 @@ def _adapted(pictures: KerasTensor, shape: tuple[int | None, ...], config: Confi
 
 
 def _misfit(config: Config, size: int, shape: tuple[int | None, ...]) -> str:
-    """Why pictures cannot be what a model takes, and what would help."""
+    """Why images cannot be what a model takes, and what would help."""
     takes = f"{config.path} takes {' x '.join(str(one or 'any') for one in shape)}"
     if len(shape) == 3 and shape[0] in (1, 3) and shape[-1] not in (1, 3):
         return f"{takes}, bands first: save it with data_format=channels_last"
     if len(shape) == 3 and shape[-1] not in (None, 1, 3):
         return (
-            f"pictures have 3 bands (or 1, in grey), {takes}: {shape[-1]} bands cannot be made of "
-            "them; use a network for RGB pictures"
+            f"images have 3 bands (or 1, in grey), {takes}: {shape[-1]} bands cannot be made of "
+            "them; use a network for RGB images"
         )
     if len(shape) == 3 and shape[0] != shape[1]:
-        return f"pictures are square, {takes}: use a network for square pictures"
+        return f"images are square, {takes}: use a network for square images"
     if len(shape) not in (1, 2, 3):
-        return f"pictures have height, width and bands, {takes}: use a network for single pictures"
+        return f"images have height, width and bands, {takes}: use a network for single images"
     side = round(math.sqrt(shape[0])) if len(shape) == 1 and shape[0] else shape[0]
     return f"prepare.image_size={size} does not fit, {takes}: set prepare.image_size={side}"

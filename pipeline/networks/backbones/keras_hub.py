@@ -31,7 +31,7 @@ class Pool(StrEnum):
 
 
 _ANY_SIZE = ("DINOV2Backbone", "DINOV3Backbone")
-"""Networks that fit their places to another size of pictures."""
+"""Networks that fit their places to another size of images."""
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Config(BackboneConfig):
     )
     pool: Pool = setting(
         Pool.auto,
-        "Features of a network that gives a token a patch: token is that of the whole picture, "
+        "Features of a network that gives a token a patch: token is that of the whole image, "
         "patches the mean of the others; auto is token where there is one.",
     )
     scale: Any = setting(AUTO, scaling.HELP)
@@ -77,25 +77,25 @@ class Config(BackboneConfig):
 
 
 def build(config: Config, image_size: int) -> Backbone:
-    """Load the preset and join it to pictures of `image_size` px."""
+    """Load the preset and join it to images of `image_size` px."""
     import keras
 
     from pipeline.networks import foreign_layers
     from pipeline.networks.graph import replay
 
     network = _load(config, image_size)
-    pictures = keras.Input((image_size, image_size, 3), name="pictures")
-    scaled = _scaled(pictures, config)
+    images = keras.Input((image_size, image_size, 3), name="images")
+    scaled = _scaled(images, config)
     try:
-        opened = keras.Model(pictures, replay(network, scaled, _opener(network)))
-    except Exception as error:  # of its layers, for pictures of this size
+        opened = keras.Model(images, replay(network, scaled, _opener(network)))
+    except Exception as error:  # of its layers, for images of this size
         raise InputError(
-            f"backbone.preset={config.preset} takes no pictures of {image_size} px: "
+            f"backbone.preset={config.preset} takes no images of {image_size} px: "
             f"{shortened(str(error))}; set prepare.image_size, or choose another network"
         ) from error
     features, taken = _pooled(opened.outputs[0], network, config)
     name = Path(config.preset).name.replace(".", "_")
-    joined = keras.Model(pictures, features, name=name)
+    joined = keras.Model(images, features, name=name)
     return Backbone(foreign_layers.savable(joined, config.preset), name, taken)
 
 
@@ -117,16 +117,16 @@ def _hub() -> Any:
 
 
 def _load(config: Config, image_size: int) -> keras.Model:
-    """The network with its weights, for pictures of a size.
+    """The network with its weights, for images of a size.
 
     Raises:
-        InputError: It cannot be had, or takes no such pictures.
+        InputError: It cannot be had, or takes no such images.
     """
     fixed = sides(config)
     if fixed and image_size != fixed[0]:
         raise InputError(
             f"prepare.image_size must be {fixed[0]} for {config.preset}, which was made for "
-            f"pictures of that size, got {image_size}"
+            f"images of that size, got {image_size}"
         )
     sized = {}
     if fixed is None and (patch := _patch(_from_preset(config, load_weights=False))):
@@ -165,21 +165,21 @@ def _from_preset(config: Config, **options: Any) -> keras.Model:
     network = getattr(network, "vision_encoder", network)  # of a network for words, too
     if len(network.inputs) != 1 or len(network.inputs[0].shape) != 4 or len(network.outputs) != 1:
         raise InputError(
-            f"backbone.preset must be a network that takes pictures and gives features, "
+            f"backbone.preset must be a network that takes images and gives features, "
             f"{config.preset} is a {type(network).__name__}: choose another"
         )
     return network
 
 
-def _scaled(pictures: KerasTensor, config: Config) -> KerasTensor:
+def _scaled(images: KerasTensor, config: Config) -> KerasTensor:
     """The preset's scale and offset of each channel, as a layer."""
     import keras
 
     own = _own_scaling(config) if config.scale == AUTO else None
     if own is None:
-        return scaling.scaled(pictures, config.scale, config.offset)
+        return scaling.scaled(images, config.scale, config.offset)
     each, shift = own
-    return keras.layers.Rescaling(each, offset=shift, name="preprocessing")(pictures)
+    return keras.layers.Rescaling(each, offset=shift, name="preprocessing")(images)
 
 
 def scalings(config: Config, image_size: int) -> tuple[tuple[str, ...], str]:
@@ -258,7 +258,7 @@ def _opener(network: keras.Model) -> Any:
             case "SigLIPVisionEmbedding" | "PatchEmbedding":
                 return foreign_layers.shaped(operation, *args)
             case "DINOV3RopePositionEmbedding":
-                # It depends on the size of the pictures alone. As a tensor that every block
+                # It depends on the size of the images alone. As a tensor that every block
                 # takes, it would leave no place to cut at.
                 shape = (1, *args[0].shape[1:])
                 return keras.tree.map_structure(
@@ -270,7 +270,7 @@ def _opener(network: keras.Model) -> Any:
 
 
 def _pooled(output: KerasTensor, network: keras.Model, config: Config) -> tuple[KerasTensor, str]:
-    """(B, D) of a picture, and what of the network it is."""
+    """(B, D) of an image, and what of the network it is."""
     from keras import layers
 
     if len(output.shape) == 4:
@@ -281,12 +281,12 @@ def _pooled(output: KerasTensor, network: keras.Model, config: Config) -> tuple[
     first = _first_tokens(network)
     if config.pool == Pool.token and not first:
         raise InputError(
-            f"backbone.pool=token needs a network with a token of the whole picture, "
+            f"backbone.pool=token needs a network with a token of the whole image, "
             f"{config.preset} has none: set backbone.pool=patches"
         )
     if first and config.pool != Pool.patches:
         token = layers.Cropping1D((0, tokens - 1), name="token")(output)
-        return layers.Flatten(name="features")(token), "the token of the whole picture"
+        return layers.Flatten(name="features")(token), "the token of the whole image"
     patches = layers.Cropping1D((first, 0), name="patches")(output) if first else output
     return layers.GlobalAveragePooling1D(name="features")(patches), "the mean of its patches"
 

@@ -5,5 +5,5 @@
     >>> sorted(model_file.known(Path("outputs/finetune/model.keras")).traits)[:2]
     ['brightness', 'colour']
 
-Knows nothing of training: fine-tuning gives it what the network says of the pictures at hand.
+Knows nothing of training: fine-tuning gives it what the network says of the images at hand.
 """

@@ -1,4 +1,4 @@
-"""What a network gives -> answers: probabilities, whether it knows such pictures, sets of labels.
+"""What a network gives -> answers: probabilities, whether it knows such images, sets of labels.
 
 The same for evaluate, predict, HTTP and pyfunc. Source of the sets: Sadinle, Lei and Wasserman
 2019, Least Ambiguous Set-Valued Classifiers with Bounded Error Levels.
@@ -25,15 +25,15 @@ UNKNOWN, COVERAGE = 0.05, 0.9
 
 @dataclass(frozen=True)
 class Answers:
-    """Of some pictures.
+    """Of some images.
 
     Attributes:
         probabilities: (N, K) float32.
-        strangeness: (N,) how rarely a validation picture is as far away and as doubtful.
-        typicality: (N,) share of validation pictures that are at least as strange.
+        strangeness: (N,) how rarely a validation image is as far away and as doubtful.
+        typicality: (N,) share of validation images that are at least as strange.
         known: (N,) whether that is more than `unknown`.
-        labels: (N, K) which labels are in the set; None without calibration pictures.
-        positions: (N, d) where the pictures lie.
+        labels: (N, K) which labels are in the set; None without calibration images.
+        positions: (N, d) where the images lie.
     """
 
     probabilities: NDArray[np.float32]
@@ -44,13 +44,13 @@ class Answers:
     positions: Floats
 
     def of(self, row: int) -> Answers:
-        """Those of one picture."""
+        """Those of one image."""
         one = slice(row, row + 1)
         parts: dict[str, Any] = {k: v if v is None else v[one] for k, v in vars(self).items()}
         return Answers(**parts)
 
     def trusted(self, row: int, classes: Sequence[str]) -> dict[str, Any]:
-        """known, typicality and labels of a picture, as JSON has them."""
+        """known, typicality and labels of an image, as JSON has them."""
         sets = None if self.labels is None else np.flatnonzero(self.labels[row])
         return {
             "known": bool(self.known[row]),
@@ -65,15 +65,15 @@ class Judge:
     Args:
         reference: That is in the model file.
         classes: K.
-        unknown: Share of pictures like those of validation that may be called unknown.
-        coverage: Share of pictures whose set of labels has the true one.
+        unknown: Share of images like those of validation that may be called unknown.
+        coverage: Share of images whose set of labels has the true one.
         insist: Whether sets are asked for, not only wanted where they can be had.
 
     Attributes:
         gives_sets: Whether answers have sets of labels.
 
     Raises:
-        InputError: Sets are asked for, and the calibration pictures do not suffice.
+        InputError: Sets are asked for, and the calibration images do not suffice.
     """
 
     def __init__(
@@ -86,12 +86,12 @@ class Judge:
     ) -> None:
         self._reference, self._classes, self._unknown = reference, classes, unknown
         misses = reference.misses
-        # Split conformal prediction: a new picture's rank among these is as likely as any other.
+        # Split conformal prediction: a new image's rank among these is as likely as any other.
         rank = _ceiling((len(misses) + 1) * coverage)
         if insist and rank > len(misses):
             needed = _ceiling(coverage / (1 - coverage))
             raise InputError(
-                f"a coverage of {coverage:g} needs at least {needed} calibration pictures, the "
+                f"a coverage of {coverage:g} needs at least {needed} calibration images, the "
                 f"model has {len(misses)}: set prepare.calibration_fraction and run dvc repro"
             )
         self._most_missed = misses[rank - 1] if 0 < rank <= len(misses) else None
@@ -110,7 +110,7 @@ class Judge:
         known, labels = typical > self._unknown, None
         if self._most_missed is not None:
             labels = 1 - probabilities.astype(np.float64) <= self._most_missed
-            # Of a picture that no label suits well enough, the best one: that covers no less.
+            # Of an image that no label suits well enough, the best one: that covers no less.
             labels[np.arange(len(labels)), probabilities.argmax(axis=1)] = True
         return Answers(probabilities, strange, typical, known, labels, places)
 

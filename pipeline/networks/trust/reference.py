@@ -1,6 +1,6 @@
-"""The pictures that a classifier was made with, as it sees them: kept in its model file.
+"""The images that a classifier was made with, as it sees them: kept in its model file.
 
-outputs of the network for training, validation and calibration pictures -> `Reference` <-> files.
+outputs of the network for training, validation and calibration images -> `Reference` <-> files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline.networks.trust.typicality import Floats, Space
 
 _TRAITS = "traits.json"
 _TRAINING, _VALIDATION = 2000, 5000
-"""Pictures at most: enough to tell what is usual, few enough to travel with the model."""
+"""Images at most: enough to tell what is usual, few enough to travel with the model."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Reference:
     """What answers are compared with.
 
     Attributes:
-        space: Where the training pictures lie.
-        distances: (V,) of the validation pictures to the training pictures, ascending.
+        space: Where the training images lie.
+        distances: (V,) of the validation images to the training images, ascending.
         doubts: (V,) one minus the probability of their predicted class, ascending.
         strangeness: (V,) of both together, ascending.
-        misses: (C,) one minus the probability of the true class of the calibration pictures,
+        misses: (C,) one minus the probability of the true class of the calibration images,
             ascending; empty where none were set aside.
-        traits: Of the validation pictures, what `check` compares: name -> (V,) values.
+        traits: Of the validation images, what `check` compares: name -> (V,) values.
     """
 
     space: Space
@@ -70,7 +70,7 @@ def read(files: Mapping[str, bytes]) -> Reference:
 
 
 def gather(forward: Forward, data: Manifest, seed: int) -> Reference:
-    """Push the pictures once through the classifier, as they are.
+    """Push the images once through the classifier, as they are.
 
     Args:
         forward: Gives (N, K + D): probabilities, then features.
@@ -100,7 +100,7 @@ def _chosen(rows: NDArray[np.int64], most: int, seed: int) -> NDArray[np.int64]:
 
 
 def _traits(data: Manifest, rows: NDArray[np.int64]) -> dict[str, list[float]]:
-    shown = tqdm(rows, "traits", unit="picture", delay=1, leave=False, disable=None)
+    shown = tqdm(rows, "traits", unit="image", delay=1, leave=False, disable=None)
     found = [
         traits_of.of(data.images[row], data.rows[row].width, data.rows[row].height) for row in shown
     ]
@@ -115,15 +115,15 @@ def make(
     classes: int,
     traits: Mapping[str, list[float]],
 ) -> Reference:
-    """From what the network gives for the pictures: (., K + D), probabilities, then features.
+    """From what the network gives for the images: (., K + D), probabilities, then features.
 
     Args:
-        known: Of training pictures.
-        validation: Of validation pictures.
-        calibration: Of calibration pictures.
-        labels: (C,) of the calibration pictures.
+        known: Of training images.
+        validation: Of validation images.
+        calibration: Of calibration images.
+        labels: (C,) of the calibration images.
         classes: K.
-        traits: Of the validation pictures.
+        traits: Of the validation images.
     """
     space = typicality.space(known[:, classes:])
     positions = typicality.positions(space, validation[:, classes:])

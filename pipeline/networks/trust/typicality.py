@@ -1,7 +1,7 @@
-"""How usual a picture is to a classifier: whether its answer means anything.
+"""How usual an image is to a classifier: whether its answer means anything.
 
-features + probabilities of a picture -> strangeness -> the share of validation pictures that
-are stranger. The distance to the nearest training pictures tells what is far from all classes,
+features + probabilities of an image -> strangeness -> the share of validation images that
+are stranger. The distance to the nearest training images tells what is far from all classes,
 the confidence what lies between them. Sources: Sun et al. 2022, Out-of-Distribution Detection
 with Deep Nearest Neighbors; Bates et al. 2023, Testing for Outliers with Conformal p-values.
 """
@@ -17,16 +17,16 @@ Floats = NDArray[np.float64]
 
 NEIGHBOURS = 5
 DIMENSIONS = 64
-"""Of a position: the main directions of the training pictures' features."""
+"""Of a position: the main directions of the training images' features."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """Where pictures lie, as a classifier sees them.
+    """Where images lie, as a classifier sees them.
 
     Attributes:
         axes: (D, d) directions.
-        places: (M, d) positions of training pictures.
+        places: (M, d) positions of training images.
     """
 
     axes: NDArray[np.float32]
@@ -34,7 +34,7 @@ class Space:
 
 
 def space(features: NDArray[np.float32]) -> Space:
-    """The space of training pictures.
+    """The space of training images.
 
     Args:
         features: (M, D).
@@ -51,9 +51,9 @@ def space(features: NDArray[np.float32]) -> Space:
 def positions(space: Space, features: NDArray[np.float32]) -> Floats:
     """(N, D) -> (N, d): directions, of unit length.
 
-    As seen from zero: seen from the middle of the training pictures, what they have in common
+    As seen from zero: seen from the middle of the training images, what they have in common
     would not count, and what lacks it would be in no way strange. Row by row, and not by BLAS:
-    what a picture gives must not depend on its company.
+    what an image gives must not depend on its company.
     """
     found = np.empty((len(features), space.axes.shape[1]))
     for row, one in enumerate(features):
@@ -63,7 +63,7 @@ def positions(space: Space, features: NDArray[np.float32]) -> Floats:
 
 
 def distances(space: Space, positions: Floats) -> Floats:
-    """(N, d) -> (N,): mean distance to the nearest training pictures."""
+    """(N, d) -> (N,): mean distance to the nearest training images."""
     count = min(NEIGHBOURS, len(space.places))
     found = np.empty(len(positions))
     for row, position in enumerate(positions):
@@ -81,15 +81,15 @@ def doubts(probabilities: NDArray[np.float32]) -> Floats:
 def strangeness(
     distances: Floats, doubts: Floats, known_distances: Floats, known_doubts: Floats
 ) -> Floats:
-    """(N,): how rarely a validation picture is as far away, or as doubtful, whichever is rarer.
+    """(N,): how rarely a validation image is as far away, or as doubtful, whichever is rarer.
 
-    What exceeds all validation pictures is the stranger the more it does. Sums instead would let
-    pass what is far away and sure: far ones among the validation pictures are mostly unsure, too.
+    What exceeds all validation images is the stranger the more it does. Sums instead would let
+    pass what is far away and sure: far ones among the validation images are mostly unsure, too.
 
     Args:
         distances: (N,).
         doubts: (N,).
-        known_distances: (V,) of the validation pictures, ascending.
+        known_distances: (V,) of the validation images, ascending.
         known_doubts: (V,) likewise.
     """
     rarest = np.minimum(_rarity(distances, known_distances), _rarity(doubts, known_doubts))
@@ -98,13 +98,13 @@ def strangeness(
 
 
 def _rarity(values: Floats, known: Floats) -> Floats:
-    """(N,): the share of validation pictures with as high a value; less the further beyond all."""
+    """(N,): the share of validation images with as high a value; less the further beyond all."""
     beyond = np.maximum(values / max(float(known[-1]), 1e-12), 1)
     return shares(values, known) / beyond
 
 
 def shares(values: Floats, known: Floats) -> Floats:
-    """(N,): the share of validation pictures with as high a value; never 0, a p-value.
+    """(N,): the share of validation images with as high a value; never 0, a p-value.
 
     Args:
         values: (N,).

@@ -1,4 +1,4 @@
-"""Pictures are judged by content: every file of two real collections has its right outcome."""
+"""Images are judged by content: every file of two real collections has its right outcome."""
 
 import io
 import subprocess
@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from pipeline.data.decoding import Decoding, Fit
-from pipeline.data.images import decode
-from pipeline.data.opening import BadPicture
+from pipeline.data.image_file import decode
+from pipeline.data.opening import BadImage
 
 pytestmark = pytest.mark.xdist_group("images")
 
-# File -> upright size in the file, or the beginning of the reason why it is no picture.
+# File -> upright size in the file, or the beginning of the reason why it is no image.
 ODDITIES: dict[str, tuple[int, int] | str] = {
     "bombs/decompression_bomb.gif": "decompression bomb: Image size (4364696535 pixels)",
     "bombs/decompression_bomb_extents.gif": (100, 100),
@@ -127,7 +127,7 @@ def test_every_oddity_has_its_outcome(oddities: dict[str, bytes]) -> None:
         try:
             found = decode(oddities[name], 96, Decoding(Fit.pad))
             outcome: tuple[int, int] | str = (found.width, found.height)
-        except BadPicture as bad:
+        except BadImage as bad:
             outcome = str(bad)
         same = outcome == expected
         if isinstance(expected, str) and isinstance(outcome, str):
@@ -137,7 +137,7 @@ def test_every_oddity_has_its_outcome(oddities: dict[str, bytes]) -> None:
     assert not wrong
 
 
-def test_the_same_picture_in_many_formats_looks_alike(oddities: dict[str, bytes]) -> None:
+def test_the_same_image_in_many_formats_looks_alike(oddities: dict[str, bytes]) -> None:
     reference = decode(oddities["hopper/hopper.png"], 96)[0].astype(int)
     alike = ["hopper.Lab.tif", "hopper.avif", "hopper.bmp", "hopper.gif", "hopper.jpg"]
     alike += ["hopper.tif", "hopper.webp", "hopper_lzw.tif", "hopper_rle8.bmp"]
@@ -160,13 +160,13 @@ def test_transparency_is_white_and_16_bits_keep_their_tones(oddities: dict[str, 
 BOMBS = """
 import resource, sys
 from pathlib import Path
-from pipeline.data.images import decode
-from pipeline.data.opening import BadPicture
+from pipeline.data.image_file import decode
+from pipeline.data.opening import BadImage
 before = resource.getrusage(resource.RUSAGE_SELF)
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:
         decode(path.read_bytes(), 96)
-    except BadPicture:
+    except BadImage:
         continue
 after = resource.getrusage(resource.RUSAGE_SELF)
 print(after.ru_maxrss - before.ru_maxrss, after.ru_utime - before.ru_utime)
@@ -211,16 +211,16 @@ def test_16_bit_ramp_keeps_its_order(format_name: str) -> None:
     [
         (b"", "empty file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "git-lfs pointer"),
-        (b"hello, this is text", "not a picture"),
+        (b"hello, this is text", "not an image"),
     ],
 )
-def test_what_is_no_picture_says_why(content: bytes, reason: str) -> None:
-    with pytest.raises(BadPicture, match=reason):
+def test_what_is_no_image_says_why(content: bytes, reason: str) -> None:
+    with pytest.raises(BadImage, match=reason):
         decode(content, 8)
 
 
 def test_other_users_of_pillow_keep_their_limit() -> None:
-    code = "from PIL import Image; old = Image.MAX_IMAGE_PIXELS; import pipeline.data.images as i; "
+    code = "from PIL import Image; old = Image.MAX_IMAGE_PIXELS; import pipeline.data.image_file; "
     code += "assert old and Image.MAX_IMAGE_PIXELS == old"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -230,7 +230,7 @@ def test_the_limit_of_a_data_set_is_its_own(monkeypatch: pytest.MonkeyPatch) -> 
     file = io.BytesIO()
     Image.new("RGB", (100, 100)).save(file, "PNG")
     assert decode(file.getvalue(), 8).width == 100
-    with pytest.raises(BadPicture, match="decompression bomb"):
+    with pytest.raises(BadImage, match="decompression bomb"):
         decode(file.getvalue(), 8, Decoding(max_megapixels=0.001))
 
 
