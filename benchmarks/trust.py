@@ -138,7 +138,7 @@ def unknown(name: str, other: str, left_out: str) -> str:
     """A line of the table."""
     with trained(name, left_out) as folder:
         path = folder / "outputs/finetune/model.keras"
-        classifier, known = Classifier(path), model_file.known(path)
+        classifier, known = Classifier(path), model_file.reference_of(path)
         data = Manifest(folder / "outputs/prepare")
         ours = classifier.answers(data.images[data.indices("test")])
         theirs = classifier.answers(foreign(folder, other, classifier))
@@ -164,7 +164,7 @@ def sets(name: str) -> str:
     """Coverage over draws of the calibration images from these and the test images."""
     with trained(name, "", STAGES, "prepare.calibration_fraction=0.2") as folder:
         path = folder / "outputs/finetune/model.keras"
-        classifier, known = Classifier(path), model_file.known(path)
+        classifier, known = Classifier(path), model_file.reference_of(path)
         data = Manifest(folder / "outputs/prepare")
         rows = np.concatenate([data.indices(CALIBRATION), data.indices("test")])
         labels = data.labels[rows]

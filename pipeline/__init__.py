@@ -2,14 +2,16 @@
 
     prepare -> extract_features -> train_head -> finetune -> evaluate
 
-Reading order: `__main__` and `runner` (what runs), `config` (params.yaml and conf/ to one checked
-config), `stages` (one file a stage), then the rooms that they use, from the ground up: `storage`,
-`data`, `intake`, `networks`, `features`, `training`, `finetuning`, `evaluation`, `serving`,
-`tracking`, `release`, `export`, `sweep`; and `commands` (one file a command). Each package's
-docstring says what happens in it; imports point one way, which tests/whole/test_house.py holds.
+Reading order: `__main__` and `runner` (command line), `config` (params.yaml and conf/ to one
+checked config), `stages` (one file per stage), then the packages they use, from the bottom up:
+`storage`, `data`, `intake`, `networks`, `features`, `training`, `finetuning`, `evaluation`,
+`serving`, `tracking`, `release`, `export`, `sweep`; and `commands` (one file per command). Each
+package's docstring says what it does. Imports point one way; tests/whole/test_house.py checks it.
 """
 
 import os
+
+__version__ = "0.2.0"
 
 # Results depend on the config, not on the environment of the person who runs this: every switch of
 # these libraries goes but those for logs, folders and GPU memory.

@@ -51,7 +51,7 @@ from pipeline.storage.outputs import PARAMS
 
 CONF = Path(__file__).parents[1] / "conf"
 _KINDS = {"data": sources, "backbone": backbones}
-_BESIDE = (sections, connection, store)
+_UNRELATED = (sections, connection, store)
 """Modules with sections that no result depends on."""
 _READ_OF_SERVE = ("unknown", "coverage")
 """Settings of section `serve` that evaluate reads, too."""
@@ -62,11 +62,13 @@ _CHOICE = re.compile(r"Invalid value (?P<value>.*), expected one of \[(?P<choice
 
 @dataclass
 class Config:
-    """Everything: a section a noun, a section a stage, and what they share."""
+    """The whole config: sections for data and model, one for each stage, and shared settings."""
 
-    seed: int = setting(0, "Seed of splits, initial weights, order, dropout and views.", least=0)
+    seed: int = setting(
+        0, "Random seed for splits, initial weights, shuffling, dropout and augmentation.", least=0
+    )
     threads: int = setting(
-        2, "Threads of TensorFlow and OpenVINO; the last bits of results depend on it.", least=1
+        2, "Threads for TensorFlow and OpenVINO. The last bits of results depend on it.", least=1
     )
     data: SourceConfig = field(default_factory=SourceConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -100,29 +102,29 @@ class Config:
         )
 
     def essentials(self) -> dict[str, Any]:
-        """The part that results depend on, as nested plain values."""
-        beside = {module.__name__ for module in _BESIDE}
+        """Return the part that results depend on, as nested plain values."""
+        unrelated = {module.__name__ for module in _UNRELATED}
         plain = {
             name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
             for name, value in vars(self).items()
-            if type(value).__module__ not in beside
+            if type(value).__module__ not in unrelated
         }
         return plain | {"serve": {name: getattr(self.serve, name) for name in _READ_OF_SERVE}}
 
     def flat(self) -> dict[str, Any]:
-        """Full name -> value of every setting that results depend on."""
+        """Map the full name of every setting that results depend on to its value."""
         return dict(_flat(self.essentials(), ""))
 
 
 def compose(overrides: Sequence[str] = (), params: Path = PARAMS) -> Config:
-    """The config of params.yaml in the working folder and of the command line.
+    """Compose and check the config from params.yaml and the command line.
 
     Args:
         overrides: Words of the command line.
-        params: Another file in the place of params.yaml.
+        params: File to read instead of params.yaml in the working folder.
 
     Raises:
-        InputError: A key, type, value or choice that does not exist.
+        InputError: An unknown setting, or a value that its setting does not take.
     """
     try:
         composed: Any = OmegaConf.to_object(_composed(overrides, params))
@@ -138,7 +140,7 @@ def compose(overrides: Sequence[str] = (), params: Path = PARAMS) -> Config:
 
 
 def _check_changes(finetune: Finetune, changes: Any, name: str) -> None:
-    """Check settings inside a list as if they stood in their section.
+    """Check settings inside a list as if they were in their section.
 
     Raises:
         InputError: There is no such setting, or its value is not allowed.
@@ -155,7 +157,7 @@ def _check_changes(finetune: Finetune, changes: Any, name: str) -> None:
 
 
 def as_yaml(overrides: Sequence[str] = ()) -> str:
-    """What `compose` reads, as YAML; references such as ${oc.env:NAME} stay unresolved."""
+    """Return the composed config as YAML; references such as ${oc.env:NAME} stay unresolved."""
     try:
         return OmegaConf.to_yaml(_composed(overrides))
     except (HydraException, OmegaConfBaseException) as error:
@@ -163,49 +165,50 @@ def as_yaml(overrides: Sequence[str] = ()) -> str:
 
 
 def setting_of(word: str) -> tuple[str, Any]:
-    """Name and value of a setting on the command line."""
+    """Return the name and value of a setting on the command line."""
     _check_form(word)
-    return dialect.value_of(word, dialect.texts(Config, tuple(_KINDS.items())))
+    return dialect.value_of(word, dialect.hints(Config, tuple(_KINDS.items())))
 
 
 def is_override(word: str) -> bool:
-    """Whether a word of the command line sets something: `section.key=value` or `~section.key`."""
+    """Check for a word that changes a setting: `section.key=value` or `~section.key`."""
     key = word.lstrip("+~").partition("=")[0].partition(".")[0]
     return bool(_OVERRIDE.fullmatch(word)) and ("=" in word or word[0] == "~") and key in SECTIONS
 
 
 def described(section: str, config: Config | None = None) -> list[settings.Described]:
-    """The settings of a section.
+    """Describe the settings of a section.
 
     Args:
         section: Name of the section, or full name of a setting.
-        config: Tells the kind of `data` and `backbone`; without it, only what all kinds share.
+        config: Selects the kind of `data` and `backbone`; without it, only the settings that all
+            kinds share are described.
     """
     section, _, name = section.partition(".")
-    shown = getattr(Config(), section)
+    values = getattr(Config(), section)
     if section in _KINDS and config is not None:
-        shown = type(getattr(config, section))()
-    if not is_dataclass(shown):
-        return [one for one in settings.described(Config(), "") if one.name == section]
-    own = settings.described(shown, section)
-    return [one for one in own if name in ("", one.name.partition(".")[2])]
+        values = type(getattr(config, section))()
+    if not is_dataclass(values):
+        return [item for item in settings.described(Config(), "") if item.name == section]
+    items = settings.described(values, section)
+    return [item for item in items if name in ("", item.name.partition(".")[2])]
 
 
 def choices(group: str) -> list[str]:
-    """What a section's `use` takes: the files of its folder in conf/."""
+    """List the choices for a section's `use`: the files of its folder in conf/."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 @cache
 def _groups() -> dict[str, str]:
-    """Sections with a folder in conf/ -> the choice where nobody makes one."""
+    """Map each section with a folder in conf/ to its default choice."""
     return {name: value.use for name, value in vars(Config()).items() if hasattr(value, "use")}
 
 
 def _composed(overrides: Sequence[str], path: Path = PARAMS) -> DictConfig:
     for word in overrides:
         _check_form(word)
-    expected = dialect.texts(Config, tuple(_KINDS.items()))
+    expected = dialect.hints(Config, tuple(_KINDS.items()))
     overrides = [dialect.as_text(word, expected) for word in overrides]
     params = read(path)
     store = ConfigStore.instance()
@@ -219,35 +222,32 @@ def _composed(overrides: Sequence[str], path: Path = PARAMS) -> DictConfig:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         plain = [word for word in overrides if "={" not in word]
         if len(plain) < len(overrides):
-            known = hydra.compose("config", [*picked, *plain])
-            overrides = [_may_add(word, known) for word in overrides]
+            composed = hydra.compose("config", [*picked, *plain])
+            overrides = [_may_add(word, composed) for word in overrides]
         return hydra.compose("config", [*picked, *overrides])
 
 
-def _may_add(word: str, known: DictConfig) -> str:
-    """A word that sets a mapping, such as `data.labels={Cat: cat}`, may add keys to it."""
+def _may_add(word: str, composed: DictConfig) -> str:
+    """Let a word that sets a mapping, such as `data.labels={Cat: cat}`, add keys to it."""
     key, _, value = word.partition("=")
     if value.startswith("{") and key[0] not in "+~":
-        node = OmegaConf.select(known, key)
+        node = OmegaConf.select(composed, key)
         if isinstance(node, DictConfig) and OmegaConf.get_type(node) is dict:
             return f"++{word}"
     return word
 
 
 def read(path: Path) -> DictConfig:
-    """The sections of a params.yaml, as they are written."""
+    """Read the sections of a params.yaml."""
     if not path.exists():
-        raise InputError(
-            f"{path} is read from the current folder, and {Path.cwd()} has none: change to "
-            "the project's folder"
-        )
+        raise InputError(f"no {path} in {Path.cwd()}: change to the project's folder")
     values = dialect.load(path)
     if not isinstance(values, dict):
         raise InputError(
             f"{path} must hold sections such as data and prepare, got "
             f"{'nothing' if values is None else type(values).__name__}"
         )
-    dialect.check(values, dialect.texts(Config, tuple(_KINDS.items())))
+    dialect.check(values, dialect.hints(Config, tuple(_KINDS.items())))
     try:
         params: DictConfig = OmegaConf.create(values)
     except OmegaConfBaseException as error:
@@ -261,14 +261,14 @@ def _check_form(word: str) -> None:
     key = word.lstrip("+~").partition("=")[0]
     if not _OVERRIDE.fullmatch(word) or not ("=" in word or word[0] == "~"):
         raise InputError(
-            f"settings have the form section.key=value, got {word!r}: --help lists them"
+            f"settings have the form section.key=value, got {word!r}: add --help for a list"
         )
     if key in _groups():
-        raise InputError(f"{key} is a section with settings of its own, got {word}: {key}.use=...")
+        raise InputError(f"{key} is a section with its own settings, got {word}: set {key}.use")
 
 
 def _chosen(params: DictConfig, overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Section -> its file in conf/, as the schema, params.yaml or the command line says."""
+    """Map each section to its file in conf/: default, params.yaml, or command line."""
     for group, default in _groups().items():
         section = params.get(group)
         choice = section.get("use", default) if isinstance(section, DictConfig) else default
@@ -290,12 +290,12 @@ def _chosen(params: DictConfig, overrides: Sequence[str]) -> Iterator[tuple[str,
 
 def _without_value(key: str) -> InputError:
     return InputError(
-        f"{key} has no value ('???'): set it in params.yaml, or on the command line: {key}=..."
+        f"{key} has no value ('???'): set it in params.yaml or on the command line: {key}=..."
     )
 
 
 def _one_line(error: BaseException) -> str:
-    """What is wrong, with the full key: Hydra wraps OmegaConf's errors, which have it."""
+    """Say what is wrong, with the full key: Hydra wraps OmegaConf's errors, which have it."""
     causes = [error]
     while cause := causes[-1].__cause__ or causes[-1].__context__:
         causes.append(cause)
@@ -303,29 +303,28 @@ def _one_line(error: BaseException) -> str:
     key = str(getattr(cause_with_key, "full_key", None) or "")
     text = str(getattr(cause_with_key, "msg", None) or cause_with_key).splitlines()[0]
     if key and isinstance(cause_with_key, (ConfigAttributeError, ConfigKeyError)):
-        section = key.rpartition(".")[0]
-        known = _names(section)
-        near = get_close_matches(key, known, n=1)
-        return f"{key} is no setting: {section or 'the config'} has {', '.join(known)}" + (
-            f"; did you mean {near[0]}?" if near else ""
-        )
+        return _unknown(key)
     if key and "is not a subclass of" in text:
-        return f"{key} is a section with settings of its own, got {text.rpartition(': ')[2]}"
+        return f"{key} is a section with its own settings, got {text.rpartition(': ')[2]}"
     if absent := _ABSENT.search(text):
         name = absent["name"]
-        return f"{key} needs the environment variable {name}, which is not set: export {name}=..."
+        return f"{key} needs the environment variable {name}: export {name}=..."
     if choice := _CHOICE.match(text):
         return f"{key} must be one of {choice['choices']}, got {choice['value']}"
     return f"{key}: {text}" if key and key not in text else text
 
 
-def _names(section: str) -> list[str]:
-    """Full names of the settings of a section, as far as the schema tells."""
-    schema = OmegaConf.structured(Config)
-    node = OmegaConf.select(schema, section) if section else schema
-    if section in _KINDS or not isinstance(node, DictConfig):
-        return [f"those of {section}.use"]
-    return [f"{section}.{name}" if section else f"{name}" for name in map(str, node)]
+def _unknown(key: str) -> str:
+    """Explain that there is no such setting."""
+    section, _, name = key.rpartition(".")
+    full = dialect.hints(Config, tuple(_KINDS.items()))
+    if key in full:
+        return f"{key} is not a setting of the {section} that {section}.use selects"
+    names = [other.rpartition(".")[2] for other in full if other.rpartition(".")[0] == section]
+    names = names if section else [*SECTIONS]
+    if near := get_close_matches(name, names, n=1):
+        return f"unknown setting {key}: did you mean {section}.{near[0]}?".replace(" .", " ")
+    return f"unknown setting {key}: {section or 'params.yaml'} takes {', '.join(sorted(names))}"
 
 
 def _flat(value: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -337,4 +336,4 @@ def _flat(value: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 SECTIONS = tuple(vars(Config()))
-"""Names of all sections, and of the settings that belong to none."""
+"""Names of all sections, and of the settings outside any section."""

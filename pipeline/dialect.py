@@ -1,14 +1,16 @@
-"""One YAML dialect for params.yaml, `dvc exp run -S` and the command line: YAML 1.2, as DVC has it.
+"""Read params.yaml, `dvc exp run -S` and the command line as one dialect: YAML 1.2, as DVC does.
 
-YAML text -> plain values; values -> the same ones, if those that should be text are text. In
-YAML 1.1, which most Python programs read, `on` and `no` are true and false, and 010 is 8.
+YAML text -> plain values, each checked against the type of its setting. In YAML 1.1, which most
+Python programs read, `on` and `no` are true and false, and 010 is 8.
 """
 
 import dataclasses
 import importlib
 import pkgutil
+import types
 import typing
 from collections.abc import Iterator, Mapping
+from enum import EnumType
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -22,11 +24,11 @@ from ruamel.yaml.error import YAMLError
 from pipeline.data import names
 from pipeline.errors import InputError
 
-_KINDS = (str, bool, int, float, type(None))
+_PLAIN = (str, bool, int, float, list, Mapping, type(None))
 
 
 def load(path: Path) -> Any:
-    """The values of a YAML file.
+    """Read the values of a YAML file.
 
     Raises:
         InputError: It is not YAML, or not text in UTF-8.
@@ -38,116 +40,161 @@ def load(path: Path) -> Any:
 
 
 def parsed(text: str) -> Any:
-    """The values of a YAML document; raises ruamel's YAMLError."""
+    """Read the values of a YAML document; raises ruamel's YAMLError."""
     return YAML(typ="safe", pure=True).load(text)
 
 
 @cache
-def texts(whole: type, kinds: tuple[tuple[str, ModuleType], ...]) -> Mapping[str, str]:
-    """Full names of the settings that are text: `text`, `text or null`, `list`, `mapping`.
+def hints(whole: type, kinds: tuple[tuple[str, ModuleType], ...]) -> Mapping[str, Any]:
+    """Map the full name of every setting to its type hint.
 
     Args:
         whole: The dataclass of the whole config.
         kinds: Section and the package whose modules add settings to it.
     """
-    found = dict(_texts(whole, ""))
+    types_of = dict(_hints(whole, ""))
     for name, package in kinds:
         for module in pkgutil.iter_modules(package.__path__):
             kind = importlib.import_module(f"{package.__name__}.{module.name}")
-            found |= dict(_texts(kind.Config, name))
-    return found
+            for full, hint in _hints(kind.Config, name):
+                types_of[full] = typing.Union[types_of.get(full, hint), hint]  # noqa: UP007
+    return types_of
 
 
-def _texts(section: type, prefix: str) -> Iterator[tuple[str, str]]:
-    hints = typing.get_type_hints(section)
+def _hints(section: type, prefix: str) -> Iterator[tuple[str, Any]]:
+    own = typing.get_type_hints(section)
     for field in dataclasses.fields(section):
-        hint, name = hints[field.name], f"{prefix}.{field.name}".removeprefix(".")
+        hint, name = own[field.name], f"{prefix}.{field.name}".removeprefix(".")
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            yield from _texts(hint, name)
-        elif hint in (str, str | None):
-            yield name, "text" if hint is str else "text or null"
-        elif hint == list[str]:
-            yield name, "list"
-        elif hint == dict[str, str]:
-            yield name, "mapping"
+            yield from _hints(hint, name)
+        else:
+            yield name, hint
 
 
-def check(values: Any, expected: Mapping[str, str], prefix: str = "") -> None:
-    """Stop at a value that YAML reads as a number, a truth or a date where text is expected.
+def check(values: Any, expected: Mapping[str, Any], prefix: str = "") -> None:
+    """Stop at a value that does not have the type of its setting.
 
     Args:
         values: Nested, as YAML has them.
-        expected: What `texts` gives.
-        prefix: Name of the section that they are of.
+        expected: The result of `hints`.
+        prefix: Full name of the section that the values belong to.
 
     Raises:
-        InputError: The message has the quotes to add.
+        InputError: The message says which quotes to add to a value that should be text.
     """
-    if isinstance(values, Mapping) and expected.get(prefix) != "mapping":
+    hint = expected.get(prefix)
+    if isinstance(values, Mapping) and hint is None:
         for key, value in values.items():
             check(value, expected, f"{prefix}.{key}".removeprefix("."))
-        return
-    kind = expected.get(prefix)
-    items: list[Any] = []
-    if kind == "text" or (kind == "text or null" and values is not None):
-        items = [values]
-    elif kind == "list" and isinstance(values, list):
-        items = values
-    elif kind == "mapping" and isinstance(values, Mapping):
-        items = [*values, *values.values()]
-    for item in items:
-        if not isinstance(item, (str, list, Mapping)):
-            shown = (
-                "null"
-                if item is None
-                else str(item).lower()
-                if item in (True, False)
-                else str(item)
-            )
-            raise InputError(
-                f"{prefix} must be text, got {shown}, which YAML reads as a "
-                f'{_called(item)}: write it as it is meant, in quotes, such as "{shown}"'
-            )
-    if not kind and not isinstance(values, (*_KINDS, list)):
+    elif hint is not None:
+        _check_type(values, hint, prefix)
+    elif not isinstance(values, _PLAIN):
         raise InputError(f"{prefix} must not be a {_called(values)}, got {values}: add quotes")
 
 
+def _check_type(value: Any, hint: Any, name: str) -> None:
+    if hint is Any or (isinstance(value, str) and ("${" in value or value == "???")):
+        return
+    if hint in (list[str], dict[str, str], list[int]) and isinstance(value, (list, Mapping)):
+        (inner, *_) = typing.get_args(hint)
+        items = [*value, *value.values()] if isinstance(value, Mapping) else value
+        if isinstance(value, typing.get_origin(hint)):
+            for item in items:
+                _check_type(item, inner, name)
+            return
+    if _fits(value, hint):
+        return
+    written = yaml_word(value)
+    is_scalar = not isinstance(value, (list, Mapping))
+    remedy = (
+        f', which YAML reads as a {_called(value)}: put it in quotes, such as "{written}"'
+        if hint is str and is_scalar
+        else ""
+    )
+    raise InputError(f"{name} must be {_described(hint)}, got {written}{remedy}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value has a type; text that is a number counts as one, as OmegaConf reads it."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in typing.get_args(hint))
+    if hint in (int, float):
+        if isinstance(value, str):
+            try:
+                return hint(value) is not None
+            except ValueError:
+                return False
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    if isinstance(hint, EnumType):  # OmegaConf checks the choices
+        return not isinstance(value, (list, Mapping, type(None)))
+    return hint is Any or isinstance(value, typing.get_origin(hint) or hint)
+
+
+def _described(hint: Any) -> str:
+    """A type in words, such as `an integer or auto`."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        parts = typing.get_args(hint)
+        automatic = str in parts and {int, float} & set(parts)
+        numbers = [float] if float in parts else [part for part in parts if part is int]
+        rest = [part for part in parts if part not in (int, float, str if automatic else None)]
+        words = [_described(part) for part in (*numbers, *rest)]
+        return " or ".join(dict.fromkeys([*words, "auto"] if automatic else words))
+    if isinstance(hint, EnumType):
+        return f"one of {', '.join(str(member.value) for member in list[Any](hint))}"
+    named = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
+    named |= {list: "a list", dict: "a mapping", type(None): "null"}
+    return named.get(typing.get_origin(hint) or hint, str(hint))
+
+
+def yaml_word(value: Any) -> str:
+    """A value as YAML writes it, in a line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value!r}" if isinstance(value, str) else str(value)
+
+
 def _called(value: Any) -> str:
-    kinds = {bool: "truth value", int: "number", float: "number", type(None): "missing value"}
-    return kinds.get(type(value), "date")
+    names_of = {bool: "boolean", int: "number", float: "number", type(None): "missing value"}
+    return names_of.get(type(value), "date")
 
 
-def as_text(word: str, expected: Mapping[str, str]) -> str:
-    """A word of the command line; what is not the text that its setting takes gets quotes.
+def as_text(word: str, expected: Mapping[str, Any]) -> str:
+    """Check a word of the command line, and quote a value that its setting takes as text.
 
     So `data.path=My Pics (new), a=b` needs no quotes but the shell's.
 
     Args:
         word: Such as `section.key=value`.
-        expected: What `texts` gives.
+        expected: The result of `hints`.
 
     Raises:
-        InputError: An item of a list or mapping is not text.
+        InputError: The value does not have the type of its setting.
     """
     key, equals, value = word.partition("=")
-    kind = expected.get(key.lstrip("+"))
-    if not equals or kind is None:
+    name = key.lstrip("+")
+    hint = expected.get(name)
+    if not equals or hint is None:
         return word
+    takes_text = hint in (str, str | None)
     try:
         (override,) = OverridesParser.create().parse_overrides([word])
-        read = override.value()
+        read = _plain(override.value())
     except HydraException:
-        read = None if kind.startswith("text") else word
-    if not kind.startswith("text"):
-        if not isinstance(read, str):
-            check(_plain(read), {key.lstrip("+"): kind}, key.lstrip("+"))
+        return f"{key}={names.quoted(value)}" if takes_text else word
+    if not takes_text:
+        if not override.is_sweep_override():
+            _check_type(read, hint, name)
         return word
     if isinstance(read, str) or value in ("null", "") or value.startswith(("${", "'", '"')):
+        if value == "null":
+            _check_type(None, hint, name)
         return word
     return f"{key}={names.quoted(value)}"
 
 
-def value_of(word: str, expected: Mapping[str, str]) -> tuple[str, Any]:
+def value_of(word: str, expected: Mapping[str, Any]) -> tuple[str, Any]:
     """Name and value of a word of the command line; arguments and errors as for `as_text`."""
     text = as_text(word, expected)
     try:
@@ -158,7 +205,7 @@ def value_of(word: str, expected: Mapping[str, str]) -> tuple[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Hydra's quoted texts as texts."""
+    """Convert Hydra's quoted strings to plain ones."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, dict):

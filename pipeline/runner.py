@@ -1,7 +1,7 @@
-"""Run a stage or a command: name + words of the command line -> what its `run` asks for.
+"""Run a stage or a command: name + command line -> the arguments that its `run` names.
 
-A stage is a module of `pipeline.stages`, a command one of `pipeline.commands`. Its docstring is
-its help; the names of `run`'s parameters say what it is given.
+A stage is a module of `pipeline.stages`, a command a module of `pipeline.commands`. Its docstring
+is its help; the parameter names of `run` select what it receives.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import pkgutil
 import shutil
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -30,15 +31,15 @@ _READ = {
     "unknown": ("serve.unknown",),
     "coverage": ("serve.coverage",),
 }
-"""Parameter of a stage's `run` -> the settings behind it."""
+"""Parameter of a stage's `run` -> the settings it is made from."""
 
 
 def run(name: str, words: Sequence[str]) -> int:
-    """Run a stage or a command; returns the exit code.
+    """Run a stage or a command and return the exit code.
 
     Args:
-        name: Of the stage or command.
-        words: The command line after it.
+        name: Name of the stage or command.
+        words: Command line after the name.
 
     Raises:
         InputError: There is no such command, or it does not take these words.
@@ -46,29 +47,28 @@ def run(name: str, words: Sequence[str]) -> int:
     module = _module(name)
     if {"-m", "--multirun"} & set(words):
         raise InputError(
-            "one run at a time, got --multirun: queue several with "
+            "--multirun is not supported: queue several runs with "
             "dvc exp run --queue -S 'finetune.learning_rate=choice(1e-4,1e-3)'"
         )
     overrides = [word for word in words if config.is_override(word)]
     parser = _parser(name, module)
     options = parser.parse_args([word for word in words if word not in overrides])
-    overrides += getattr(options, "settings", [])  # whatever has not the form of one
+    overrides += getattr(options, "settings", [])  # words that do not look like a setting
     if options.cfg:
         print(config.as_yaml(overrides), end="")
         return 0
     if name in STAGES:
         run_stage(name, config.compose(overrides))
         return 0
-    given = {"options": options, "overrides": overrides, "compose": config.compose}
-    asked = inspect.signature(module.run).parameters
-    if set(asked) - set(given):
+    available = {"options": options, "overrides": overrides, "compose": config.compose}
+    if set(inspect.signature(module.run).parameters) - set(available):
         composed = config.compose(overrides)
-        given |= {**vars(composed), "config": composed}
-    return int(_by_signature(module.run, given) or 0)
+        available |= {**vars(composed), "config": composed}
+    return int(_by_signature(module.run, available) or 0)
 
 
 def run_stage(stage: str, composed: Config) -> None:
-    """Run one stage: locked, tracked, its output put in place at the very end."""
+    """Run one stage: locked and tracked, with its output put in place at the very end."""
     from pipeline.networks import runtime
     from pipeline.setup import checks
     from pipeline.tracking import runs
@@ -82,7 +82,7 @@ def run_stage(stage: str, composed: Config) -> None:
             runtime.configure(composed.seed, composed.threads, replicas)
             print(", ".join(f"{name} {value}" for name, value in runtime.versions().items()))
         with outputs.replacing(out) as aside:
-            given = {
+            available = {
                 **vars(composed),
                 "config": getattr(composed, stage),
                 "frozen": composed.frozen,
@@ -91,30 +91,34 @@ def run_stage(stage: str, composed: Config) -> None:
                 "folders": outputs.Folders(aside),
                 "log": tracked.log,
             }
-            metrics = _by_signature(_module(stage).run, given)
+            metrics = _by_signature(_module(stage).run, available)
         tracked.finish(metrics, out)
 
 
 def usage() -> str:
-    """Every stage and command, in a line each."""
-    lines = [f"{_PROGRAM} COMMAND [section.key=value ...]", "", "Stages, which dvc repro runs:"]
+    """List every stage and command with a one-line summary."""
+    lines = [f"Usage: {_PROGRAM} COMMAND [section.key=value ...]", ""]
+    lines += ["Stages, run in order by `dvc repro`:"]
     lines += [f"  {name:18}{_summary(_module(name))}" for name in STAGES]
     lines += ["", "Commands:"]
     lines += [f"  {name:18}{_summary(_module(name))}" for name in _commands()]
-    lines += ["", f"{_PROGRAM} COMMAND --help shows what it takes, --cfg job its whole config."]
+    lines += ["", "COMMAND --help    options and settings of a command"]
+    lines += ["COMMAND --cfg job print the resolved config", "--version         print the version"]
     return "\n".join(lines)
 
 
-def _by_signature(function: Callable[..., Any], given: Mapping[str, Any]) -> Any:
+def _by_signature(function: Callable[..., Any], available: Mapping[str, Any]) -> Any:
     """Call a function with the values that its parameters name."""
-    return function(**{name: given[name] for name in inspect.signature(function).parameters})
+    return function(**{name: available[name] for name in inspect.signature(function).parameters})
 
 
 def _module(name: str) -> ModuleType:
     package = stages if name in STAGES else commands
-    if name not in (*STAGES, *_commands()):
-        known = ", ".join((*STAGES, *_commands()))
-        raise InputError(f"the command must be one of {known}, got {name!r}")
+    names = (*STAGES, *_commands())
+    if name not in names:
+        near = get_close_matches(name, names, n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else f"{_PROGRAM} --help lists them"
+        raise InputError(f"unknown command {name!r}: {remedy}")
     return importlib.import_module(f"{package.__name__}.{name}")
 
 
@@ -127,19 +131,18 @@ def _commands() -> list[str]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+    """Report a wrong command line in one line."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}: {self.prog} --help shows what it takes")
+        raise InputError(f"{message}: see {self.prog} --help")
 
 
 class _Help(argparse.Action):
-    """Prints the help, which is not made before it is asked for."""
+    """Print the help, which is only built when it is requested."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         module = _module(parser.prog.rpartition(" ")[2])
-        lines = list(_settings_help(sections_of(module)))
-        parser.epilog = "\n".join(["settings, in params.yaml or here:", *lines]) if lines else None
+        parser.epilog = "\n".join(_settings_help(sections_of(module))) or None
         parser.print_help()
         parser.exit()
 
@@ -156,41 +159,50 @@ def _parser(name: str, module: ModuleType) -> _Parser:
         module.arguments(parser)
     else:
         parser.add_argument("settings", nargs="*", metavar="section.key=value", help="see below")
-    parser.add_argument("-h", "--help", action=_Help, nargs=0, help="show this and stop")
-    parser.add_argument("--cfg", choices=["job"], help="show the whole config and stop")
+    parser.add_argument("-h", "--help", action=_Help, nargs=0, help="show this help")
+    parser.add_argument("--cfg", choices=["job"], help="print the resolved config")
     return parser
 
 
 def sections_of(module: ModuleType) -> list[str]:
-    """The sections and settings that a command names, or that its `run` is given."""
-    named: tuple[str, ...] | None = getattr(module, "SECTIONS", None)
-    if named is not None:
-        return list(named)
+    """List the sections and settings that a command names, or that its `run` receives."""
+    listed: tuple[str, ...] | None = getattr(module, "SECTIONS", None)
+    if listed is not None:
+        return list(listed)
     own = module.__name__.rpartition(".")[2]
     read = {"config": (own,), **_READ, **{name: (name,) for name in SECTIONS}}
-    given = inspect.signature(module.run).parameters
-    return list(dict.fromkeys(one for name in given for one in read.get(name, ())))
+    parameters = inspect.signature(module.run).parameters
+    return list(dict.fromkeys(part for name in parameters for part in read.get(name, ())))
 
 
 def _settings_help(sections: Sequence[str]) -> Iterator[str]:
-    """A described line a setting: name, default, choices."""
+    """Describe settings, common ones first: name, default, help, choices."""
     try:
         composed = config.compose()
-    except InputError:  # shown where there is no project, too
+    except InputError:  # the help also works outside a project
         composed = None
-    shown = [one for section in sections for one in config.described(section, composed)]
-    names = [f"{one.name}={_written(one.default)}" for one in shown]
+    described = [item for section in sections for item in config.described(section, composed)]
+    names = [f"{item.name}={_written(item.default)}" for item in described]
     width = min(max(map(len, names), default=0), 44)
+    for title, advanced in (("settings, in params.yaml or here:", False), ("advanced:", True)):
+        chosen = [item for item in described if item.about.advanced == advanced]
+        if chosen:
+            yield ("\n" if advanced else "") + title
+        for item in chosen:
+            yield from _setting_help(item, width)
+
+
+def _setting_help(item: settings.Described, width: int) -> Iterator[str]:
+    about, name = item.about, f"{item.name}={_written(item.default)}"
+    choices = item.choices or tuple(config.choices(about.group) if about.group else ())
+    text = about.text + (f" One of {', '.join(choices)}." if choices else "")
+    if any(end is not None for end in vars(about.range).values()):
+        text += f" Must be {about.range}."
     columns = max(shutil.get_terminal_size().columns, width + 40)
-    for name, one in zip(names, shown, strict=True):
-        takes = one.choices or tuple(config.choices(one.about.group) if one.about.group else ())
-        text = one.about.text + (f" One of {', '.join(takes)}." if takes else "")
-        if any(end is not None for end in vars(one.about.range).values()):
-            text += f" Must be {one.about.range}."
-        first, *rest = textwrap.wrap(text, columns - width - 4)
-        gap = f"  {name:{width}}  " if len(name) <= width else f"  {name}\n{' ' * (width + 4)}"
-        yield gap + first
-        yield from (" " * (width + 4) + line for line in rest)
+    first, *rest = textwrap.wrap(text, columns - width - 4)
+    gap = f"  {name:{width}}  " if len(name) <= width else f"  {name}\n{' ' * (width + 4)}"
+    yield gap + first
+    yield from (" " * (width + 4) + line for line in rest)
 
 
 def _written(value: Any) -> str:
@@ -206,5 +218,5 @@ def _summary(module: ModuleType) -> str:
 
 
 def _docstring(module: ModuleType) -> str:
-    """A module's docstring, also where `python -OO` has removed it."""
+    """Read a module's docstring from its source: `python -OO` removes docstrings."""
     return ast.get_docstring(ast.parse(inspect.getsource(module))) or ""

@@ -110,7 +110,7 @@ class Sweep:
 
     def described(self) -> dict[str, Any]:
         """The settings, without a database's password."""
-        return {**asdict(self), "storage": addresses.shown(self.storage)}
+        return {**asdict(self), "storage": addresses.public(self.storage)}
 
     def check(self, name: str) -> None:
         """Check what becomes a folder's name."""

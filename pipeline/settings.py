@@ -1,7 +1,7 @@
-"""A setting: its default, what it is for and which values it takes, all in one place.
+"""Declare a setting: its default, its help and its allowed values, in one place.
 
-A section of params.yaml is a dataclass of settings. `--help` prints what is declared here,
-and `check` holds every value to it before any work begins.
+A section of params.yaml is a dataclass of settings. `--help` prints these declarations, and
+`check` compares every value with them before any work begins.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ T = TypeVar("T")
 REQUIRED = "???"
 """Default of a setting that has none: OmegaConf's mark for a missing value."""
 AUTO = "auto"
-"""What a number is until the stage that needs it derives it from the data."""
+"""Value of a number until the stage that needs it derives it from the data."""
 
 if typing.TYPE_CHECKING:
     AutoInt: typing.TypeAlias = int
@@ -32,13 +32,13 @@ else:
 
 
 def is_auto(value: object) -> bool:
-    """Whether a number is still to be derived."""
+    """Check if a number is still to be derived."""
     return value == AUTO
 
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a setting takes; None leaves an end open."""
+    """Range of a numeric setting; None means unbounded."""
 
     least: float | None = None
     above: float | None = None
@@ -67,52 +67,61 @@ class Range:
 
 @dataclass(frozen=True)
 class About:
-    """What is known of a setting beside its type.
+    """Declaration of a setting, besides its type and default.
 
     Attributes:
-        text: What it is for.
-        range: The numbers it takes.
-        group: The folder of conf/ whose files it chooses from; empty for other settings.
-        choices: The texts that it takes; empty where its type says.
+        text: Help.
+        range: Allowed numbers.
+        group: Folder of conf/ whose files are the choices; empty for other settings.
+        choices: Allowed strings; empty if the type lists them.
+        advanced: Listed after the common settings in help.
     """
 
     text: str
     range: Range
     group: str = ""
     choices: tuple[str, ...] = ()
+    advanced: bool = False
 
 
 def setting(
-    default: T, text: str, *, group: str = "", choices: Sequence[str] = (), **range_: float
+    default: T,
+    text: str,
+    *,
+    group: str = "",
+    choices: Sequence[str] = (),
+    advanced: bool = False,
+    **range_: float,
 ) -> T:
     """Declare a setting of a section.
 
     Args:
-        default: Its value where nobody gives another; `REQUIRED` if somebody must.
-        text: Its help, in a line or two.
-        group: The folder of conf/ that it names a file of.
-        choices: The texts that it takes, where its type does not say.
+        default: Default value; `REQUIRED` if there is none.
+        text: Help, in a line or two.
+        group: Folder of conf/ whose files are the choices.
+        choices: Allowed strings, if the type does not list them.
+        advanced: List it after the common settings in help.
         range_: Bounds of a number: `least`, `above`, `most`, `below`.
     """
-    about = About(text, Range(**range_), group, tuple(choices))
+    about = About(text, Range(**range_), group, tuple(choices), advanced)
     field: Any = dataclasses.field(default_factory=lambda: copy(default), metadata={"about": about})
     return typing.cast(T, field)
 
 
 def automatic(text: str, **range_: Any) -> Any:
-    """Declare a number that is `auto` unless somebody gives one; arguments as for `setting`."""
+    """Declare a number whose default is `auto`; arguments as for `setting`."""
     return setting(AUTO, text, **range_)
 
 
 @dataclass(frozen=True)
 class Described:
-    """A setting of a section, as `--help` shows it.
+    """A setting with everything that `--help` shows.
 
     Attributes:
         name: Full name, such as `finetune.epochs`.
-        default: Its default; `REQUIRED` if it has none.
-        choices: The values it takes, where these are few.
-        about: What was declared.
+        default: Default; `REQUIRED` if there is none.
+        choices: Allowed values, if there are only a few.
+        about: Declaration.
     """
 
     name: str
@@ -122,11 +131,11 @@ class Described:
 
 
 def described(section: Any, name: str) -> Iterator[Described]:
-    """The settings of a section and of the sections inside it, in order of declaration.
+    """List the settings of a section, including nested sections, in order of declaration.
 
     Args:
-        section: An instance of the section's dataclass; its values are shown as defaults.
-        name: Of the section; empty for the whole config.
+        section: Instance of the section's dataclass; its values are the defaults.
+        name: Name of the section; empty for the whole config.
     """
     hints = typing.get_type_hints(type(section))
     for field in dataclasses.fields(section):
@@ -139,14 +148,14 @@ def described(section: Any, name: str) -> Iterator[Described]:
 
 
 def check(section: Any, name: str) -> None:
-    """Hold a section's values to what was declared, then to the section's own `check`.
+    """Compare a section's values with their declarations, then run the section's own `check`.
 
     Args:
-        section: An instance of the section's dataclass.
-        name: Of the section, for the message; empty for the whole config.
+        section: Instance of the section's dataclass.
+        name: Name of the section, for messages; empty for the whole config.
 
     Raises:
-        InputError: A value out of its range, or values that do not go together.
+        InputError: A value is out of range, or values contradict each other.
     """
     for field in dataclasses.fields(section):
         value, full = getattr(section, field.name), f"{name}.{field.name}".removeprefix(".")
@@ -174,7 +183,7 @@ def _may_be_auto(section: type, name: str) -> bool:
 
 
 def _number(text: str, name: str) -> float | int | str:
-    """A number that a YAML dialect took for text, such as 1e-3; `auto` as it is."""
+    """Convert text such as '1e-3' to a number; keep `auto`."""
     for kind in (int, float):
         try:
             return kind(text)
@@ -186,7 +195,7 @@ def _number(text: str, name: str) -> float | int | str:
 
 
 def _choices(hint: Any) -> tuple[str, ...]:
-    """The values of an enum, or of an enum that may be null."""
+    """List the values of an enum or of an optional enum."""
     if isinstance(hint, EnumType):
         return tuple(str(member.value) for member in list[Any](hint))
     if hint in (AutoInt, AutoFloat):

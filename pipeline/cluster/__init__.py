@@ -1,8 +1,8 @@
-"""Work spread over several machines by Ray, whose results are those of one machine.
+"""Distribute work over several machines with Ray, with the results of one machine.
 
     >>> from pipeline.cluster.connection import Config
     >>> Config().on  # unless cluster.address names a cluster
     False
 
-`make` is called once in each worker and gives what each task is done by. The driver alone writes.
+`make` is called once in each worker and returns the function for its tasks. Only the driver writes.
 """

@@ -1,4 +1,4 @@
-"""Section `cluster`, which no result depends on, and the connection to its Ray cluster."""
+"""Section `cluster`, which does not affect results, and the connection to its Ray cluster."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _GONE_S = 10.0
 class Config:
     """Section `cluster`."""
 
-    use: str = setting("none", "What spreads the work over machines.", group="cluster")
+    use: str = setting("none", "Distribute work over machines.", group="cluster")
     address: str = setting(
         "local",
-        "HOST:6379 of a Ray cluster that was started with `ray start`; local starts one on this "
-        "machine, for as long as the command runs.",
+        "HOST:6379 of a Ray cluster started with `ray start`; local starts one on this "
+        "machine for the duration of the command.",
     )
     workers: int | None = setting(
-        None, "Processes in all; null for one per `threads` processors of the cluster.", least=1
+        None, "Total number of processes; null for one per `threads` processors.", least=1
     )
 
     @property
     def on(self) -> bool:
-        """Whether the work is spread over a cluster."""
+        """True if work is distributed."""
         return self.use != "none"
 
 
 @contextmanager
 def connected(config: Config) -> Iterator[Any]:
-    """Ray, connected until the block ends.
+    """Connect to Ray for the duration of the block.
 
     Args:
         config: Section `cluster`.
@@ -47,19 +47,19 @@ def connected(config: Config) -> Iterator[Any]:
         InputError: Ray is not installed, or there is no such cluster.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray hides GPUs from whoever asked for none; a forward pass by Keras uses what is there.
+    # Ray hides GPUs from tasks that request none; Keras uses what is there.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
     except ImportError as error:
         raise InputError(
-            "cluster.use=ray needs Ray, not installed: pip install ray, or set cluster.use=none"
+            "cluster.use=ray needs Ray: pip install ray, or set cluster.use=none"
         ) from error
     inside = ray.is_initialized()
     if not inside:
         own = config.address == "local"
         if not own:
-            _insist_on_an_answer(config.address)  # Ray would wait for minutes
+            _check_answer(config.address)  # Ray would wait for minutes
         try:
             ray.init(
                 address=config.address,
@@ -68,7 +68,7 @@ def connected(config: Config) -> Iterator[Any]:
                 logging_level=logging.ERROR,
             )
         except ConnectionError as error:
-            raise InputError(_turned_away(config.address, error)) from error
+            raise InputError(_rejection(config.address, error)) from error
     try:
         yield ray
     finally:
@@ -76,24 +76,24 @@ def connected(config: Config) -> Iterator[Any]:
             ray.shutdown()
 
 
-def _insist_on_an_answer(address: str) -> None:
+def _check_answer(address: str) -> None:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), _GONE_S).close()
     except (OSError, ValueError, OverflowError) as error:
         raise InputError(
             f"cluster.address must be local or HOST:PORT of a running Ray cluster, got {address}: "
-            f"{error}; ray start --head starts one and prints its address"
+            f"{error}; start one with ray start --head, which prints its address"
         ) from error
 
 
-def _turned_away(address: str, error: ConnectionError) -> str:
+def _rejection(address: str, error: ConnectionError) -> str:
     reason: BaseException = error
     while reason.__cause__ is not None:
         reason = reason.__cause__
     if "AuthToken" in str(reason):
         return (
-            f"the Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token, here and on "
-            "every node, and copy ~/.ray/auth_token of its head node to each of them"
+            f"the Ray cluster at {address} requires a token: set RAY_AUTH_MODE=token, here and on "
+            "every node, and copy ~/.ray/auth_token from its head node to each of them"
         )
     return f"cluster.address must be a Ray cluster of this version, got {address}: {reason}"

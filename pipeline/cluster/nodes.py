@@ -33,7 +33,7 @@ class Nodes:
 
     @property
     def alive(self) -> dict[str, str]:
-        """Id of each node that answers -> its host."""
+        """Map the id of each node that answers to its host."""
         return {
             node["NodeID"]: node["NodeManagerHostname"]
             for node in self._ray.nodes()
@@ -44,10 +44,10 @@ class Nodes:
         """Start Python on a node, in the folder of this process.
 
         Args:
-            node: Its id.
-            words: What Python is given.
-            environment: Beside that of the node.
-            log: Gets what it says; on the node, if that does not share the folder.
+            node: Id of the node.
+            words: Arguments of Python.
+            environment: Added to that of the node.
+            log: Receives the output; on the node, if it does not share the folder.
         """
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -59,7 +59,7 @@ class Nodes:
 
 
 class _Starter:
-    """What runs in an actor on a node: the parent of a process."""
+    """Actor on a node: the parent of a process."""
 
     def __init__(
         self, words: list[str], environment: dict[str, str], folder: str, log: str
@@ -82,16 +82,16 @@ class _Starter:
         self._child.terminate()
         self._child.wait()
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self._log.read_text(errors="replace")
 
 
 class Process:
-    """A process on a node, to be used like one of this machine.
+    """A process on a node, used like one of this machine.
 
     Attributes:
         node: Id of the node.
-        returncode: What it ended with; None while it runs, -9 if its node is gone.
+        returncode: Exit code; None while it runs, -9 if its node is gone.
     """
 
     def __init__(self, ray: Any, actor: Any, node: str) -> None:
@@ -99,24 +99,24 @@ class Process:
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """Ask whether it has ended."""
+        """Check if it has ended."""
         if self.returncode is None:
-            self.returncode = self._asked(self._actor.poll, gone=-9)
+            self.returncode = self._call(self._actor.poll, gone=-9)
         return self.returncode
 
     def terminate(self) -> None:
         """Ask it to end."""
-        self._asked(self._actor.terminate, gone=None)
+        self._call(self._actor.terminate, gone=None)
 
     def wait(self) -> None:
-        """Let its parent go."""
+        """Release its parent."""
         self._ray.kill(self._actor)
 
-    def said(self) -> str:
-        """What it wrote; nothing if its node is gone."""
-        return str(self._asked(self._actor.said, gone=""))
+    def output(self) -> str:
+        """Return its output; empty if its node is gone."""
+        return str(self._call(self._actor.output, gone=""))
 
-    def _asked(self, method: Any, gone: Any) -> Any:
+    def _call(self, method: Any, gone: Any) -> Any:
         try:
             return self._ray.get(method.remote(), timeout=_GONE_S)
         except (self._ray.exceptions.RayActorError, self._ray.exceptions.GetTimeoutError):

@@ -1,6 +1,6 @@
-"""Do tasks on a Ray cluster, their results in order.
+"""Run tasks on a Ray cluster, with their results in order.
 
-tasks -> results. A worker that dies, with its node or alone, costs time and no result.
+tasks -> results. A worker that dies, alone or with its node, costs time but no result.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _AHEAD = 2
 
 
 class _Worker:
-    """What runs in an actor. A new one, in the place of one that died, makes its function anew."""
+    """Actor that runs tasks. One that replaces a dead one creates its function again."""
 
     def __init__(self, make: Callable[[], Callable[[Any], Any]], folder: str) -> None:
-        os.chdir(folder)  # a node begins where it was started; paths are the project's
+        os.chdir(folder)  # a node starts elsewhere; paths are relative to the project
         self._make = make
         self._function: Callable[[Any], Any] | None = None
 
     def ready(self) -> None:
-        """Answers once the actor, or the one in its place, is there."""
+        """Return once the actor, or its replacement, is running."""
 
     def do(self, task: Any) -> Any:
         if self._function is None:
@@ -50,13 +50,13 @@ def ordered(
     *,
     threads: int,
 ) -> Iterator[Result]:
-    """Do tasks on all nodes and yield their results in the order of the tasks.
+    """Run tasks on all nodes and yield their results in the order of the tasks.
 
     Args:
         config: Section `cluster`.
-        make: Called once in each worker; gives what a task is done by. Both are pickled.
-        tasks: Small; a few at a time are under way.
-        threads: Processors that a worker needs.
+        make: Called once in each worker; returns the function for the tasks. Both are pickled.
+        tasks: Small tasks; a few run at a time.
+        threads: Processors per worker.
 
     Raises:
         InputError: There is no such cluster, it is too small, or a task kills its workers.
@@ -66,28 +66,28 @@ def ordered(
         able = sum(int(node.get("CPU", 0) // threads) for node in nodes)
         if not able:
             raise InputError(
-                f"a worker needs threads={threads} processors, no node of the cluster has as many: "
-                "lower threads, which changes last bits, or add nodes"
+                f"a worker needs threads={threads} processors, and no node of the cluster has as "
+                "many: lower threads, which changes the last bits of results, or add nodes"
             )
         actor = ray.remote(_Worker).options(num_cpus=threads, max_restarts=-1, max_task_retries=0)
         here = str(Path.cwd())
-        made = [actor.remote(make, here) for _ in range(min(config.workers or able, able))]
+        workers = [actor.remote(make, here) for _ in range(min(config.workers or able, able))]
         try:
-            yield from _results(ray, made, enumerate(tasks))
+            yield from _results(ray, workers, enumerate(tasks))
         finally:
-            for one in made:
-                ray.kill(one)
+            for worker in workers:
+                ray.kill(worker)
 
 
 def _results(ray: Any, idle: list[Any], tasks: Iterator[tuple[int, Any]]) -> Iterator[Any]:
-    """Results in order; no more than a few tasks are ahead of the one that is waited for."""
+    """Yield results in order; only a few tasks run ahead of the next result."""
     most, last, wanted = _AHEAD * len(idle), time.monotonic(), 0
     again: list[tuple[int, Any]] = []
     running: dict[Any, tuple[Any, tuple[int, Any] | None]] = {}
     deaths: Counter[int] = Counter()
     done: dict[int, Any] = {}
     while True:
-        under_way = len(done) + sum(one is not None for _, one in running.values())
+        under_way = len(done) + sum(task is not None for _, task in running.values())
         while idle and (again or under_way < most):
             numbered = again.pop() if again else next(tasks, None)
             if numbered is None:
@@ -107,16 +107,16 @@ def _results(ray: Any, idle: list[Any], tasks: Iterator[tuple[int, Any]]) -> Ite
                 done[numbered[0]] = _result(ray, ref)
                 idle.append(actor)
             except ray.exceptions.RayActorError as error:
-                if "creation task" in str(error):  # it never began, and never will
+                if "creation task" in str(error):  # it never started, and never will
                     raise InputError(
-                        "every node needs this project's folder at the same place, and its "
+                        "every node needs this project's folder at the same path, and its "
                         f"environment; a worker could not start: {_last_line(error)}"
                     ) from error
                 deaths[numbered[0]] += 1
                 if deaths[numbered[0]] >= _DEATHS:
                     raise InputError(
-                        f"a task must not kill its workers, one killed {_DEATHS}, most likely for "
-                        "lack of memory: lower extract_features.batch_size, or give nodes more"
+                        f"a task killed {_DEATHS} workers, most likely for lack of memory: lower "
+                        "extract_features.batch_size, or add memory to the nodes"
                     ) from error
                 again.append(numbered)
                 running[actor.ready.options(max_task_retries=-1).remote()] = actor, None

@@ -1,6 +1,6 @@
-"""List the stored activations, least recently used first, or remove them.
+"""List cached activations, least recently used first, or remove them.
 
-Feature extraction, fine-tuning and sweeps share them. They can always be computed again.
+Feature extraction, fine-tuning and sweeps share this cache. It can always be recomputed.
 
     python -m pipeline cache clear
 """
@@ -20,13 +20,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(activations: store.Config, options: argparse.Namespace) -> None:
-    """List what is stored, or remove it."""
-    kept = Store(activations)
+    """List or remove cached activations."""
+    cache = Store(activations)
     if options.action == "clear":
-        kept.clear()
-    entries = kept.entries()
+        cache.clear()
+    entries = cache.entries()
     for entry in entries:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
         name = f"{entry.key['backbone']} at {entry.key['cut']}, {entry.key['image_size']} px"
         print(f"{entry.size / 1e6:10.1f} MB  {used}  {name}")
-    print(f"{sum(entry.size for entry in entries) / 1e6:10.1f} MB  in {kept.root}")
+    print(f"{sum(entry.size for entry in entries) / 1e6:10.1f} MB  in {cache.root}")

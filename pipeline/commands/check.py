@@ -1,8 +1,8 @@
-"""Are these images like those that the model was made with? Tests, and a page to look at.
+"""Compare new images with the training data: drift tests and an HTML report.
 
-Compared are how strange the images are to the model, brightness, contrast, colour, sharpness,
-size and the classes predicted, with the validation images. The exit code is 1 if anything
-differs by more than chance.
+Tests whether brightness, contrast, colour, sharpness, size, predicted classes and distance from
+the training data differ from the validation images. The exit code is 1 if anything differs by
+more than chance.
 
     python -m pipeline check a_folder/
 """
@@ -38,44 +38,44 @@ from pipeline.serving.classifier import MODEL, Classifier
 from pipeline.storage.outputs import PARAMS, replacing_file
 
 SECTIONS = ("tracking", "serve")
-_LEAST = 10
+_MIN_IMAGES = 10
 _STRANGEST, _SIDE_PX = 24, 160
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what is compared with what, and where the page goes."""
+    """Add the images, the model and the report's path."""
     parser.add_argument(
         "paths",
         nargs="+",
         metavar="PATH",
-        help="a folder, images, a pattern, or a csv file with a column path",
+        help="a folder, images, a pattern, or a csv file with a column `path`",
     )
     parser.add_argument(
         "--model",
         default=str(MODEL),
-        help=f"a .keras file (default {MODEL}), or models:/NAME@champion in the registry",
+        help=f"a .keras file (default {MODEL}) or a registry URI such as models:/NAME@champion",
     )
-    parser.add_argument("--page", default="check.html", help="to write (default check.html)")
+    parser.add_argument("--page", default="check.html", help="report to write (default check.html)")
     parser.add_argument(
         "--allow-code",
         action="store_true",
-        help="run code that a file named by --model holds (Lambda layers): only if you trust it",
+        help="allow Lambda layers in a file named by --model to run code: only if you trust it",
     )
 
 
 @dataclass
-class Sample:
-    """Images that were looked at.
+class Inspected:
+    """Images that were read and classified.
 
     Attributes:
-        paths: Of N files.
+        paths: Paths of the N readable files.
         traits: Name -> values.
         typicality: (N,).
         known: (N,).
         strangeness: (N,).
         predicted: (N,) class indices.
-        unread: Files that are no images, with the reason.
-        how: They were decoded, as the model wants it.
+        unread: Files that are not images, with the reason.
+        how: Decoding that the model expects.
     """
 
     paths: list[str]
@@ -93,38 +93,38 @@ def run(
     overrides: Sequence[str],
     compose: Callable[[Sequence[str]], Config],
 ) -> int:
-    """Compare, tell, write the page; returns 1 if the images differ."""
+    """Compare, print the result and write the page; returns 1 if the images differ."""
     files = list(named_files.find(options.paths))
     path = registry.model_file(options.model, lambda: compose(overrides))
     settings = compose(overrides).serve if overrides or PARAMS.exists() else Serve()
     allow_code = options.allow_code or registry.is_own(options.model)
     classifier = Classifier(path, allow_code, settings.unknown)
-    reference = model_file.known(path)
-    sample = look(classifier, files)
-    if len(sample.paths) < _LEAST:
+    reference = model_file.reference_of(path)
+    sample = inspect(classifier, files)
+    if len(sample.paths) < _MIN_IMAGES:
         raise InputError(
-            f"check needs at least {_LEAST} images to tell chance from change, found "
+            f"check needs at least {_MIN_IMAGES} images to tell a change from chance, got "
             f"{len(sample.paths)} in {', '.join(options.paths)}{_unread(sample)}"
         )
-    found = findings(reference, sample, classifier.card)
-    verdict = _verdict(found, sample, settings.unknown)
-    for line in (*_table(found), *verdict):
+    results = findings(reference, sample, classifier.card)
+    verdict = _verdict(results, sample, settings.unknown)
+    for line in (*_table(results), *verdict):
         print(line)
     page = Path(options.page)
-    _write(page, found, verdict, reference, sample, options.model)
-    print(f"page: {page}")
-    return int(any(one.differs for one in found))
+    _write(page, results, verdict, reference, sample, options.model)
+    print(f"report: {page}")
+    return int(any(finding.differs for finding in results))
 
 
-def look(classifier: Classifier, files: Sequence[Path]) -> Sample:
+def inspect(classifier: Classifier, files: Sequence[Path]) -> Inspected:
     """Decode and classify files, batch by batch.
 
     Args:
-        classifier: That they are compared with.
-        files: Any number; only a batch of them is in memory.
+        classifier: The model to compare with.
+        files: Any number of files; only one batch is in memory at a time.
     """
     card = classifier.card
-    sample = Sample([], {name: [] for name in traits.NAMES}, [], [], [], [], [], card.decoding)
+    sample = Inspected([], {name: [] for name in traits.NAMES}, [], [], [], [], [], card.decoding)
     with tqdm(total=len(files), desc="check", unit="image", disable=None) as bar:
         for start in range(0, len(files), card.batch_size):
             batch = files[start : start + card.batch_size]
@@ -145,20 +145,20 @@ def _decoded(card: Card, file: Path) -> Decoded:
     return image_file.decode(file.read_bytes(), card.image_size, card.decoding)
 
 
-def _add(sample: Sample, classifier: Classifier, good: list[tuple[Path, Decoded]]) -> None:
-    answers = classifier.answers(np.stack([one.pixels for _, one in good]))
+def _add(sample: Inspected, classifier: Classifier, good: list[tuple[Path, Decoded]]) -> None:
+    answers = classifier.answers(np.stack([decoded.pixels for _, decoded in good]))
     sample.paths += [str(file) for file, _ in good]
     sample.typicality += answers.typicality.tolist()
     sample.known += answers.known.tolist()
     sample.strangeness += answers.strangeness.tolist()
     sample.predicted += answers.probabilities.argmax(axis=1).tolist()
-    for _, one in good:
-        for name, value in traits.of(one.pixels, one.width, one.height).items():
+    for _, decoded in good:
+        for name, value in traits.of(decoded.pixels, decoded.width, decoded.height).items():
             sample.traits[name].append(value)
 
 
-def findings(reference: Reference, sample: Sample, card: Card) -> list[Finding]:
-    """A test a trait; `Sample` and what `Reference` keeps of the validation images."""
+def findings(reference: Reference, sample: Inspected, card: Card) -> list[Finding]:
+    """Test each trait against the validation images kept in `Reference`."""
     before = {"strangeness": reference.strangeness}
     now = {"strangeness": np.array(sample.strangeness)}
     for name in traits.NAMES:
@@ -168,57 +168,58 @@ def findings(reference: Reference, sample: Sample, card: Card) -> list[Finding]:
     return drift.compare(before, now, labels, np.array(sample.predicted), card.classes)
 
 
-def _table(found: list[Finding]) -> list[str]:
-    lines = [f"{'':16} {'at training':>16} {'here':>16} {'difference':>11} {'p':>8}"]
-    for one in found:
-        mark = "  differs" if one.differs else ""
+def _table(results: list[Finding]) -> list[str]:
+    lines = [f"{'':16} {'at training':>16} {'now':>16} {'difference':>11} {'p':>8}"]
+    for finding in results:
+        mark = "  differs" if finding.differs else ""
         lines.append(
-            f"{one.trait:16} {names.shown(one.before):>16} {names.shown(one.now):>16} "
-            f"{one.difference:11.2f} {one.p_value:8.4f}{mark}"
+            f"{finding.trait:16} {names.display(finding.before):>16} "
+            f"{names.display(finding.now):>16} "
+            f"{finding.difference:11.2f} {finding.p_value:8.4f}{mark}"
         )
     return lines
 
 
-def _verdict(found: list[Finding], sample: Sample, unknown: float) -> list[str]:
+def _verdict(results: list[Finding], sample: Inspected, unknown: float) -> list[str]:
     strange = 1 - np.mean(sample.known)
     lines = [
-        f"{strange:.1%} of {len(sample.paths)} images are unknown to the model, {unknown:.1%} "
-        "are to be expected"
+        f"{100 * strange:.1f} % of {len(sample.paths)} images are unknown to the model; "
+        f"{100 * unknown:g} % are expected by chance."
     ]
-    differing = [one.trait for one in found if one.differs]
+    differing = [finding.trait for finding in results if finding.differs]
     if differing:
-        lines.append(f"These images differ from those of the training: {', '.join(differing)}.")
+        lines.append(f"These images differ from the training data: {', '.join(differing)}.")
     else:
-        lines.append("Nothing tells these images from those of the training.")
+        lines.append("These images do not differ measurably from the training data.")
     if sample.unread:
-        lines.append(_unread(sample).removeprefix("; "))
+        lines.append(f"{_unread(sample).removeprefix('; ')}.")
     return lines
 
 
-def _unread(sample: Sample) -> str:
-    """What could not be read, as the end of a sentence; empty if nothing."""
+def _unread(sample: Inspected) -> str:
+    """Count the unreadable files, as the end of a sentence; empty if there are none."""
     if not sample.unread:
         return ""
     path, reason = sample.unread[0]
-    return f"; {len(sample.unread)} files are no images, the first is {path}: {reason}"
+    return f"; {len(sample.unread)} files are not images, the first is {path}: {reason}"
 
 
 def _write(
     path: Path,
-    found: list[Finding],
+    results: list[Finding],
     verdict: list[str],
     reference: Reference,
-    sample: Sample,
+    sample: Inspected,
     model: str,
 ) -> None:
-    """Write the page: the table, a histogram a trait, the strangest images."""
+    """Write the page: the table, a histogram for each trait, the strangest images."""
     from pipeline.evaluation import figures
 
     before: dict[str, Any] = {"strangeness": reference.strangeness, **reference.traits}
     now: dict[str, Any] = {"strangeness": sample.strangeness, **sample.traits}
     drawn = figures.histograms({name: (before[name], now[name]) for name in now})
     strangest = np.argsort(-np.array(sample.strangeness), kind="stable")[:_STRANGEST]
-    shown = [
+    cards = [
         (
             sample.paths[place],
             sample.typicality[place],
@@ -230,18 +231,17 @@ def _write(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
     )
     text = pages.get_template("check.html").render(
-        model=model,
-        found=found,
+        found=results,
         verdict=verdict,
         histograms=base64.b64encode(drawn).decode(),
-        strangest=shown,
+        strangest=cards,
     )
     with replacing_file(path) as aside:
         aside.write_text(text, encoding="utf-8")
 
 
 def _thumbnail(path: Path, how: Decoding) -> str:
-    """JPEG in base64."""
+    """Encode a small JPEG in base64."""
     decoded = image_file.decode(path.read_bytes(), _SIDE_PX, how)
     file = io.BytesIO()
     Image.fromarray(decoded.pixels).save(file, "JPEG", quality=85)

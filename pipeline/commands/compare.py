@@ -1,7 +1,7 @@
-"""Tell experiments apart: the settings in which they differ, and their metrics with intervals.
+"""Compare experiments: metrics with confidence intervals, and the settings that differ.
 
-Experiments that differ by the seed alone are one row, with mean and spread. Those that were
-judged on the same test images are compared with the first row by a paired test.
+Runs that differ only in their seed share a row with mean and standard deviation. Experiments with
+the same test images are compared with the first row by a paired test.
 
     python -m pipeline compare
 """
@@ -17,82 +17,99 @@ from pipeline.tracking.experiments import Experiment
 
 _METRICS = ("accuracy", "log_loss")
 _SEED = "seed"
-_WIDEST = 60
+_MAX_WIDTH = 120
+_MAX_SETTINGS, _MAX_CELL = 5, 60
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the experiments."""
+    """Add the experiments and `--all`."""
     parser.add_argument(
         "runs",
         nargs="*",
         metavar="RUN",
-        help="name or id of a parent run, or name of a DVC experiment; all if none is given",
+        help="name or ID of a parent run, or name of a DVC experiment (default: all)",
+    )
+    parser.add_argument(
+        "--all", action="store_true", help=f"show all differing settings, not {_MAX_SETTINGS}"
     )
 
 
 def run(tracking: Tracking, options: argparse.Namespace) -> None:
-    """Print the table and the paired tests."""
+    """Print the table and the paired comparisons."""
     client = store.connect(tracking)
     with store.answering(tracking):
         evaluated = experiments.evaluated(client, store.experiment(client, tracking), options.runs)
         if not evaluated:
-            raise InputError("there is no evaluated experiment to compare yet: run dvc repro")
+            raise InputError("there is no evaluated experiment to compare: run dvc repro first")
         rows = _by_seed(evaluated)
         differing = _differing(evaluated)
-        print(_table(rows, differing))
+        for line in _table(rows, differing, options.all):
+            print(line)
         for line in _paired(rows):
             print(line)
 
 
-def _by_seed(found: list[Experiment]) -> list[list[Experiment]]:
-    """Experiments whose settings are the same but for the seed, together."""
+def _by_seed(evaluated: list[Experiment]) -> list[list[Experiment]]:
+    """Group experiments whose settings differ only in the seed."""
     rows: dict[tuple[tuple[str, str], ...], list[Experiment]] = {}
-    for one in found:
-        settings = tuple(sorted(item for item in one.settings.items() if item[0] != _SEED))
-        rows.setdefault(settings, []).append(one)
-    # Of states that differ in code alone, the newest stands for its seed.
+    for experiment in evaluated:
+        settings = tuple(sorted(item for item in experiment.settings.items() if item[0] != _SEED))
+        rows.setdefault(settings, []).append(experiment)
+    # If only the code differs, the newest run represents its seed.
     return [
-        list({one.settings.get(_SEED): one for one in reversed(row)}.values())
+        list({run.settings.get(_SEED): run for run in reversed(row)}.values())
         for row in rows.values()
     ]
 
 
-def _differing(found: list[Experiment]) -> list[str]:
-    """Settings that are not the same in all experiments, but for the seed."""
-    names = sorted({name for one in found for name in one.settings} - {_SEED})
-    return [name for name in names if len({one.settings.get(name) for one in found}) > 1]
+def _differing(evaluated: list[Experiment]) -> list[str]:
+    """List the settings that differ between experiments, except the seed."""
+    names = sorted({name for run in evaluated for name in run.settings} - {_SEED})
+    return [name for name in names if len({run.settings.get(name) for run in evaluated}) > 1]
 
 
-def _table(rows: list[list[Experiment]], differing: list[str]) -> str:
-    cells = [["run", *_METRICS, "images", *differing]]
-    for row in rows:
-        first = row[0]
-        name = _named(first) if len(row) == 1 else f"{first.name} ({len(row)} seeds)"
-        metrics = [_measured(row, metric) for metric in _METRICS]
-        settings = [_shown(first.settings.get(setting, "-")) for setting in differing]
-        cells.append([name, *metrics, str(len(first.judged.said.paths)), *settings])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in cells]
-    return "\n".join(line.rstrip() for line in lines)
+def _table(rows: list[list[Experiment]], differing: list[str], every: bool) -> Iterator[str]:
+    """Format rows of at most `_MAX_WIDTH` characters, unless every setting is requested."""
+    columns = [["run", *map(_name, rows)]]
+    columns += [[metric, *(_measured(row, metric) for row in rows)] for metric in _METRICS]
+    columns += [["images", *(str(len(row[0].judged.predictions.paths)) for row in rows)]]
+    hidden = []
+    for setting in differing:
+        values = [row[0].settings.get(setting, "-") for row in rows]
+        column = [setting, *(value if every else _short(value) for value in values)]
+        width = sum(max(map(len, cells)) + 2 for cells in (*columns, column)) - 2
+        if every or (len(columns) < len(_METRICS) + 2 + _MAX_SETTINGS and width <= _MAX_WIDTH):
+            columns.append(column)
+        else:
+            hidden.append(setting)
+    widths = [max(map(len, column)) for column in columns]
+    for cells in zip(*columns, strict=True):
+        yield "  ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)).rstrip()
+    if hidden:
+        yield f"{len(hidden)} more settings differ: add --all"
 
 
 def _measured(row: list[Experiment], metric: str) -> str:
-    """A metric with its interval; of several seeds, their mean and standard deviation."""
-    values = [one.judged.intervals[metric] for one in row]
+    """Format a metric with its interval or, for several seeds, mean and standard deviation."""
+    values = [run.judged.intervals[metric] for run in row]
     if len(row) > 1:
         exact = [value["value"] for value in values]
         return f"{statistics.mean(exact):.4f} ± {statistics.stdev(exact):.4f}"
     low, high = values[0]["low"], values[0]["high"]
-    shown = f"{values[0]['value']:.4f}"
-    return shown if low is None else f"{shown} ({low:.4f} to {high:.4f})"
+    text = f"{values[0]['value']:.4f}"
+    return text if low is None else f"{text} ({low:.4f} to {high:.4f})"
 
 
-def _named(one: Experiment) -> str:
-    return f"{one.name} ({one.run_id[:8]})"
+def _name(row: list[Experiment]) -> str:
+    return _named(row[0]) if len(row) == 1 else f"{row[0].name} ({len(row)} seeds)"
 
 
-def _shown(value: str) -> str:
-    return value if len(value) <= _WIDEST else f"{value[: _WIDEST - 3]}..."
+def _named(run: Experiment) -> str:
+    return f"{run.name} ({run.run_id[:8]})"
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= _MAX_CELL else f"{value[: _MAX_CELL - 3]}..."
 
 
 def _paired(rows: list[list[Experiment]]) -> Iterator[str]:
@@ -102,14 +119,14 @@ def _paired(rows: list[list[Experiment]]) -> Iterator[str]:
     for row in rows[1:]:
         other = row[0]
         if not other.same_images(reference):
-            yield f"{_named(other)}: judged on other images than the first, so not paired"
+            yield f"{_named(other)}: evaluated on other images than the first, so not compared"
             continue
         first, second = (
             resampling.resample(
-                facts.gather(one.judged.said.labels, one.judged.said.probabilities), 0
+                facts.gather(run.judged.predictions.labels, run.judged.predictions.probabilities), 0
             )
-            for one in (reference, other)
+            for run in (reference, other)
         )
-        yield f"{_named(other)} against {_named(reference)}:"
+        yield f"{_named(other)} compared with {_named(reference)}:"
         for sentence in resampling.compare(first, second).verdict:
             yield f"  {sentence}"

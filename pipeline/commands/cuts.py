@@ -1,8 +1,8 @@
 """List where a backbone can be cut, and what each cut costs and saves.
 
-For each cut point, from the images up: the size of the activations there, the share of the
-work and of the parameters below it, and how much faster an epoch of fine-tuning above it is on
-cached activations, in theory. Weights are not needed, except for models and presets on disk.
+The cut is the layer at which the network is split into a frozen lower part and a trainable upper
+part. `finetune.cut` takes the names in the first column. The speed-up is that of a fine-tuning
+epoch on cached activations, in theory. Weights are only needed for models and presets on disk.
 
     python -m pipeline cuts backbone.use=resnet50
 """
@@ -25,7 +25,7 @@ _USUAL_SIZE_PX = 224
 
 
 def run(backbone: BackboneConfig, prepare: prepare_stage.Config, seed: int, threads: int) -> None:
-    """Print the cut points of the backbone, shallow to deep."""
+    """Print the cut points of the backbone, from shallow to deep."""
     runtime.configure(seed, threads)
     from pipeline.features import cuts
 
@@ -39,8 +39,7 @@ def run(backbone: BackboneConfig, prepare: prepare_stage.Config, seed: int, thre
     points = cuts.describe(built.model)
     rows = _rows(points)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    print(f"{built.name} at {image_size} px: {len(points)} cut points, from the images up.")
-    print("speed-up: of an epoch of fine-tuning above it, on cached activations, in theory.\n")
+    print(f"{built.name} at {image_size} px: {len(points)} cut points, from input to output\n")
     for row in rows:
         cells = zip(row, widths, strict=True)
         aligned = [c.ljust(w) if n in (0, 2) else c.rjust(w) for n, (c, w) in enumerate(cells)]
@@ -48,7 +47,7 @@ def run(backbone: BackboneConfig, prepare: prepare_stage.Config, seed: int, thre
 
 
 def _rows(points: list[CutPoint]) -> list[tuple[str, ...]]:
-    names = ("cut point", "index", "block", "activations", "kB", "FLOPs below", "parameters below")
+    names = ("finetune.cut", "index", "block", "activations", "kB", "FLOPs below", "params below")
     rows: list[tuple[str, ...]] = [(*names, "speed-up")]
     for point in points:
         above = 1 - point.flops_below

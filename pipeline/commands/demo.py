@@ -1,4 +1,4 @@
-"""Show a page to drop images on: what the champion says of them and where it looks.
+"""Open a web page that classifies an uploaded image and shows Grad-CAM.
 
 On this machine only, unless `demo.host` says otherwise. Needs Gradio, which `make demo` installs.
 
@@ -36,7 +36,7 @@ _CSS = "#image img {width: 100%; height: 100%; object-fit: contain}"
 
 
 def run(demo: Demo, promote: Promote, tracking: Tracking, data: SourceConfig) -> None:
-    """Show the page until it is stopped.
+    """Serve the page until it is stopped.
 
     Raises:
         InputError: Gradio is not installed, the port is taken, or there is no such model.
@@ -67,7 +67,7 @@ def run(demo: Demo, promote: Promote, tracking: Tracking, data: SourceConfig) ->
 
 
 class Answerer:
-    """What the page shows of images.
+    """Classify images for the page.
 
     Args:
         model: The pyfunc of `pipeline.serving.pyfunc`.
@@ -83,27 +83,28 @@ class Answerer:
     def __call__(
         self, paths: list[str | None]
     ) -> tuple[list[dict[str, float] | None], list[Pixels | None], list[str]]:
-        """Answer all who ask at the same moment.
+        """Answer all requests that arrive at the same moment.
 
         Args:
-            paths: Of the images' files; None where there is none.
+            paths: Paths of the images' files; None if there is no image.
 
         Returns:
-            For each: class -> probability, the image with its heat map, and what else there
-            is to say: why there is neither, or that such images are unknown.
+            For each: class -> probability, the image with its heat map, and a remark: why there is
+            neither, or that the image is unknown.
         """
         import pandas as pd
 
         rows = pd.DataFrame({"image": [Path(path) if path else None for path in paths]})
         answers = self._model.predict(rows).to_dict("records")
         maps = [
-            None if one["error"] else self._map(Path(str(path)), one["label"])
-            for path, one in zip(paths, answers, strict=True)
+            None if answer["error"] else self._map(Path(str(path)), answer["prediction"])
+            for path, answer in zip(paths, answers, strict=True)
         ]
         reasons = [
-            "" if path is None else _remark(one) for path, one in zip(paths, answers, strict=True)
+            "" if path is None else _remark(answer)
+            for path, answer in zip(paths, answers, strict=True)
         ]
-        return [one["probabilities"] for one in answers], maps, reasons
+        return [answer["probabilities"] for answer in answers], maps, reasons
 
     def _map(self, path: Path, label: str) -> Pixels | None:
         from pipeline.evaluation.gradcam import overlay
@@ -118,23 +119,23 @@ class Answerer:
 
 
 def _remark(answer: dict[str, Any]) -> str:
-    """What else there is to say of an answer."""
+    """Say what else there is to know about an answer."""
     if answer["error"]:
         return f"**Not classified**: {answer['error']}"
     if not answer["known"]:
         return (
-            "**Unknown**: unlike the images that this model was made with (typicality "
-            f"{answer['typicality']:.4f}). Do not rely on the label."
+            "**Unknown**: unlike the training images (typicality "
+            f"{answer['typicality']:.4f}). Do not rely on the prediction."
         )
     if labels := answer.get("labels"):
-        return f"May be: {', '.join(labels)}"
+        return f"Prediction set: {', '.join(labels)}"
     return ""
 
 
 def _fill(page: gradio.Blocks, uri: str, answerer: Answerer, examples: list[str]) -> None:
     import gradio
 
-    gradio.Markdown(f"# {uri.removeprefix('models:/')}\nDrop an image, or take an example.")
+    gradio.Markdown(f"# {uri.removeprefix('models:/')}\nDrop an image, or choose an example.")
     with gradio.Row():
         with gradio.Column():
             dropped = gradio.Image(
@@ -143,20 +144,20 @@ def _fill(page: gradio.Blocks, uri: str, answerer: Answerer, examples: list[str]
                 height=_HEIGHT_PX,
                 elem_id="image",
             )
-            # The file as it was dropped: the classifier decodes it, not Gradio. On the object, as
-            # Gradio writes a .pyi file beside every module that has a component of its own.
+            # The file as it was dropped: the classifier decodes it, not Gradio. Set on the object,
+            # because Gradio writes a .pyi file beside every module that subclasses its components.
             dropped.preprocess = _path  # type: ignore[method-assign]
             if examples:
-                gradio.Examples(examples, dropped, label="Of the test split", cache_examples=False)
+                gradio.Examples(examples, dropped, label="Test images", cache_examples=False)
         with gradio.Column():
+            reason = gradio.Markdown()
             label = gradio.Label(label="Probabilities", num_top_classes=5)
             heat = gradio.Image(
-                label="Where it looks (Grad-CAM)",
+                label="Grad-CAM",
                 height=_HEIGHT_PX,
                 interactive=False,
                 buttons=["fullscreen", "download"],
             )
-            reason = gradio.Markdown()
     dropped.change(
         answerer,
         dropped,
@@ -173,7 +174,7 @@ def _path(payload: Any) -> str | None:
 
 
 def _examples(source: SourceConfig) -> list[str]:
-    """Some images of the test split, of as many classes as possible; none if there is none."""
+    """Choose images from the test split, from as many classes as possible."""
     if not (ROOT / "prepare").is_dir():
         return []
     data = Manifest(ROOT / "prepare")

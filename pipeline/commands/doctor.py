@@ -1,7 +1,7 @@
 """Check what a run needs: packages, weights, images, disk, memory, git, DVC, tracking, ports.
 
-A line each: ok, warning or error, with the remedy. The exit code is 1 if there is an error.
-`dvc repro` looks at images, weights and disk before anything else.
+Prints one line for each check, with the remedy if it fails. The exit code is 1 if there is an
+error. `dvc repro` checks images, weights and disk before anything else.
 
     python -m pipeline doctor
 """
@@ -23,7 +23,7 @@ def run(overrides: list[str], compose: Callable[[list[str]], Config]) -> int:
         print(f"{check.level:8} {check.name:14} {check.text}", flush=True)
         failed += check.level == Level.error
     if failed:
-        print(f"{failed} to mend before dvc repro can do its work")
+        print(f"{failed} to fix before dvc repro can run")
     return int(failed > 0)
 
 
@@ -32,7 +32,7 @@ def _every(overrides: list[str], compose: Callable[[list[str]], Config]) -> Iter
     try:
         config = compose(overrides)
     except InputError as error:
-        yield Check("params.yaml", Level.error, f"{error}; or write another: init IMAGES")
+        yield Check("params.yaml", Level.error, f"{error}; or write a new one: init IMAGES")
         return
-    yield Check("params.yaml", Level.ok, "every setting is known and in its range")
+    yield Check("params.yaml", Level.ok, "every setting is valid")
     yield from checks.every(config)

@@ -1,10 +1,9 @@
-"""Write the trained classifier for other runtimes, each checked against Keras.
+"""Export the trained classifier to other runtimes, each checked against Keras.
 
-Each export is run on images of the test split (at most 500) and put in place only if it agrees
-with Keras; if one does not, the exit code is 1. All take (B, H, W, 3) float32 RGB in [0, 255] and
-give (B, K) probabilities, except tflite_int8: one image at a time, uint8 in and out, as
-accelerators without float arithmetic need it (the input and output tensors hold scale and zero
-point).
+Each export runs on up to 500 test images and is put in place only if it agrees with Keras;
+otherwise the exit code is 1. All take (B, H, W, 3) float32 RGB in [0, 255] and return (B, K)
+probabilities, except tflite_int8: one image at a time, uint8 in and out, for accelerators without
+float arithmetic (the input and output tensors hold scale and zero point).
 
     python -m pipeline export onnx tflite
 """
@@ -46,7 +45,7 @@ _CARD, _AGREEMENT = "classifier.json", "agreement.json"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the formats, the model, and where they go."""
+    """Add the formats, the model and the output folder."""
     parser.add_argument(
         "formats",
         nargs="*",
@@ -56,23 +55,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default=str(MODEL),
-        help=f"a .keras file (default {MODEL}), or models:/NAME@champion in the registry",
+        help=f"a .keras file (default {MODEL}) or a registry URI such as models:/NAME@champion",
     )
     parser.add_argument(
         "--allow-code",
         action="store_true",
-        help="run code that a file named by --model holds (Lambda layers): only if you trust it",
+        help="allow Lambda layers in a file named by --model to run code: only if you trust it",
     )
     parser.add_argument(
-        "--out", type=Path, default=OUT, metavar="FOLDER", help=f"where to (default {OUT}/)"
+        "--out", type=Path, default=OUT, metavar="FOLDER", help=f"output folder (default {OUT}/)"
     )
     parser.add_argument(
         "--min-agreement",
         type=float,
         default=0.95,
         metavar="SHARE",
-        help="of the images that tflite_int8 must put in Keras' class (default 0.95); the other "
-        f"formats must for all, and give the probabilities within {TOLERANCE}",
+        help="fraction of images for which tflite_int8 must predict Keras' class (default 0.95); "
+        f"other formats must for all images, with probabilities within {TOLERANCE}",
     )
 
 
@@ -81,7 +80,7 @@ def run(
     overrides: Sequence[str],
     compose: Callable[[Sequence[str]], Config],
 ) -> int:
-    """Export what the command line names; returns 1 if a format could not be exported."""
+    """Export the formats on the command line; returns 1 if one could not be exported."""
     if not 0 <= options.min_agreement <= 1:
         raise InputError(f"--min-agreement must be between 0 and 1, got {options.min_agreement}")
     path = registry.model_file(options.model, lambda: compose(overrides))
@@ -116,21 +115,21 @@ def run(
     done = _export_all(names, options.out, export)
     if done:
         print(
-            f"{', '.join(done)}: in place, as each agrees with Keras on {len(test)} test images; "
-            f"{options.out / _CARD} says what goes in and what comes out"
+            f"{', '.join(done)}: exported and checked against Keras on {len(test)} test images; "
+            f"{options.out / _CARD} describes input and output"
         )
-    _tell_foreign(options.out)
+    _warn_foreign(options.out)
     return int(len(done) < len(names))
 
 
 def _export_all(
     names: Sequence[str], out: Path, export: Callable[[str, TextIO], Agreement]
 ) -> list[str]:
-    """Export one format after the other and tell how each went; returns those in place."""
+    """Export the formats one by one and print each result; returns those put in place."""
     new, done = not out.exists(), []
     out.mkdir(parents=True, exist_ok=True)
     try:
-        # The libraries report to stderr what they do; what goes wrong is an exception.
+        # The libraries report their progress to stderr; failures are exceptions.
         with (
             runtime.quiet() as stderr,
             warnings.catch_warnings(action="ignore"),
@@ -152,28 +151,28 @@ def _export_all(
 
 
 def _export(name: str, source: Source, out: Path, check: Check, threads: int) -> Agreement:
-    """Write a format aside, check it, put it in place."""
+    """Write a format aside, check it, and put it in place."""
     form = FORMATS[name]
     with _replacing(out / form.path) as aside:
         try:
             form.write(source, aside)
             return check(name, form.read(aside, threads), aside, source.stderr)
-        except (InputError, OSError):  # they tell themselves
+        except (InputError, OSError):  # these explain themselves
             raise
         except Exception as error:  # converters raise anything
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            if os.strerror(errno.ENOSPC) in reason:  # as TensorFlow says it
+            if os.strerror(errno.ENOSPC) in reason:  # as TensorFlow reports it
                 raise OSError(errno.ENOSPC, reason) from error
             raise InputError(
-                f"{name} must be able to hold every layer of the network, got {shortened(reason)}: "
-                "replace the layer, or export another format"
+                f"{name} cannot represent this network: {shortened(reason)}: replace the layer, or "
+                "export another format"
             ) from error
 
 
 def _describe(
-    out: Path, card: model_file.Card, basis: dict[str, str], found: dict[str, Agreement]
+    out: Path, card: model_file.Card, basis: dict[str, str], results: dict[str, Agreement]
 ) -> None:
-    """Record what the exports are and how they agree; forget those of another model."""
+    """Record what the exports are and how they agree; drop records of other models."""
     size, count = card.image_size, len(card.classes)
     described = {
         "classes": card.classes,
@@ -182,27 +181,27 @@ def _describe(
         "image_size": size,
         "input": f"(B, {size}, {size}, 3) float32 RGB, 0 to 255",
         "output": f"(B, {count}) float32 probabilities",
-        "left_out": "known, typicality, labels: whether it knows such images (docs/trust.md)",
+        "left_out": "known, typicality, labels: out-of-distribution detection (docs/trust.md)",
         "model_int8.tflite": "B = 1; uint8 in and out, value = (uint8 - zero point) * scale",
     }
     manifest: dict[str, Any] = {**basis, "networks": {}}
     before = _recorded(out)
     if {name: before.get(name) for name in basis} == basis:
         manifest["networks"] |= before["networks"]
-    manifest["networks"] |= {name: asdict(agreement) for name, agreement in found.items()}
+    manifest["networks"] |= {name: asdict(agreement) for name, agreement in results.items()}
     for name, content in ((_CARD, described), (_AGREEMENT, manifest)):
         with outputs.replacing_file(out / name) as aside:
             tables.write_json(aside, content)
 
 
-def _tell_foreign(out: Path) -> None:
-    """Name what an earlier export of another model, or other images, has left."""
+def _warn_foreign(out: Path) -> None:
+    """Name files left by an earlier export of another model or other images."""
     if not (recorded := _recorded(out)):
         return
     for name, form in FORMATS.items():
         path = out / form.path
         if path.exists() and name not in recorded["networks"]:
-            print(f"note: {path} is of another model or other data: export {name}, or remove it")
+            print(f"note: {path} belongs to another model or dataset: export {name}, or remove it")
 
 
 def _recorded(out: Path) -> dict[str, Any]:
@@ -211,35 +210,34 @@ def _recorded(out: Path) -> dict[str, Any]:
 
 
 def _available(named: Sequence[str]) -> Iterator[str]:
-    """The formats asked for whose libraries are installed.
+    """List the requested formats whose libraries are installed.
 
     Raises:
-        InputError: There is no such format, or a library of one that was named is missing.
+        InputError: Unknown format, or a library of a format named on the command line is missing.
     """
     for name in dict.fromkeys(named or FORMATS):
         if name not in FORMATS:
-            raise InputError(f"the format must be one of {', '.join(FORMATS)}, got {name!r}")
+            raise InputError(f"unknown format {name!r}: choose from {', '.join(FORMATS)}")
         libraries = FORMATS[name].libraries
-        missing = [one for one in libraries if importlib.util.find_spec(one) is None]
+        missing = [library for library in libraries if importlib.util.find_spec(library) is None]
         remedy = f"{', '.join(missing)}, not installed: pip install {' '.join(libraries)}"
         if not missing:
             yield name
         elif named:
             raise InputError(f"{name} needs {remedy}")
         else:
-            print(f"{name:13}skipped, it needs {remedy}")
+            print(f"{name:13}skipped: needs {remedy}")
 
 
 def _manifest(card: model_file.Card) -> Manifest:
-    """The prepared images, as the model wants them."""
+    """Open the prepared images, and check that they match the model."""
     manifest = Manifest(PREPARED)
     expected = (card.image_size, card.decoding, card.classes)
-    found = (manifest.image_size, manifest.decoding, manifest.classes)
-    if found != expected:
+    actual = (manifest.image_size, manifest.decoding, manifest.classes)
+    if actual != expected:
         raise InputError(
-            f"the images of {PREPARED} must be those of the model, {_words(*expected)}, got "
-            f"{_words(*found)}: restore the "
-            "params.yaml that the model was made with, and run dvc repro"
+            f"the images in {PREPARED} do not match the model: {_words(*expected)} expected, got "
+            f"{_words(*actual)}; restore the params.yaml of the model and run dvc repro"
         )
     return manifest
 
@@ -251,7 +249,7 @@ def _words(size: int, decoding: Decoding, classes: list[str]) -> str:
 
 
 def _evenly(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most so many of the rows, evenly over them."""
+    """Select at most `most` rows, evenly spaced."""
     places = np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int)
     return np.asarray(rows[places])
 

@@ -1,8 +1,8 @@
-"""Look at your images and write the params.yaml that suits them, with a reason for each value.
+"""Inspect your images and write a params.yaml that suits them, with a reason for each value.
 
-Takes a folder with a sub-folder for each class, a csv file or an archive. Says what it found,
-what `dvc repro` will cost, and how small a difference the test images can show. A params.yaml
-of your own is kept unless you say --force, and even then a copy of it.
+Takes a folder with a subfolder for each class, a csv file or an archive. Reports what it finds,
+how long `dvc repro` will take, and how small a difference the test images can detect. An existing
+params.yaml is only replaced with --force, which keeps a copy.
 
     python -m pipeline init images --try mobilenet_v2,efficientnet_v2_b0
     python -m pipeline init images 'data.splits={extra: test}'
@@ -46,51 +46,49 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--backbone",
         default=_DEFAULT,
         metavar="NAME",
-        help=f"a file of conf/backbone, or a .keras or .h5 model (default: {_DEFAULT})",
+        help=f"a file in conf/backbone, or a .keras or .h5 model (default: {_DEFAULT})",
     )
     which.add_argument(
         "--try",
         dest="tried",
         metavar="NAME,NAME,...",
-        help="compare these on a sample of the images and take the best",
+        help="compare these networks on a sample of the images and use the best",
     )
     parser.add_argument(
         "--ignore",
         action="append",
         default=[],
         metavar="NAME",
-        help="leave out a class, folder or file, or what a pattern fits; may be repeated",
+        help="leave out a class, folder or file, or a pattern; can be repeated",
     )
-    parser.add_argument(
-        "--force", action="store_true", help="replace a params.yaml of your own; a copy is kept"
-    )
+    parser.add_argument("--force", action="store_true", help="replace params.yaml and keep a copy")
 
 
 def run(options: argparse.Namespace, overrides: list[str], compose: Callable[..., Config]) -> None:
-    """Look, derive, write.
+    """Inspect the images, derive the settings and write params.yaml.
 
     Raises:
-        InputError: There is a params.yaml already, or the images are not of a form that is known.
+        InputError: params.yaml exists, or the images are not in a supported layout.
     """
     params_file.refuse_to_lose(options.force)
-    given = {}
+    settings = {}
     for word in overrides:
         name, value = setting_of(word)
         if not name.startswith("data."):
-            raise InputError(f"init takes settings of section data alone, got {word}")
-        given[name.removeprefix("data.")] = value
-    looked = source.look(options.images, options.ignore, _SEED, given)
+            raise InputError(f"init only takes settings of section data, got {word}")
+        settings[name.removeprefix("data.")] = value
+    looked = source.look(options.images, options.ignore, _SEED, settings)
     for line in source.describe(looked.survey):
         print(line)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     plan = _planned(options, looked, threads or 1, compose)
     command = f"python -m pipeline init {shlex.join(sys.argv[2:])}"
-    kept = params_file.write(params_file.text(plan.sections, command), compose)
+    copy = params_file.write(params_file.text(plan.sections, command), compose)
     print()
     for line in _conclusion(plan, looked):
         print(line)
-    print("params.yaml is written" + (f"; the one before is {kept}" if kept else ""))
-    print("next: make repro, or dvc repro")
+    print("wrote params.yaml" + (f" (the old one is {copy})" if copy else ""))
+    print("next: make repro")
 
 
 def _planned(
@@ -99,16 +97,16 @@ def _planned(
     from pipeline.networks import backbones, runtime
 
     runtime.configure(_SEED, threads)
-    asked = options.tried.split(",") if options.tried else [options.backbone]
-    networks, failed = _networks([name.strip() for name in asked], looked, threads, compose)
+    requested = options.tried.split(",") if options.tried else [options.backbone]
+    networks, failed = _networks([name.strip() for name in requested], looked, threads, compose)
     name = next(iter(networks))
-    reason = "small, fast and known" if name == _DEFAULT else "as asked for"
+    reason = "small, fast and widely used" if name == _DEFAULT else "as requested"
     if options.tried:
         best = _compared(networks, failed, looked, threads)
         name, reason = best.name, f"the best of those tried, accuracy {best.accuracy.mean():.3f}"
     backbone, size = networks[name]
     images, labels = candidates.sample(looked.config, looked.survey, int(size.value))
-    print("deriving the settings from a sample of the images")
+    print("deriving settings from a sample of the images")
     network = Network(
         backbones.section(name),
         reason,
@@ -123,21 +121,21 @@ def _planned(
 def _networks(
     names: list[str], looked: Looked, threads: int, compose: Callable[..., Config]
 ) -> tuple[dict[str, tuple[Backbone, Derived]], dict[str, str]]:
-    """Name -> network and side of its images in px; name -> why it cannot be had.
+    """Build the networks; also returns the reason for each that is not available.
 
     Raises:
-        InputError: None of them can be had.
+        InputError: None of them is available.
     """
-    found, failed = {}, {}
+    built, failed = {}, {}
     for name in names:
         try:
-            found[name] = _network(name, looked, threads, compose)
+            built[name] = _network(name, looked, threads, compose)
         except InputError as error:
             failed[name] = str(error)
-    if not found:
+    if not built:
         reasons = "; ".join(failed.values())
-        raise InputError(f"{reasons}; or name a network that is here with --backbone")
-    return found, failed
+        raise InputError(f"{reasons}; or choose another network with --backbone")
+    return built, failed
 
 
 def _network(
@@ -155,7 +153,7 @@ def _network(
         path = Path(scratch) / "params.yaml"
         path.write_text(params_file.text(few, "init"), encoding="utf-8")
         config = compose([], path).backbone
-    shorter = [min(row.width, row.height) for row in looked.survey.kept]
+    shorter = [min(row.width, row.height) for row in looked.survey.used]
     least, most = backbones.sides(config) or (sizing.SMALLEST_PX, sizing.USUAL_PX)
     size = sizing.fitting(shorter, least, most)
     side = int(size.value)
@@ -170,7 +168,7 @@ def _network(
             seed=_SEED,
             threads=threads,
         )
-        derived.tell({scaling.SETTING: chosen})
+        derived.report({scaling.SETTING: chosen})
         config = _with_scale(config, str(chosen.value))
     return backbones.build(config, side, _SEED), size
 
@@ -195,12 +193,12 @@ def _compared(
         )
         print(f"{name:{width}}  {tried[-1]}")
     for name, why in failed.items():
-        print(f"{name:{width}}  cannot be had: {why}")
+        print(f"{name:{width}}  not available: {why}")
     return candidates.best(tried)
 
 
 def _conclusion(plan: Plan, looked: Looked) -> Iterator[str]:
-    """What to expect."""
+    """Explain each value, the cost of a run, and what the test images can show."""
     from pipeline.evaluation import verdict
 
     for name, section in plan.sections.items():
@@ -211,8 +209,7 @@ def _conclusion(plan: Plan, looked: Looked) -> Iterator[str]:
     took = f"{minutes:.0f} minutes" if minutes >= 2 else f"{plan.seconds:.0f} seconds"
     yield f"dvc repro will take about {took} on this machine and {plan.megabytes:.0f} MB of disk"
     test = looked.survey.count("test")
-    points = 100 * verdict.detectable(test)
     yield (
-        f"{test} test images: differences of less than {points:.1f} points of accuracy will "
-        "hardly show"
+        f"with {test} test images, two models must differ by about "
+        f"{100 * verdict.detectable(test):.1f} points of accuracy to be told apart"
     )

@@ -1,7 +1,7 @@
-"""Classify images: label and probabilities, as evaluate computes them.
+"""Classify images: prediction, probabilities, and whether the image is unknown.
 
-An image unlike those that the model was made with is called unknown (serve.unknown). Files that
-are no images are reported and do not stop the rest; the exit code is then 1.
+An image unlike the training data is flagged as unknown (serve.unknown). Files that are not images
+are reported and skipped; the exit code is then 1.
 
     python -m pipeline predict some.jpg a_folder/ 'photos/**/*.png' --csv
 """
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from pipeline.config import Config
 from pipeline.data import names
 from pipeline.data.image_file import Pixels, or_reason
-from pipeline.data.predictions import TRUST, columns_of, told_of
+from pipeline.data.predictions import TRUST, columns_of, trust_cells
 from pipeline.errors import InputError
 from pipeline.intake import named_files
 from pipeline.release import registry
@@ -30,18 +30,18 @@ from pipeline.serving.classifier import MODEL, Classifier
 from pipeline.storage import tables
 from pipeline.storage.outputs import PARAMS
 
-SECTIONS = ("tracking", "serve")
+SECTIONS = ("serve.unknown", "serve.coverage", "promote.name", "tracking.uri")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of a file, or why it says nothing.
+    """The model's answer for a file, or why there is none.
 
     Attributes:
-        path: As given.
-        probabilities: Class -> probability; empty for a file that is no image.
+        path: Path as on the command line.
+        probabilities: Class -> probability; empty for a file that is not an image.
         error: Empty for an image.
-        trust: known, typicality and labels, as `Answers.trusted` gives them.
+        trust: known, typicality and labels, as returned by `Answers.trusted`.
     """
 
     path: str
@@ -50,7 +50,7 @@ class Prediction:
     trust: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def label(self) -> str:
+    def prediction(self) -> str:
         """The most probable class."""
         return max(self.probabilities, key=lambda name: self.probabilities[name], default="")
 
@@ -61,41 +61,41 @@ class Prediction:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what is classified, by which model, and how it is shown."""
+    """Add the images, the model and the output format."""
     parser.add_argument(
         "paths",
         nargs="+",
         metavar="PATH",
-        help="an image, a folder, a pattern ('photos/**/*.jpg'), a csv file with a column path, "
-        "or - for names on standard input, one a line",
+        help="an image, a folder, a pattern ('photos/**/*.jpg'), a csv file with a column `path`, "
+        "or - for names on standard input, one per line",
     )
     parser.add_argument(
         "--top-k",
         type=int,
         metavar="K",
-        help="tell the K most probable classes (default 3; with --json all)",
+        help="number of most probable classes to print (default 3; with --json all)",
     )
     parser.add_argument(
         "--model",
         default=str(MODEL),
-        help=f"a .keras file (default {MODEL}), or models:/NAME@champion in the registry",
+        help=f"a .keras file (default {MODEL}) or a registry URI such as models:/NAME@champion",
     )
     parser.add_argument(
         "--allow-code",
         action="store_true",
-        help="run code that a file named by --model holds (Lambda layers): only if you trust it",
+        help="allow Lambda layers in a file named by --model to run code: only if you trust it",
     )
     parser.add_argument(
         "--coverage",
         type=float,
         metavar="SHARE",
-        help="also give each image the smallest set of labels that has the true one for this "
-        "share of images; needs prepare.calibration_fraction (default serve.coverage, where the "
-        "model has it)",
+        help="also print the smallest set of labels that contains the true one for this fraction "
+        "of images; needs prepare.calibration_fraction (default serve.coverage, if the model "
+        "supports it)",
     )
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one JSON object a line")
-    form.add_argument("--csv", action="store_true", help="a table with every probability in full")
+    form.add_argument("--json", action="store_true", help="one JSON object per line")
+    form.add_argument("--csv", action="store_true", help="a csv table with every probability")
 
 
 def run(
@@ -103,14 +103,14 @@ def run(
     overrides: Sequence[str],
     compose: Callable[[Sequence[str]], Config],
 ) -> int:
-    """Classify what the command line names; returns 1 if any file could not be classified."""
+    """Classify the images on the command line; returns 1 if a file could not be classified."""
     if options.top_k is not None and options.top_k < 1:
         raise InputError(f"--top-k must be at least 1, got {options.top_k}")
     if options.coverage is not None and not 0 < options.coverage < 1:
         raise InputError(f"--coverage must be above 0 and below 1, got {options.coverage:g}")
     files = list(named_files.find(options.paths))
     if not files:
-        raise InputError(f"predict needs images, found none in {', '.join(options.paths)}")
+        raise InputError(f"no images to classify in {', '.join(options.paths)}")
     model = registry.model_file(options.model, lambda: compose(overrides))
     allow_code = options.allow_code or registry.is_own(options.model)
     settings = compose(overrides).serve if overrides or PARAMS.exists() else Serve()
@@ -127,11 +127,11 @@ def run(
 def predict(classifier: Classifier, files: Sequence[Path]) -> Iterator[Prediction]:
     """Classify files, batch by batch, in order.
 
-    Batches and threads are those of the evaluation, so are the probabilities.
+    Batches and threads are those of evaluate, so the probabilities are the same.
 
     Args:
-        classifier: What classifies them.
-        files: Any number; only a batch of them is in memory.
+        classifier: The classifier.
+        files: Any number of files; only one batch is in memory at a time.
     """
     card = classifier.card
     with tqdm(total=len(files), desc="predict", unit="image", disable=None) as bar:
@@ -155,43 +155,43 @@ def _decoded(classifier: Classifier, file: Path) -> Pixels:
     return classifier.decode(file.read_bytes())
 
 
-def _write_lines(found: Iterator[Prediction], top_k: int, target: TextIO) -> int:
+def _write_lines(predictions: Iterator[Prediction], top_k: int, target: TextIO) -> int:
     failed = 0
-    for one in found:
-        failed += bool(one.error)
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in one.most_probable(top_k).items())
-        if one.trust.get("labels"):
-            shown += f"  {{{', '.join(one.trust['labels'])}}}"
-        if one.trust.get("known") is False:
-            shown += f"  unknown (typicality {one.trust['typicality']:.4f})"
-        print(f"{names.shown(one.path)}\t{shown or 'error: ' + one.error}", file=target)
+    for item in predictions:
+        failed += bool(item.error)
+        ranked = item.most_probable(top_k).items()
+        text = "  ".join(f"{name} {value:.4f}" for name, value in ranked)
+        if item.trust.get("labels"):
+            text += f"  {{{', '.join(item.trust['labels'])}}}"
+        if item.trust.get("known") is False:
+            text = f"unknown (typicality {item.trust['typicality']:.4f})  {text}"
+        print(f"{names.display(item.path)}\t{text or 'error: ' + item.error}", file=target)
     return int(failed > 0)
 
 
-def _write_json(found: Iterator[Prediction], top_k: int | None, target: TextIO) -> int:
-    """One JSON object a line."""
+def _write_json(predictions: Iterator[Prediction], top_k: int | None, target: TextIO) -> int:
+    """Write one JSON object per line."""
     failed = 0
-    for one in found:
-        failed += bool(one.error)
-        probabilities = one.most_probable(top_k) if top_k else one.probabilities
+    for item in predictions:
+        failed += bool(item.error)
+        probabilities = item.most_probable(top_k) if top_k else item.probabilities
         values = {name: float(value) for name, value in probabilities.items()}
-        line: dict[str, object] = {"path": one.path}
-        said = {"label": one.label, **one.trust, "probabilities": values}
-        line |= {"error": one.error} if one.error else said
+        answer = {"prediction": item.prediction, **item.trust, "probabilities": values}
+        line = {"path": item.path, **({"error": item.error} if item.error else answer)}
         print(json.dumps(line), file=target)
     return int(failed > 0)
 
 
-def _write_csv(found: Iterator[Prediction], classes: list[str], target: TextIO) -> int:
-    """The columns of evaluate's predictions.csv, and the error."""
+def _write_csv(predictions: Iterator[Prediction], classes: list[str], target: TextIO) -> int:
+    """Write the columns of evaluate's predictions.csv, and the error."""
     writer = tables.rows_to(target)
-    columns = ["path", "predicted", *TRUST, *columns_of(classes), "error"]
+    columns = ["path", "prediction", *TRUST, *columns_of(classes), "error"]
     writer.writerow([*map(tables.harmless, columns)])
     failed = 0
-    for one in found:
-        failed += bool(one.error)
-        values = [str(one.probabilities[name]) if not one.error else "" for name in classes]
-        trust = told_of(*(one.trust.get(name) for name in TRUST))
-        cells = [one.path, one.label, *trust, *values, one.error]
+    for item in predictions:
+        failed += bool(item.error)
+        values = [str(item.probabilities[name]) if not item.error else "" for name in classes]
+        trust = trust_cells(*(item.trust.get(name) for name in TRUST))
+        cells = [item.path, item.prediction, *trust, *values, item.error]
         writer.writerow([*map(tables.harmless, cells)])
     return int(failed > 0)

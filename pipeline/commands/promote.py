@@ -1,7 +1,7 @@
-"""Make the model of the present outputs the champion, if every rule of the gate holds.
+"""Make the current model the champion if it passes every rule of the gate.
 
-The model is registered in the MLflow registry in any case; if a rule fails, the champion stays
-and the exit code is 1.
+The model is registered in the MLflow registry in any case. If a rule fails, the champion stays and
+the exit code is 1.
 
     python -m pipeline promote --dry-run
 """

@@ -1,7 +1,7 @@
-"""Write outputs/report.html: one page with everything inside, which works offline.
+"""Write outputs/report.html, one self-contained page that works offline.
 
-The last stage of dvc.yaml. It depends on settings and outputs alone, so that it is always that of
-the outputs beside it; commits and timings are in MLflow.
+The last stage of dvc.yaml. It depends on settings and outputs only, so it always matches the
+outputs beside it; commits and timings are in MLflow.
 
     python -m pipeline report
 """
@@ -21,7 +21,7 @@ from pipeline.errors import InputError, redacted
 from pipeline.evaluation import feature_map, label_errors, near_duplicates, trust
 from pipeline.evaluation.metrics import LOWER_IS_BETTER
 from pipeline.evaluation.plots import PLOTS
-from pipeline.evaluation.resampling import AREAS_MOST, DRAWS
+from pipeline.evaluation.resampling import DRAWS, MAX_AREA_VALUES
 from pipeline.storage import derived, tables
 from pipeline.storage.derived import Derived
 from pipeline.storage.digests import digest
@@ -36,7 +36,7 @@ _VERSIONS = ("tensorflow", "keras", "openvino", "numpy", "scikit-learn", "mlflow
 
 
 def run(config: Config) -> None:
-    """Write the page of the outputs that are there, and log it.
+    """Write and log the page for the current outputs.
 
     Raises:
         InputError: A stage has no output yet.
@@ -52,12 +52,12 @@ def _write(config: Config) -> None:
     missing = [stage for stage in STAGES if not (ROOT / stage).is_dir()]
     if missing:
         raise InputError(
-            f"a report needs the outputs of all stages, {missing[0]} has none: run dvc repro"
+            f"the report needs the outputs of every stage, and {missing[0]} has none: run dvc repro"
         )
     evaluated, prepared = ROOT / "evaluate", ROOT / "prepare"
     data = Manifest(prepared)
     spread = _json(evaluated / "intervals.json")
-    found = {
+    optional = {
         "near_duplicates": near_duplicates.read(evaluated),
         "label_errors": label_errors.read(evaluated),
     }
@@ -78,15 +78,15 @@ def _write(config: Config) -> None:
         metrics=list(intervals["fine_tuned"]),
         lower_is_better=LOWER_IS_BETTER,
         draws=DRAWS,
-        areas_most=AREAS_MOST,
+        areas_most=MAX_AREA_VALUES,
         slices=tables.read_records(evaluated / "slices.csv"),
-        plots=[(name, plot.title) for name, plot in PLOTS.items() if found.get(name, True)],
+        plots=[(name, plot.title) for name, plot in PLOTS.items() if optional.get(name, True)],
         encoded={name: _encoded(evaluated / "plots" / f"{name}.png") for name in PLOTS},
         splits=splits,
         counts=Counter((row.label, row.split) for row in data.rows),
         totals=totals,
-        near_duplicates=found["near_duplicates"],
-        suspects=found["label_errors"],
+        near_duplicates=optional["near_duplicates"],
+        suspects=optional["label_errors"],
         trusted=trust.sentences(_json(evaluated / trust.FILE)),
         map=feature_map.draw(evaluated, data),
         map_width=feature_map.WIDTH,
@@ -102,12 +102,12 @@ def _write(config: Config) -> None:
 
 
 def _derived() -> dict[str, Derived]:
-    """What stands in for `auto` in the stages' settings."""
-    return {name: one for stage in STAGES for name, one in derived.read(ROOT / stage).items()}
+    """Collect the values that the stages derived for `auto`."""
+    return {name: value for stage in STAGES for name, value in derived.read(ROOT / stage).items()}
 
 
 def _lineage() -> dict[str, str]:
-    """From the page to the exact outputs and versions."""
+    """Name the exact outputs and versions behind the page."""
     made = {f"outputs/{stage} (as in dvc.lock)": digest(ROOT / stage) for stage in STAGES}
     return {**made, "versions": ", ".join(provenance.versions(*_VERSIONS))}
 

@@ -1,7 +1,7 @@
-"""Answer over HTTP with the champion, through MLflow's scoring server.
+"""Serve the champion over HTTP, with MLflow's scoring server.
 
-On this machine only, unless `serve.host` says otherwise. There is no password: put it behind a
-server that asks for one before others can reach it.
+On this machine only, unless `serve.host` says otherwise. There is no authentication: put a proxy
+in front of it before others can reach it.
 
     python -m pipeline serve serve.port=5001
 """
@@ -21,7 +21,7 @@ SECTIONS = ("serve",)
 
 
 def run(serve: Serve, promote: Promote, tracking: Tracking) -> None:
-    """Replace this process by `mlflow models serve`.
+    """Replace this process with `mlflow models serve`.
 
     Raises:
         InputError: There is no such model, or the port is taken.

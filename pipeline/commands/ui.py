@@ -12,7 +12,7 @@ from pipeline.tracking import store, views
 
 
 def run(tracking: Tracking) -> None:
-    """Replace this process by the MLflow UI on the tracking store.
+    """Replace this process with the MLflow UI on the tracking store.
 
     Raises:
         InputError: The port is taken, or the store does not answer.
@@ -25,7 +25,7 @@ def run(tracking: Tracking) -> None:
     environment = {
         **os.environ,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        # Not as an argument: a list of processes would show a password in it.
+        # Not an argument: a process list would show its password.
         "MLFLOW_BACKEND_STORE_URI": store.address(tracking),
     }
     server = f"http://127.0.0.1:{port}"

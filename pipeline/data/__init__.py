@@ -1,4 +1,4 @@
-"""A prepared data set: how an image is decoded, and which has which label in which split.
+"""The prepared dataset: decoded images with their labels and splits.
 
 >>> from pathlib import Path
 >>> from pipeline.data.manifest import Manifest

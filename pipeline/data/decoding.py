@@ -1,8 +1,8 @@
-"""How files become pixels: shape, bit depth, pages, size.
+"""Settings for decoding: shape, bit depth, pages, size.
 
-One `Decoding` for a data set; it travels with the models that are trained on it. A file rarely
-says how many of its 16 bits are used, so the images of a data set share one black and one white:
-else a dark one would become as bright as the rest.
+A dataset has one `Decoding`, which travels with the models trained on it. Files rarely say how
+many of their 16 bits are used, so all images of a dataset share one black and one white point:
+otherwise a dark image would become as bright as the rest.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from PIL import Image, ImageFile
 
 Values = NDArray[np.generic]
 
-_DEPTHS = (8, 10, 12, 14, 16)  # of cameras, scanners and microscopes
+_DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras, scanners and microscopes
 _SWAPPED = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 
 @dataclass(frozen=True)
 class Tones:
-    """The values that become black and white.
+    """Values that become black and white.
 
     Attributes:
         black: Becomes 0.
@@ -37,15 +37,15 @@ class Tones:
 
     @classmethod
     def of_depth(cls, bits: int) -> Tones:
-        """The tones of whole numbers of that many bits."""
+        """Return the tones of integers with this many bits."""
         return cls(0.0, 2.0**bits - 1)
 
     @classmethod
     def of(cls, values: Values) -> Tones:
-        """The narrowest usual tones that hold all values.
+        """Return the narrowest usual tones that contain all values.
 
-        Whole numbers have one of the usual depths up to 16 bits, fractions go from 0 to 1.
-        What fits neither has no agreed white: its own lowest and highest value are taken.
+        Integers have one of the usual depths up to 16 bits, fractions range from 0 to 1. Values
+        that fit neither have no agreed white: their own minimum and maximum are used.
         """
         low, high = ends(values)
         if values.dtype.kind == "f" and low >= 0 and high <= 1:
@@ -56,25 +56,25 @@ class Tones:
 
     @property
     def depth(self) -> int | None:
-        """Bits of whole numbers, None for other tones."""
+        """Bit depth of integers, None for other tones."""
         bits = np.log2(self.white + 1) if self.black == 0 and self.white > 1 else 0.5
         return int(bits) if bits == int(bits) else None
 
     def __or__(self, other: Tones) -> Tones:
-        """The tones that hold both."""
+        """Return the tones that contain both."""
         return Tones(min(self.black, other.black), max(self.white, other.white))
 
     def __str__(self) -> str:
-        """As a person would say it."""
+        """Describe the tones for people."""
         return f"{self.depth} bits" if self.depth else f"{self.black:g} to {self.white:g}"
 
     def holds(self, values: Values) -> bool:
-        """Whether values fit these tones; where white is a guess, up to half as much again does."""
+        """Check if values fit; if white is a guess, up to 50 % beyond it is accepted."""
         _, high = ends(values)
         return high <= (self.white if self.depth else self.white + (self.white - self.black) / 2)
 
     def eight_bits(self, values: Values) -> NDArray[np.uint8]:
-        """Values -> 0 to 255, of the same shape."""
+        """Scale values to 0 to 255, keeping the shape."""
         span = (self.white - self.black) or 1.0
         numbers = np.nan_to_num(
             values.astype(np.float64), nan=self.black, posinf=self.white, neginf=self.black
@@ -84,11 +84,11 @@ class Tones:
 
 
 MOST_MEGAPIXELS = 500
-"""No image may have more, whatever is set."""
+"""Upper limit for any image, whatever the settings."""
 
 
 class Fit(StrEnum):
-    """How an image is brought to a square."""
+    """Way to bring an image to a square."""
 
     crop = "crop"
     squash = "squash"
@@ -96,7 +96,7 @@ class Fit(StrEnum):
 
 
 class Pages(StrEnum):
-    """What is done with a file of several pages, such as a stack from a microscope."""
+    """Treatment of files with several pages, such as a stack from a microscope."""
 
     refuse = "refuse"
     first = "first"
@@ -104,14 +104,14 @@ class Pages(StrEnum):
 
 @dataclass(frozen=True)
 class Decoding:
-    """How files become pixels: the same for a data set and for what its models are shown later.
+    """Settings for decoding, shared by a dataset and everything its models see later.
 
     Attributes:
-        fit: `crop` keeps the centre, `squash` changes the aspect, `pad` adds white.
-        tones: Black and white of images of more than 8 bits; None chooses for each image.
-        pages: Of files with several.
-        max_megapixels: Images with more are taken for decompression bombs, JPEGs with more
-            than four times as many.
+        fit: `crop` keeps the centre, `squash` changes the aspect ratio, `pad` adds white.
+        tones: Black and white of images with more than 8 bits; None chooses for each image.
+        pages: Treatment of files with several pages.
+        max_megapixels: Larger images are rejected as decompression bombs, JPEGs if more than four
+            times as large.
     """
 
     fit: Fit = Fit.crop
@@ -120,31 +120,31 @@ class Decoding:
     max_megapixels: float = 100
 
     def to_json(self) -> dict[str, Any]:
-        """As a summary or a model's card keeps it."""
+        """Convert to plain values for JSON."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, kept: dict[str, Any]) -> Decoding:
-        """Read what `to_json` wrote."""
-        tones = Tones(**kept["tones"]) if kept["tones"] else None
-        return cls(Fit(kept["fit"]), tones, Pages(kept["pages"]), kept["max_megapixels"])
+    def from_json(cls, values: dict[str, Any]) -> Decoding:
+        """Read the result of `to_json`."""
+        tones = Tones(**values["tones"]) if values["tones"] else None
+        return cls(Fit(values["fit"]), tones, Pages(values["pages"]), values["max_megapixels"])
 
 
 USUAL = Decoding()
-"""Where nobody says how."""
+"""Default decoding."""
 
 
 def ends(values: Values) -> tuple[float, float]:
-    """The lowest and the highest number; NaN and infinity, as in the gaps of a scan, are none."""
+    """Return the finite minimum and maximum; scans have NaN or infinity in their gaps."""
     numbers = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     return (float(numbers.min()), float(numbers.max())) if numbers.size else (0.0, 1.0)
 
 
 def values_of(image: Image.Image, reopen: Callable[[], Image.Image]) -> Values | None:
-    """Load an image; the values of one of more than 8 bits a channel, None for others.
+    """Load an image and return its values if it has more than 8 bits per channel, else None.
 
     Args:
-        image: As Pillow opened it.
+        image: As opened by Pillow.
         reopen: Opens the same file once more.
 
     Returns:
@@ -157,8 +157,8 @@ def values_of(image: Image.Image, reopen: Callable[[], Image.Image]) -> Values |
         return np.asarray(image)
     if not swapped:
         return None
-    # Pillow reads colours of 16 bits as their higher bytes. With the bytes in the other order
-    # it reads the lower ones.
+    # Pillow reads 16-bit colours as their high bytes. With the byte order swapped, it reads the
+    # low bytes.
     again = cast(ImageFile.ImageFile, reopen())
     again.tile = swapped
     higher, lower = np.asarray(image), np.asarray(again)
@@ -167,7 +167,7 @@ def values_of(image: Image.Image, reopen: Callable[[], Image.Image]) -> Values |
 
 
 def _swapped(tile: ImageFile._Tile) -> ImageFile._Tile | None:
-    """A part of a file to decode, of 16 bits a colour, with its bytes in the other order."""
+    """Swap the byte order of a part of a file with 16 bits per colour."""
     mode, *rest = (tile.args,) if isinstance(tile.args, str) else tile.args or ("",)
     name, _, order = str(mode).partition(";16")
     if name not in ("RGB", "RGBA", "RGBX") or order not in _SWAPPED:

@@ -1,6 +1,6 @@
-"""Decode and resize images: the one code that training, evaluation and prediction share.
+"""Decode and resize images: shared by training, evaluation and prediction.
 
-bytes -> (H, W, 3) uint8 RGB. Knows nothing of data sets, splits or Keras.
+bytes -> (H, W, 3) uint8 RGB. Independent of datasets, splits and Keras.
 """
 
 from collections.abc import Callable
@@ -28,11 +28,11 @@ Pixels = NDArray[np.uint8]
 T = TypeVar("T")
 
 _JPEG_TIMES = 4
-"""How many times the pixels a JPEG may have: its decoder skips detail that is not wanted."""
+"""JPEGs may have this many times the pixels: their decoder skips detail that is not needed."""
 
 _ORIENTATION_TAG = 0x0112
 _SUBFILE_TAG = 0x00FE
-_WHITE_TAG = 0x0106  # 0: the lowest value is white, which Pillow knows up to 8 bits
+_WHITE_TAG = 0x0106  # 0: the lowest value is white, which Pillow handles only up to 8 bits
 _ANIMATED, _MOST_FRAMES = ("GIF", "PNG", "WEBP", "AVIF"), 50
 _SMALLER_COPY = 1
 _UPRIGHT = {
@@ -47,13 +47,13 @@ _UPRIGHT = {
 
 
 class Decoded(NamedTuple):
-    """An image, decoded.
+    """A decoded image.
 
     Attributes:
         pixels: (size_px, size_px, 3) uint8 RGB.
-        width: In the file, upright, in px.
-        height: Likewise.
-        tones: The narrowest usual ones that hold it, if it has more than 8 bits a channel.
+        width: Width in the file, upright, in px.
+        height: Height, likewise.
+        tones: Narrowest usual tones that contain it, if it has more than 8 bits per channel.
     """
 
     pixels: Pixels
@@ -63,7 +63,7 @@ class Decoded(NamedTuple):
 
 
 def or_reason(read: Callable[[], T]) -> T | str:
-    """What `read` gives, or in words why it is no image."""
+    """Return the result of `read`, or the reason why it is not an image."""
     try:
         return read()
     except BadImage as error:
@@ -78,19 +78,19 @@ def decode(content: bytes, size_px: int, how: Decoding = USUAL) -> Decoded:
     Args:
         content: The file's bytes, in any of `FORMATS`; the name does not matter.
         size_px: Side of the square.
-        how: What is done with what images differ in.
+        how: Settings for decoding.
 
     Raises:
-        BadImage: The content is no image, damaged, or one that `how` does not allow.
+        BadImage: The content is not an image, is damaged, or is not allowed by `how`.
     """
     image = opened(content)
     width, height = image.size
     _check_size(image, content, how.max_megapixels)
     pages = _pages(opened(content)) if image.format == "TIFF" else 1
     if pages > 1 and how.pages == Pages.refuse:
-        raise BadImage(f"{pages} pages: save each as a file of its own, or set data.pages=first")
+        raise BadImage(f"{pages} pages: save each as its own file, or set data.pages=first")
     try:
-        # Lets the JPEG decoder skip detail that the resize would average away.
+        # The JPEG decoder can skip detail that the resize would average away.
         image.draft(None, (2 * size_px, 2 * size_px))
         values = values_of(image, lambda: opened(content))
         turn = _UPRIGHT.get(_orientation(image))
@@ -111,17 +111,17 @@ def decode(content: bytes, size_px: int, how: Decoding = USUAL) -> Decoded:
 
 
 def sides(content: bytes) -> tuple[int, int]:
-    """Width and height of an image in its file, of which only the header is read.
+    """Read width and height from an image's header.
 
     Raises:
-        BadImage: The content is no image.
+        BadImage: The content is not an image.
     """
     width, height = opened(content).size
     return width, height
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 where the EXIF block is absent or damaged."""
+    """Return the EXIF orientation, 1 if the EXIF block is absent or damaged."""
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except DECODER_ERRORS:
@@ -137,13 +137,13 @@ def _check_size(image: Image.Image, content: bytes, max_megapixels: float) -> No
         if width * height > 1e6 * most:
             raise BadImage(
                 f"decompression bomb? {width} x {height} pixels are {width * height / 1e6:.0f} "
-                f"megapixels, at most {most:g} are allowed: if it is a real image, raise "
+                f"megapixels, the limit is {most:g}: if it is a real image, raise "
                 "data.max_megapixels"
             )
 
 
 def _pages(image: Image.Image) -> int:
-    """How many pages a TIFF has, leaving out smaller copies of the first."""
+    """Count the pages of a TIFF, without smaller copies of the first."""
     try:
         kinds = []
         for page in range(getattr(image, "n_frames", 1)):
@@ -151,27 +151,27 @@ def _pages(image: Image.Image) -> int:
             kinds.append(image.getexif().get(_SUBFILE_TAG, 0))
         return sum(not kind & _SMALLER_COPY for kind in kinds)
     except DECODER_ERRORS:
-        return 1  # decoding tells what is wrong
+        return 1  # decoding reports the fault
 
 
 def _tones(image: Image.Image, values: NDArray[np.generic] | None) -> Tones | None:
     if values is None:
         return None
     if image.format == "PPM" and image.mode == "I":
-        return Tones.of_depth(16)  # its header says what white is, and Pillow went by that
+        return Tones.of_depth(16)  # the header defines white, and Pillow scaled by it
     colours = values[..., :3] if values.ndim == 3 else values
-    seen = ~_transparent(image, colours)
-    return Tones.of(colours[seen] if seen.any() else colours)
+    visible = ~_transparent(image, colours)
+    return Tones.of(colours[visible] if visible.any() else colours)
 
 
 def _with_tones(image: Image.Image, values: NDArray[np.generic], tones: Tones) -> Image.Image:
-    """An image of more than 8 bits in 8."""
+    """Convert an image with more than 8 bits to 8 bits."""
     colours = values[..., :3] if values.ndim == 3 else values
     hidden = _transparent(image, colours)
     if not tones.holds(colours[~hidden]):
         raise BadImage(
-            f"its brightest value is {ends(colours)[1]:g}, beyond the {tones} of the data set: "
-            "data.depth says how many bits its images have"
+            f"its brightest value is {ends(colours)[1]:g}, beyond the dataset's {tones}: set "
+            "data.depth to the bit depth of its images"
         )
     eight = tones.eight_bits(colours)
     if isinstance(image, TiffImagePlugin.TiffImageFile) and not image.tag_v2.get(_WHITE_TAG, 1):
@@ -185,7 +185,7 @@ def _with_tones(image: Image.Image, values: NDArray[np.generic], tones: Tones) -
 
 
 def _transparent(image: Image.Image, colours: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """(H, W): where the value is the one that a PNG of 16 bits declares transparent."""
+    """Mask (H, W) of the value that a 16-bit PNG declares transparent."""
     declared = image.info.get("transparency")
     if declared is None or isinstance(declared, bytes):
         return np.zeros(colours.shape[:2], bool)
@@ -194,12 +194,12 @@ def _transparent(image: Image.Image, colours: NDArray[np.generic]) -> NDArray[np
 
 
 def _with_content(image: Image.Image) -> Image.Image:
-    """The first frame of an animation that is not blank, or else the first one."""
+    """Return the first frame of an animation that is not blank, else the first frame."""
     frames = range(min(getattr(image, "n_frames", 1), _MOST_FRAMES))
-    with suppress(*DECODER_ERRORS):  # of a later frame: the first one is intact
+    with suppress(*DECODER_ERRORS):  # a later frame is damaged; the first one is intact
         for number in frames if len(frames) > 1 else ():
             image.seek(number)
-            if _to_rgb(image).getcolors(1) is None:  # more than one
+            if _to_rgb(image).getcolors(1) is None:  # more than one colour
                 return image
     image.seek(0)
     return image

@@ -1,6 +1,6 @@
-"""The split manifest: which image has which label, in which split, at which row.
+"""The manifest: label, split and row of every image.
 
-manifest.csv + images.npy + classes.txt <-> `Manifest`. Knows nothing of sources or Keras.
+manifest.csv + images.npy + classes.txt <-> `Manifest`. Independent of sources and Keras.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from pipeline.storage.tables import read_table, write_table
 
 
 class Split(StrEnum):
-    """What an image is used for."""
+    """Purpose of an image."""
 
     train = "train"
     val = "val"
@@ -31,22 +31,22 @@ class Split(StrEnum):
 
 SPLITS = tuple(split.value for split in Split)
 CALIBRATION = "calibration"
-"""A fourth split, which only `prepare.calibration_fraction` makes: training never sees it."""
+"""Fourth split, created by `prepare.calibration_fraction` and never used for training."""
 
 KEPT = ("ok", "duplicate")
-"""The verdicts whose images have a row in images.npy."""
+"""Verdicts of images that have a row in images.npy."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One image of the data set.
+    """One image of the dataset.
 
-    `verdict` is `ok`, `duplicate` (same pixels as an earlier image of its split,
-    kept) or `quarantined` (not used; the reason is in quarantine.csv). `extra` has
-    what else the source says of it, by column.
+    `verdict` is `ok`, `duplicate` (same pixels as an earlier image of its split, still used) or
+    `quarantined` (not used; quarantine.csv has the reason). `extra` holds further columns of the
+    source.
 
-    While a data set is prepared, `group` is what must not be torn apart by splits, and
-    `pixels` the digest of the decoded image; neither is written.
+    During preparation, `group` is a set of images that splits must not separate, and `pixels` the
+    digest of the decoded image; neither is written.
     """
 
     path: str
@@ -62,26 +62,26 @@ class Row:
 
 
 _UNWRITTEN = ("extra", "group", "pixels")
-COLUMNS = [one.name for one in dataclasses.fields(Row) if one.name not in _UNWRITTEN]
-"""Those of every manifest.csv; what else the source says follows."""
+COLUMNS = [column.name for column in dataclasses.fields(Row) if column.name not in _UNWRITTEN]
+"""Columns of every manifest.csv; further columns of the source follow."""
 
 
 class Manifest:
-    """A prepared data set, opened for reading.
+    """A prepared dataset, opened for reading.
 
     Args:
         folder: Output of the prepare stage.
 
     Attributes:
-        classes: Class names, sorted; a label's index is its place here.
+        classes: Sorted class names; a label's index is its position here.
         images: (N, size, size, 3) uint8 RGB, memory-mapped.
-        decoding: How files became these pixels.
+        decoding: Settings the images were decoded with.
         images_sha256: Digest of the decoded images.
     """
 
     def __init__(self, folder: Path) -> None:
         if not (folder / "manifest.csv").exists():
-            raise InputError(f"{folder} holds no manifest.csv: run the prepare stage first")
+            raise InputError(f"no manifest.csv in {folder}: run the prepare stage first")
         self._path = folder / "manifest.csv"
         self.classes = read_classes(folder / "classes.txt")
         self.images: Pixels = np.load(folder / "images.npy", mmap_mode="r")
@@ -91,12 +91,12 @@ class Manifest:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The kept images, in the order of `images`; reading very many takes seconds."""
+        """Rows of `images`, in order; reading very many takes seconds."""
         return [row for row in read_rows(self._path) if row.verdict in KEPT]
 
     @property
     def columns(self) -> list[str]:
-        """Names of what else is known of each, from a csv with further columns."""
+        """Names of further columns, if the source is a csv that has some."""
         return list(self.rows[0].extra) if self.rows else []
 
     @cached_property
@@ -110,7 +110,7 @@ class Manifest:
         return np.array([row.split for row in self.rows])
 
     def indices(self, split: str) -> NDArray[np.int64]:
-        """Rows of `images` that belong to a split, ascending."""
+        """Return the rows of `images` in a split, ascending."""
         return np.flatnonzero(self._splits == split)
 
     @property
@@ -132,7 +132,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write a manifest.csv; all rows have the same further columns."""
+    """Write a manifest.csv; all rows must have the same further columns."""
     rows = list(rows)
     extra = list(rows[0].extra) if rows else []
     lines = ([getattr(row, name) for name in COLUMNS] + list(row.extra.values()) for row in rows)
@@ -140,5 +140,5 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def read_classes(path: Path) -> list[str]:
-    """Read class names, one a line."""
+    """Read class names, one per line."""
     return path.read_text(encoding="utf-8").splitlines()

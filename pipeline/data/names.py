@@ -1,6 +1,6 @@
-"""Names of files and classes as text: what is no UTF-8 or no character is written out.
+"""File and class names as text: bytes that are not UTF-8 and control characters are escaped.
 
-file name or label -> text that tables, pages and terminals can hold.
+file name or label -> text for tables, pages and terminals.
 """
 
 import json
@@ -13,53 +13,53 @@ from collections.abc import Mapping
 _PLAIN = re.compile(r"(?!(true|false|null|nan|inf)$)[A-Za-z_][\w-]*", re.ASCII | re.IGNORECASE)
 
 
-def shown(name: str) -> str:
-    r"""A name with `\xNN` for each byte that is no UTF-8 and for each control character.
+def display(name: str) -> str:
+    r"""Write `\xNN` for each byte that is not UTF-8 and for each control character.
 
     Args:
-        name: As the file system gives it.
+        name: Name from the file system.
     """
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(_visible(character) for character in text)
 
 
 def label(name: str) -> str:
-    """A class name: in one Unicode form, whichever the file system or the editor used.
+    """Normalize a class name, so that all file systems and editors give the same one.
 
     Args:
-        name: Of a folder, or a csv's.
+        name: Name of a folder, or a csv cell.
     """
-    return unicodedata.normalize("NFC", shown(name.strip()))
+    return unicodedata.normalize("NFC", display(name.strip()))
 
 
 def quoted(text: str) -> str:
-    """Text in the quotes of Hydra, where backslashes count before a quote alone."""
-    inner = re.sub(r'(\\*)("|$)', lambda one: 2 * one[1] + ("\\" + one[2] if one[2] else ""), text)
+    """Quote text for Hydra, which treats backslashes as special only before a quote."""
+    inner = re.sub(r'(\\*)("|$)', lambda m: 2 * m[1] + ("\\" + m[2] if m[2] else ""), text)
     return f'"{inner}"'
 
 
 def added(setting: str, name: str) -> str:
-    """A word for the command line that adds a name to a list, as a shell takes it.
+    """Return a command-line word that adds a name to a list, quoted for the shell.
 
     Args:
         setting: Full name of the list, such as `data.ignore`.
-        name: What is added.
+        name: Item to add.
     """
     return shlex.quote(f"{setting}=[{name if _PLAIN.fullmatch(name) else quoted(name)}]")
 
 
 def mapped(setting: str, pairs: Mapping[str, str]) -> str:
-    """What makes a mapping: a word for the command line, or else lines of params.yaml.
+    """Return how to set a mapping: a command-line word, or else lines of params.yaml.
 
     Args:
         setting: Full name of the mapping, such as `data.labels`.
-        pairs: What it maps to what.
+        pairs: Keys and values.
     """
     if all(map(_PLAIN.fullmatch, (*pairs, *pairs.values()))):
         plain = ", ".join(f"{key}: {value}" for key, value in pairs.items())
         return shlex.quote(f"{setting}={{{plain}}}")
     section, _, name = setting.partition(".")
-    # Hydra allows no quotes around keys.
+    # Hydra does not allow quotes around keys.
     return f"{name}: {json.dumps(pairs, ensure_ascii=False)} in section {section} of params.yaml"
 
 

@@ -1,6 +1,6 @@
-"""Open an image file by its content, whatever its name; the error says what it is instead.
+"""Open an image by its content, whatever its name; errors say what the file is instead.
 
-bytes -> an image that Pillow has recognised and not yet decoded.
+bytes -> an image that Pillow has recognised but not yet decoded.
 """
 
 import io
@@ -10,13 +10,13 @@ from PIL import Image, UnidentifiedImageError
 
 Image.init()
 
-# Formats with a signature of their own, where this Pillow can read them. EPS (runs
-# Ghostscript), the stub formats and those that Pillow guesses from weak signatures
-# (TGA, PCX) are left out. MPO is opened as JPEG: its first image.
+# Formats with a signature of their own that this Pillow can read. EPS (runs Ghostscript), stub
+# formats and those that Pillow guesses from weak signatures (TGA, PCX) are excluded. MPO is
+# opened as JPEG: its first image.
 _WANTED = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "SGI")
 FORMATS = tuple(name for name in (*_WANTED, "TIFF", "WEBP") if name in Image.OPEN)
 
-# What Pillow's decoders raise on damaged files.
+# Errors that Pillow's decoders raise for damaged files.
 DECODER_ERRORS = (
     *(OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, EOFError),
     *(ArithmeticError, MemoryError, Image.DecompressionBombError),
@@ -36,19 +36,19 @@ _SIGNATURES = {
 
 
 class BadImage(ValueError):
-    """A file that cannot be an image; the message is the reason."""
+    """A file that is not a usable image; the message is the reason."""
 
 
 def opened(content: bytes) -> Image.Image:
     """Open an image.
 
     Raises:
-        BadImage: It is none, or damaged.
+        BadImage: The file is not an image, or is damaged.
     """
     if not content:
         raise BadImage("empty file")
     if content.startswith(b"version https://git-lfs.github.com/spec/"):
-        raise BadImage("git-lfs pointer, not the image itself: run git lfs pull")
+        raise BadImage("git-lfs pointer instead of the image: run git lfs pull")
     try:
         return _recognised(content)
     except UnidentifiedImageError as error:
@@ -60,8 +60,8 @@ def opened(content: bytes) -> Image.Image:
 def _recognised(content: bytes) -> Image.Image:
     """Open an image as `Image.open` does, but without its limit on pixels.
 
-    Pillow has one limit for a whole process, which is not ours to change where a service imports
-    this: the one for a data set is `Decoding.max_megapixels`.
+    Pillow has one limit per process, and services that import this package may rely on it; the
+    limit for a dataset is `Decoding.max_megapixels`.
     """
     for name in FORMATS:
         read, accepts = Image.OPEN[name]
@@ -74,18 +74,18 @@ def _recognised(content: bytes) -> Image.Image:
 
 
 def _unidentified(content: bytes) -> str:
-    """Why no decoder took the content, as far as its first bytes tell."""
+    """Explain why no decoder recognised the content, as far as its first bytes show."""
     sides = {b"GIF": (content[6:8], content[8:10]), b"\x89PN": (content[16:20], content[20:24])}
     if not all(any(side) for side in sides.get(content[:3], ())):
         return "zero pixels: a side of length 0"
     for name, (start, signature) in _SIGNATURES.items():
         if content[start : start + len(signature)] == signature:
-            return f"damaged, or of a kind no decoder here reads: {name}"
+            return f"damaged, or not supported here: {name}"
     return "not an image: no decoder recognises the content"
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a decoder gave up, in a line."""
+    """Explain in one line why a decoder failed."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, Image.DecompressionBombError) or "MAX_TEXT_CHUNK" in text:
         return f"decompression bomb: {text}"

@@ -1,6 +1,6 @@
-"""What a classifier said of images, on disk.
+"""A classifier's predictions, on disk.
 
-probabilities -> predictions.parquet (all of them) and predictions.csv (to look at); back again.
+probabilities -> predictions.parquet (all of them) and predictions.csv (for people), and back.
 """
 
 from __future__ import annotations
@@ -21,27 +21,26 @@ from pipeline.storage import tables
 FILE = "predictions.parquet"
 TABLE = "predictions.csv"
 COLUMNS_MOST = 20
-"""With more classes, predictions.csv has the most probable ones of each image alone."""
+"""With more classes, predictions.csv only has the most probable ones of each image."""
 
 _FIRST = 5
 _VALUES = 4_000_000
-_GIVEN = ("path", "label", "predicted")
+_IDENTITY = ("path", "label", "prediction")
 TRUST = ("known", "typicality", "labels")
-"""Columns that tell how far an answer can be relied on."""
+"""Columns that say how reliable an answer is."""
 _BETWEEN = " | "
-"""Labels of a set in a csv file."""
+"""Separator of a prediction set's labels in csv."""
 
 
 @dataclass(frozen=True)
 class Trust:
-    """How far a classifier's answers can be relied on.
+    """Reliability of a classifier's answers.
 
     Attributes:
-        typicality: (N,) share of validation images that are at least as strange.
-        known: (N,) whether that is enough.
-        sets: Of each image, the places of the labels that may be true; None without
-            calibration images.
-        positions: (N, d) where the images lie, as the classifier sees them.
+        typicality: (N,) fraction of validation images that are at least as unusual.
+        known: (N,) False for images flagged as unknown.
+        sets: Prediction set of each image, as class indices; None without calibration images.
+        positions: (N, d) reduced features.
     """
 
     typicality: NDArray[np.float64]
@@ -50,16 +49,16 @@ class Trust:
     positions: NDArray[np.float64]
 
     def named(self, row: int, classes: Sequence[str]) -> list[str] | None:
-        """The set of an image, by the classes' names."""
+        """Return an image's prediction set as class names."""
         return None if self.sets is None else [classes[place] for place in self.sets[row]]
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier said.
+    """Predictions for labelled images.
 
     Attributes:
-        paths: Of N images.
+        paths: Paths of the N images.
         labels: (N,) class indices.
         classes: K names.
         probabilities: (N, K).
@@ -81,11 +80,11 @@ def write(
     """Write both files, a few rows at a time.
 
     Args:
-        folder: That they go to.
-        data: The prepared data set.
-        rows: (N,) which images.
+        folder: Output folder.
+        data: The prepared dataset.
+        rows: (N,) rows of the images.
         probabilities: (N, K), memory-mapped or not.
-        trust: How far they can be relied on.
+        trust: Reliability of each answer.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -94,7 +93,7 @@ def write(
     text, values = pa.string(), pa.list_(pa.float32())
     schema = pa.schema(
         [
-            *((name, text) for name in _GIVEN),
+            *((name, text) for name in _IDENTITY),
             ("known", pa.bool_()),
             ("typicality", pa.float64()),
             ("labels", pa.list_(text)),
@@ -104,7 +103,7 @@ def write(
     )
     step = max(1, _VALUES // len(classes))
     with (
-        parquet.ParquetWriter(folder / FILE, schema, use_dictionary=list(_GIVEN)) as file,
+        parquet.ParquetWriter(folder / FILE, schema, use_dictionary=list(_IDENTITY)) as file,
         (folder / TABLE).open("w", newline="", encoding="utf-8") as text_file,
         tqdm(
             total=len(rows), desc="predictions", unit="image", delay=1, leave=False, disable=None
@@ -123,23 +122,24 @@ def write(
             columns += [predicted, known, typical, sets]
             offsets = np.arange(0, part.size + 1, len(classes), dtype=np.int32)
             flat = pa.ListArray.from_arrays(offsets, pa.array(part.ravel()))
-            arrays = [pa.array(*one) for one in zip(columns, schema.types[:-1], strict=True)]
+            arrays = [pa.array(*pair) for pair in zip(columns, schema.types[:-1], strict=True)]
             file.write_table(pa.table([*arrays, flat], schema=schema))
-            told = [told_of(*one) for one in zip(known, typical, sets, strict=True)]
-            for given, how, further in zip(
-                zip(*columns[: len(_GIVEN)], strict=True),
-                told,
-                _further(part, classes),
+            reliability = [trust_cells(*cells) for cells in zip(known, typical, sets, strict=True)]
+            for identity, trusted, values_of in zip(
+                zip(*columns[: len(_IDENTITY)], strict=True),
+                reliability,
+                _probability_cells(part, classes),
                 strict=True,
             ):
-                lines.writerow([tables.harmless(cell) for cell in (*given, *how, *further)])
+                cells = (*identity, *trusted, *values_of)
+                lines.writerow([tables.harmless(cell) for cell in cells])
             bar.update(len(part))
 
 
-def told_of(
+def trust_cells(
     known: bool | None, typicality: float | None, labels: Sequence[str] | None
 ) -> list[str]:
-    """An image's cells of the columns `TRUST` in a csv file."""
+    """Return an image's cells for the columns `TRUST` of a csv file."""
     return [
         "" if known is None else "yes" if known else "no",
         "" if typicality is None else str(typicality),
@@ -148,24 +148,23 @@ def told_of(
 
 
 def columns_of(classes: Sequence[str]) -> list[str]:
-    """Columns of the probabilities: with a prefix, or a class `path` would be another column."""
+    """Name the columns of the probabilities; the prefix avoids clashes with a class `path`."""
     return [f"probability_{name}" for name in classes]
 
 
 def _header(classes: list[str]) -> list[str]:
     if len(classes) <= COLUMNS_MOST:
-        return [*_GIVEN, *TRUST, *columns_of(classes)]
+        return [*_IDENTITY, *TRUST, *columns_of(classes)]
     places = range(1, _FIRST + 1)
     return [
-        *_GIVEN,
+        *_IDENTITY,
         *TRUST,
         *(f"{name}_{place}" for place in places for name in ("class", "probability")),
     ]
 
 
-def _further(part: NDArray[np.float32], classes: list[str]) -> list[list[str]]:
-    """What predictions.csv says of each row beside its label and the prediction."""
-    # Probabilities in full, so that they can be compared exactly.
+def _probability_cells(part: NDArray[np.float32], classes: list[str]) -> list[list[str]]:
+    """Return the probabilities of each row, in full, so that they can be compared exactly."""
     if len(classes) <= COLUMNS_MOST:
         return [list(map(str, values)) for values in part]
     first = np.argsort(-part, axis=1, kind="stable")[:, :_FIRST]
@@ -185,5 +184,5 @@ def read(path: Path) -> Predictions:
     flat = table.column("probabilities").combine_chunks().flatten().to_numpy()
     probabilities = flat.reshape(-1, len(classes))
     places = {name: place for place, name in enumerate(classes)}
-    known = np.array([places[label] for label in labels], dtype=np.int64)
-    return Predictions(tuple(paths), known, classes, probabilities)
+    indices = np.array([places[label] for label in labels], dtype=np.int64)
+    return Predictions(tuple(paths), indices, classes, probabilities)

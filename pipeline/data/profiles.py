@@ -1,4 +1,4 @@
-"""Colour profiles: an image in the colours of its camera or printer becomes sRGB.
+"""Colour profiles: convert the colours of a camera or printer to sRGB.
 
 image + its ICC profile -> RGB image. Networks were trained on sRGB values.
 """
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageCms
 
 _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "LAB": "LAB"}
-"""Colour space of a profile -> the mode of images that it describes."""
+"""Colour space of a profile -> mode of the images that it describes."""
 _SRGB = ImageCms.createProfile("sRGB")
 _SWATCHES = Image.merge(
     "RGB", [Image.linear_gradient("L").rotate(90 * turns).resize((16, 16)) for turns in range(3)]
@@ -18,16 +18,16 @@ _SWATCHES = Image.merge(
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert an image to sRGB, as far as its profile says what its values mean.
+    """Convert an image to sRGB if its profile describes it.
 
-    A profile that is damaged, or is for another kind of image, is ignored, as browsers do.
+    A damaged profile, or one for another kind of image, is ignored, as in browsers.
 
     Args:
-        image: Of 8 bits a channel; it may be transparent.
-        profile: What the file holds, or None.
+        image: Image with 8 bits per channel; may be transparent.
+        profile: Embedded ICC profile, or None.
 
     Returns:
-        The image itself without a profile or with one of sRGB, else an RGB or RGBA image.
+        The image itself if it has no profile or sRGB, else an RGB or RGBA image.
     """
     if not profile or _is_srgb(profile):
         return image
@@ -43,7 +43,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         converted = ImageCms.profileToProfile(opaque, source, _SRGB, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
         return image
-    assert converted is not None  # as it is not changed in place
+    assert converted is not None  # because it is not changed in place
     if image.has_transparency_data:
         converted.putalpha(image.convert("RGBA").getchannel("A"))
     return converted
@@ -55,7 +55,7 @@ def _opened(profile: bytes) -> ImageCms.ImageCmsProfile:
 
 @lru_cache(64)
 def _is_srgb(profile: bytes) -> bool:
-    """Whether a profile is that of sRGB, whatever it is called: to one level of 255."""
+    """Check if a profile is sRGB, whatever its name: to one level of 255."""
     try:
         converted = ImageCms.profileToProfile(_SWATCHES, _opened(profile), _SRGB)
     except (ImageCms.PyCMSError, OSError, ValueError):

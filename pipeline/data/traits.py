@@ -1,6 +1,6 @@
-"""What images are like, whatever they show: by which a change of camera or light is noticed.
+"""Image traits that reveal a change of camera or light, independent of the subject.
 
-pixels + size of the file's image -> numbers with names.
+pixels + size in the file -> named numbers.
 """
 
 import numpy as np
@@ -8,23 +8,23 @@ import numpy as np
 from pipeline.data.image_file import Pixels
 
 NAMES = ("brightness", "contrast", "colour", "sharpness", "width", "height")
-"""Shares of the range of pixels, but for the last two, which are in px."""
+"""Fractions of the pixel range, except for the last two, which are in px."""
 
 
 def of(pixels: Pixels, width: int, height: int) -> dict[str, float]:
-    """The traits of an image.
+    """Measure the traits of an image.
 
     Args:
-        pixels: (H, W, 3) uint8 RGB, as the network gets it.
-        width: In px, of the file's image.
-        height: Likewise.
+        pixels: (H, W, 3) uint8 RGB, as the network receives it.
+        width: Width of the image in the file, in px.
+        height: Height, likewise.
     """
-    shown = pixels.astype(np.float32) / 255
-    grey = shown.mean(axis=2)
+    values_01 = pixels.astype(np.float32) / 255
+    grey = values_01.mean(axis=2)
     values = {
         "brightness": grey.mean(),
         "contrast": grey.std(),
-        "colour": (shown.max(axis=2) - shown.min(axis=2)).mean(),
+        "colour": (values_01.max(axis=2) - values_01.min(axis=2)).mean(),
         "sharpness": _steps(grey, 0) + _steps(grey, 1),
         "width": width,
         "height": height,
@@ -33,6 +33,6 @@ def of(pixels: Pixels, width: int, height: int) -> dict[str, float]:
 
 
 def _steps(grey: np.ndarray, axis: int) -> float:
-    """Mean difference of pixels side by side."""
+    """Return the mean difference of neighbouring pixels."""
     steps = np.abs(np.diff(grey, axis=axis))
     return float(steps.mean()) if steps.size else 0.0

@@ -1,8 +1,8 @@
-"""Whether images are like those that a classifier was made with.
+"""Data drift: test whether images are like those that a classifier was trained with.
 
-two samples of what images are like -> a test for each trait, corrected for their number.
-Sources: Rabanser, Guennemann and Lipton 2019, Failing Loudly: An Empirical Study of Methods for
-Detecting Dataset Shift (one test a trait, and a correction); Holm 1979.
+two samples of image traits -> a test for each trait, corrected for multiple testing. Sources:
+Rabanser, Guennemann and Lipton 2019, Failing Loudly: An Empirical Study of Methods for Detecting
+Dataset Shift (one test per trait, with correction); Holm 1979.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVEL = 0.05
-"""How often images that are alike may be said to differ, all tests together."""
-LEAST = 0.1
-"""A difference smaller than this is none, however many images show it."""
+"""Family-wise probability of reporting a difference where there is none."""
+MIN_DIFFERENCE = 0.1
+"""Smaller differences are ignored, however many images show them."""
 
 _DRAWS = 2000
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a test says of a trait.
+    """Result of the test for a trait.
 
     Attributes:
-        trait: Its name.
-        before: Middle value of the images that the classifier was made with.
-        now: Of the others.
-        difference: 0 to 1: the largest distance between the two distributions; of classes, the
-            share that would have to change.
+        trait: Name of the trait.
+        before: Median for the reference images.
+        now: Median for the new images.
+        difference: 0 to 1: the largest distance between the two distributions; for classes, the
+            fraction that would have to change.
         p_value: Corrected for the number of tests.
     """
 
@@ -42,8 +42,8 @@ class Finding:
 
     @property
     def differs(self) -> bool:
-        """Whether by more than chance, and by enough."""
-        return self.p_value < LEVEL and self.difference >= LEAST
+        """True if the difference is significant and large enough."""
+        return self.p_value < LEVEL and self.difference >= MIN_DIFFERENCE
 
 
 def compare(
@@ -53,7 +53,7 @@ def compare(
     labels_now: NDArray[np.int64],
     classes: list[str],
 ) -> list[Finding]:
-    """Test every trait, and the classes predicted.
+    """Test every trait, and the predicted classes.
 
     Args:
         before: Trait -> (V,) values.
@@ -64,18 +64,18 @@ def compare(
     """
     from scipy.stats import ks_2samp
 
-    found = []
+    results = []
     for trait, values in now.items():
         test = ks_2samp(before[trait], values)
-        was, now_is = (f"{np.median(one):.4g}" for one in (before[trait], values))
-        found.append(Finding(trait, was, now_is, float(test.statistic), float(test.pvalue)))
-    found.append(_classes(labels_before, labels_now, classes))
-    return _holm(found)
+        was, now_is = (f"{np.median(sample):.4g}" for sample in (before[trait], values))
+        results.append(Finding(trait, was, now_is, float(test.statistic), float(test.pvalue)))
+    results.append(_classes(labels_before, labels_now, classes))
+    return _holm(results)
 
 
 def _classes(before: NDArray[np.int64], now: NDArray[np.int64], classes: list[str]) -> Finding:
-    """Whether the classes predicted occur as often: a permutation test."""
-    counts = [np.bincount(one, minlength=len(classes)) for one in (before, now)]
+    """Test if the predicted classes are equally frequent, by permutation."""
+    counts = [np.bincount(labels, minlength=len(classes)) for labels in (before, now)]
     shares = [count / count.sum() for count in counts]
     difference = np.abs(shares[0] - shares[1]).sum() / 2
     both = counts[0] + counts[1]
@@ -88,12 +88,12 @@ def _classes(before: NDArray[np.int64], now: NDArray[np.int64], classes: list[st
     return Finding("predicted class", was, now_is, float(difference), float(p_value))
 
 
-def _holm(found: list[Finding]) -> list[Finding]:
-    """The same with p-values that hold for all together."""
-    order = np.argsort([one.p_value for one in found], kind="stable")
-    corrected, highest = list(found), 0.0
+def _holm(results: list[Finding]) -> list[Finding]:
+    """Correct the p-values for multiple testing."""
+    order = np.argsort([result.p_value for result in results], kind="stable")
+    corrected, highest = list(results), 0.0
     for rank, place in enumerate(order):
-        p_value = min(1.0, found[place].p_value * (len(found) - rank))
+        p_value = min(1.0, results[place].p_value * (len(results) - rank))
         highest = max(highest, p_value)
-        corrected[place] = replace(found[place], p_value=highest)
+        corrected[place] = replace(results[place], p_value=highest)
     return corrected

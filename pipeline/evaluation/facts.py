@@ -1,7 +1,7 @@
-"""What metrics need to know of each image, in a few numbers an image.
+"""Facts: everything that metrics need to know about each image.
 
-labels (N,) + probabilities (N, K) -> arrays (N,). Probabilities may be larger than memory: they
-are read a few rows at a time.
+labels (N,) + probabilities (N, K) -> arrays (N,). Probabilities may exceed memory: they are read a
+few rows at a time.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 TOP = 5
-"""k of top-k accuracy, which is told where there are more classes than that."""
+"""k of top-k accuracy, which is reported with more classes than that."""
 BINS = 15
-"""Bins of the expected calibration error, equally wide in confidence."""
+"""Number of equal-width confidence bins for the expected calibration error."""
 
 _VALUES = 4_000_000
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A model's answers on images.
+    """A model's predictions for images.
 
     Attributes:
         labels: (N,) class indices.
         predicted: (N,) likewise.
         confidence: (N,) probability of the predicted class.
-        loss: (N,) minus the logarithm of the true class' probability.
+        loss: (N,) negative log probability of the true class.
         brier: (N,) half the squared distance to the one-hot label: 0 to 1.
-        bins: (N,) of the calibration error.
-        in_top: (N,) whether the true class is among the `TOP` most probable.
-        totals: (N,) what a row of the probabilities adds up to; nearly 1.
+        bins: (N,) bins of the calibration error.
+        in_top: (N,) True if the true class is among the `TOP` most probable.
+        totals: (N,) sum of each row of probabilities; nearly 1.
         classes: K.
-        probabilities: (N, K) as they were given; None of a part of the images.
+        probabilities: (N, K) as provided; None for a part of the images.
     """
 
     labels: Labels
@@ -55,12 +55,12 @@ class Facts:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """(N,) whether the prediction is the label."""
+        """(N,) True if the prediction is the label."""
         same: NDArray[np.bool_] = self.predicted == self.labels
         return same
 
     def of(self, chosen: NDArray[np.bool_]) -> Facts:
-        """Those of some images."""
+        """Select some images."""
         arrays = {
             name: value[chosen]
             for name, value in vars(self).items()
@@ -74,7 +74,7 @@ def gather(labels: Labels, probabilities: NDArray[np.float32], desc: str = "") -
 
     Args:
         labels: (N,) class indices.
-        probabilities: (N, K), memory-mapped or not; rows are brought to add up to 1.
+        probabilities: (N, K), memory-mapped or not; rows are normalized.
         desc: Name of the progress bar; no bar if empty.
     """
     parts = zip(*_parts(labels, probabilities, desc), strict=True)
@@ -97,7 +97,7 @@ def gather(labels: Labels, probabilities: NDArray[np.float32], desc: str = "") -
 def _parts(
     labels: Labels, probabilities: NDArray[np.float32], desc: str
 ) -> Iterator[tuple[NDArray[np.generic], ...]]:
-    """predicted, confidence, loss, brier, bins, in_top and totals of a few rows at a time."""
+    """Yield predicted, confidence, loss, brier, bins, in_top and totals, a few rows at a time."""
     count, classes = probabilities.shape
     step = max(1, _VALUES // classes)
     with tqdm(
@@ -112,7 +112,7 @@ def _parts(
             rows = np.arange(len(part))
             own, confidence = exact[rows, label], exact.max(axis=1)
             squares = (exact**2).sum(axis=1) - own**2 + (1 - own) ** 2
-            # Of equals the one with the higher index comes first, as in scikit-learn.
+            # Ties are ordered by descending class index, as in scikit-learn.
             after = np.arange(classes) > label[:, None]
             above = (exact > own[:, None]) | ((exact == own[:, None]) & after)
             yield (

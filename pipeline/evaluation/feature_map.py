@@ -1,7 +1,7 @@
-"""A map of images as a classifier sees them: alike ones lie together.
+"""A map of images in the classifier's feature space: similar images are close together.
 
-positions.npy + predictions.csv + images -> points in two dimensions, with thumbnails. Source:
-van der Maaten and Hinton 2008, Visualizing Data using t-SNE.
+positions.npy + predictions.csv + images -> points in two dimensions, with thumbnails. Source: van
+der Maaten and Hinton 2008, Visualizing Data using t-SNE.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from pipeline.data.manifest import Manifest
 from pipeline.evaluation import trust
 from pipeline.storage import tables
 
-MOST = 1000
-"""Images shown: more lie on top of each other."""
+MAX_POINTS = 1000
+"""Maximum number of images on the map: more would overlap."""
 THUMBNAIL_PX = 48
 WIDTH, HEIGHT = 1000, 640
 
 _MARGIN = 12
 _TURN = 0.618034
-"""Of the colour wheel from one class to the next: neighbours in the list look different."""
+"""Step on the colour wheel from one class to the next: neighbours look different."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,18 @@ class Point:
     """An image on the map.
 
     Attributes:
-        x: From the left, in px of `WIDTH`.
-        y: From the top, in px of `HEIGHT`.
-        label: Its class.
-        predicted: What the classifier says.
-        known: Whether the classifier knows such images.
+        x: Distance from the left, in px of `WIDTH`.
+        y: Distance from the top, in px of `HEIGHT`.
+        label: True class.
+        prediction: Predicted class.
+        known: False if the image is flagged as unknown.
         path: As in the manifest.
     """
 
     x: float
     y: float
     label: str
-    predicted: str
+    prediction: str
     known: bool
     path: str
 
@@ -57,46 +57,46 @@ class FeatureMap:
     """The map.
 
     Attributes:
-        points: Of the images shown.
-        every: How many images there are.
-        colors: Class -> colour, as CSS has it.
-        thumbnails: JPEG in base64: those of the points in order, `columns` in a row.
-        columns: Thumbnails in a row.
+        points: The images shown.
+        total: Number of all images.
+        colors: Class -> CSS colour.
+        thumbnails: JPEG in base64: thumbnails of the points in order, `columns` per row.
+        columns: Thumbnails per row.
     """
 
     points: list[Point]
-    every: int
+    total: int
     colors: dict[str, str]
     thumbnails: str
     columns: int
 
 
 def draw(evaluated: Path, data: Manifest) -> FeatureMap:
-    """Lay out the judged images.
+    """Lay out the evaluated images.
 
     Args:
         evaluated: Output of evaluate.
-        data: The prepared data set.
+        data: The prepared dataset.
     """
     positions = np.load(evaluated / trust.POSITIONS)
     lines = tables.read_records(evaluated / "predictions.csv")
-    chosen = np.sort(np.random.default_rng(0).permutation(len(lines))[:MOST])
+    chosen = np.sort(np.random.default_rng(0).permutation(len(lines))[:MAX_POINTS])
     places = _placed(positions[chosen])
     rows = {row.path: place for place, row in enumerate(data.rows)}
     points = []
     for (x, y), place in zip(places, chosen, strict=True):
         line = lines[place]
         known = line["known"] == "yes"
-        points.append(Point(x, y, line["label"], line["predicted"], known, line["path"]))
+        points.append(Point(x, y, line["label"], line["prediction"], known, line["path"]))
     columns = int(np.ceil(np.sqrt(len(points))))
     images = [data.images[rows[point.path]] for point in points]
     sheet = _sheet(images, columns)
-    shown = _colors(data.classes)
-    return FeatureMap(points, len(lines), shown, sheet, columns)
+    palette = _colors(data.classes)
+    return FeatureMap(points, len(lines), palette, sheet, columns)
 
 
 def _placed(positions: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(N, d) -> (N, 2) within the map."""
+    """Reduce (N, d) to (N, 2) positions on the map."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 

@@ -22,13 +22,14 @@ _FONTS = (
 _BLUE, _ORANGE, _GREEN, _GREY = "#1f77b4", "#ff7f0e", "#2ca02c", "#888888"
 _BARS_MAX = 40
 
+Entry = Mapping[str, float]
 Reliability = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
 
 @cache
 def _fonts() -> list[str]:
-    """Fonts to fall back on for other scripts, one of which is installed with pip."""
+    """List fallback fonts for other scripts, one of which is installed with pip."""
     spec = importlib.util.find_spec("matplotlib_fontja")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         for path in sorted(Path(folder).rglob("*.ttf")):
@@ -39,51 +40,55 @@ def _fonts() -> list[str]:
 
 @contextmanager
 def _drawing(width: float, height: float) -> Iterator[Figure]:
-    """A figure of that many inches, whose text may be in any script."""
+    """Yield a figure of this size in inches, whose text may be in any script."""
     with mpl.rc_context({"font.family": _fonts()}), warnings.catch_warnings():
-        # A character that none of these fonts has is drawn as a box.
+        # A character that is in none of these fonts is drawn as a box.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         yield Figure(figsize=(width, height), layout="constrained")
 
 
 def readable(text: str) -> str:
-    """A text that matplotlib does not take for a formula."""
+    """Escape text so that matplotlib does not treat it as a formula."""
     return text.replace("$", r"\$")
 
 
-def learning_curves(path: Path, curves: Sequence[dict[str, float]], hand_over: int) -> None:
-    """Loss and accuracy by epoch, train and validation.
+def learning_curves(path: Path, head: Sequence[Entry], tuned: Sequence[Entry]) -> None:
+    """Plot loss and accuracy by epoch, for head training and fine-tuning separately.
+
+    The dotted line is the validation result of the head-only model, where fine-tuning starts.
 
     Args:
         path: PNG to write.
-        curves: Entries with epoch, loss, accuracy, val_loss, val_accuracy.
-        hand_over: Last epoch of the head; fine-tuning follows.
+        head: Entries with epoch, loss, accuracy, val_loss, val_accuracy; one for a logistic head.
+        tuned: Likewise; empty for a frozen backbone.
     """
-    with _drawing(9, 3.6) as figure:
-        axes = figure.subplots(1, 2)
-        epochs = [entry["epoch"] for entry in curves]
-        for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
-            axis.plot(epochs, [entry[name] for entry in curves], color=_BLUE, label="train")
-            validation = [entry[f"val_{name}"] for entry in curves]
-            axis.plot(epochs, validation, color=_ORANGE, label="validation")
-            if epochs and max(epochs) > hand_over:
-                axis.axvline(hand_over + 0.5, color=_GREY, linestyle="--")
-                side = "left" if hand_over < max(epochs) / 2 else "right"
-                phase = {"left": " fine-tuning", "right": "fine-tuning → "}[side]
-                axis.text(hand_over + 0.5, sum(axis.get_ylim()) / 2, phase, color=_GREY, ha=side)
-            axis.set(xlabel="epoch", title=name)
-            axis.legend()
+    phases = {"head": head} if len(head) > 1 or not tuned else {}
+    phases |= {"fine-tuning": tuned} if tuned else {}
+    with _drawing(9, 3.4 * len(phases)) as figure:
+        rows = figure.subplots(len(phases), 2, squeeze=False)
+        for (phase, curve), axes in zip(phases.items(), rows, strict=True):
+            epochs = np.arange(1, len(curve) + 1)
+            for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
+                for prefix, color, title in (("", _BLUE, "train"), ("val_", _ORANGE, "validation")):
+                    values = [entry[f"{prefix}{name}"] for entry in curve]
+                    axis.plot(epochs, values, ".-", color=color, label=title)
+                if phase == "fine-tuning":
+                    start = min(head, key=lambda entry: entry["val_score"])[f"val_{name}"]
+                    axis.axhline(start, color=_GREY, linestyle=":", label="head only, validation")
+                axis.set(xlabel="epoch", title=f"{phase}: {name}")
+                axis.xaxis.get_major_locator().set_params(integer=True)
+                axis.legend()
         figure.savefig(path, dpi=100)
 
 
 def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: list[str], every: int) -> None:
-    """True by predicted class, shaded by the share of the true class.
+    """Plot true by predicted class, shaded by the fraction of the true class.
 
     Args:
         path: PNG to write.
         counts: (k, k).
         classes: k names.
-        every: How many classes there are; those with the most mistakes are shown.
+        every: Total number of classes; those with the most mistakes are shown.
     """
     names = [readable(name) for name in classes]
     side = min(4 + 0.35 * len(classes), 16)
@@ -92,7 +97,7 @@ def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: list[str], 
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         places = range(len(classes))
-        size = min(10, 900 / len(classes))  # points, of labels that shall not touch
+        size = min(10, 900 / len(classes))  # points, so that labels do not overlap
         rotation = 90 if max(map(len, classes)) > 3 else 0
         axis.set_xticks(places, names, rotation=rotation, fontsize=size)
         axis.set_yticks(places, names, fontsize=size)
@@ -115,7 +120,7 @@ def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: list[str], 
 
 
 def per_class_bars(path: Path, scores: Mapping[str, Mapping[str, float]]) -> None:
-    """Precision and recall of each class, the class with the lowest F1 on top.
+    """Plot precision and recall of each class, lowest F1 on top.
 
     Args:
         path: PNG to write.
@@ -123,8 +128,8 @@ def per_class_bars(path: Path, scores: Mapping[str, Mapping[str, float]]) -> Non
     """
     ordered = sorted(scores, key=lambda name: scores[name]["f1"])[:_BARS_MAX][::-1]
     names = [f"{readable(label)} ({scores[label]['support']:.0f})" for label in ordered]
-    shown = f"{len(ordered)} of {len(scores)} classes, lowest F1 first"
-    title = "by class" if len(ordered) == len(scores) else shown
+    part = f"{len(ordered)} of {len(scores)} classes, lowest F1 first"
+    title = "by class" if len(ordered) == len(scores) else part
     with _drawing(7, 1.2 + 0.3 * len(ordered)) as figure:
         axis = figure.subplots()
         places = np.arange(len(ordered))
@@ -141,34 +146,30 @@ def per_class_bars(path: Path, scores: Mapping[str, Mapping[str, float]]) -> Non
 
 
 def reliability(path: Path, models: Mapping[str, Reliability]) -> None:
-    """Accuracy against confidence, a line a model; the diagonal is what calibrated means.
+    """Plot accuracy against confidence, one line per model; the diagonal is perfect calibration.
 
     Args:
         path: PNG to write.
-        models: Name -> images, sum of confidences and right ones of each bin.
+        models: Name -> number of images, mean confidence and accuracy of each bin.
     """
     with _drawing(6, 6) as figure:
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--")
-        for (name, (counts, confidences, hits)), color in zip(
+        axis = figure.subplots()
+        axis.plot([0, 1], [0, 1], color=_GREY, linestyle="--", label="perfectly calibrated")
+        for (name, (counts, confidences, accuracies)), color in zip(
             models.items(), (_BLUE, _ORANGE, _GREEN), strict=False
         ):
-            used = counts > 0
-            mean = confidences[used] / counts[used]
-            upper.plot(mean, hits[used] / counts[used], "o-", color=color, label=name)
-            edges = np.linspace(0, 1, len(counts) + 1)
-            lower.stairs(counts, edges, color=color)
-        upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="reliability")
-        upper.legend()
-        lower.set(xlabel="confidence", ylabel="images", yscale="symlog")
+            sizes = f"{counts.min():.0f} to {counts.max():.0f} images per point"
+            axis.plot(confidences, accuracies, "o-", color=color, label=f"{name} ({sizes})")
+        axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
+        axis.legend()
         figure.savefig(path, dpi=100)
 
 
 def histograms(samples: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> bytes:
-    """Two distributions a trait, over each other; returns a PNG.
+    """Plot two distributions for each trait, overlaid; returns a PNG.
 
     Args:
-        samples: Trait -> values at training, values here.
+        samples: Trait -> values at training, values now.
     """
     rows = -(-len(samples) // 4)
     with _drawing(12, 2.6 * rows) as figure:
@@ -176,12 +177,12 @@ def histograms(samples: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -
         for axis in axes[len(samples) :]:
             axis.axis("off")
         for axis, (name, pair) in zip(axes, samples.items(), strict=False):
-            edges = np.histogram_bin_edges(np.concatenate([np.asarray(one) for one in pair]), 24)
-            for values, color, told in zip(
-                pair, (_BLUE, _ORANGE), ("at training", "here"), strict=True
+            edges = np.histogram_bin_edges(np.concatenate([np.asarray(v) for v in pair]), 24)
+            for values, color, name_of in zip(
+                pair, (_BLUE, _ORANGE), ("at training", "now"), strict=True
             ):
                 shares = np.full(len(values), 1 / len(values))
-                axis.hist(values, edges, weights=shares, color=color, alpha=0.55, label=told)
+                axis.hist(values, edges, weights=shares, color=color, alpha=0.55, label=name_of)
             axis.set(title=name)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
         file = io.BytesIO()
@@ -190,22 +191,22 @@ def histograms(samples: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -
 
 
 def gallery(path: Path, images: Sequence[tuple[Pixels, str]], columns: int, title: str) -> None:
-    """Images in rows, each with a few lines below it.
+    """Draw images in rows, each with a caption.
 
     Args:
         path: PNG to write.
-        images: (size, size, 3) uint8 or float RGB, and what to write below.
-        columns: Images a row.
-        title: Above all.
+        images: (size, size, 3) uint8 or float RGB, and the caption.
+        columns: Images per row.
+        title: Title of the figure.
     """
-    captions = [readable(told) for _, told in images]
+    captions = [readable(caption) for _, caption in images]
     rows = max(1, -(-len(images) // columns))
     with _drawing(2.1 * columns, 0.5 + 2.6 * rows) as figure:
         figure.suptitle(title)
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for axis in axes:
             axis.axis("off")
-        for axis, (pixels, _), told in zip(axes, images, captions, strict=False):
+        for axis, (pixels, _), caption in zip(axes, images, captions, strict=False):
             axis.imshow(pixels)
-            axis.set_title(told, fontsize=8, y=-0.05, va="top")
+            axis.set_title(caption, fontsize=8, y=-0.05, va="top")
         figure.savefig(path, dpi=100)

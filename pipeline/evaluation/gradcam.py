@@ -1,9 +1,9 @@
-"""Where a classifier looks: Grad-CAM.
+"""Grad-CAM: the image regions that a prediction is based on.
 
-classifier + images -> heat maps. Source: Selvaraju et al. 2017, Grad-CAM: Visual
-Explanations from Deep Networks via Gradient-based Localization; where a head flattens the
-map instead of averaging it, gradients of other places must not be mixed: Draelos and Carin
-2020, Use HiResCAM instead of Grad-CAM. Of averaged maps both are the same.
+classifier + images -> heat maps. Source: Selvaraju et al. 2017, Grad-CAM: Visual Explanations from
+Deep Networks via Gradient-based Localization. If a head flattens the map instead of averaging it,
+gradients of different positions must not be mixed: Draelos and Carin 2020, Use HiResCAM instead of
+Grad-CAM. For averaged maps, both are the same.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ class GradCam:
     """Heat maps of one classifier.
 
     Args:
-        model: (B, H, W, 3) -> (B, K) probabilities, a softmax its last layer.
+        model: (B, H, W, 3) -> (B, K) probabilities, ending in a softmax.
 
     Attributes:
-        layer: Name of the layer whose map is shown: of those that learn and what follows them,
-            the last one that has at least `PLACES` a side, or the most that any has; None if
-            none keeps rows and columns, as in networks that see an image as a sequence.
+        layer: Name of the layer whose map is used: the last one, from the first with weights on,
+            that has at least `MIN_SIDE` positions per side, or the most of any; None if no layer
+            keeps rows and columns, as in networks that process an image as a sequence.
     """
 
     def __init__(self, model: keras.Model) -> None:
-        learnt = next((n for n, layer in enumerate(model.layers) if layer.weights), 0)
-        spatial = [layer for layer in model.layers[learnt:] if _is_spatial(layer)]
-        enough = min(PLACES, max(map(_side, spatial), default=0))
+        first = next((n for n, layer in enumerate(model.layers) if layer.weights), 0)
+        spatial = [layer for layer in model.layers[first:] if _is_spatial(layer)]
+        enough = min(MIN_SIDE, max(map(_side, spatial), default=0))
         chosen = [layer for layer in spatial if _side(layer) >= enough]
         self.layer: str | None = chosen[-1].name if chosen else None
         if chosen:
-            # A sure softmax has no gradient left: the logits have.
+            # The gradient of a confident softmax vanishes; that of the logits does not.
             logits = model.layers[-1].input
             self._inner = keras.Model(model.inputs, [chosen[-1].output, logits])
 
     def maps(self, images: Pixels, classes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """What speaks for a class, and where.
+        """Compute the evidence for a class, by position.
 
         Args:
             images: (B, H, W, 3) uint8 RGB.
             classes: (B,) class indices.
 
         Returns:
-            (B, h, w) in [0, 1]; all 0 where nothing speaks for the class.
+            (B, h, w) in [0, 1]; all 0 if there is no evidence for the class.
         """
-        shown = tf.constant(images, tf.float32)
+        inputs = tf.constant(images, tf.float32)
         with tf.GradientTape() as tape:
-            tape.watch(shown)  # and so everything that is computed from it
-            activations, logits = self._inner(shown, training=False)
+            tape.watch(inputs)  # and everything computed from it
+            activations, logits = self._inner(inputs, training=False)
             own = tf.gather(logits, classes, axis=1, batch_dims=1)
-            # Against the other classes: a logit alone may fall everywhere, and the others more.
+            # Relative to other classes: a logit alone may decrease everywhere, and the others more.
             other = tf.where(tf.one_hot(classes, logits.shape[1]) > 0, logits.dtype.min, logits)
             score = own - tf.reduce_logsumexp(other, axis=1)
         gradients = tape.gradient(score, activations)
@@ -66,12 +66,12 @@ class GradCam:
         return scaled
 
 
-PLACES = 5
-"""A side of a map at least: fewer show no more than that something is somewhere."""
+MIN_SIDE = 5
+"""Minimum side of a map: smaller ones only show that something is somewhere."""
 
 
 def overlay(image: Pixels, heat: NDArray[np.float32]) -> Pixels:
-    """An image with its heat map over it; what is cold stays as it is.
+    """Overlay an image with its heat map; cold regions stay unchanged.
 
     Args:
         image: (H, W, 3) uint8 RGB.

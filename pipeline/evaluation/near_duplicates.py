@@ -1,7 +1,7 @@
-"""Images of a split that training has seen in other clothes: saved anew, resized, cropped.
+"""Find near duplicates of training images in a split: re-saved, resized or cropped copies.
 
-features + pixels -> pairs. The backbone's features propose, the pixels decide: features alone
-take two photographs of one scene for the same, and a crop of a small image for another.
+features + pixels -> pairs. Features of the backbone propose candidates, pixels decide: features
+alone confuse two photographs of one scene, and miss a crop of a small image.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from pipeline.evaluation.facts import Labels
 from pipeline.storage import tables
 
 FILE = "near_duplicates.csv"
-ALIKE = 0.85
-"""Correlation of fine detail. On photographs, hand signs and 32 px images two that are not the
-same had at most 0.79; re-saved, halved, mirrored or cropped ones at least 0.90 from 96 px on."""
+MIN_SIMILARITY = 0.85
+"""Correlation of fine detail. On photographs, hand signs and 32 px images, different images had at
+most 0.79; re-saved, halved, mirrored or cropped ones at least 0.90 from 96 px on."""
 SMALLEST_PX = 32
-"""Below, different images have too little detail to be told apart."""
+"""Below, different images have too little detail to be distinguished."""
 
 _CANDIDATES = 5
 _CHUNK, _OTHERS = 2048, 8192
 _SIDE_PX = 48
 _CUT_OFF = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1)
-"""Shares of a side that a crop may have taken at each end."""
+"""Fractions of a side that a crop may have removed at each end."""
 _BLUR_PX = 3
 
 
 class NearDuplicates(StrEnum):
-    """What becomes of them."""
+    """Treatment of near duplicates."""
 
     list = "list"
     drop = "drop"
@@ -45,35 +45,35 @@ class NearDuplicates(StrEnum):
 
 @dataclass(frozen=True)
 class Pair:
-    """An image of the split and its like in train or val.
+    """An image of the split and its near duplicate in another split.
 
     Attributes:
-        row: Of `Manifest.images`.
+        row: Row of `Manifest.images`.
         other: Likewise.
-        likeness: Correlation of their detail, up to 1.
+        similarity: Correlation of their detail, up to 1.
     """
 
     row: int
     other: int
-    likeness: float
+    similarity: float
 
 
 def find(data: Manifest, features: NDArray[np.float32], rows: Labels) -> list[Pair]:
-    """Look for the images of a split among those of the others.
+    """Find the images of a split that have a near duplicate in other splits.
 
     Args:
-        data: The prepared data set.
+        data: The prepared dataset.
         features: (N, D) of all its images.
-        rows: Those of the split.
+        rows: Rows of the split.
 
     Returns:
-        A pair for each image that has one, with the one most like it.
+        A pair for each such image, with the most similar other image.
     """
     others = np.setdiff1d(np.arange(len(data.rows)), rows)
     if data.image_size < SMALLEST_PX or not len(others):
         return []
     look = lru_cache(4096)(lambda row: _details(data.images[row]))
-    found = []
+    pairs = []
     proposed = tqdm(
         zip(rows, nearest(features, rows, others), strict=True),
         desc="near duplicates",
@@ -82,26 +82,26 @@ def find(data: Manifest, features: NDArray[np.float32], rows: Labels) -> list[Pa
         disable=None,
     )
     for row, candidates in proposed:
-        likeness = [_likeness(look(int(row)), look(int(other))) for other in candidates]
-        best = int(np.argmax(likeness))
-        if likeness[best] >= ALIKE:
-            found.append(Pair(int(row), int(candidates[best]), likeness[best]))
-    return sorted(found, key=lambda pair: (-pair.likeness, pair.row))
+        similarity = [_similarity(look(int(row)), look(int(other))) for other in candidates]
+        best = int(np.argmax(similarity))
+        if similarity[best] >= MIN_SIMILARITY:
+            pairs.append(Pair(int(row), int(candidates[best]), similarity[best]))
+    return sorted(pairs, key=lambda pair: (-pair.similarity, pair.row))
 
 
 def write(path: Path, data: Manifest, pairs: Sequence[Pair], dropped: bool) -> None:
-    """Write the pairs, the most alike first."""
+    """Write the pairs, the most similar first."""
     lines = []
     for pair in pairs:
-        one, other = data.rows[pair.row], data.rows[pair.other]
-        likeness, out = f"{pair.likeness:.3f}", "yes" if dropped else "no"
-        lines.append([one.path, one.label, other.path, other.label, other.split, likeness, out])
-    header = ["path", "label", "like", "like_label", "like_split", "likeness", "left_out"]
-    tables.write_table(path, header, lines)
+        image, other = data.rows[pair.row], data.rows[pair.other]
+        end = [f"{pair.similarity:.3f}", "yes" if dropped else "no"]
+        lines.append([image.path, image.label, other.path, other.label, other.split, *end])
+    header = ["path", "label", "duplicate_of", "duplicate_label", "duplicate_split"]
+    tables.write_table(path, [*header, "similarity", "dropped"], lines)
 
 
 def read(evaluated: Path) -> list[dict[str, str]]:
-    """What `write` wrote, a pair a line, by column.
+    """Read the file from `write`, one mapping per pair.
 
     Args:
         evaluated: Output of evaluate.
@@ -109,40 +109,40 @@ def read(evaluated: Path) -> list[dict[str, str]]:
     return tables.read_records(evaluated / FILE)
 
 
-def left_out(evaluated: Path) -> set[str]:
-    """Paths of the images that evaluate did not judge on.
+def dropped_paths(evaluated: Path) -> set[str]:
+    """Return the paths of the images that evaluate dropped.
 
     Args:
         evaluated: Output of evaluate.
     """
-    return {line["path"] for line in read(evaluated) if line["left_out"] == "yes"}
+    return {line["path"] for line in read(evaluated) if line["dropped"] == "yes"}
 
 
 def nearest(
     features: NDArray[np.float32], rows: Labels, others: Labels
 ) -> Iterator[NDArray[np.int64]]:
-    """For each row the (few) others whose features point the same way, seen from the middle.
+    """Yield for each row the few others with the most similar features, relative to the mean.
 
     Neither all features nor all products are in memory at once.
     """
-    middle = _middle(features)
+    middle = _mean(features)
     count = min(_CANDIDATES, len(others))
     for start in range(0, len(rows), _CHUNK):
-        asked = _directions(features[rows[start : start + _CHUNK]], middle)
-        alike = np.full((len(asked), count), -np.inf, np.float32)
-        nearest = np.zeros((len(asked), count), np.int64)
+        directions = _directions(features[rows[start : start + _CHUNK]], middle)
+        similar = np.full((len(directions), count), -np.inf, np.float32)
+        nearest = np.zeros((len(directions), count), np.int64)
         for first in range(0, len(others), _OTHERS):
             some = others[first : first + _OTHERS]
-            products = np.hstack([alike, asked @ _directions(features[some], middle).T])
-            rows_of = np.hstack([nearest, np.broadcast_to(some, (len(asked), len(some)))])
+            products = np.hstack([similar, directions @ _directions(features[some], middle).T])
+            rows_of = np.hstack([nearest, np.broadcast_to(some, (len(directions), len(some)))])
             best = np.argpartition(-products, count - 1, axis=1)[:, :count]
-            alike = np.take_along_axis(products, best, axis=1)
+            similar = np.take_along_axis(products, best, axis=1)
             nearest = np.take_along_axis(rows_of, best, axis=1)
         yield from nearest
 
 
-def _middle(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The mean of all features."""
+def _mean(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Compute the mean of all features."""
     total = np.zeros(features.shape[1], np.float64)
     for start in range(0, len(features), _OTHERS):
         total += features[start : start + _OTHERS].sum(axis=0, dtype=np.float64)
@@ -156,22 +156,22 @@ def _directions(features: NDArray[np.float32], middle: NDArray[np.float32]) -> N
     return directions
 
 
-def _likeness(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """The best correlation of either image with a crop or the mirror image of the other."""
-    return float(max((one @ other[0]).max(), (other @ one[0]).max()))
+def _similarity(details: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Return the best correlation of either image with a crop or mirror image of the other."""
+    return float(max((details @ other[0]).max(), (other @ details[0]).max()))
 
 
 def _details(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(2 * crops, side * side): an image's fine detail, of unit length, cropped and mirrored."""
+    """Extract an image's fine detail, unit length, cropped and mirrored: (2 * crops, side**2)."""
     grey = Image.fromarray(pixels).convert("L")
     side = grey.size[0]
-    found = []
+    details = []
     for share in _CUT_OFF:
         start, end = share * side, (1 - share) * side
         box = (start, start, end, end)
         crop = grey.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR, box=box)
-        found += [_detail(crop), _detail(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT))]
-    return np.stack(found)
+        details += [_detail(crop), _detail(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT))]
+    return np.stack(details)
 
 
 def _detail(grey: Image.Image) -> NDArray[np.float32]:

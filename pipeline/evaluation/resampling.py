@@ -1,8 +1,8 @@
-"""How sure the metrics are: bootstrap intervals, and paired tests of two models.
+"""Uncertainty of metrics: bootstrap intervals, and paired tests of two models.
 
-facts of N images, of one model or two -> intervals, differences, a verdict. Images are
-drawn with replacement; a draw is how often each image is in it, so that all metrics of many
-draws are a few sums.
+facts of N images, for one model or two -> intervals, differences, a verdict. Images are drawn with
+replacement; a draw is the number of times each image occurs, so that all metrics of many draws are
+a few matrix products.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from pipeline.evaluation.verdict import LEVEL
 from pipeline.storage import tables
 
 DRAWS = 1000
-"""Of the bootstrap."""
-AREAS_MOST = 500_000
-"""Probabilities up to which ROC-AUC has an interval: it sorts all of them anew for each draw."""
+"""Number of bootstrap draws."""
+MAX_AREA_VALUES = 500_000
+"""Maximum number of probabilities for an interval of ROC-AUC, which sorts them for each draw."""
 
 _CHUNK = 4_000_000
 _SLICES_MAX = 50
@@ -36,9 +36,9 @@ class Interval:
     """A percentile bootstrap interval.
 
     Attributes:
-        value: Of the metric, or of the difference, on all images.
-        low: The 2.5th percentile of the draws; None where none were made (`AREAS_MOST`).
-        high: The 97.5th.
+        value: The metric, or the difference, on all images.
+        low: The 2.5th percentile; None if there were no draws (`MAX_AREA_VALUES`).
+        high: The 97.5th percentile.
     """
 
     value: float
@@ -48,12 +48,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Resampled:
-    """A model's metrics on all images, and on each draw of them.
+    """A model's metrics on all images, and on each draw.
 
     Attributes:
-        right: (N,) whether the model is right.
-        values: Metric -> of all images.
-        drawn: Metric -> (R,), of each draw.
+        right: (N,) True if the prediction is correct.
+        values: Metric -> value on all images.
+        drawn: Metric -> (R,) values on the draws.
     """
 
     right: NDArray[np.bool_]
@@ -67,10 +67,10 @@ class Comparison:
 
     Attributes:
         differences: Metric -> second minus first.
-        only_first: Images that only the first gets right.
-        only_second: Images that only the second gets right.
-        p_value: Of McNemar's exact test: how likely so uneven a split of them is by chance.
-        verdict: In words: a sentence for accuracy, one for log loss, one for what else counts.
+        only_first: Number of images that only the first classifies correctly.
+        only_second: Number of images that only the second classifies correctly.
+        p_value: p-value of McNemar's exact test.
+        verdict: One sentence each for accuracy, log loss and the third metric.
     """
 
     differences: dict[str, Interval]
@@ -80,41 +80,41 @@ class Comparison:
     verdict: tuple[str, ...]
 
 
-def resample(known: Facts, seed: int, desc: str = "") -> Resampled:
-    """The metrics of all images, and of draws of as many with replacement.
+def resample(facts: Facts, seed: int, desc: str = "") -> Resampled:
+    """Compute the metrics on all images, and on draws of as many with replacement.
 
     Args:
-        known: Of N images.
-        seed: Of the draws; models that are compared need the same.
+        facts: Facts of N images.
+        seed: Seed of the draws; models to compare need the same one.
         desc: Name of the progress bar; no bar if empty.
     """
-    scores = known.probabilities
-    with_areas = scores is not None and scores.size <= AREAS_MOST
+    scores = facts.probabilities
+    with_areas = scores is not None and scores.size <= MAX_AREA_VALUES
     parts = []
     with tqdm(
         total=DRAWS, desc=desc, unit="draw", delay=1, leave=False, disable=None if desc else True
     ) as bar:
-        for counts in _counts(len(known.labels), known.classes, DRAWS, seed):
-            parts.append(metrics.weighted(known, counts))
+        for counts in _counts(len(facts.labels), facts.classes, DRAWS, seed):
+            parts.append(metrics.weighted(facts, counts))
             if with_areas:
-                parts[-1][ROC_AUC] = metrics.roc_auc(known, counts)
+                parts[-1][ROC_AUC] = metrics.roc_auc(facts, counts)
             bar.update(len(counts))
     drawn = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return Resampled(known.right, metrics.of(known, f"ROC-AUC, {desc}" if desc else ""), drawn)
+    return Resampled(facts.right, metrics.of(facts, f"ROC-AUC, {desc}" if desc else ""), drawn)
 
 
 def intervals(of: Resampled) -> dict[str, Interval]:
-    """An interval for each metric."""
+    """Compute an interval for each metric."""
     return _bounds(of.values, of.drawn)
 
 
 def compare(first: Resampled, second: Resampled, metric: str = "macro_f1") -> Comparison:
-    """Whether the second model is better than the first.
+    """Compare two models on the same images.
 
     Args:
-        first: What is compared with.
-        second: What may be better, on the same images and the same draws.
-        metric: What counts beside accuracy and log loss.
+        first: The reference.
+        second: The other model, with the same draws.
+        metric: Metric to report besides accuracy and log loss.
     """
     from scipy import stats
 
@@ -133,9 +133,9 @@ def compare(first: Resampled, second: Resampled, metric: str = "macro_f1") -> Co
     p_value = float(stats.binomtest(only_second, uneven).pvalue) if uneven else 1.0
     images = len(first.right)
     bounds = {
-        name: (one.low, one.high)
-        for name, one in differences.items()
-        if one.low is not None and one.high is not None
+        name: (interval.low, interval.high)
+        for name, interval in differences.items()
+        if interval.low is not None and interval.high is not None
     }
     sentences = [
         verdict.of_accuracy(
@@ -150,42 +150,42 @@ def compare(first: Resampled, second: Resampled, metric: str = "macro_f1") -> Co
     for name in dict.fromkeys(("log_loss", metric)):
         if name != "accuracy" and name in bounds:
             pair = (before[name], after[name])
-            sentences.append(verdict.of_metric(name, *pair, bounds[name], images))
+            sentences.append(verdict.of_metric(name, *pair, bounds[name]))
     return Comparison(differences, only_first, only_second, p_value, tuple(sentences))
 
 
-def write_slices(path: Path, data: Manifest, rows: Labels, known: Facts, seed: int) -> None:
-    """Write the metrics of the images that share a value of a further column of the manifest.
+def write_slices(path: Path, data: Manifest, rows: Labels, facts: Facts, seed: int) -> None:
+    """Write the metrics by value of each further column of the manifest.
 
     Args:
         path: csv to write.
-        data: The prepared data set.
-        rows: (N,) that were judged.
-        known: Facts of them.
-        seed: Of the draws.
+        data: The prepared dataset.
+        rows: (N,) evaluated rows.
+        facts: Their facts.
+        seed: Seed of the draws.
     """
     lines: list[list[object]] = []
     names = ("accuracy", "macro_f1", "log_loss")
     for column in data.columns:
         values = np.array([data.rows[row].extra[column] for row in rows])
         if len(set(values)) > _SLICES_MAX:
-            print(f"column {column} has more than {_SLICES_MAX} values: no metrics by it")
+            print(f"column {column} has more than {_SLICES_MAX} values: no metrics by value")
             continue
         for value in sorted(set(values)):
             chosen = values == value
-            spread = intervals(resample(known.of(chosen), seed))
-            found = as_json({name: spread[name] for name in names})
-            numbers = [found[name][end] for name in names for end in ("value", "low", "high")]
+            spread = intervals(resample(facts.of(chosen), seed))
+            rounded = as_json({name: spread[name] for name in names})
+            numbers = [rounded[name][end] for name in names for end in ("value", "low", "high")]
             lines.append([column, value, int(chosen.sum()), *numbers])
     header = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
     tables.write_table(path, ["column", "value", "images", *header], lines)
 
 
-def as_json(found: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
-    """Rounded so that the bytes do not depend on the machine's matrix product."""
+def as_json(values: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
+    """Round intervals, so that the bytes do not depend on the machine's matrix product."""
     return {
         name: {k: None if v is None else round(v, 6) for k, v in asdict(interval).items()}
-        for name, interval in found.items()
+        for name, interval in values.items()
     }
 
 
@@ -202,10 +202,10 @@ def _bounds(values: dict[str, float], drawn: dict[str, Floats]) -> dict[str, Int
 
 
 def _counts(images: int, classes: int, draws: int, seed: int) -> Iterator[Floats]:
-    """(r, N) how often each image is in a draw, few enough draws at a time for memory."""
+    """Yield how often each image is in a draw, (r, N), a few draws at a time to limit memory."""
     rng = np.random.default_rng(seed)
     step = max(1, _CHUNK // max(images, classes))
     for start in range(0, draws, step):
         size = min(step, draws - start)
         drawn = rng.integers(images, size=(size, images))
-        yield np.stack([np.bincount(one, minlength=images) for one in drawn]).astype(np.float64)
+        yield np.stack([np.bincount(row, minlength=images) for row in drawn]).astype(np.float64)

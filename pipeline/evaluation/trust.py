@@ -1,6 +1,6 @@
-"""How far the answers on judged images can be relied on.
+"""Reliability of the answers for evaluated images.
 
-forward pass + images -> probabilities on disk and `Trust`; `Trust` + labels -> what to say of it.
+forward pass + images -> probabilities on disk and `Trust`; `Trust` + labels -> a summary.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from pipeline.storage.arrays import RowWriter
 
 FILE = "trust.json"
 POSITIONS = "positions.npy"
-"""(N, d) where the judged images lie, in the order of predictions.csv."""
+"""(N, d) reduced features of the evaluated images, in the order of predictions.csv."""
 
 
 def judge(
     forward: Forward, judge: Judge, classes: int, images: Any, rows: Labels, path: Path
 ) -> Trust:
-    """Push images through a classifier; their probabilities go to a file.
+    """Run a classifier on images; probabilities go to a file.
 
     Args:
-        forward: Gives (N, K + D): probabilities, then features.
-        judge: Of the same model file.
+        forward: Returns (N, K + D): probabilities, then features.
+        judge: Judge from the same model file.
         classes: K.
         images: (., H, W, 3) uint8 RGB.
-        rows: (N,) which of them.
-        path: Of the file, (N, K) float32.
+        rows: (N,) rows of the images.
+        path: File for the probabilities, (N, K) float32.
     """
     parts: list[Answers] = []
     sets: list[NDArray[np.int64]] = []
@@ -42,56 +42,58 @@ def judge(
             answers = judge(batch)
             file.append(answers.probabilities)
             if answers.labels is not None:
-                sets += [np.flatnonzero(one) for one in answers.labels]
+                sets += [np.flatnonzero(row) for row in answers.labels]
             parts.append(answers)
     return Trust(
-        np.concatenate([one.typicality for one in parts]),
-        np.concatenate([one.known for one in parts]),
+        np.concatenate([part.typicality for part in parts]),
+        np.concatenate([part.known for part in parts]),
         sets if parts[0].labels is not None else None,
-        np.concatenate([one.positions for one in parts]),
+        np.concatenate([part.positions for part in parts]),
     )
 
 
 def summary(trust: Trust, facts: Facts, unknown: float, coverage: float) -> dict[str, Any]:
-    """What is measured of it, as JSON.
+    """Summarise reliability for JSON.
 
     Args:
-        trust: Of the judged images.
-        facts: Likewise.
-        unknown: Share of ordinary images that may be called unknown.
-        coverage: Of the sets of labels.
+        trust: Reliability of the evaluated images.
+        facts: Facts of the same images.
+        unknown: Fraction of ordinary images that may be flagged as unknown.
+        coverage: Target coverage of prediction sets.
     """
     known = trust.known
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "unknown": unknown,
         "known": float(known.mean()),
         "accuracy_known": _accuracy(facts.right[known]),
         "accuracy_unknown": _accuracy(facts.right[~known]),
     }
     if trust.sets is None:
-        return found
+        return values
     covered = [label in of for label, of in zip(facts.labels, trust.sets, strict=True)]
     sizes = [len(of) for of in trust.sets]
-    return found | {
+    return values | {
         "coverage": coverage,
         "covered": float(np.mean(covered)),
-        "labels_a_image": float(np.mean(sizes)),
+        "labels_per_image": float(np.mean(sizes)),
     }
 
 
-def sentences(found: dict[str, Any]) -> list[str]:
-    """`summary` in words."""
-    share = 1 - found["known"]
-    told = [f"unknown: {share:.1%} of the images (evaluated at serve.unknown={found['unknown']:g})"]
-    if found["accuracy_unknown"] is not None and found["accuracy_known"] is not None:
-        known, other = found["accuracy_known"], found["accuracy_unknown"]
-        told[0] += f"; accuracy {known:.4f} of those known, {other:.4f} of the others"
-    if "coverage" in found:
-        told.append(
-            f"sets of labels: {found['covered']:.1%} hold the true one (asked for "
-            f"{found['coverage']:.0%}), {found['labels_a_image']:.2f} labels on average"
-        )
-    return told
+def sentences(values: dict[str, Any]) -> list[str]:
+    """Describe a summary in words."""
+    flagged = 100 * (1 - values["known"])
+    text = f"{flagged:.1f} % of the images were flagged as unknown"
+    if values["accuracy_unknown"] is not None and values["accuracy_known"] is not None:
+        known, other = 100 * values["accuracy_known"], 100 * values["accuracy_unknown"]
+        text += f"; accuracy is {known:.1f} % on the rest and {other:.1f} % on the flagged ones"
+    if "coverage" not in values:
+        return [f"{text}."]
+    return [
+        f"{text}.",
+        f"{100 * values['covered']:.1f} % of the prediction sets contain the true label (target "
+        f"{100 * values['coverage']:g} %), with {values['labels_per_image']:.2f} labels on "
+        "average.",
+    ]
 
 
 def _accuracy(right: NDArray[np.bool_]) -> float | None:

@@ -1,6 +1,6 @@
-"""Whether one model is better than another, in words, and how small a difference could show.
+"""Compare two models in words, and estimate how small a difference can be detected.
 
-differences with intervals + a paired test -> a sentence for each metric that counts.
+differences with intervals + a paired test -> one sentence per metric.
 """
 
 import math
@@ -9,23 +9,23 @@ from statistics import NormalDist
 from pipeline.evaluation.metrics import LOWER_IS_BETTER
 
 LEVEL = 0.95
-"""Of the intervals."""
+"""Confidence level of the intervals."""
 _POWER = 0.8
-_USUALLY_APART = 0.1
-"""Share of the images that exactly one of two similar models gets right, where none is known."""
+_TYPICAL_DISAGREEMENT = 0.1
+"""Fraction of images that only one of two similar models classifies correctly, if unknown."""
 
 
-def detectable(images: int, apart: float = _USUALLY_APART) -> float:
-    """The difference of accuracy that four comparisons in five would show.
+def detectable(images: int, disagreement: float = _TYPICAL_DISAGREEMENT) -> float:
+    """Return the difference in accuracy that four comparisons in five would detect.
 
     Args:
-        images: That both models are judged on.
-        apart: Share of them that exactly one of the two gets right.
+        images: Number of images on which both models are evaluated.
+        disagreement: Fraction of them that only one of the two classifies correctly.
     """
     normal = NormalDist()
     deviations = normal.inv_cdf(0.5 + LEVEL / 2) + normal.inv_cdf(_POWER)
-    # At least one image: no test can tell less.
-    return min(1.0, deviations * math.sqrt(max(apart, 1 / images) / images))
+    # At least one image: no test can detect less.
+    return min(1.0, deviations * math.sqrt(max(disagreement, 1 / images) / images))
 
 
 def of_accuracy(
@@ -36,57 +36,45 @@ def of_accuracy(
     p_value: float,
     images: int,
 ) -> str:
-    """By McNemar's test and the interval, which must agree.
+    """Describe a difference in accuracy; McNemar's test and the interval must agree.
 
     Args:
         before: Accuracy of the first model.
-        after: Of the second.
-        bounds: Of the interval of the difference.
-        only: Images that only the first gets right, and only the second.
-        p_value: Of McNemar's exact test.
-        images: How many.
+        after: Accuracy of the second.
+        bounds: Interval of the difference.
+        only: Number of images that only the first, and only the second, classifies correctly.
+        p_value: p-value of McNemar's exact test.
+        images: Number of images.
     """
-    scores = f"accuracy {before:.4f} -> {after:.4f}"
+    scores = f"{100 * before:.1f} % -> {100 * after:.1f} %"
     if before == after and not any(only):
-        return f"no difference: {scores} on {images} images"
+        return f"accuracy is the same: {scores} on {images} images"
     points = [100 * value for value in (after - before, *bounds)]
-    measured = (
-        f"{scores}, {points[0]:+.1f} points (95 % interval {points[1]:+.1f} to {points[2]:+.1f}; "
-        f"McNemar p = {p_value:.2g}; {images} images)"
-    )
+    change = f"{points[0]:+.1f} points, 95 % CI {points[1]:+.1f} to {points[2]:+.1f}"
     if p_value < 1 - LEVEL and bounds[0] > 0:
-        return f"better: {measured}"
+        return f"accuracy is better: {scores} ({change}; {images} images)"
     if p_value < 1 - LEVEL and bounds[1] < 0:
-        return f"worse: {measured}"
+        return f"accuracy is worse: {scores} ({change}; {images} images)"
     least = 100 * detectable(images, sum(only) / images)
     return (
-        f"no difference that {images} images can tell: {measured}; less than {least:.1f} "
-        "points would hardly show"
+        f"no measurable difference in accuracy: {scores} ({change}; {images} images can detect "
+        f"about {least:.1f} points)"
     )
 
 
-def of_metric(
-    name: str, before: float, after: float, bounds: tuple[float, float], images: int
-) -> str:
-    """By the interval of the difference.
+def of_metric(name: str, before: float, after: float, bounds: tuple[float, float]) -> str:
+    """Describe a difference in another metric.
 
     Args:
-        name: Of the metric.
-        before: Of the first model.
-        after: Of the second.
-        bounds: Of the interval of the difference.
-        images: How many.
+        name: Name of the metric.
+        before: Value for the first model.
+        after: Value for the second.
+        bounds: Interval of the difference.
     """
     low, high = bounds
-    measured = (
-        f"{name} {before:.4f} -> {after:.4f}, {after - before:+.4f} (95 % interval {low:+.4f} to "
-        f"{high:+.4f})"
-    )
+    title = name.replace("_", " ").replace("f1", "F1")
+    change = f"{before:.3f} -> {after:.3f} (95 % CI of the difference {low:+.3f} to {high:+.3f})"
     if low <= 0 <= high:
-        least = (high - low) / 2 * (1 + NormalDist().inv_cdf(_POWER) / NormalDist().inv_cdf(0.975))
-        return (
-            f"no difference that {images} images can tell: {measured}; less than {least:.4f} "
-            "would hardly show"
-        )
+        return f"no measurable difference in {title}: {change}"
     rises = low > 0
-    return f"{'worse' if rises == (name in LOWER_IS_BETTER) else 'better'}: {measured}"
+    return f"{title} is {'worse' if rises == (name in LOWER_IS_BETTER) else 'better'}: {change}"

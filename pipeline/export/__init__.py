@@ -1,4 +1,4 @@
-"""The formats of other runtimes, and whether a network in one of them agrees with Keras.
+"""Export formats of other runtimes, and the check that each export agrees with Keras.
 
 >>> from pipeline.export.formats import FORMATS
 >>> sorted(FORMATS)

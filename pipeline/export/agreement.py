@@ -1,6 +1,6 @@
-"""Whether an exported network does what the Keras model does, on images with labels.
+"""Check that an exported network agrees with the Keras model, on labelled images.
 
-network + test images -> `Agreement`, or one line that says what is wrong with it.
+network + test images -> `Agreement`, or an error that says what is wrong.
 """
 
 import sys
@@ -18,19 +18,19 @@ from pipeline.errors import InputError
 from pipeline.export.formats import FORMATS, Floats, Network
 
 TOLERANCE = 1e-3
-"""Of probabilities in float32: sums in another order stay far below it."""
+"""Tolerance for probabilities in float32: another summation order stays far below it."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a network compares with the Keras model it was made from.
+    """Comparison of a network with the Keras model it was converted from.
 
     Attributes:
-        same_class: Share of the images that both put in the same class.
-        max_difference: Of two probabilities.
-        mean_difference: Of two probabilities, absolute.
-        accuracy: Of the network itself.
-        size_mb: On disk.
+        same_class: Fraction of images with the same predicted class.
+        max_difference: Maximum difference of two probabilities.
+        mean_difference: Mean absolute difference of two probabilities.
+        accuracy: Accuracy of the network itself.
+        size_mb: Size on disk.
         images_per_s: On this machine, with the model's threads.
     """
 
@@ -55,9 +55,9 @@ class Check:
     Args:
         images: (N, H, W, 3) uint8.
         labels: (N,) class indices.
-        keras: The network all others must agree with.
-        batch_size: Of a forward pass.
-        min_agreement: Share of the images that a quantised network must put in Keras' class.
+        keras: The reference network.
+        batch_size: Batch size of a forward pass.
+        min_agreement: Fraction of images for which a quantized network must predict Keras' class.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Check:
         self._expected, self._keras_per_s = self._run(keras, "keras", sys.stderr)
 
     def keras(self, path: Path) -> Agreement:
-        """Keras beside itself; `path` is its file."""
+        """Compare Keras with itself; `path` is its file."""
         return self._agreement(self._expected, path, self._keras_per_s)
 
     def __call__(self, name: str, network: Network, path: Path, stderr: TextIO) -> Agreement:
@@ -84,28 +84,28 @@ class Check:
         Raises:
             InputError: It agrees less than a correct export does.
         """
-        found, per_s = self._run(network, name, stderr)
-        agreement = self._agreement(found, path, per_s)
-        if FORMATS[name].quantised:
+        predicted, per_s = self._run(network, name, stderr)
+        agreement = self._agreement(predicted, path, per_s)
+        if FORMATS[name].quantized:
             if not agreement.same_class >= self._min_agreement:
                 raise InputError(
-                    f"{name} must give Keras' class for at least {self._min_agreement} of the test "
-                    f"images, got {agreement.same_class:.4f} of {len(found)}: not put in place; "
-                    "lower --min-agreement, or export tflite, which keeps float32"
+                    f"{name} predicts Keras' class for {agreement.same_class:.4f} of "
+                    f"{len(predicted)} test images, at least {self._min_agreement} are required: "
+                    "not exported; lower --min-agreement, or export tflite, which keeps float32"
                 )
             return agreement
         second, first = np.sort(self._expected, 1)[:, -2:].T
-        differ = (found.argmax(1) != self._expected.argmax(1)) & (first - second > TOLERANCE)
+        differ = (predicted.argmax(1) != self._expected.argmax(1)) & (first - second > TOLERANCE)
         if differ.any() or not agreement.max_difference <= TOLERANCE:
             raise InputError(
-                f"{name} must give Keras' classes and its probabilities within {TOLERANCE}, got "
-                f"another class for {differ.sum()} of {len(found)} test images and a difference "
-                f"of {agreement.max_difference:.1e}: not put in place; export another format"
+                f"{name} must predict Keras' classes with probabilities within {TOLERANCE}, but "
+                f"differs for {differ.sum()} of {len(predicted)} test images, by up to "
+                f"{agreement.max_difference:.1e}: not exported; choose another format"
             )
         return agreement
 
     def _run(self, network: Network, name: str, stderr: TextIO) -> tuple[Floats, float]:
-        """The probabilities, and images per second."""
+        """Compute the probabilities, and images per second."""
         network(self._batch(0))  # the first pass also allocates and traces
         rows: list[Floats] = []
         begin = time.perf_counter()
@@ -125,14 +125,14 @@ class Check:
     def _batch(self, start: int) -> Floats:
         return self._images[start : start + self._batch_size].astype(np.float32)
 
-    def _agreement(self, found: Floats, path: Path, per_s: float) -> Agreement:
-        difference = np.abs(found - self._expected)
+    def _agreement(self, predicted: Floats, path: Path, per_s: float) -> Agreement:
+        difference = np.abs(predicted - self._expected)
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         return Agreement(
-            same_class=float((found.argmax(1) == self._expected.argmax(1)).mean()),
+            same_class=float((predicted.argmax(1) == self._expected.argmax(1)).mean()),
             max_difference=float(difference.max()),
             mean_difference=float(difference.mean()),
-            accuracy=float((found.argmax(1) == self._labels).mean()),
+            accuracy=float((predicted.argmax(1) == self._labels).mean()),
             size_mb=sum(file.stat().st_size for file in files) / 1e6,
             images_per_s=per_s,
         )

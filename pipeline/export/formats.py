@@ -1,7 +1,7 @@
-"""The formats of other runtimes: how a network is written in each, and run as its users do.
+"""Formats of other runtimes: how to write a network in each, and run it as its users do.
 
-Keras model -> SavedModel, ONNX or TFLite; what was written -> probabilities. Knows nothing of
-where they go and of what they are compared with.
+Keras model -> SavedModel, ONNX or TFLite; file -> probabilities. Independent of the output folder
+and of checks.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ Network = Callable[[Floats], Floats]
 
 @dataclass(frozen=True)
 class Source:
-    """What every format is made from.
+    """Input of every conversion.
 
     Attributes:
         model: (B, H, W, 3) float32 RGB in [0, 255] -> (B, K) probabilities.
-        calibration: (N, H, W, 3) uint8 images that tell the range of each activation.
-        stderr: For a progress bar.
+        calibration: (N, H, W, 3) uint8 images to determine the range of each activation.
+        stderr: Stream for a progress bar.
     """
 
     model: keras.Model
@@ -45,20 +45,20 @@ class Source:
 
 @dataclass(frozen=True)
 class Format:
-    """How a runtime's networks are written and run.
+    """How to write and run a runtime's networks.
 
     Attributes:
         path: File or folder, relative to the export's folder.
-        write: Convert a network to the path given.
-        read: The network at a path, on so many threads.
-        quantised: Its probabilities are coarser than float32.
-        libraries: What TensorFlow does not bring along.
+        write: Converts a network to a path.
+        read: Loads the network at a path, with a number of threads.
+        quantized: Its probabilities are coarser than float32.
+        libraries: Packages that TensorFlow does not install.
     """
 
     path: str
     write: Callable[[Source, Path], None]
     read: Callable[[Path, int], Network]
-    quantised: bool = False
+    quantized: bool = False
     libraries: tuple[str, ...] = ()
 
 
@@ -79,7 +79,7 @@ def _write_saved_model(source: Source, path: Path, batch_size: int | None = None
 def _read_saved_model(path: Path, threads: int) -> Network:
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(str(path))  # its threads are those of the process
+    loaded = tf.saved_model.load(str(path))  # uses the threads of the process
     return lambda images: np.asarray(loaded.serve(tf.constant(images)))
 
 
@@ -95,8 +95,8 @@ def _read_onnx(path: Path, threads: int) -> Network:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    taken = session.get_inputs()[0].name
-    return lambda images: np.asarray(session.run(None, {taken: images})[0])
+    name = session.get_inputs()[0].name
+    return lambda images: np.asarray(session.run(None, {name: images})[0])
 
 
 def _write_tflite(source: Source, path: Path) -> None:
@@ -118,16 +118,16 @@ def _write_tflite_int8(source: Source, path: Path) -> None:
         for image in bar:
             yield [np.asarray(image[None], np.float32)]
 
-    def quantise(converter: Any) -> None:
+    def quantize(converter: Any) -> None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = calibration
-        # An operation without an integer version is an error, not one left in floats.
+        # An operation without an integer version is an error, instead of staying in floats.
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = tf.uint8
         converter.inference_output_type = tf.uint8
 
-    # Compilers for accelerators take no shapes that are known only when the network runs.
-    path.write_bytes(_tflite(source, batch_size=1, configure=quantise))
+    # Compilers for accelerators need shapes that are known in advance.
+    path.write_bytes(_tflite(source, batch_size=1, configure=quantize))
 
 
 def _tflite(
@@ -135,7 +135,7 @@ def _tflite(
 ) -> bytes:
     import tensorflow as tf
 
-    # Not from the model itself: there the calibration finds Keras' variables without values.
+    # Not from the model itself, whose variables have no values during calibration.
     with tempfile.TemporaryDirectory() as scratch:
         _write_saved_model(source, Path(scratch), batch_size)
         converter = tf.lite.TFLiteConverter.from_saved_model(scratch)
@@ -147,18 +147,18 @@ def _read_tflite(path: Path, threads: int) -> Network:
     import tensorflow as tf
 
     interpreter = tf.lite.Interpreter(str(path), num_threads=threads)
-    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (entry,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
     allocated: tuple[int, ...] = ()
 
     def network(images: Floats) -> Floats:
         nonlocal allocated
         if images.shape != allocated:
-            interpreter.resize_tensor_input(taken["index"], images.shape)
+            interpreter.resize_tensor_input(entry["index"], images.shape)
             interpreter.allocate_tensors()
             allocated = images.shape
-        interpreter.set_tensor(taken["index"], images)
+        interpreter.set_tensor(entry["index"], images)
         interpreter.invoke()
-        return np.asarray(interpreter.get_tensor(given["index"]))
+        return np.asarray(interpreter.get_tensor(output["index"]))
 
     return network
 
@@ -168,16 +168,16 @@ def _read_tflite_int8(path: Path, threads: int) -> Network:
 
     interpreter = tf.lite.Interpreter(str(path), num_threads=threads)
     interpreter.allocate_tensors()
-    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
-    (in_scale, in_zero), (out_scale, out_zero) = taken["quantization"], given["quantization"]
+    (entry,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (in_scale, in_zero), (out_scale, out_zero) = entry["quantization"], output["quantization"]
 
     def network(images: Floats) -> Floats:
         integers = np.clip(np.round(images / in_scale) + in_zero, 0, 255).astype(np.uint8)
         rows = []
         for image in integers:
-            interpreter.set_tensor(taken["index"], image[None])
+            interpreter.set_tensor(entry["index"], image[None])
             interpreter.invoke()
-            rows.append(interpreter.get_tensor(given["index"])[0])
+            rows.append(interpreter.get_tensor(output["index"])[0])
         return np.asarray((np.stack(rows).astype(np.float32) - out_zero) * out_scale, np.float32)
 
     return network
@@ -190,6 +190,6 @@ FORMATS = {
     ),
     "tflite": Format("model.tflite", _write_tflite, _read_tflite),
     "tflite_int8": Format(
-        "model_int8.tflite", _write_tflite_int8, _read_tflite_int8, quantised=True
+        "model_int8.tflite", _write_tflite_int8, _read_tflite_int8, quantized=True
     ),
 }

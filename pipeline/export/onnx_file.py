@@ -1,6 +1,6 @@
-"""A Keras model as an ONNX network, the same bytes for the same model.
+"""Convert a Keras model to an ONNX network, with the same bytes for the same model.
 
-model -> network with the input `images`, the output `probabilities` and a batch of size `B`.
+model -> network with input `images`, output `probabilities` and batch size `B`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def network(frozen: Any) -> Any:
     """Convert a graph.
 
     Args:
-        frozen: As `frozen_graph.freeze` gives it.
+        frozen: Result of `frozen_graph.freeze`.
 
     Returns:
         A model of the package onnx, checked.
@@ -34,27 +34,28 @@ def network(frozen: Any) -> Any:
         custom_op_handlers={"Erfc": (_erfc, [])},
     )
     _rename(converted.graph)
-    onnx.checker.check_model(converted)  # the converter leaves in what it does not know
+    onnx.checker.check_model(converted)  # the converter keeps unsupported operations
     return converted
 
 
 def _erfc(graph: Any, node: Any, name: str, _: Any) -> None:
-    """Of GELU: 1 - erf(x), as ONNX has no erfc."""
-    (taken,), (given,) = node.input, node.output
-    kind = {"dtypes": [graph.get_dtype(given)], "shapes": [graph.get_shape(given)]}
+    """Replace erfc, used by GELU and absent from ONNX, by 1 - erf(x)."""
+    (source,), (target,) = node.input, node.output
+    kind = {"dtypes": [graph.get_dtype(target)], "shapes": [graph.get_shape(target)]}
     graph.remove_node(name)
-    one = graph.make_const(f"{name}_one", np.ones((), np.float32))
-    erf = graph.make_node("Erf", [taken], **kind)
-    graph.make_node("Sub", [one.output[0], erf.output[0]], outputs=[given], name=name, **kind)
+    constant = graph.make_const(f"{name}_one", np.ones((), np.float32))
+    erf = graph.make_node("Erf", [source], **kind)
+    outputs = [constant.output[0], erf.output[0]]
+    graph.make_node("Sub", outputs, outputs=[target], name=name, **kind)
 
 
 def _rename(graph: Any) -> None:
-    """Name what is inside after its place; the converter's names differ from run to run.
+    """Name nodes by position, since the converter's names differ from run to run.
 
-    The input is `images`, the output `probabilities`, the size of the batch `B`.
+    The input is `images`, the output `probabilities`, the batch size `B`.
     """
     if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
-        return  # loops and branches, which use names from outside
+        return  # loops and branches use names from outside
     nodes = _in_order(graph)
     del graph.node[:]
     graph.node.extend(nodes)
@@ -77,7 +78,7 @@ def _rename(graph: Any) -> None:
 
 
 def _in_order(graph: Any) -> list[Any]:
-    """The nodes, each after those whose outputs it takes, in an order that depends on no name."""
+    """List the nodes after those whose outputs they use, in an order independent of names."""
     makers = {name: node for node in graph.node for name in node.output}
     ordered: dict[int, Any] = {}
     waiting = [makers[graph.output[0].name]]

@@ -1,4 +1,4 @@
-"""The frozen part: where a backbone can be cut, and what comes out there, computed once.
+"""The frozen part: where a backbone can be cut, and its activations there, computed once.
 
     >>> from pipeline.features import cuts
     >>> from pipeline.networks import backbones
@@ -8,5 +8,5 @@
     >>> lower.output_shape, upper.output_shape
     ((None, 4, 4, 32), (None, 2048))
 
-Activations of images and of their augmented views are kept in a store that all runs share.
+Activations of images and of their augmented views are cached for all runs.
 """

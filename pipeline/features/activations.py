@@ -1,7 +1,7 @@
-"""Activations of the frozen part, computed once, kept by content and shared by all runs.
+"""Activations of the frozen part: computed once, cached by content, shared by all runs.
 
-lower(images) -> memory-mapped array. With Keras, a deeper cut's are computed from the deepest
-stored shallower one's, not from the images. Knows nothing of training.
+lower(images) -> memory-mapped array. With Keras, activations of a deeper cut are computed from the
+deepest cached shallower ones, not from the images. Independent of training.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from pipeline.networks.forward import Forward
 def below(
     store: Store, source: Source, cut: str, rows: NDArray[np.int64], precision: str = "float32"
 ) -> NDArray[Any]:
-    """The activations of some images at a cut, computed only when missing.
+    """Return the activations of some images at a cut, computing them if they are not cached.
 
     Args:
-        store: Where they are kept.
-        source: What they are computed from.
+        store: The cache.
+        source: Network and images.
         cut: A cut point of the backbone.
-        rows: (M,) which images.
-        precision: What they are kept as: float32 or float16.
+        rows: (M,) rows of the images.
+        precision: Storage type: float32 or float16.
 
     Returns:
         (M, h, w, C), memory-mapped.
@@ -56,10 +56,10 @@ def below(
 def _shortest_way(
     store: Store, source: Source, cut: str, rows: NDArray[np.int64]
 ) -> tuple[Forward, Any, NDArray[np.int64]]:
-    """The forward pass to a cut, what it begins with and which rows of that.
+    """Return the forward pass to a cut, its input and the rows to use.
 
-    Keras gives the same bytes from stored activations of a shallower cut as from the images.
-    Other engines join layers on both sides of a cut, and do not.
+    Keras gives the same bytes from cached activations of a shallower cut as from the images. Other
+    engines merge layers on both sides of a cut, and do not.
     """
     from pipeline.features import cuts
 
@@ -67,23 +67,23 @@ def _shortest_way(
         from pipeline.networks.keras_forward import KerasForward
 
         points = cuts.cut_points(source.model)
-        # From float32 alone: what is computed must not depend on what happens to be stored.
+        # From float32 only: results must not depend on what happens to be cached.
         for shallower in reversed(points[: points.index(cut)] if cut in points else points):
-            kept = store.get(source.key(shallower, rows))
-            if kept is not None:
+            cached = store.get(source.key(shallower, rows))
+            if cached is not None:
                 _, part = cuts.split(source.model, shallower)
                 if cut in points:
                     part, _ = cuts.split(part, cut)
-                return KerasForward(part, source.frozen.batch_size), kept, np.arange(len(rows))
+                return KerasForward(part, source.frozen.batch_size), cached, np.arange(len(rows))
     return source.forward(cut), source.images, rows
 
 
 class Computed:
-    """Activations at a cut that are computed whenever they are asked for.
+    """Activations at a cut that are computed on each access.
 
     Args:
-        forward: From the images to the cut.
-        images: (M, H, W, 3), or another object with a shape that is indexed by rows.
+        forward: Forward pass from the images to the cut.
+        images: (M, H, W, 3), or another object with a shape, indexed by rows.
     """
 
     def __init__(self, forward: Forward, images: Any) -> None:
@@ -94,7 +94,7 @@ class Computed:
         return int(self.shape[0])
 
     def begin(self, epoch: int) -> None:
-        """Let the images choose what they are in an epoch, counted from 0."""
+        """Tell the images which epoch begins, counted from 0."""
         if hasattr(self._images, "begin"):
             self._images.begin(epoch)
 
@@ -103,18 +103,18 @@ class Computed:
 
 
 def views_of(store: Store, source: Source, rows: NDArray[np.int64]) -> list[Source]:
-    """Sources of the augmented views of some images; view 0, the image itself, is not one.
+    """Create sources of the augmented views of some images, except view 0, the image itself.
 
     Args:
-        store: Where the views are kept, too.
-        source: Of the images themselves; its number of views is known.
-        rows: (M,) which of them.
+        store: Cache for the views.
+        source: Source of the images themselves, with a fixed number of views.
+        rows: (M,) rows of the images.
 
     Returns:
         A source of M images for each view from 1 on.
     """
     augment, seed = source.frozen.augment, source.frozen.seed
-    made = []
+    views = []
     for number in range(1, augment.count):
         depends = f"{source.images_sha256} {digest(rows)} {augment.digest(seed, number)}"
         name = hashlib.sha256(depends.encode()).hexdigest()
@@ -129,12 +129,12 @@ def views_of(store: Store, source: Source, rows: NDArray[np.int64]) -> list[Sour
         shape = tuple(source.images.shape[1:])
         drawn = _drawn(source.images, rows, augment, seed, number)
         images = store.put(key, shape, len(rows), drawn, "uint8")
-        made.append(replace(source, images=images, images_sha256=name))
-    return made
+        views.append(replace(source, images=images, images_sha256=name))
+    return views
 
 
 def _drawn(
     images: Any, rows: NDArray[np.int64], augment: augmentation.Config, seed: int, number: int
 ) -> Iterator[NDArray[Any]]:
-    """A view's batches; nothing is built before the first is asked for."""
+    """Yield a view's batches; layers are built with the first."""
     yield from augmentation.Augmenter(augment).view(images, rows, seed, number)

@@ -1,7 +1,7 @@
-"""Deterministic augmented views of the training images, so that their activations can be kept.
+"""Deterministic augmented views of the training images, so that activations can be cached.
 
-images + layers of Keras -> other images. View 0 of an image is the image itself.
-A view depends on (seed, view, which images) alone. Knows nothing of cuts or training.
+images + Keras layers -> other images. View 0 of an image is the image itself. A view depends only
+on (seed, view, images). Independent of cuts and training.
 """
 
 from __future__ import annotations
@@ -27,34 +27,35 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 
 _VIEWS = ((2_000, 4), (20_000, 2))
-"""Up to so many training images, so many views pay; with more, images are varied enough."""
+"""Maximum number of training images -> number of views; larger sets are varied enough."""
 
 
 @dataclass
 class Config:
     """Section `augment`."""
 
-    use: str = setting("none", "How training images are varied.", group="augment")
+    use: str = setting("none", "Augmentation of training images.", group="augment")
     views: AutoInt = automatic(
-        "Versions of each training image, the image itself being one: each is computed "
-        "once and kept, and every epoch trains on another. auto goes by the number of images. "
-        "0 draws a fresh one in every epoch, which fine-tuning cannot keep.",
+        "Number of versions of each training image, including the original: each is computed and "
+        "cached once, and each epoch uses another. `auto` depends on the number of images; 0 draws "
+        "new ones every epoch, which fine-tuning cannot cache.",
         least=0,
     )
     layers: list[Any] = setting(
         [],
-        "Random layers of Keras, each `Name: {argument: value}`, applied in order to images "
-        "in [0, 255].",
+        "Random Keras layers, each `Name: {argument: value}`, applied in order to images in "
+        "[0, 255].",
+        advanced=True,
     )
 
     def derive(self, images: int) -> tuple[Config, dict[str, Derived]]:
-        """The section with a number of views.
+        """Derive the number of views.
 
         Args:
-            images: In the train split.
+            images: Number of training images.
 
         Returns:
-            The section without `auto`; full name -> what was derived and why.
+            The section without `auto`; full name -> derived value with reason.
         """
         if not is_auto(self.views):
             return self, {}
@@ -65,31 +66,31 @@ class Config:
 
     @property
     def count(self) -> int:
-        """Views that are kept: 1 where nothing is augmented, or nothing can be kept."""
+        """Number of cached views: 1 without augmentation, or if nothing can be cached."""
         return max(self.views, 1) if self.layers else 1
 
     @property
     def fresh(self) -> bool:
-        """Whether every epoch draws anew."""
+        """True if every epoch draws new views."""
         return bool(self.layers) and self.views == 0
 
     def digest(self, seed: int, view: int) -> str:
-        """What a view depends on beside the images."""
+        """Identify what a view depends on besides the images."""
         text = json.dumps([asdict(self)["layers"], seed, view], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def views_for(images: int) -> Derived:
-    """How many views suit a number of training images."""
+    """Choose the number of views for a number of training images."""
     views = next((views for most, views in _VIEWS if images <= most), 1)
     return Derived(views, f"{images} training images")
 
 
 class Augmenter:
-    """The layers of a `Config`, each reseeded before every batch.
+    """The layers of a `Config`, reseeded before every batch.
 
     Raises:
-        InputError: No random layer of Keras, or arguments that it does not take.
+        InputError: Not a random Keras layer, or wrong arguments.
     """
 
     def __init__(self, config: Config) -> None:
@@ -100,10 +101,10 @@ class Augmenter:
 
         Args:
             batch: (B, H, W, 3).
-            words: What the drawing depends on, beside the layer's place.
+            words: Seed of the draw, besides the layer's position.
 
         Returns:
-            (B, H, W, 3), rounded to whole values.
+            (B, H, W, 3), rounded to integers.
         """
         x = batch.astype(np.float32)
         for place, layer in enumerate(self._layers):
@@ -125,12 +126,12 @@ class Augmenter:
 
 
 class Fresh:
-    """Images that are augmented anew in every epoch.
+    """Images with new augmentation in every epoch.
 
     Args:
         images: (M, H, W, 3).
         augmenter: Augments them.
-        seed: Of the drawing.
+        seed: Seed of the draw.
     """
 
     def __init__(self, images: Any, augmenter: Augmenter, seed: int) -> None:
@@ -155,9 +156,9 @@ def _layer(entry: Any) -> keras.layers.Layer:
     ((name, arguments),) = entry.items()
     layer = getattr(keras.layers, str(name), None)
     if layer is None or not str(name).startswith("Rand"):
-        known = [name for name in dir(keras.layers) if name.startswith("Rand")]
+        names = [name for name in dir(keras.layers) if name.startswith("Rand")]
         raise InputError(
-            f"augment.layers must name random layers of Keras, got {name!r}: {', '.join(known)}"
+            f"augment.layers must name random Keras layers, got {name!r}: {', '.join(names)}"
         )
     try:
         return layer(**(arguments or {}))
@@ -167,7 +168,7 @@ def _layer(entry: Any) -> keras.layers.Layer:
 
 
 def _generators(layer: keras.layers.Layer) -> list[Any]:
-    """Everything random in a layer, in the order in which it was made."""
+    """List the random generators in a layer, in order of creation."""
     import keras
 
     from pipeline.networks import graph

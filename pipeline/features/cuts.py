@@ -1,9 +1,8 @@
-"""Where a network can be cut: its cut points, the split at one, and what is trainable above it.
+"""Where a network can be cut: cut points, the split at one, and what is trainable above it.
 
-A cut point is a layer whose output is the only tensor that crosses from what
-comes before it to what comes after. Model -> lower and upper, with
-upper(lower(x)) equal to model(x) and the weights shared. Knows nothing of data
-or training.
+A cut point is a layer whose output is the only tensor that passes from the layers before it to
+those after it. Model -> lower and upper, with upper(lower(x)) equal to model(x) and shared weights.
+Independent of data and training.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ _BLOCK = re.compile(
 
 @dataclass(frozen=True)
 class Cut:
-    """A cut that was asked for, resolved on a backbone.
+    """A cut, resolved on a backbone.
 
     Attributes:
         at: The cut point where lower ends: the last one below everything trainable.
-        trainable: Names of the layers that train: all from the asked one on.
+        trainable: Names of the trainable layers: all from the requested one on.
     """
 
     at: str
@@ -42,13 +41,14 @@ class CutPoint:
     """A layer at which a model can be cut.
 
     Attributes:
-        name: Of the layer whose output crosses.
-        index: As Keras counts the network's layers; the preprocessing does not count.
-        block: What the network calls the part that the layer belongs to, or the layer's name.
-        shape: Of one image's activations there.
-        bytes_per_image: Of these, as float32.
-        flops_below: Share of the forward floating-point operations up to and with the layer.
-        parameters_below: Share of the parameters up to and with the layer.
+        name: Name of the layer.
+        index: Index in Keras' list of layers, without preprocessing.
+        block: Block of the network that the layer belongs to, or the layer's name.
+        shape: Shape of one image's activations there.
+        bytes_per_image: Their size, as float32.
+        flops_below: Fraction of the forward floating-point operations up to and including the
+            layer.
+        parameters_below: Fraction of the parameters up to and including the layer.
     """
 
     name: str
@@ -61,7 +61,7 @@ class CutPoint:
 
 
 def cut_points(model: keras.Model) -> list[str]:
-    """Names of the layers at which a model can be cut, shallow to deep.
+    """List the names of the layers at which a model can be cut, from shallow to deep.
 
     The input is one, since everything can be above the cut; the output is not.
     """
@@ -69,7 +69,7 @@ def cut_points(model: keras.Model) -> list[str]:
 
 
 def describe(model: keras.Model) -> list[CutPoint]:
-    """What each cut point of a model costs and leaves to train, shallow to deep."""
+    """Describe what each cut point of a model costs and leaves to train, from shallow to deep."""
     names = [layer.name for layer in _layers(model)]
     below, counted, flops, done = {}, set(), 0, 0
     for node in graph.nodes(model):
@@ -97,30 +97,30 @@ def describe(model: keras.Model) -> list[CutPoint]:
 
 
 def block_of(name: str) -> str:
-    """The block that a layer's name tells, such as `block_13` or `conv5_block2`."""
+    """Return the block in a layer's name, such as `block_13` or `conv5_block2`."""
     match = _BLOCK.match(name)
     return match.group() if match else name
 
 
 def blocks(model: keras.Model, batch_norm: bool) -> int:
-    """How many blocks of a model have something to train."""
+    """Count the blocks of a model that have something to train."""
     return len(_block_starts(model, batch_norm))
 
 
 def _block_starts(model: keras.Model, batch_norm: bool) -> list[int]:
-    """Index of the first layer of each block that has something to train.
+    """Return the index of the first layer of each block that has something to train.
 
-    A block is a run of layers whose names tell the same one, or that lie between the
-    same cut points; a normalization without a name of its own belongs to the block before.
+    A block is a run of layers with the same block in their names, or between the same cut points; a
+    normalization layer without such a name belongs to the block before it.
     """
     layers, between = _layers(model), graph.segments(model)
     starts: list[int] = []
     last: object = None
     for index, layer in enumerate(layers):
-        named = block_of(layer.name)
-        block: object = named if named != layer.name else between[id(layer)]
+        name = block_of(layer.name)
+        block: object = name if name != layer.name else between[id(layer)]
         norm = isinstance(layer, (keras.layers.BatchNormalization, keras.layers.LayerNormalization))
-        if _learns(layer, batch_norm) and block != last and not (norm and block != named and last):
+        if _learns(layer, batch_norm) and block != last and not (norm and block != name and last):
             starts.append(index)
             last = block
     return starts
@@ -129,7 +129,7 @@ def _block_starts(model: keras.Model, batch_norm: bool) -> list[int]:
 def split(model: keras.Model, at: str) -> tuple[keras.Model, keras.Model]:
     """Split a backbone at a cut point, so that upper(lower(x)) equals model(x).
 
-    Weights are shared with `model`, not copied.
+    Weights are shared with `model`.
 
     Args:
         model: (B, H, W, 3) float32 RGB in [0, 255] -> (B, D).
@@ -140,7 +140,7 @@ def split(model: keras.Model, at: str) -> tuple[keras.Model, keras.Model]:
         upper: (B, h, w, C) -> (B, D).
 
     Raises:
-        InputError: `at` is no cut point; the message lists those nearest to it.
+        InputError: `at` is not a cut point; the message lists the nearest ones.
     """
     for node in graph.cut_nodes(model):
         if node.operation.name == at:
@@ -151,18 +151,17 @@ def split(model: keras.Model, at: str) -> tuple[keras.Model, keras.Model]:
             output = graph.run(model, {id(tensor): entry}, skip=after)
             return lower, keras.Model(entry, output, name="upper")
     near = get_close_matches(at, cut_points(model), n=3, cutoff=0)
-    raise InputError(f"a split must be at a cut point, got {at!r}: the nearest are {_list(near)}")
+    raise InputError(f"{at!r} is not a cut point of {model.name}: did you mean {_list(near)}?")
 
 
 def resolve(model: keras.Model, cut: str | int | dict[str, int], batch_norm: bool = False) -> Cut:
-    """Find what a cut asks for: that layer and all layers after it train.
+    """Resolve a cut: the named layer and all layers after it train.
 
     Args:
         model: A backbone.
-        cut: Name of a layer, or its index as Keras counts them in the network
-            (0 is the input; the layers of the preprocessing do not count), or
-            {blocks: N} for the last N blocks.
-        batch_norm: Whether BatchNormalization trains too.
+        cut: Name of a layer, or its index in Keras' list (0 is the input; preprocessing does not
+            count), or {blocks: N} for the last N blocks.
+        batch_norm: Train BatchNormalization too.
 
     Raises:
         InputError: The backbone has no such layer, or nothing would be left to train.
@@ -177,8 +176,8 @@ def resolve(model: keras.Model, cut: str | int | dict[str, int], batch_norm: boo
         starts, count = _block_starts(model, batch_norm), cut["blocks"]
         if not 1 <= count <= len(starts):
             raise InputError(
-                f"finetune.cut.blocks must be 1 to {len(starts)}, the blocks of this network, "
-                f"got {count}"
+                f"finetune.cut.blocks must be 1 to {len(starts)}, the number of blocks of this "
+                f"network, got {count}"
             )
         start = starts[-count]
     else:
@@ -188,9 +187,9 @@ def resolve(model: keras.Model, cut: str | int | dict[str, int], batch_norm: boo
     if not trained:
         last = max(index for index, layer in enumerate(layers) if _learns(layer, batch_norm))
         raise InputError(
-            f"finetune.cut={cut} leaves nothing to train: {model.name} has {len(layers)} layers "
-            "and none from there on has weights that train; the last is "
-            f"{names[last]!r} (index {last}); name it or an earlier one, or set finetune.cut=none"
+            f"finetune.cut={cut} leaves nothing to train: the last layer of {model.name} with "
+            f"trainable weights is {names[last]!r} (index {last}): name it or an earlier one, or "
+            "set finetune.cut=none"
         )
     at = None
     for node in graph.cut_nodes(model):
@@ -203,7 +202,7 @@ def resolve(model: keras.Model, cut: str | int | dict[str, int], batch_norm: boo
 
 
 def trainable_points(model: keras.Model, batch_norm: bool) -> list[str]:
-    """The cut points of the network itself from which on there is something to train."""
+    """List the cut points of the network from which there is something to train."""
     layers = _layers(model)
     last = max(index for index, layer in enumerate(layers) if _learns(layer, batch_norm))
     names = {layer.name for layer in layers[: last + 1]}
@@ -211,15 +210,15 @@ def trainable_points(model: keras.Model, batch_norm: bool) -> list[str]:
 
 
 def learning_layers(model: keras.Model, batch_norm: bool) -> list[str]:
-    """Names of the layers of the network itself that have something to train, in order."""
+    """List the network's layers that have something to train, in order."""
     return [layer.name for layer in _layers(model) if _learns(layer, batch_norm)]
 
 
 def learning(model: keras.Model, cut: Cut, batch_norm: bool) -> tuple[str, ...]:
-    """Names of the layers above a cut that have something to train."""
-    named = set(cut.trainable)
+    """List the layers above a cut that have something to train."""
+    above = set(cut.trainable)
     return tuple(
-        layer.name for layer in _layers(model) if layer.name in named and _learns(layer, batch_norm)
+        layer.name for layer in _layers(model) if layer.name in above and _learns(layer, batch_norm)
     )
 
 
@@ -227,32 +226,32 @@ def _start(model: keras.Model, names: list[str], cut: str | int) -> int:
     if isinstance(cut, int):
         if not 0 <= cut < len(names):
             raise InputError(
-                f"finetune.cut must be a layer of {model.name}, got index {cut}: it has the "
-                f"layers 0 to {len(names) - 1}, the last is {names[-1]!r}"
+                f"finetune.cut={cut} is not a layer of {model.name}: it has the layers 0 to "
+                f"{len(names) - 1} ({names[-1]!r})"
             )
         return cut
     if cut not in names:
-        begins = [name for name in names if name.startswith(cut)]
-        near = begins[:3] or get_close_matches(cut, names, n=3, cutoff=0)
+        matching = [name for name in names if name.startswith(cut)]
+        near = matching[:3] or get_close_matches(cut, names, n=3, cutoff=0)
         raise InputError(
-            f"finetune.cut must name a layer of {model.name}, or give its index, or be none, got "
-            f"{cut!r}: the nearest are {_list(near)}"
+            f"finetune.cut={cut} is not a layer of {model.name}: did you mean {_list(near)}? "
+            "`python -m pipeline cuts` lists them"
         )
     return names.index(cut)
 
 
 def freeze(model: keras.Model, trainable: tuple[str, ...], batch_norm: bool) -> None:
-    """Let the named layers train and no other.
+    """Make only the named layers trainable.
 
     Args:
         model: A backbone.
         trainable: Names of layers.
-        batch_norm: Whether BatchNormalization among them trains too. Frozen, it also
-            keeps its moving statistics, whatever `training` says.
+        batch_norm: Train BatchNormalization among them. If frozen, it also keeps its moving
+            statistics, whatever `training` says.
     """
-    named = set(trainable)
+    names = set(trainable)
     for layer in model.layers:
-        layer.trainable = layer.name in named
+        layer.trainable = layer.name in names
         if not batch_norm:
             for part in graph.parts(layer):
                 if isinstance(part, keras.layers.BatchNormalization):
@@ -260,7 +259,7 @@ def freeze(model: keras.Model, trainable: tuple[str, ...], batch_norm: bool) -> 
 
 
 def _learns(layer: keras.layers.Layer, batch_norm: bool) -> bool:
-    # `trainable_variables` is empty in a frozen layer, which may learn in the next training.
+    # `trainable_variables` is empty in a frozen layer, which may be trainable in the next training.
     parts = [part for part in graph.parts(layer) if part._trainable_variables]
     return any(
         batch_norm or not isinstance(part, keras.layers.BatchNormalization) for part in parts
@@ -268,7 +267,7 @@ def _learns(layer: keras.layers.Layer, batch_norm: bool) -> bool:
 
 
 def _layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The network's layers in Keras' order, without the preprocessing put before them."""
+    """List the network's layers in Keras' order, without the preprocessing before them."""
     return [layer for layer in model.layers if layer.name != "preprocessing"]
 
 

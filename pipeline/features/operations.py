@@ -1,4 +1,4 @@
-"""How many floating-point operations a forward pass takes, layer by layer."""
+"""Count the floating-point operations of a forward pass, layer by layer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.networks import graph
 
 
 def of_call(node: Any) -> int:
-    """Of a layer's call on one image; a multiply-add is two.
+    """Count the operations of a layer's call on one image; a multiply-add counts as two.
 
     Args:
         node: One of `graph.nodes`.
@@ -21,7 +21,7 @@ def of_call(node: Any) -> int:
     shape = node.outputs[0].shape
     if isinstance(layer, keras.Model):
         return sum(of_call(inner) for inner in graph.nodes(layer))
-    if weights := _weights(layer):  # each is used once at each place; a Dense layer has one place
+    if weights := _weights(layer):  # used once at each position; a Dense layer has one position
         return 2 * _places(shape) * weights
     if any(map(_weights, graph.parts(layer) if isinstance(layer, keras.Layer) else ())):
         return _of_parts(layer, _places(node.input_tensors[0].shape), _places(shape))
@@ -29,9 +29,9 @@ def of_call(node: Any) -> int:
 
 
 def _of_parts(layer: keras.Layer, entering: int, leaving: int) -> int:
-    """Of a layer made of layers, such as a transformer's block, without its attention's products.
+    """Count the operations of a composite layer, such as a transformer block, without attention.
 
-    Strides thin out the places on the way.
+    Strides reduce the number of positions on the way.
     """
     places, counted = max(entering, leaving), 0
     for part in graph.parts(layer):
@@ -43,7 +43,7 @@ def _of_parts(layer: keras.Layer, entering: int, leaving: int) -> int:
 
 
 def _weights(layer: Any) -> int:
-    """How many numbers a layer's own kernels have."""
+    """Count the numbers in a layer's own kernels."""
     if isinstance(layer, keras.layers.SeparableConv2D):
         kernels = [layer.depthwise_kernel, layer.pointwise_kernel]
     else:
@@ -52,5 +52,5 @@ def _weights(layer: Any) -> int:
 
 
 def _places(shape: Sequence[int | None]) -> int:
-    """Of a tensor with a batch in front and channels at the end."""
+    """Count the positions of a tensor (batch, ..., channels)."""
     return math.prod(side or 1 for side in shape[1:-1])

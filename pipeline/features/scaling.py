@@ -1,6 +1,6 @@
-"""Which scaling a network was trained with, where nothing says so: tried on training images.
+"""Find the scaling that a network was trained with by trying scalings on training images.
 
-network + labelled images -> the scaling whose features tell the classes apart best, with reason.
+network + labelled images -> the scaling whose features separate the classes best, with the reason.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 SETTING = "backbone.scale"
 _MOST_IMAGES, _FOLDS, _BATCH = 300, 5, 32
 _STRENGTH = 0.01
-"""C of the regression: hundreds of images for as many features need a strong hold."""
+"""C of the regression: a few hundred images need strong regularization."""
 _CERTAIN = 1.96
 Floats = NDArray[np.float64]
 
 
 def resolved(frozen: FrozenPart, data: Manifest) -> tuple[FrozenPart, dict[str, Derived]]:
-    """Settle `backbone.scale`.
+    """Derive `backbone.scale`.
 
     Args:
         frozen: Settings of the forward pass.
-        data: Its training images are tried.
+        data: Dataset whose training images are used.
 
     Returns:
-        The same settings with the scaling, and what was derived.
+        The same settings with the scaling, and the derived values.
     """
     names, reason = backbones.scalings(frozen.backbone, data.image_size)
     if not names:
@@ -59,7 +59,7 @@ def resolved(frozen: FrozenPart, data: Manifest) -> tuple[FrozenPart, dict[str, 
 
 
 def as_extracted(frozen: FrozenPart, extracted: Path) -> FrozenPart:
-    """The settings with the scaling that extract_features settled.
+    """Apply the scaling that extract_features derived.
 
     Args:
         frozen: Settings of the forward pass.
@@ -78,26 +78,26 @@ def choose(
     seed: int,
     threads: int,
 ) -> Derived:
-    """Try scalings.
+    """Compare scalings.
 
     Args:
         build: Name of a scaling -> the network with it.
-        names: The scalings, the likelier ones first.
+        names: The scalings, likelier ones first.
         images: (M, H, W, 3).
         labels: (M,) class indices.
-        seed: Of the folds.
-        threads: Of the linear algebra.
+        seed: Seed of the folds.
+        threads: Threads for linear algebra.
 
     Returns:
-        The scaling with the lowest cross-validated log loss, and how far it leads.
+        The scaling with the lowest cross-validated log loss, and its lead.
     """
     from pipeline.networks.keras_forward import KerasForward
 
-    enough = np.bincount(labels)[labels] > 1  # one to fit to, one to judge on
+    enough = np.bincount(labels)[labels] > 1  # one to fit, one to evaluate
     images, labels = images[enough], np.unique(labels[enough], return_inverse=True)[1]
     if len(set(labels)) < 2:
         return Derived(names[0], "too few training images to try others")
-    losses, rights = {}, {}
+    losses, accuracies = {}, {}
     for name in names:
         model = build(name).model
         features = KerasForward(model, _BATCH).all(images, None, f"backbone.scale={name}")
@@ -106,24 +106,24 @@ def choose(
         probabilities = _cross_validated(features, labels, seed, threads)
         own = probabilities[np.arange(len(labels)), labels]
         losses[name] = -np.log(np.maximum(own, 1e-12))
-        rights[name] = float((probabilities.argmax(axis=1) == labels).mean())
-    if not losses:  # which extract_features refuses, with the numbers
+        accuracies[name] = float((probabilities.argmax(axis=1) == labels).mean())
+    if not losses:  # extract_features stops, with the numbers
         return Derived(names[0], "no scaling gives finite features that differ")
     best, *others = sorted(losses, key=lambda name: float(losses[name].mean()))
-    reason = f"{rights[best]:.1%} of {len(labels)} training images right in cross-validation"
+    reason = f"best in cross-validation on {len(labels)} training images: {accuracies[best]:.1%}"
     if others:
-        reason += f", then {others[0]} {rights[others[0]]:.1%}"
+        reason += f", next {others[0]} {accuracies[others[0]]:.1%}"
         gaps = losses[others[0]] - losses[best]
         noise = _CERTAIN * float(gaps.std()) / np.sqrt(len(gaps))
         if gaps.mean() <= noise:
-            reason += ", a difference within noise: set it if you know it"
+            reason += "; the difference is within noise, so set it if you know it"
     return Derived(best, reason)
 
 
 def _cross_validated(
     features: NDArray[np.float32], labels: NDArray[np.int64], seed: int, threads: int
 ) -> Floats:
-    """(M, K) probabilities of each image, by a regression fitted to other images."""
+    """Cross-validate a regression; returns (M, K) probabilities."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
@@ -134,14 +134,14 @@ def _cross_validated(
     parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
     with threadpool_limits(threads), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="lbfgs failed to converge")
-        found = cross_val_predict(
+        probabilities = cross_val_predict(
             regression, features.astype(np.float64), labels, cv=parts, method="predict_proba"
         )
-    return cast(Floats, found)
+    return cast(Floats, probabilities)
 
 
 def _spread(labels: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Up to a few hundred rows, as many of each class as possible."""
+    """Select up to a few hundred rows, as many of each class as possible."""
     own = [rows[labels[rows] == label] for label in np.unique(labels[rows])]
     share = max(2, _MOST_IMAGES // len(own))
     return np.sort(np.concatenate([each[:: max(1, -(-len(each) // share))] for each in own]))

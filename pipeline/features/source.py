@@ -1,6 +1,6 @@
-"""The frozen part of a network on one data set: what its activations are computed from.
+"""The frozen part of a network and its images: everything that activations depend on.
 
-settings + backbone + images -> a forward pass to a cut, and everything that it depends on.
+settings + backbone + images -> a forward pass to a cut, and its cache key.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from pipeline.networks.forward import Forward
 
 @dataclass(frozen=True)
 class FrozenPart:
-    """The settings that the forward pass of the frozen part depends on.
+    """Settings of the frozen part's forward pass.
 
     Attributes:
         backbone: Section `backbone`.
         augment: Section `augment`.
         engine: Section `forward`.
-        batch_size: Images in a forward pass: `extract_features.batch_size`.
-        seed: Of random weights, where the backbone has no others, and of views.
-        threads: As TensorFlow was configured with.
-        cluster: Section `cluster`: where it runs, which changes no byte.
+        batch_size: Images per forward pass: `extract_features.batch_size`.
+        seed: Seed of random weights, if the backbone has no others, and of views.
+        threads: Number of threads.
+        cluster: Section `cluster`, which does not affect results.
     """
 
     backbone: BackboneConfig
@@ -48,7 +48,7 @@ class FrozenPart:
         return backbones.build(self.backbone, image_size, self.seed)
 
     def key(self, body: Backbone) -> Key:
-        """Everything that the features of given images depend on."""
+        """Return everything that features depend on, except the images."""
         return {
             "augment": asdict(self.augment) if self.augment.layers else None,
             "backbone": body.sha256,
@@ -61,7 +61,7 @@ class FrozenPart:
 
 @dataclass(frozen=True)
 class Source:
-    """The frozen part and the images that it sees.
+    """The frozen part and its input images.
 
     Attributes:
         frozen: Settings of the forward pass.
@@ -80,11 +80,11 @@ class Source:
 
     @classmethod
     def of(cls, frozen: FrozenPart, body: Backbone, data: Manifest) -> Source:
-        """A backbone on a prepared data set."""
+        """Combine a backbone and a prepared dataset."""
         return cls(frozen, body.model, body.sha256, data.images, data.images_sha256)
 
     def key(self, cut: str, rows: NDArray[np.int64], precision: str = "float32") -> Key:
-        """Everything that the activations of some images at a cut depend on."""
+        """Return everything that the activations of some images at a cut depend on."""
         return {
             "backbone": self.model.name,
             "backbone_sha256": self.backbone_sha256,
@@ -100,7 +100,7 @@ class Source:
         }
 
     def lower(self, cut: str) -> Any:
-        """The network up to a cut."""
+        """Return the network up to a cut."""
         from pipeline.features import cuts
 
         if cut not in cuts.cut_points(self.model):
@@ -108,7 +108,7 @@ class Source:
         return cuts.split(self.model, cut)[0]
 
     def forward(self, cut: str) -> Forward:
-        """The forward pass from the images to a cut; the last one made is kept for views."""
+        """Return the forward pass from images to a cut; the last one is kept for views."""
         if cut not in self._passes:
             self._passes.clear()
             self._passes[cut] = engines.forward(
@@ -122,5 +122,5 @@ class Source:
 
 
 def digest(rows: NDArray[np.int64]) -> str:
-    """Digest of which images, in which order."""
+    """Compute a digest of row numbers in order."""
     return hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""The forward pass on a cluster: the bytes that this machine alone would compute.
+"""Run the forward pass on a cluster, with the same bytes as on one machine.
 
 backbone's config + rows -> activations, batch by batch. Workers read the images themselves.
 """
@@ -27,15 +27,15 @@ from pipeline.storage import digests
 
 @dataclass(frozen=True)
 class _Pass:
-    """What a worker needs to know; it is pickled.
+    """Description of a forward pass for workers; it is pickled.
 
     Attributes:
         frozen: Settings of the forward pass.
         cut: Where the pass ends.
-        images: File of the images, as every node has it.
-        shape: Of the images.
+        images: File of the images, available on every node.
+        shape: Shape of the images.
         images_sha256: Digest of the images.
-        same: What must be as it is here for the bytes to be the same.
+        same: What must be identical on a node for the bytes to be the same.
     """
 
     frozen: FrozenPart
@@ -50,9 +50,9 @@ def batches(source: Source, cut: str, rows: NDArray[np.int64], desc: str) -> Ite
     """Yield the activations of some images at a cut, with a progress bar.
 
     Args:
-        source: What they are computed from.
+        source: Network and images.
         cut: A cut point, or the last layer.
-        rows: (M,) which images.
+        rows: (M,) rows of the images.
         desc: Name of the progress bar.
 
     Raises:
@@ -68,9 +68,9 @@ def batches(source: Source, cut: str, rows: NDArray[np.int64], desc: str) -> Ite
         _identity(source.backbone_sha256, frozen.engine),
     )
     tasks = [rows[start : start + size] for start in range(0, len(rows), size)]
-    found = pool.ordered(frozen.cluster, partial(_worker, what), tasks, threads=frozen.threads)
+    results = pool.ordered(frozen.cluster, partial(_worker, what), tasks, threads=frozen.threads)
     with tqdm(total=len(rows), desc=desc, unit="image", disable=None) as bar:
-        for batch in found:
+        for batch in results:
             yield batch
             bar.update(len(batch))
 
@@ -85,7 +85,7 @@ def _identity(backbone_sha256: str, engine: engines.Config) -> dict[str, str]:
 
 
 def _worker(what: _Pass) -> Callable[[NDArray[np.int64]], Floats]:
-    """In a worker: the function from rows to activations."""
+    """Build the function from rows to activations, in a worker."""
     frozen = what.frozen
     host, images = socket.gethostname(), _images(what)
     runtime.configure(frozen.seed, frozen.threads)
@@ -94,22 +94,22 @@ def _worker(what: _Pass) -> Callable[[NDArray[np.int64]], Floats]:
     for name, expected in what.same.items():
         if own[name] != expected:
             raise InputError(
-                f"nodes of a cluster must compute the same bytes, {host} has another {name} "
-                f"({own[name]}, here {expected}): use nodes of one kind, with one environment"
+                f"cluster nodes must compute the same bytes, but {host} has another {name} "
+                f"({own[name]}, here {expected}): use nodes of one type, with the same environment"
             )
     forward = Source(frozen, built.model, built.sha256, images, "").forward(what.cut)
     return lambda rows: forward.all(images, rows)
 
 
 def _images(what: _Pass) -> NDArray[np.uint8]:
-    """The images as this node has them: prepared ones, or views, whose path is their digest."""
+    """Open the images on this node: prepared ones, or views, whose path is their digest."""
     path = Path(what.images)
     images = np.load(path, mmap_mode="r") if path.exists() else np.zeros(0, np.uint8)
     summary = path.with_name("summary.json")
-    known = json.loads(summary.read_text())["images_sha256"] if summary.exists() else None
-    if images.shape != what.shape or known not in (None, what.images_sha256):
+    digest = json.loads(summary.read_text())["images_sha256"] if summary.exists() else None
+    if images.shape != what.shape or digest not in (None, what.images_sha256):
         raise InputError(
-            f"every node must have the {path} of this one, {socket.gethostname()} has not: share "
-            "the project's folder, or run dvc pull there"
+            f"{path} on {socket.gethostname()} differs from the one here: share the project's "
+            "folder, or run dvc pull there"
         )
     return images

@@ -1,7 +1,7 @@
-"""A store of arrays on disk, each named after everything that it depends on.
+"""A cache of arrays on disk, each named after everything that it depends on.
 
-Shared by all runs and processes, bounded in size: the least recently used go first. Knows
-nothing of networks.
+Shared by all runs and processes, bounded in size: the least recently used arrays are removed first.
+Independent of networks.
 """
 
 from __future__ import annotations
@@ -31,19 +31,21 @@ class Config:
     """Section `activations`."""
 
     max_gb: float = setting(
-        20.0, "Disk that kept activations may take; the least recently used go first.", above=0
+        20.0,
+        "Disk space for cached activations; the least recently used are removed first.",
+        above=0,
     )
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One array of the store.
+    """One array of the cache.
 
     Attributes:
-        folder: Where it lies.
+        folder: Its folder.
         key: Everything it depends on.
-        size: In bytes.
-        used: When it was last read, in seconds since 1970.
+        size: Size in bytes.
+        used: Time of the last access, in seconds since 1970.
     """
 
     folder: Path
@@ -55,17 +57,16 @@ class Entry:
 class Store:
     """A folder of arrays, each named after everything that it depends on.
 
-    Any number of processes may read and write it at once: an entry is written
-    aside under a lock and renamed last. On disk an entry that is removed while it is
-    memory-mapped stays readable for who has it.
+    Any number of processes can read and write at the same time: an entry is written aside under a
+    lock and renamed last. A removed entry stays readable for processes that already opened it.
 
     Args:
         config: Section `activations`.
         root: The folder; in the project's work folder if None.
 
     Attributes:
-        hits: How many activations were asked for and there.
-        misses: How many were asked for and had to be computed.
+        hits: Number of cache hits.
+        misses: Number of cache misses.
     """
 
     def __init__(self, config: Config, root: Path | None = None) -> None:
@@ -74,7 +75,7 @@ class Store:
         self.hits = self.misses = 0
 
     def get(self, key: Key) -> NDArray[Any] | None:
-        """The stored array, memory-mapped, or None."""
+        """Return a cached array, memory-mapped, or None."""
         path = self.place(key)
         try:
             array: NDArray[Any] = np.load(path, mmap_mode="r")
@@ -91,27 +92,27 @@ class Store:
         batches: Iterator[NDArray[Any]],
         dtype: str = "float32",
     ) -> NDArray[Any]:
-        """Store an array, unless another process has done so by now.
+        """Store an array, unless another process has done so meanwhile.
 
         Args:
             key: Everything it depends on.
-            row_shape: Of one row.
-            count: How many rows will come: what must go is removed before.
-            batches: The rows; not touched if the array is there.
-            dtype: What the rows are stored as.
+            row_shape: Shape of one row.
+            count: Number of rows; space is freed in advance.
+            batches: The rows; not used if the array exists.
+            dtype: Storage type of the rows.
 
         Returns:
             (count, *row_shape), memory-mapped.
 
         Raises:
-            InputError: It is larger than all that may be kept.
+            InputError: It is larger than the cache may be.
         """
         folder = self._folder(key)
         wanted = np.dtype(dtype).itemsize * count * int(np.prod(row_shape))
         if wanted > self.max_bytes:
             raise InputError(
-                f"activations.max_gb must have room for {count:,} images at {key.get('cut')}, "
-                f"{wanted / 1e9:.3g} GB, got {self.max_bytes / 1e9:g}: raise it"
+                f"activations.max_gb={self.max_bytes / 1e9:g} is too small for {count:,} images at "
+                f"{key.get('cut')}, {wanted / 1e9:.3g} GB: raise it"
             )
         with outputs.locked(folder):
             stored = self.get(key)
@@ -127,11 +128,11 @@ class Store:
         return stored
 
     def place(self, key: Key) -> Path:
-        """The file of an array that is stored."""
+        """Return the file of a cached array."""
         return self._folder(key) / "activations.npy"
 
     def entries(self) -> list[Entry]:
-        """What is stored, least recently used first."""
+        """List the cached arrays, least recently used first."""
         entries = []
         for path in self.root.glob("[0-9a-f]*/activations.npy"):
             try:
@@ -143,7 +144,7 @@ class Store:
         return sorted(entries, key=lambda entry: entry.used)
 
     def clear(self) -> None:
-        """Remove everything."""
+        """Remove all arrays."""
         for entry in self.entries():
             self._remove(entry)
 

@@ -1,6 +1,6 @@
-"""Whether it pays to keep the activations below a cut, and why.
+"""Decide if caching the activations below a cut pays off.
 
-sizes + costs -> a decision in words. Knows nothing of models.
+sizes + costs -> a decision with its reason. Independent of models.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pipeline.finetuning.settings import Cache
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether to cache; `why` is a sentence for the user."""
+    """A decision; `why` is a sentence for the user."""
 
     cached: bool
     why: str
@@ -19,17 +19,17 @@ class Decision:
 
 @dataclass(frozen=True)
 class Costs:
-    """What keeping the activations costs and saves.
+    """Costs and savings of caching activations.
 
     Attributes:
         needed_bytes: Size of the activations of all images in train and val.
         free_bytes: Free disk.
-        max_bytes: Size limit of the store.
+        max_bytes: Size limit of the cache.
         memory_bytes: Free memory.
         flops_below: Fraction of the forward operations below the cut.
         epochs: Maximum number of epochs.
-        views: Views of each training image, one of which an epoch sees.
-        fresh: Whether every epoch draws new views.
+        views: Views of each training image, one of which each epoch uses.
+        fresh: True if every epoch draws new views.
     """
 
     needed_bytes: int
@@ -43,14 +43,14 @@ class Costs:
 
 
 def decide(mode: Cache, costs: Costs) -> Decision:
-    """Decide by disk, by memory and by the time that training would take.
+    """Decide by disk, memory and training time.
 
     Args:
-        mode: What the user asked for.
-        costs: Of this cut and training.
+        mode: The setting `finetune.cache`.
+        costs: Costs for this cut and training.
 
     Raises:
-        InputError: `always`, and they do not fit or change with every epoch.
+        InputError: `always`, but the activations do not fit or change with every epoch.
     """
     above, epochs = 1 - costs.flops_below, costs.epochs
     # In forward passes of the whole network; a backward pass counts as two.
@@ -63,26 +63,27 @@ def decide(mode: Cache, costs: Costs) -> Decision:
         return Decision(False, "finetune.cache=never")
     if costs.fresh and mode == Cache.always:
         raise InputError(
-            "finetune.cache=always needs images that come again, got augment.views=0: give "
-            "augment.views a number, or set finetune.cache=auto"
+            "finetune.cache=always needs images that repeat, got augment.views=0: set "
+            "augment.views to a number, or finetune.cache=auto"
         )
     if costs.fresh:
-        return Decision(False, "augment.views=0 makes new images in every epoch")
+        return Decision(False, "augment.views=0 creates new images in every epoch")
     if not fits and mode == Cache.always:
         raise InputError(
-            f"finetune.cache=always needs {size} and {room} may be used: free some disk, raise "
+            f"finetune.cache=always needs {size}, but {room} are available: free some disk, raise "
             "activations.max_gb, cut deeper, or set finetune.cache=auto"
         )
     if not fits:
-        return Decision(False, f"they need {size} and {room} may be used")
+        return Decision(False, f"they need {size}, but {room} are available")
     if mode == Cache.auto and cached >= plain:
         return Decision(
-            False, f"{costs.flops_below:.0%} of the work is below the cut: nothing to save"
+            False, f"only {costs.flops_below:.0%} of the work is below the cut: nothing to save"
         )
     where = (
         ""
         if costs.needed_bytes < costs.memory_bytes
-        else ", read from disk: more than memory holds"
+        else ", read from disk because memory is too small"
     )
-    gain = f"up to {plain / cached:.1f} times faster" if cached < 0.95 * plain else "hardly faster"
-    return Decision(True, f"{size}{where}; {gain}")
+    ratio = plain / cached
+    gain = f"epochs up to {ratio:.1f}x faster" if cached < 0.95 * plain else "about as fast"
+    return Decision(True, f"{size}{where}, {gain}")

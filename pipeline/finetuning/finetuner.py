@@ -1,8 +1,8 @@
-"""Fine-tune a backbone above a cut, once or many times, on activations kept below it.
+"""Fine-tune a backbone above a cut, once or many times, on cached activations below it.
 
-backbone + trained head + settings -> the head, and in place the backbone, as they are after
-the best epoch. Whatever was fine-tuned before, the result is that of a first time: weights,
-optimizer and seeds start anew, and only what TensorFlow has traced is reused.
+backbone + trained head + settings -> the head, and in place the backbone, after the best epoch.
+Earlier fine-tunings do not affect the result: weights, optimizer and seeds start anew, and only
+TensorFlow's traces are reused.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ _KEPT_TRACES = 12
 
 @dataclass(frozen=True)
 class Tuned:
-    """A fine-tuning's outcome.
+    """The result of fine-tuning.
 
     Attributes:
         head: (B, D) -> (B, K), trained together with the backbone.
         fitted: Curve, best epoch and its metrics.
-        cached: Whether the activations below the cut were kept.
-        derived: Full name of each setting that was `auto` -> what it became.
-        soup: Which trainings the weights are the average of: 0 is the section's own, 1 that of
-            the first of `finetune.soup`; best first.
+        cached: True if the activations below the cut were cached.
+        derived: Full name of each setting that was `auto` -> derived value.
+        soup: Trainings whose weights were averaged: 0 is the section's own, 1 the first of
+            `finetune.soup`; best first.
     """
 
     head: keras.Model
@@ -68,16 +68,16 @@ class Tuned:
 
 
 class Finetuner:
-    """Fine-tunes one backbone on one data set, as often as asked.
+    """Fine-tunes one backbone on one dataset, any number of times.
 
     Args:
         body: The backbone with its pre-trained weights.
         prepared: Output of prepare.
-        store: Keeps activations.
-        frozen: Settings of the forward pass below the cut; its seed is that of the training, too.
+        store: Cache for activations.
+        frozen: Settings of the forward pass below the cut; its seed is also used for training.
 
     Attributes:
-        data: The prepared data set.
+        data: The prepared dataset.
         model: The backbone: (B, H, W, 3) -> (B, D).
     """
 
@@ -108,8 +108,8 @@ class Finetuner:
             log: Called with the metrics and the number of every epoch.
 
         Raises:
-            InputError: The backbone has no such cut, nothing would be left to train, or
-                the head is of another backbone.
+            InputError: The backbone has no such cut, nothing would be left to train, or the head
+                belongs to another backbone.
         """
         import keras
 
@@ -120,19 +120,19 @@ class Finetuner:
         top = keras.saving.load_model(head / "head.keras", compile=False)
         if model.output_shape != top.input_shape:
             raise InputError(
-                f"the head in {head} takes {top.input_shape[1]} features and {self._body.name} "
-                f"gives {model.output_shape[1]}: dvc repro brings the outputs up to date"
+                f"the head in {head} takes {top.input_shape[1]} features, but {self._body.name} "
+                f"returns {model.output_shape[1]}: run dvc repro to update the outputs"
             )
         for variable, value in zip(model.variables, self._start, strict=True):
             variable.assign(value)
         if config.head_only:
             model.trainable = False
-            kept = json.loads((head / "summary.json").read_text(encoding="utf-8"))
+            summary = json.loads((head / "summary.json").read_text(encoding="utf-8"))
             names = ("val_loss", "val_accuracy", "val_score", "temperature")
-            best = {name: kept[name] for name in names}
+            best = {name: summary[name] for name in names}
             return Tuned(top, fitting.Fitted([], 0, best), False, {})
         config, chosen = recipe.derive(config, len(self._rows["train"]), model)
-        derived.tell(chosen)
+        derived.report(chosen)
         batch_norm = config.batch_norm == BatchNorm.train
         cut = cuts.resolve(model, config.cut, batch_norm)
         cuts.freeze(model, cut.trainable, batch_norm)
@@ -165,15 +165,15 @@ class Finetuner:
             for settings in others:
                 other = fitted(settings, lambda *_: None)
                 parts.append(Ingredient.of(trained, other.best))
-            best, kept = soup.cook(trained, parts, lambda: fitting.judge(trained, val, alone))
-            print(f"soup of trainings {', '.join(map(str, kept))}", flush=True)
-            return Tuned(top, replace(result, best=best), cached, chosen, tuple(kept))
+            best, averaged = soup.cook(trained, parts, lambda: fitting.judge(trained, val, alone))
+            print(f"averaged the weights of trainings {', '.join(map(str, averaged))}", flush=True)
+            return Tuned(top, replace(result, best=best), cached, chosen, tuple(averaged))
         return Tuned(top, result, cached, chosen)
 
     def _trainable(
         self, cut: Cut, config: Config, top: keras.Model
     ) -> tuple[keras.Model, keras.Model]:
-        """What trains above a cut, and the head in it with the weights of `top`."""
+        """Return the trainable part above a cut, and the head in it with the weights of `top`."""
         from pipeline.features import cuts
         from pipeline.networks import heads
 
@@ -191,7 +191,7 @@ class Finetuner:
         return trained, own
 
     def _examples(self, config: Config, cut: Cut, cached: bool) -> tuple[Examples, Examples]:
-        """What is trained on and what is judged on: activations at the cut, kept or not."""
+        """Return training and validation examples: activations at the cut, cached or not."""
         from pipeline.training.examples import Examples
 
         data, train, val = self.data, self._rows["train"], self._rows["val"]
@@ -205,24 +205,26 @@ class Finetuner:
         if self._augment.fresh:
             augmenter = augmentation.Augmenter(self._augment)
             fresh = augmentation.Fresh(Rows(data.images, train), augmenter, self._seed)
-            shown: Any = Computed(self._source.forward(cut.at), fresh)
+            values: Any = Computed(self._source.forward(cut.at), fresh)
         else:
             views = activations.views_of(self._store, self._source, train)
-            shown = inputs(self._source, train)
+            values = inputs(self._source, train)
             if views:
                 others = [inputs(view, every) for view in views]
-                shown = examples.Views([shown, *others], self._seed)
+                values = examples.Views([values, *others], self._seed)
         return (
-            Examples(shown, every, data.labels[train]),
+            Examples(values, every, data.labels[train]),
             Examples(inputs(self._source, val), np.arange(len(val)), data.labels[val]),
         )
 
     def _decide(self, config: Config, cut: Cut) -> bool:
-        """Whether activations are kept; tells why."""
+        """Decide if activations are cached, and print why."""
         from pipeline.features import cuts
 
         name = self._body.model.name
-        print(f"cut at {cut.at}: {len(cut.trainable)} layers of {name} train", flush=True)
+        print(
+            f"trains from {cut.trainable[0]} on: {len(cut.trainable)} layers of {name}", flush=True
+        )
         (point,) = [p for p in cuts.describe(self._body.model) if p.name == cut.at]
         images = len(self._rows["train"]) * self._augment.count + len(self._rows["val"])
         half = config.precision == Precision.float16
@@ -239,7 +241,7 @@ class Finetuner:
         )
         decision = decide(config.cache, costs)
         if decision.cached and half:
-            decision = Decision(True, f"{decision.why}; rounded to float16, which training feels")
-        what = f"activations below it are {'' if decision.cached else 'not '}cached"
-        print(f"{what}: {decision.why}", flush=True)
+            decision = Decision(True, f"{decision.why}; rounded to float16, which affects training")
+        verb = "caching" if decision.cached else "not caching"
+        print(f"{verb} activations below the cut: {decision.why}", flush=True)
         return decision.cached

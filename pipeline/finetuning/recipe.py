@@ -1,8 +1,8 @@
-"""What fine-tuning does where its settings say `auto`: derived from the images and the network.
+"""Derive the settings of fine-tuning that are `auto` from the images and the network.
 
 settings + number of images + backbone -> settings without `auto`, and the reasons. An explicit
-value always wins. The lengths follow Kolesnikov et al. 2020, Big Transfer: at least a number of
-steps where images are few, a number of epochs where they are not.
+value always wins. The lengths follow Kolesnikov et al. 2020, Big Transfer: a minimum number of
+steps for small datasets, a number of epochs for larger ones.
 """
 
 from __future__ import annotations
@@ -20,76 +20,76 @@ if TYPE_CHECKING:
     from pipeline.finetuning.settings import Config
 
 STEPS = 250
-"""At least, however few the images are."""
+"""Minimum number of training steps."""
 EPOCHS = 12
-"""Of a data set of medium size."""
+"""Number of epochs for a medium-sized dataset."""
 MANY = 20_000
-"""Images from which on fewer epochs do."""
+"""Number of images above which fewer epochs suffice."""
 FEWEST_EPOCHS = 5
 
 BETWEEN = (0.2, 0.4)
-"""Fraction of the work that may lie below the cut. Layers lower than that, edges and textures,
-serve any images as they are; with much less above, a network cannot adapt to images far from those
-it was trained on (NOTES.md)."""
+"""Range for the fraction of the work below the cut. The layers below it, edges and textures,
+suit any images; with much less above it, a network cannot adapt to images unlike those it was
+trained on (NOTES.md)."""
 
 _RATE = 3e-4
 _RATE_BATCH = 32
 
 
 def derive(config: Config, images: int, model: keras.Model) -> tuple[Config, dict[str, Derived]]:
-    """Put a value where a setting says `auto`.
+    """Derive all settings that are `auto`.
 
     Args:
         config: Section `finetune`.
-        images: In the train split.
+        images: Number of training images.
         model: The backbone.
 
     Returns:
-        The section without `auto`; full name -> what was derived and why.
+        The section without `auto`; full name -> derived value with reason.
     """
-    config, found = derive_numbers(config, images)
+    config, values = derive_numbers(config, images)
     if is_auto(config.cut):
         cut = automatic_cut(model, config.batch_norm == "train")
-        config, found = replace(config, cut=cut.value), {"finetune.cut": cut, **found}
-    return config, found
+        config, values = replace(config, cut=cut.value), {"finetune.cut": cut, **values}
+    return config, values
 
 
 def derive_numbers(config: Config, images: int) -> tuple[Config, dict[str, Derived]]:
-    """The same for all but the cut, which alone needs the network."""
+    """Derive everything except the cut, which needs the network."""
     derived: dict[str, Derived] = {}
     if is_auto(config.epochs):
         derived["finetune.epochs"] = epochs(images, config.batch_size)
     if is_auto(config.learning_rate):
         derived["finetune.learning_rate"] = learning_rate(config.batch_size)
-    values: dict[str, Any] = {name.partition(".")[2]: one.value for name, one in derived.items()}
+    values: dict[str, Any] = {name.partition(".")[2]: d.value for name, d in derived.items()}
     return replace(config, **values), derived
 
 
 def epochs(images: int, batch_size: int) -> Derived:
-    """How long to train.
+    """Choose the number of epochs.
 
     Args:
-        images: In the train split.
-        batch_size: Images a step.
+        images: Number of training images.
+        batch_size: Images per step.
     """
     steps = math.ceil(images / batch_size)
     if images > MANY:
         fewer = max(FEWEST_EPOCHS, round(EPOCHS * math.sqrt(MANY / images)))
-        return Derived(fewer, f"{images} training images need fewer than {EPOCHS}")
+        return Derived(fewer, f"with {images} training images, fewer than {EPOCHS} suffice")
     if steps * EPOCHS >= STEPS:
-        return Derived(EPOCHS, f"enough for {images} training images: {steps * EPOCHS} steps")
+        return Derived(EPOCHS, f"{steps * EPOCHS} steps for {images} training images")
     longer = math.ceil(STEPS / steps)
-    return Derived(longer, f"{images} training images are few: {STEPS} steps at least")
+    return Derived(longer, f"at least {STEPS} steps for only {images} training images")
 
 
 def learning_rate(batch_size: int) -> Derived:
-    """The highest rate of AdamW: with the square root of the batch, as its noise falls.
+    """Choose AdamW's peak learning rate: it grows with the square root of the batch size.
 
     Args:
-        batch_size: Images a step.
+        batch_size: Images per step.
     """
     rate = float(f"{_RATE * math.sqrt(batch_size / _RATE_BATCH):.2g}")
-    return Derived(rate, f"of AdamW, for batches of {batch_size}")
+    return Derived(rate, f"for AdamW with batches of {batch_size}")
 
 
 def automatic_cut(model: keras.Model, batch_norm: bool) -> Derived:
@@ -97,12 +97,12 @@ def automatic_cut(model: keras.Model, batch_norm: bool) -> Derived:
 
     Args:
         model: A backbone.
-        batch_norm: Whether BatchNormalization trains too.
+        batch_norm: Train BatchNormalization too.
     """
     from pipeline.features import cuts
 
     points = {point.name: point for point in cuts.describe(model)}
-    # A layer that learns trains from the cut point below it; the first one above each counts.
+    # A trainable layer trains from the cut point below it; the first one above each counts.
     above: dict[str, str] = {}
     for layer in cuts.learning_layers(model, batch_norm):
         above.setdefault(cuts.resolve(model, layer, batch_norm).at, layer)
@@ -117,5 +117,5 @@ def automatic_cut(model: keras.Model, batch_norm: bool) -> Derived:
     return Derived(
         above[at],
         f"{below.flops_below:.0%} of the work and {below.parameters_below:.0%} of the parameters "
-        f"lie below, computed once; {below.bytes_per_image / 1000:.0f} kB an image",
+        f"are below and computed once; {below.bytes_per_image / 1000:.0f} kB per image",
     )

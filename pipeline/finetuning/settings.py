@@ -1,4 +1,4 @@
-"""Section `finetune`. Imports nothing heavy."""
+"""Section `finetune`. Has no heavy imports."""
 
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -8,18 +8,18 @@ from pipeline.settings import AUTO, AutoFloat, AutoInt, automatic, setting
 from pipeline.training.settings import Recipe, Training
 
 _SHARED = ("cut", "batch_norm", "cache", "precision", "monitor", "calibrate", "replicas", "soup")
-"""The same in all trainings of a soup, or there would be nothing to average."""
+"""Identical in all trainings of a soup, otherwise weights could not be averaged."""
 
 
 class BatchNorm(StrEnum):
-    """What BatchNormalization above the cut does while the network trains."""
+    """Mode of BatchNormalization above the cut during training."""
 
     frozen = "frozen"
     train = "train"
 
 
 class Cache(StrEnum):
-    """Whether the activations below the cut are computed once and kept."""
+    """When to cache the activations below the cut."""
 
     auto = "auto"
     always = "always"
@@ -27,7 +27,7 @@ class Cache(StrEnum):
 
 
 class Precision(StrEnum):
-    """What kept activations are stored as."""
+    """Storage type of cached activations."""
 
     float32 = "float32"
     float16 = "float16"
@@ -41,72 +41,76 @@ class Config(Training):
         "Peak learning rate of AdamW. `auto` scales it with the batch size.", above=0
     )
     weight_decay: float = setting(
-        0.01, "Weight decay of AdamW; biases and scales do not decay.", least=0
+        0.01, "Weight decay of AdamW, not applied to biases and scales.", least=0
     )
     label_smoothing: float = setting(
-        0.1, "Fraction of the label that is spread over all classes.", least=0, below=1
+        0.1, "Fraction of each label spread over all classes.", least=0, below=1
     )
     epochs: AutoInt = automatic(
         "Number of epochs. `auto` chooses it from the size of the training set.", least=1
     )
     patience: int | None = setting(
         None,
-        "Epochs without a better score before stopping; null never stops early. The weights of "
-        "the best epoch are kept either way.",
+        "Early stopping after this many epochs without improvement; null never stops early. The "
+        "weights of the best epoch are used either way.",
         least=1,
+        advanced=True,
     )
     interpolate: bool = setting(
         True,
-        "Whether weights between the head-only model's and the fine-tuned one's are tried, too: "
-        "those nearest to the head-only model are kept whose score is within a standard error of "
-        "the best.",
+        "Try interpolating between the head-only and fine-tuned weights (WiSE-FT), and keep the "
+        "point closest to head-only that is within one standard error of the best.",
+        advanced=True,
     )
     cut: Any = setting(
         AUTO,
-        "Layer from which on the backbone trains: a name, an index as Keras counts, "
-        "{blocks: N} for the last N blocks, auto, or none to keep the head-only model.",
+        "First trainable layer: a layer name, a Keras layer index, `{blocks: N}` for the last N "
+        "blocks, `auto`, or `none` for a frozen backbone.",
     )
     batch_norm: BatchNorm = setting(
         BatchNorm.frozen,
-        "Whether BatchNormalization above the cut learns and moves its statistics.",
+        "`frozen` keeps BatchNormalization in inference mode; `train` updates it.",
     )
     cache: Cache = setting(
         Cache.auto,
-        "Whether the activations below the cut are computed once and kept; auto decides by "
-        "disk, memory and time.",
+        "Cache the activations below the cut; `auto` decides by disk, memory and time.",
+        advanced=True,
     )
     precision: Precision = setting(
         Precision.float32,
-        "What kept activations are stored as: float16 takes half the disk, and training then "
-        "differs from training without a cache.",
+        "Storage type of cached activations: float16 halves disk space, but training then differs "
+        "from training without a cache.",
+        advanced=True,
     )
     soup: list[Any] = setting(
         [],
-        "Settings of further trainings from the same cut, such as {learning_rate: 1e-3}: their "
-        "weights are averaged with the first one's where that improves the score.",
+        "Settings of further trainings from the same cut, such as {learning_rate: 1e-3}, whose "
+        "weights are averaged with the first if that improves the score (model soup).",
+        advanced=True,
     )
     replicas: int = setting(
         1,
-        "GPUs of this machine that each batch is shared among; other numbers give other last bits.",
+        "Number of GPUs that share each batch; the last bits of results depend on it.",
         least=1,
+        advanced=True,
     )
     calibrate: bool = setting(
         True,
-        "Give the finished classifier a temperature, fitted on the validation split, that "
-        "makes it as sure as it is right.",
+        "Calibrate the probabilities with a temperature fitted on the validation split.",
+        advanced=True,
     )
 
     @classmethod
     def varied(cls) -> list[str]:
-        """Names of the settings that may differ among the trainings of a soup."""
+        """List the settings that can differ between the trainings of a soup."""
         return [field.name for field in fields(cls) if field.name not in _SHARED]
 
     @property
     def recipe(self) -> Recipe:
-        """Warm-up, a cosine to zero, and lower rates for lower layers."""
+        """Use warm-up, cosine decay to zero, and lower rates for lower layers."""
         return Recipe(0.1, True, 1.0, self.weight_decay, 0.3, self.interpolate)
 
     @property
     def head_only(self) -> bool:
-        """Whether nothing is fine-tuned."""
+        """True if nothing is fine-tuned."""
         return self.cut in (None, "none")

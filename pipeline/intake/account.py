@@ -1,6 +1,6 @@
-"""Where every file of a source went: files seen = used + quarantined + left out.
+"""Account for every file of a source: files seen = used + quarantined + left out.
 
-rows + files left out -> counts for summary.json, a line for people, left_out.csv.
+rows + files left out -> counts for summary.json, one line for people, left_out.csv.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Account:
     """Counts of files, and the files that are in no split.
 
     Attributes:
-        used: Files in a split, duplicates among them.
-        quarantined: Files that cannot be used; quarantine.csv has the reasons.
+        used: Number of files in a split, including duplicates.
+        quarantined: Number of files that cannot be used; quarantine.csv has the reasons.
         left_out: Files that were not read, each with its reason.
-        unmatched: Patterns of `data.ignore` that leave nothing out.
+        unmatched: Patterns of `data.ignore` that match nothing.
     """
 
     used: int
@@ -37,11 +37,11 @@ class Account:
 
     @classmethod
     def of(cls, rows: Sequence[Row], left_out: Sequence[Sample], ignore: Sequence[str]) -> Account:
-        """Count.
+        """Count the files.
 
         Args:
-            rows: A row a file that was read, with its verdict.
-            left_out: The other files.
+            rows: One row for each file that was read, with its verdict.
+            left_out: All other files.
             ignore: `data.ignore`.
         """
         used = sum(row.verdict in KEPT for row in rows)
@@ -55,7 +55,7 @@ class Account:
         return files
 
     def to_json(self) -> dict[str, Any]:
-        """The counts, as summary.json has them: `seen` is the sum of the others."""
+        """Return the counts for summary.json; `seen` is the sum of the others."""
         left_out = {reason: len(paths) for reason, paths in self._by_reason().items()}
         seen = self.used + self.quarantined + sum(left_out.values())
         return {
@@ -67,7 +67,7 @@ class Account:
         }
 
     def __str__(self) -> str:
-        """One line for people."""
+        """Summarise the counts in one line."""
         counts = self.to_json()
         more = [
             f"{len(paths)} {reason} (the first is {paths[0]})"

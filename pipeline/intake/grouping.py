@@ -1,6 +1,6 @@
-"""What must not be torn apart by splits: images of one patient, one place, one recording.
+"""Group images that splits must not separate: of one patient, one place, one recording.
 
-rows -> the group of each image; groups -> a split each, by scikit-learn's StratifiedGroupKFold.
+rows -> group of each image; groups -> split of each, by scikit-learn's StratifiedGroupKFold.
 """
 
 import warnings
@@ -18,13 +18,13 @@ Names = NDArray[np.str_]
 
 
 def joined(copies: Mapping[str, Sequence[Row]]) -> dict[str, str]:
-    """The group of each image; groups that share an image are one.
+    """Find the group of each image, merging groups that share an image.
 
     Args:
-        copies: Sample -> its rows.
+        copies: Pixel digest -> its rows.
 
     Returns:
-        Sample -> name of its group; those that stand for themselves are absent.
+        Pixel digest -> name of its group; ungrouped images are absent.
     """
     pairs = [(key, row.group) for key, rows in copies.items() for row in rows if row.group]
     if not pairs:
@@ -43,16 +43,16 @@ def joined(copies: Mapping[str, Sequence[Row]]) -> dict[str, str]:
 def draw(
     labels: Mapping[str, str], groups: Mapping[str, str], shares: Mapping[str, float], seed: int
 ) -> dict[str, str]:
-    """Give each group a split, with about the same share of every class in each.
+    """Assign a split to each group, with about the same share of every class in each split.
 
     Args:
-        labels: Sample -> label.
-        groups: Sample -> group; an image that is not there is a group of its own.
-        shares: Split -> share of the images; the last one named has the rest.
-        seed: Chooses which.
+        labels: Pixel digest -> label.
+        groups: Pixel digest -> group; an absent image is a group of its own.
+        shares: Split -> fraction of the images; the last split gets the rest.
+        seed: Seed of the draw.
 
     Returns:
-        Sample -> split.
+        Pixel digest -> split.
 
     Raises:
         InputError: There are fewer groups than splits.
@@ -61,8 +61,8 @@ def draw(
     of = np.array([groups.get(key, key) for key in keys])
     if len(set(of)) < len(shares):
         raise InputError(
-            f"data.group needs a group for each of {', '.join(shares)}, got {len(set(of))}: add "
-            "images of other groups, or leave data.group out"
+            f"data.group needs at least one group for each of {', '.join(shares)}, got "
+            f"{len(set(of))}: add images of other groups, or leave data.group out"
         )
     classes = np.array([labels[key] for key in keys])
     *drawn, rest = shares
@@ -78,14 +78,14 @@ def draw(
 
 
 def _part(classes: Names, groups: Names, share: float, seed: int) -> list[int]:
-    """Places of about that share of the images, whole groups."""
+    """Choose whole groups with about that share of the images; returns their positions."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     folds = min(max(2, round(1 / share)), len(set(groups)))
     kinds = np.unique(classes, return_inverse=True)[1]
     folds = max(2, min(folds, int(np.bincount(kinds).max())))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of classes smaller than the folds
+        warnings.simplefilter("ignore", UserWarning)  # about classes smaller than the folds
         folder = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
         parts = [test for _, test in folder.split(kinds, kinds, groups)]
     wanted = share * len(kinds)

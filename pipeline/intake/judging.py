@@ -1,6 +1,6 @@
 """Read and decode every image of a source on all cores.
 
-images -> a row of the manifest each, and its pixels or the reason why it has none.
+images -> a row of the manifest for each, and its pixels or the reason why it has none.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ Judged = tuple[Row, Decoded | str]
 """An image's row of the manifest, and its pixels or the reason why it has none."""
 
 _CHUNK, _THREADS = 64, 2
-"""Images that a worker of a cluster is sent the names of, and decodes at a time."""
+"""Images sent to a cluster worker at a time, and threads that decode them there."""
 
 
 def judge(
@@ -35,18 +35,18 @@ def judge(
     desc: str,
     cluster: Cluster | None = None,
 ) -> Iterator[Judged]:
-    """Judge every image, in order.
+    """Read and decode every image, in order.
 
     Args:
-        images: Of a source.
-        size_px: Side of the square that they are brought to.
-        how: How they are decoded.
+        images: Images of a source.
+        size_px: Side of the square.
+        how: Settings for decoding.
         desc: Name of the progress bar.
-        cluster: Section `cluster`; None for this machine alone.
+        cluster: Section `cluster`; None for this machine only.
 
     Yields:
-        The image's row, without a split if its source gives none, and the image, or the
-        reason why it is bad.
+        The image's row, without a split if the source assigns none, and the decoded image or the
+        reason why it is unusable.
     """
     yield from tqdm(
         _on_a_cluster(images, size_px, how, cluster)
@@ -59,7 +59,7 @@ def judge(
 
 
 def _here(images: Iterable[Sample], size_px: int, how: Decoding) -> Iterator[Judged]:
-    # Threads: decoding happens outside Python's lock, and nothing is copied between processes.
+    # Threads suffice: decoding releases Python's lock, and nothing is copied between processes.
     workers = Parallel(n_jobs=-1, prefer="threads", return_as="generator", pre_dispatch="8*n_jobs")
     yield from workers(delayed(_judge)(image, size_px, how) for image in images)
 
@@ -68,8 +68,8 @@ def _on_a_cluster(
     images: Iterable[Sample], size_px: int, how: Decoding, cluster: Cluster
 ) -> Iterator[Judged]:
     judge_some = partial(_judge_all, size_px=size_px, how=how)
-    found = pool.ordered(cluster, lambda: judge_some, _chunks(images), threads=_THREADS)
-    for judged in found:
+    results = pool.ordered(cluster, lambda: judge_some, _chunks(images), threads=_THREADS)
+    for judged in results:
         yield from judged
 
 

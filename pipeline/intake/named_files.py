@@ -1,4 +1,4 @@
-"""The files that a command line names, whatever way."""
+"""Find the files named on a command line."""
 
 import csv
 import glob
@@ -10,13 +10,13 @@ from pipeline.errors import InputError
 
 
 def find(paths: Sequence[str]) -> Iterator[Path]:
-    """The files named, in folders named, matched, or listed; hidden ones only if named.
+    """Yield files: named, in named folders, matching, or listed; hidden ones only if named.
 
     Args:
-        paths: Files, folders, patterns, csv files with a column path, or - for standard input.
+        paths: Files, folders, patterns, csv files with a column `path`, or - for standard input.
 
     Raises:
-        InputError: A csv file without that column.
+        InputError: A csv file has no such column.
     """
     for name in paths:
         path = Path(name)
@@ -30,17 +30,17 @@ def find(paths: Sequence[str]) -> Iterator[Path]:
         elif path.suffix.lower() == ".csv" and path.is_file():
             yield from _listed(path)
         elif not path.exists() and glob.has_magic(name):
-            # Path.glob takes no pattern that begins at the root.
+            # Path.glob does not take absolute patterns.
             yield from find(sorted(glob.glob(name, recursive=True)))  # noqa: PTH207
         else:
             yield path
 
 
 def _listed(path: Path) -> Iterator[Path]:
-    """The files in the column `path` of a csv file, relative to it."""
+    """Yield the files in the column `path` of a csv file, relative to it."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         table = csv.DictReader(file)
         if "path" not in (table.fieldnames or ()):
-            raise InputError(f"{path} needs a header with the column path, got {table.fieldnames}")
+            raise InputError(f"{path} needs a column path, got {table.fieldnames}")
         for row in table:
             yield path.parent / row["path"]

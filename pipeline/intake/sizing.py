@@ -1,6 +1,6 @@
-"""What is derived from the images where nobody sets it: their side in px, and their bit depth.
+"""Derive image size and bit depth from the images.
 
-images -> a side and the reason, from the headers of a sample; tones of each -> tones of all.
+headers of a sample of images -> a side in px with the reason; tones of each -> tones of all.
 """
 
 import statistics
@@ -14,25 +14,25 @@ from pipeline.intake.sources import Sample
 from pipeline.storage.derived import Derived
 
 SMALLEST_PX = 96
-"""Networks that were trained on larger images see little in smaller ones."""
+"""Networks trained on larger images perform poorly on smaller ones."""
 USUAL_PX = 224
-"""What most pre-trained networks were trained at."""
+"""Size that most pre-trained networks were trained at."""
 
-_STEP_PX = 32  # by which networks halve and halve again
+_STEP_PX = 32  # networks halve the side five times
 _SAMPLE = 400
 
 
 def derive(images: Iterable[Sample]) -> Derived:
-    """Choose a side from the headers of a sample.
+    """Choose the image size from the headers of a sample.
 
     Args:
-        images: Of a source.
+        images: Images of a source.
     """
     shorter = [
-        min(found)
+        min(sides)
         for image in spread(images, _SAMPLE)
         if isinstance(content := image_file.or_reason(image.read), bytes)
-        and not isinstance(found := _sides(content), str)
+        and not isinstance(sides := _sides(content), str)
     ]
     return fitting(shorter)
 
@@ -40,12 +40,12 @@ def derive(images: Iterable[Sample]) -> Derived:
 def fitting(
     shorter: Sequence[int], least_px: int = SMALLEST_PX, most_px: int = USUAL_PX
 ) -> Derived:
-    """A side that keeps what the images show, and no more.
+    """Choose a side that keeps the detail of the images, and no more.
 
     Args:
-        shorter: The shorter side of each image in px.
-        least_px: The smallest side that the backbone works with.
-        most_px: The largest.
+        shorter: Shorter side of each image in px.
+        least_px: Smallest side that the backbone accepts.
+        most_px: Largest side.
     """
     if not shorter:
         return Derived(most_px, "no image could be measured")
@@ -53,32 +53,32 @@ def fitting(
     rounded = -(-int(median) // _STEP_PX) * _STEP_PX
     return Derived(
         min(max(rounded, least_px), most_px),
-        f"the shorter side of the images has {median:g} px (median)",
+        f"the shorter side of the images is {median:g} px (median)",
     )
 
 
 def spread(images: Iterable[Sample], most: int) -> list[Sample]:
-    """Up to `most` images, evenly spread over all of them."""
-    kept: list[Sample] = []
+    """Select up to `most` images, evenly spread over all of them."""
+    chosen: list[Sample] = []
     stride = 1
     for place, image in enumerate(images):
         if place % stride:
             continue
-        kept.append(image)
-        if len(kept) > most:
-            kept, stride = kept[::2], 2 * stride
-    return kept
+        chosen.append(image)
+        if len(chosen) > most:
+            chosen, stride = chosen[::2], 2 * stride
+    return chosen
 
 
-def common_tones(found: Mapping[str, Tones]) -> tuple[Tones, Derived]:
-    """One black and one white for all images of more than 8 bits, and the reason.
+def common_tones(by_path: Mapping[str, Tones]) -> tuple[Tones, Derived]:
+    """Choose one black and one white for all images with more than 8 bits, with the reason.
 
     Args:
-        found: Path -> tones of the image alone; at least one.
+        by_path: Path -> tones of the image alone; at least one.
     """
-    whole = reduce(or_, found.values())
-    count = sum(one == whole for one in found.values())
-    reason = f"{len(found)} images have more than 8 bits a channel, {count} of them use this range"
+    whole = reduce(or_, by_path.values())
+    count = sum(tones == whole for tones in by_path.values())
+    reason = f"{len(by_path)} images have more than 8 bits per channel, {count} use this range"
     return whole, Derived(whole.depth or str(whole), reason)
 
 

@@ -1,6 +1,6 @@
-"""Whether a data set can be learnt from: no class gone, not too many bad files, no empty split.
+"""Check that a dataset can be learned from: no class lost, few bad files, no empty split.
 
-rows + reasons -> nothing, or the error that says what to mend.
+rows + reasons -> nothing, or an error that says what to fix.
 """
 
 import csv
@@ -17,23 +17,23 @@ from pipeline.errors import InputError
 from pipeline.storage import tables
 
 _ABSENT = "unreadable: No such file"
-_PATHS = "correct the paths, which are relative to the folder of the csv file, or repair the links"
+_PATHS = "correct the paths, which are relative to the csv file's folder, or repair the links"
 _COLUMN = "path"
 
 
 def check_files(rows: list[Row], bad: Mapping[str, str], max_fraction: float) -> None:
-    """Check what was read.
+    """Check the files that were read.
 
     Args:
         rows: All images.
-        bad: Path -> why it is none.
-        max_fraction: Of bad files.
+        bad: Path -> why the file is unusable.
+        max_fraction: Highest accepted fraction of bad files.
 
     Raises:
-        InputError: Nothing was read, a class has nothing good, or there are too many bad files.
+        InputError: Nothing was read, no file is usable, or too many are bad.
     """
     if not rows:
-        raise InputError("the data must hold images in class folders, got none: check data.path")
+        raise InputError("no images in class folders: check data.path")
     if not bad:
         return
     path, reason = next(iter(bad.items()))
@@ -43,13 +43,13 @@ def check_files(rows: list[Row], bad: Mapping[str, str], max_fraction: float) ->
         repair = "repair them or raise prepare.max_bad_fraction"
         remedy = _PATHS if absent > len(bad) / 2 else repair
         raise InputError(
-            f"at most {max_fraction:.0%} of the files may be bad, got {len(bad)} of "
-            f"{len(rows)}: {first}; {remedy}"
+            f"{len(bad)} of {len(rows)} files are bad, at most {max_fraction:.0%} are tolerated: "
+            f"{first}; {remedy}"
         )
 
 
 def check_vanished(rows: Iterable[Row], reasons: Mapping[str, str]) -> None:
-    """Stop at a class without one good image: it must not be gone in silence.
+    """Stop at a class without a usable image: it must not disappear silently.
 
     Args:
         rows: All images.
@@ -74,32 +74,32 @@ def check_vanished(rows: Iterable[Row], reasons: Mapping[str, str]) -> None:
             )
 
 
-def check_classes(kept: Iterable[Row]) -> list[str]:
+def check_classes(used: Iterable[Row]) -> list[str]:
     """Check classes and splits; returns the classes, sorted.
 
     Args:
-        kept: The images that are used.
+        used: Images that are used.
 
     Raises:
-        InputError: Fewer than two classes, names that differ too little, or an empty split.
+        InputError: Fewer than two classes, class names that are too similar, or an empty split.
     """
-    counts = Counter((row.label, row.split) for row in kept)
+    counts = Counter((row.label, row.split) for row in used)
     classes = sorted({label for label, _ in counts})
     _check_names(classes)
     if len(classes) < 2:
         raise InputError(
-            f"a classifier needs at least 2 classes with good images, got {classes or 'none'}: "
-            "give each class a folder of its own"
+            f"a classifier needs at least 2 classes with usable images, got {classes or 'none'}: "
+            "put each class in its own folder"
         )
     for split in SPLITS:
         short = [name for name in classes if not counts[name, split]]
         if short:
             size = sum(counts[short[0], each] for each in SPLITS)
             raise InputError(
-                f"each class needs at least 1 image in {split}, class {short[0]!r} has none of "
-                f"its {size}"
+                f"each class needs at least 1 image in {split}, but class {short[0]!r} has none of "
+                f"its {size} there"
                 + (f" ({len(short)} classes in all)" if len(short) > 1 else "")
-                + ": add images, lower the counts or fractions of section prepare, or leave it out "
+                + ": add images, lower the counts or fractions in section prepare, or leave it out "
                 f"with {names.added('data.ignore', short[0])} "
                 f"(init --ignore {shlex.quote(short[0])})"
             )
@@ -107,25 +107,25 @@ def check_classes(kept: Iterable[Row]) -> list[str]:
 
 
 def excluded(path: Path, rows: Sequence[Row]) -> dict[str, str]:
-    """Path -> reason of the images that a csv file excludes; prints those that the data lack.
+    """Map the images that a csv file excludes to a reason; prints those that do not exist.
 
     Args:
-        path: Of the csv file.
+        path: The csv file.
         rows: All images.
 
     Raises:
         InputError: There is no such file, or it has no column path.
     """
     listed = _listed(path)
-    known = {row.path for row in rows}
-    missing = [name for name in listed if name not in known]
+    existing = {row.path for row in rows}
+    missing = [name for name in listed if name not in existing]
     if missing:
         print(
-            f"{len(missing)} of {len(listed)} paths in {path} name no image of the data, the "
-            f"first is {missing[0]}",
+            f"{len(missing)} of {len(listed)} paths in {path} do not exist in the data, the first "
+            f"is {missing[0]}",
             flush=True,
         )
-    return {name: f"excluded by {path}" for name in listed if name in known}
+    return {name: f"excluded by {path}" for name in listed if name in existing}
 
 
 def _listed(path: Path) -> list[str]:
@@ -133,16 +133,15 @@ def _listed(path: Path) -> list[str]:
         header, lines = tables.read_table(path)
     except FileNotFoundError as error:
         raise InputError(
-            f"prepare.exclude must name a csv file, got {path}: no such file; conf/exclude.csv "
-            "excludes nothing"
+            f"prepare.exclude: no file {path}; conf/exclude.csv excludes nothing"
         ) from error
-    except (ValueError, csv.Error) as error:  # not UTF-8, or without a line
+    except (ValueError, csv.Error) as error:  # not UTF-8, or empty
         raise InputError(
-            f"prepare.exclude must name a csv file in UTF-8, with a column path, {path} is none"
+            f"prepare.exclude must be a csv file in UTF-8 with a column path: {path} is not"
         ) from error
     if _COLUMN not in header:
         raise InputError(
-            f"prepare.exclude needs a csv file with a column path, {path} has "
+            f"prepare.exclude must be a csv file with a column path, {path} has "
             f"{', '.join(header) or 'none'}: copy outputs/evaluate/label_errors.csv"
         )
     place = header.index(_COLUMN)
@@ -151,15 +150,15 @@ def _listed(path: Path) -> list[str]:
 
 def _check_names(classes: Iterable[str]) -> None:
     """Stop at names that people read as the same."""
-    seen: dict[str, str] = {}
+    names_seen: dict[str, str] = {}
     for name in classes:
         plain = " ".join(name.casefold().split())
         with suppress(ValueError):
             plain = str(float(unicodedata.normalize("NFKC", plain)) + 0.0)  # -0 is 0
-        if plain in seen:
+        if plain in names_seen:
             raise InputError(
-                f"classes must differ in more than case, blanks and the way a number is written, "
-                f"got {seen[plain]!r} and {name!r}: write both the same way, or set "
-                f"{names.mapped('data.labels', {seen[plain]: name})}"
+                "class names must differ in more than case, spaces and number format, "
+                f"got {names_seen[plain]!r} and {name!r}: write both the same way, or set "
+                f"{names.mapped('data.labels', {names_seen[plain]: name})}"
             )
-        seen[plain] = name
+        names_seen[plain] = name

@@ -1,8 +1,8 @@
-"""Duplicates and splits: which image is used, and for what.
+"""Find duplicates and assign splits.
 
-rows + given splits -> rows with split and verdict. A function of the images'
-bytes and the seed: the order of the files plays no part. Rows with the same pixels are one
-image, however often their files were saved anew.
+rows + splits of the source -> rows with split and verdict. The result depends only on the images'
+bytes and the seed, not on the order of files. Rows with the same pixels are one image, even if
+their files differ.
 """
 
 import hashlib
@@ -14,17 +14,16 @@ from pipeline.data.manifest import CALIBRATION, SPLITS, Row
 from pipeline.errors import InputError
 from pipeline.intake import grouping
 
-# An image found in several given splits stays where it must not be lost: a
-# test split keeps its size, and training never sees what is tested.
+# An image in several splits of the source stays in the most important one: a test split
+# keeps its size, and training never sees what is tested.
 _PRECEDENCE = ("test", "val", "train")
 
 
 @dataclass(frozen=True)
 class Shares:
-    """How much of a class goes to train and to val; the rest goes to test.
+    """Sizes of train and val for each class; the rest goes to test.
 
-    A count, where it is given, wins over the fraction. `calibration_fraction` is a share of what
-    goes to train.
+    A count takes precedence over the fraction. `calibration_fraction` is a fraction of train.
     """
 
     train_per_class: int | None
@@ -42,22 +41,22 @@ class Shares:
         counts = (self.train_per_class, self.val_per_class)
         if None in counts and counts != (None, None):
             raise InputError(
-                "prepare.train_per_class and val_per_class go together, got "
-                f"{counts}: set both, or null both"
+                "prepare.train_per_class and val_per_class must be set together, got "
+                f"{counts}: set both, or set both to null"
             )
         train, val = self.train_fraction, self.val_fraction
         if not train + val < 1:
             raise InputError(
-                "prepare.train_fraction and val_fraction must be between 0 and 1 and leave some "
-                f"for test, got {train} and {val}: lower one"
+                "prepare.train_fraction and val_fraction must be between 0 and 1 and leave a "
+                f"fraction for test, got {train} and {val}: lower one"
             )
 
     def of_class(self, count: int, wanted: list[str]) -> list[str]:
-        """The splits of a class's images, in order of rank.
+        """List the splits of a class's images, in order of rank.
 
         Args:
-            count: How many images the class has.
-            wanted: The splits that are drawn, train among them.
+            count: Number of images in the class.
+            wanted: Splits to draw, including train.
         """
         if self.train_per_class is not None and self.val_per_class is not None:
             counts = {"train": self.train_per_class, "val": self.val_per_class}
@@ -68,18 +67,18 @@ class Shares:
         shares = {"val": self.val_fraction, "test": test}
         shares = {split: share for split, share in shares.items() if split in wanted}
         sizes = apportioned(count, {"train": 1 - sum(shares.values()), **shares})
-        # train in the middle: where an image leaves val or test, it is for train.
+        # train in the middle: an image that leaves val or test goes to train.
         return [s for s in ("val", "train", "test") for _ in range(sizes.get(s, 0))]
 
     def of_groups(self, wanted: list[str]) -> dict[str, float]:
-        """Split -> share of the images, train last: of those splits that are to be drawn.
+        """Map each split to draw to its fraction of the images, train last.
 
         Raises:
-            InputError: The shares are counts, which groups cannot keep to.
+            InputError: The sizes are counts, which groups cannot match.
         """
         if self.train_per_class is not None:
             raise InputError(
-                "data.group goes with fractions, got prepare.train_per_class="
+                "data.group needs fractions, got prepare.train_per_class="
                 f"{self.train_per_class}: set train_per_class and val_per_class to null"
             )
         test = 1 - self.train_fraction - self.val_fraction
@@ -90,21 +89,21 @@ class Shares:
 def assign(
     rows: list[Row], reasons: dict[str, str], shares: Shares, seed: int
 ) -> tuple[list[Row], dict[str, str]]:
-    """Give every good row a split, note duplicates, quarantine contradictions.
+    """Assign a split to every good row, mark duplicates, quarantine contradictions.
 
     Each class is divided by the rank of a hash of seed and bytes, so that every class has its
-    shares to within one image, and an image in each split if it has three. Between splits lies a
-    boundary that one new file moves by at most one image: adding k files moves about k others at
-    the most, in practice far fewer. Groups are drawn together, so that a new one can move others.
+    shares to within one image, and at least one image in each split if it has three. A new file
+    moves each boundary between splits by at most one image: adding k files moves at most about k
+    others, and usually far fewer. Groups are drawn together, so a new group can move others.
 
     Args:
-        rows: All images; `split` is the given one or empty.
-        reasons: Path -> why it is bad. Not changed.
-        shares: How much goes where.
-        seed: Chooses which.
+        rows: All images; `split` is that of the source or empty.
+        reasons: Path -> why it is unusable. Not changed.
+        shares: Sizes of the splits.
+        seed: Seed of the draw.
 
     Returns:
-        The rows, with split and verdict, and the reasons with new ones added.
+        The rows with split and verdict, and the reasons including new ones.
     """
     reasons = dict(reasons)
     copies: dict[str, list[Row]] = defaultdict(list)
@@ -113,9 +112,9 @@ def assign(
             copies[row.pixels].append(row)
     _contradictions(copies, reasons)
     groups = grouping.joined(copies)
-    given = {row.split for row in rows if row.split}
-    splits = _given(copies, groups, reasons) if given else {}
-    splits |= _drawn(copies, groups, splits, given, shares, seed)
+    named = {row.split for row in rows if row.split}
+    splits = _from_source(copies, groups, reasons) if named else {}
+    splits |= _drawn(copies, groups, splits, named, shares, seed)
     splits |= _set_aside(copies, groups, splits, shares.calibration_fraction, seed)
     first = {
         pixels: next((row.path for row in rows if row.path not in reasons), "")
@@ -139,48 +138,49 @@ def _contradictions(copies: dict[str, list[Row]], reasons: dict[str, str]) -> No
                 reasons[row.path] = f"the same image is labelled {' and '.join(labels)}"
 
 
-def _given(
+def _from_source(
     copies: dict[str, list[Row]], groups: dict[str, str], reasons: dict[str, str]
 ) -> dict[str, str]:
-    """The given split of each image; its copies and group in lesser splits are quarantined."""
+    """Return the source's split of each image; copies and groups in others are quarantined."""
     units: dict[str, list[Row]] = defaultdict(list)
     for pixels, rows in copies.items():
         units[groups.get(pixels, pixels)] += rows
     splits = {}
     for unit, rows in units.items():
-        given = [split for split in _PRECEDENCE if any(row.split == split for row in rows)]
-        if not given:
+        present = [split for split in _PRECEDENCE if any(row.split == split for row in rows)]
+        if not present:
             continue
-        kept = {row.pixels: row for row in reversed(rows) if row.split == given[0]}
+        chosen = present[0]
+        kept = {row.pixels: row for row in reversed(rows) if row.split == chosen}
         for row in rows:
-            splits[row.pixels] = given[0]
-            if row.split == given[0]:
+            splits[row.pixels] = chosen
+            if row.split == chosen:
                 continue
             if row.pixels in kept:
-                reasons[row.path] = f"duplicate of {kept[row.pixels].path}, which is in {given[0]}"
-            elif row.split:  # one without goes where its group is
-                reasons[row.path] = f"of group {unit}, which is in {given[0]}"
+                reasons[row.path] = f"duplicate of {kept[row.pixels].path}, which is in {chosen}"
+            elif row.split:  # a row without a split follows its group
+                reasons[row.path] = f"its group {unit} is in {chosen}"
     return splits
 
 
 def _drawn(
     copies: dict[str, list[Row]],
     groups: dict[str, str],
-    given: dict[str, str],
-    names: set[str],
+    fixed: dict[str, str],
+    named: set[str],
     shares: Shares,
     seed: int,
 ) -> dict[str, str]:
-    """Draw the splits that the source does not give, from what it leaves open.
+    """Draw the splits that the source does not assign, from its unassigned images.
 
-    Where it gives some splits only, the missing ones are drawn from its train.
+    If it assigns only some splits, the missing ones are drawn from its train.
     """
-    wanted = [split for split in SPLITS if split not in names or split == "train"]
+    wanted = [split for split in SPLITS if split not in named or split == "train"]
     if len(wanted) == 1:
         return {}
     pools: dict[str, list[str]] = defaultdict(list)
     for pixels, rows in copies.items():
-        if given.get(pixels, "train") == "train":
+        if fixed.get(pixels, "train") == "train":
             pools[rows[0].label].append(pixels)
     if groups:
         labels = {pixels: label for label, pool in pools.items() for pixels in pool}
@@ -202,9 +202,9 @@ def _set_aside(
     fraction: float,
     seed: int,
 ) -> dict[str, str]:
-    """The training images that become the calibration split: no other image moves.
+    """Choose the training images that become the calibration split: no other image moves.
 
-    A group goes as a whole, and every class keeps an image to train on.
+    Groups stay whole, and every class keeps an image to train on.
     """
     units: dict[str, list[str]] = defaultdict(list)
     for pixels, split in splits.items():
@@ -225,7 +225,7 @@ def _set_aside(
 
 
 def _uniform(seed: int, sha256: str) -> float:
-    """A number in [0, 1) that depends on the seed and the image's bytes."""
+    """Return a number in [0, 1) that depends on the seed and the image's bytes."""
     digest = hashlib.sha256(f"{seed}:{sha256}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
@@ -233,14 +233,14 @@ def _uniform(seed: int, sha256: str) -> float:
 def apportioned(count: int, shares: Mapping[str, float]) -> dict[str, int]:
     """Divide a number of images by shares, each at least one if there are enough.
 
-    Source: Sainte-Laguë's method. Of a count that grows by one, one part grows by one.
+    Source: the Sainte-Laguë method. If the count grows by one, one part grows by one.
 
     Args:
-        count: How many there are.
+        count: Number of images.
         shares: Part -> its share; they add up to 1.
     """
     sizes = {name: max(1, int(share * count) - 1) for name, share in shares.items()}
-    while sum(sizes.values()) > count:  # fewer images than parts: the first ones get them
+    while sum(sizes.values()) > count:  # fewer images than parts: the first parts get them
         last = next(name for name in reversed(sizes) if sizes[name])
         sizes[last] -= 1
     for _ in range(count - sum(sizes.values())):

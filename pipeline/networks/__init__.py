@@ -5,5 +5,5 @@
     >>> backbones.build(glyph_cnn.Config(), image_size=8, seed=0).model.output_shape
     (None, 2048)
 
-`backbones` has one module a kind of network. Knows nothing of training.
+`backbones` has one module per kind of network. Independent of training.
 """

@@ -1,6 +1,6 @@
-"""The engine of a forward pass: Keras, or OpenVINO, for which a network is converted.
+"""Engine of a forward pass: Keras, or OpenVINO, for which a network is converted.
 
-model + section `forward` -> a forward pass, compared with Keras when it is made.
+model + section `forward` -> a forward pass, compared with Keras when it is created.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ class Engine(StrEnum):
 
 
 class Precision(StrEnum):
-    """What products are computed in; sums are float32."""
+    """Type of the products in matrix multiplications; sums are float32."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
 
 
 _TOLERANCE = {Precision.float32: 1e-4, Precision.bfloat16: 0.2}
-"""Length of the difference to Keras' outputs, as a share of their length, that is let pass. Right
-conversions of pre-trained networks had 1e-5 at most, and 0.1 in bfloat16; wrong ones about 1."""
+"""Largest accepted difference from Keras' outputs, relative to their norm. Correct conversions of
+pre-trained networks differed by 1e-5 at most, by 0.1 in bfloat16; wrong ones by about 1."""
 CHECKED = 8
-"""Images that a conversion is compared with Keras on."""
+"""Number of images on which a conversion is compared with Keras."""
 
 
 @dataclass
@@ -49,17 +49,18 @@ class Config:
 
     engine: Engine = setting(
         Engine.openvino,
-        "What computes the frozen part, and the model in evaluate, predict and serving. Of a GPU "
-        "only keras makes use.",
+        "Library that computes the frozen part, and the model in evaluate, predict and serving. "
+        "Only keras uses a GPU.",
     )
     precision: Precision = setting(
         Precision.float32,
-        "Of the products. bfloat16 is faster where the processor has it, needs openvino, and "
-        "costs accuracy (docs/how_it_works.md).",
+        "Precision of the forward pass. bfloat16 is faster if the processor supports it, needs "
+        "openvino, and costs accuracy (docs/how_it_works.md).",
+        advanced=True,
     )
 
     def check(self, name: str) -> None:
-        """Hold what an engine has no precision for."""
+        """Reject a precision that the engine does not support."""
         if self.precision == Precision.bfloat16 and self.engine != Engine.openvino:
             raise InputError(
                 f"{name}.precision=bfloat16 needs {name}.engine=openvino, got {self.engine}"
@@ -68,12 +69,12 @@ class Config:
 
 @dataclass(frozen=True)
 class Converted:
-    """A network for a runtime.
+    """A network converted for an engine.
 
     Attributes:
-        engine: Which one.
-        version: Of the runtime.
-        precision: To compute in.
+        engine: Name of the engine.
+        version: Version of the engine.
+        precision: Precision to compute in.
         files: The network.
     """
 
@@ -91,17 +92,17 @@ def forward(
     threads: int,
     images: NDArray[Any],
 ) -> Forward:
-    """The forward pass of a model as the engine computes it, or Keras where it cannot.
+    """Create a forward pass with the configured engine, or with Keras if that fails.
 
     Args:
         model: (B, ...) float32 -> (B, ...).
         config: Section `forward`.
-        batch_size: Of Keras' passes.
-        threads: To compute on.
-        images: (M, ...) what the conversion is checked on; the first few suffice.
+        batch_size: Batch size for Keras.
+        threads: Number of threads.
+        images: (M, ...) images to check the conversion on; the first few are used.
 
     Raises:
-        InputError: The engine is not installed, or the processor has no such precision.
+        InputError: The engine is not installed, or the processor does not support the precision.
     """
     from pipeline.networks.keras_forward import KerasForward
 
@@ -124,13 +125,13 @@ def convert(
     Args:
         model: (B, ...) float32 -> (B, ...).
         config: Section `forward`.
-        threads: To compute on.
-        images: (M, ...) what the conversion is checked on.
-        parts: Columns at which outputs of different kinds begin: each is compared by itself.
+        threads: Number of threads.
+        images: (M, ...) images to check the conversion on.
+        parts: Columns where outputs of another kind begin: each kind is compared separately.
 
     Returns:
-        None where Keras computes: because the config says so, or because the engine cannot run
-        this network or does not agree with Keras, which is said.
+        None if Keras computes: because it is configured, or because the engine cannot run this
+        network or disagrees with Keras, which is printed.
     """
     if config.engine == Engine.keras:
         return None
@@ -138,36 +139,36 @@ def convert(
 
     _require_openvino()
     openvino.require(str(config.precision))
-    shown = np.asarray(images[:CHECKED], dtype=np.float32)
+    sample = np.asarray(images[:CHECKED], dtype=np.float32)
     try:
         with runtime.quiet():
             frozen = frozen_graph.freeze(model, batch_size=1)
             files = openvino.convert(frozen)
-            found = openvino.load(files, str(config.precision), threads)(shown)
-            expected = np.concatenate([frozen(_constant(row[None]))[0] for row in shown])
-    except Exception as error:  # whatever a converter dies of, Keras can run its own network
-        _tell(model, config, shortened(str(error)) or type(error).__name__)
+            actual = openvino.load(files, str(config.precision), threads)(sample)
+            expected = np.concatenate([frozen(_constant(row[None]))[0] for row in sample])
+    except Exception as error:  # converters raise anything, and Keras can run its own network
+        _report_fallback(model, config, shortened(str(error)) or type(error).__name__)
         return None
-    if not np.isfinite(expected).all():  # whoever computes the rest says what is wrong
+    if not np.isfinite(expected).all():  # the next step that computes explains it
         return None
-    pairs = zip(*(np.split(one, parts, axis=1) for one in (found, expected)), strict=True)
+    pairs = zip(*(np.split(array, parts, axis=1) for array in (actual, expected)), strict=True)
     difference = max(_difference(*pair) for pair in pairs)
     if not difference <= _TOLERANCE[config.precision]:
-        _tell(
+        _report_fallback(
             model,
             config,
-            f"its outputs differ by {difference:.1e} from Keras', at most "
-            f"{_TOLERANCE[config.precision]:g} is let pass",
+            f"its outputs differ from Keras' by {difference:.1e}, the limit is "
+            f"{_TOLERANCE[config.precision]:g}",
         )
         return None
     return Converted(str(config.engine), openvino.version(), str(config.precision), files)
 
 
 def load(converted: Converted, threads: int) -> Forward:
-    """Make a converted network ready to run; needs no TensorFlow.
+    """Load a converted network; needs no TensorFlow.
 
     Raises:
-        InputError: The engine is not installed, or the processor has no such precision.
+        InputError: The engine is not installed, or the processor does not support the precision.
     """
     from pipeline.networks import openvino
 
@@ -177,9 +178,9 @@ def load(converted: Converted, threads: int) -> Forward:
 
 
 def described(config: Config) -> dict[str, str]:
-    """What results depend on beside the network: engine, version and precision.
+    """Describe what results depend on besides the network: engine, version and precision.
 
-    Nothing for Keras, whose version is always told (`runtime.versions`).
+    Empty for Keras, whose version is always recorded (`runtime.versions`).
     """
     if config.engine == Engine.keras:
         return {}
@@ -190,17 +191,15 @@ def described(config: Config) -> dict[str, str]:
 
 
 def _require_openvino(version: str = "") -> None:
-    """Stop where OpenVINO is not installed.
+    """Stop if OpenVINO is not installed.
 
     Args:
-        version: That a model was converted with; empty where Keras would do instead.
+        version: Version that a model was converted with; empty if Keras could replace it.
     """
     if importlib.util.find_spec("openvino") is None:
         wanted = f"openvino=={version}" if version else "openvino"
         other = "" if version else ", or set forward.engine=keras"
-        raise InputError(
-            f"forward.engine=openvino needs openvino, not installed: pip install {wanted}{other}"
-        )
+        raise InputError(f"forward.engine=openvino needs OpenVINO: pip install {wanted}{other}")
 
 
 def _constant(rows: NDArray[np.float32]) -> Any:
@@ -209,11 +208,11 @@ def _constant(rows: NDArray[np.float32]) -> Any:
     return tf.constant(rows)
 
 
-def _difference(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """Length of the difference, as a share of the expected outputs' length."""
+def _difference(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """Return the norm of the difference, relative to the expected outputs' norm."""
     length = float(np.linalg.norm(expected))
-    return float(np.linalg.norm(found - expected)) / (length or 1.0)
+    return float(np.linalg.norm(actual - expected)) / (length or 1.0)
 
 
-def _tell(model: keras.Model, config: Config, reason: str) -> None:
-    print(f"{config.engine} does not run {model.name}, Keras does: {reason}", flush=True)
+def _report_fallback(model: keras.Model, config: Config, reason: str) -> None:
+    print(f"{model.name} runs on Keras, because {config.engine} cannot: {reason}", flush=True)

@@ -1,6 +1,6 @@
-"""Which tensor of a classifier are its features: found by structure, not by place.
+"""Find the feature tensor of a classifier by structure, not by position.
 
-model -> the input of its classifying layer, or its output if it has none.
+model -> the input of its classification layer, or its output if it has none.
 """
 
 from __future__ import annotations
@@ -19,30 +19,29 @@ _CLASSIFYING = {
     *("softmax", "log_softmax", "sparsemax", "sigmoid", "hard_sigmoid", "log_sigmoid", "linear"),
     *("tanh", "hard_tanh", "soft_sign", "softsign", "exponential"),
 }
-"""Activations of a last dense layer that gives classes; one with another, as ReLU, gives features.
-
-The features below an embedding are as good, so where a name can mean both, it is a head.
+"""Activations of a final dense layer that returns classes; others, such as ReLU, return features.
+Features below an embedding are as good, so if a name can mean both, it counts as a head.
 """
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What was taken as features.
+class Selected:
+    """The features of a model.
 
     Attributes:
-        features: (B, D), or (B, H, W, C) that is to be pooled.
-        why: In words, with the layers' names.
+        features: (B, D), or (B, H, W, C) to be pooled.
+        why: Explanation with the layers' names.
     """
 
     features: KerasTensor
     why: str
 
 
-def find(model: keras.Model) -> Taken:
-    """Find the features of a model without being told.
+def find(model: keras.Model) -> Selected:
+    """Find the features of a model.
 
     Args:
-        model: With one output, its models inside opened.
+        model: Model with one output, nested models expanded.
     """
     import keras
 
@@ -56,21 +55,21 @@ def find(model: keras.Model) -> Taken:
         node = makers[id(node.input_tensors[0])]
     layer = node.operation
     _refuse_image(model)
-    whole = Taken(output, f"the output of {makers[id(output)].operation.name}: it has no head")
+    whole = Selected(output, f"the output of {makers[id(output)].operation.name}: it has no head")
     if isinstance(layer, keras.layers.Dense):
         activations = {_activation(layer), *map(_activation, after)} - {None}
         if activations & _CLASSIFYING == activations or "softmax" in activations:
             return _before_hidden(node, makers)
         return whole
     one_by_one = isinstance(layer, keras.layers.Conv2D) and set(layer.kernel_size) == {1}
-    classes = any(_activation(one) in ("softmax", "sigmoid") for one in (layer, *after))
+    classes = any(_activation(item) in ("softmax", "sigmoid") for item in (layer, *after))
     if one_by_one and classes:
-        return Taken(node.input_tensors[0], f"what the head {layer.name} sees")
+        return Selected(node.input_tensors[0], f"the input of the head {layer.name}")
     return whole
 
 
 def _refuse_image(model: keras.Model) -> None:
-    """Stop at an autoencoder or a like network, whose output is an image again.
+    """Stop at an autoencoder or similar network, whose output is again an image.
 
     Raises:
         InputError: The message names the layer with the fewest values, most often the code.
@@ -78,43 +77,44 @@ def _refuse_image(model: keras.Model) -> None:
     from pipeline.networks import graph
 
     (entry,), (output,) = model.inputs, model.outputs
-    given, made = tuple(entry.shape[1:]), tuple(output.shape[1:])
-    as_large = len(made) == 3 and made[:2] == given[:2] and made[2] in (1, 3)
-    if not (as_large or math.prod(made) in {math.prod(given), math.prod(given[:2])}):
+    shape_in, shape_out = tuple(entry.shape[1:]), tuple(output.shape[1:])
+    as_large = len(shape_out) == 3 and shape_out[:2] == shape_in[:2] and shape_out[2] in (1, 3)
+    sizes = {math.prod(shape_in), math.prod(shape_in[:2])}
+    if not (as_large or math.prod(shape_out) in sizes):
         return
     inside = [node for node in graph.nodes(model) if len(node.outputs[0].shape) in (2, 4)]
     code = min(inside, key=lambda node: math.prod(node.outputs[0].shape[1:])).operation.name
     raise InputError(
-        f"the model's output is an image again, {' x '.join(map(str, made))} values, and no "
-        f"features: set backbone.features to the layer with its code, which may be {code}"
+        f"the model returns an image ({' x '.join(map(str, shape_out))} values), not features: "
+        f"set backbone.features to the layer with its code, possibly {code}"
     )
 
 
-def _before_hidden(head: Any, makers: dict[int, Any]) -> Taken:
-    """What a head sees: the pooled features below hidden layers, which were made for its classes.
+def _before_hidden(head: Any, makers: dict[int, Any]) -> Selected:
+    """Return the pooled features below a head's hidden layers, which were made for its classes.
 
-    Hidden layers on a flattened map, as in VGG16, are a backbone's own.
+    Hidden layers on a flattened map, as in VGG16, belong to the backbone.
     """
     import keras
 
     pools = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
-    seen = Taken(head.input_tensors[0], f"what the head {head.operation.name} sees")
+    direct = Selected(head.input_tensors[0], f"the input of the head {head.operation.name}")
     node = makers[id(head.input_tensors[0])]
     hidden = 0
     while not node.is_input:
         if isinstance(node.operation, pools):
             name = node.operation.name
-            told = f"the output of {name}, below the hidden layers of the head"
-            return Taken(node.outputs[0], told) if hidden else seen
+            why = f"the output of {name}, below the hidden layers of the head"
+            return Selected(node.outputs[0], why) if hidden else direct
         hidden += isinstance(node.operation, keras.layers.Dense)
         if not isinstance(node.operation, keras.layers.Dense) and not _passes_on(node.operation):
-            return seen
+            return direct
         node = makers[id(node.input_tensors[0])]
-    return seen
+    return direct
 
 
 def _passes_on(operation: Any) -> bool:
-    """Whether an operation after a head only reshapes, scales or squashes what it gave."""
+    """Check that an operation after a head only reshapes, scales or squashes its output."""
     import keras
 
     kinds = (

@@ -1,6 +1,6 @@
-"""Model files that Keras 3 did not write: those of Keras 2, which are translated, and all others.
+"""Model files not written by Keras 3: Keras 2 files, which are translated, and others.
 
-path -> model of a file of Keras 2; or the error that says what a file is and how to convert it.
+path -> model of a Keras 2 file; or an error that says what a file is and how to convert it.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from pipeline.networks.keras2_config import translated
 if TYPE_CHECKING:
     import keras
 
-_WANTED = "backbone.path must be a .keras or .h5 file of a whole model"
+_WANTED = "backbone.path must be a .keras or .h5 file with a whole model"
 _KERAS_2_TO_H5 = (
     "pip install tf_keras, then python -c \"import tf_keras; tf_keras.models.load_model('{path}', "
-    "compile=False).save('model.h5')\" makes one of it, if Keras saved it"
+    "compile=False).save('model.h5')\" converts it, if Keras saved it"
 )
 
 
 def refuse(path: Path) -> None:
-    """Stop at what Keras cannot load as a model with layers.
+    """Stop at a file that Keras cannot load as a model with layers.
 
     Args:
-        path: Of a file or folder, which may be absent.
+        path: File or folder, which may be absent.
 
     Raises:
         InputError: It is of another kind; the message says how to convert it.
     """
-    found = _folder(path) if path.is_dir() else _file(path) if path.is_file() else None
-    if found:
-        what, remedy = found
+    kind = _folder(path) if path.is_dir() else _file(path) if path.is_file() else None
+    if kind:
+        what, remedy = kind
         raise InputError(f"{_WANTED}, {path} is {what}: {remedy}")
 
 
@@ -44,11 +44,11 @@ def _folder(path: Path) -> tuple[str, str]:
     if (path / "saved_model.pb").is_file() or (path / "saved_model.pbtxt").is_file():
         return "a SavedModel folder", _KERAS_2_TO_H5.format(path=path)
     if (path / "model.json").is_file():
-        return "a model of TensorFlow.js", (
+        return "a TensorFlow.js model", (
             "pip install tensorflowjs, then tensorflowjs_converter --input_format=tfjs_layers_model"
             f" --output_format=keras {path / 'model.json'} model.h5"
         )
-    return "a folder", "name the file in it"
+    return "a folder", "name the file inside it"
 
 
 def _file(path: Path) -> tuple[str, str] | None:
@@ -57,19 +57,22 @@ def _file(path: Path) -> tuple[str, str] | None:
     if path.name in ("saved_model.pb", "saved_model.pbtxt"):
         return "part of a SavedModel folder", _KERAS_2_TO_H5.format(path=path.parent)
     if start[4:8] == b"TFL3":
-        return "a TensorFlow Lite model", "it cannot be trained; look for the model it was made of"
+        return (
+            "a TensorFlow Lite model",
+            "it cannot be trained; use the model it was converted from",
+        )
     if path.suffix == ".onnx":
         return "an ONNX model", "look for the same network in keras.applications or as .keras"
     if path.suffix in (".pt", ".pth", ".ckpt", ".safetensors", ".bin") or _is_pytorch(path):
         return "a PyTorch file", "look for the same network in keras.applications or as .keras"
     if path.suffix == ".pb":
-        return "a frozen graph", "it cannot be trained; look for the model it was made of"
+        return "a frozen graph", "it cannot be trained; use the model it was converted from"
     if path.suffix == ".json":
         return "JSON, at most a model's config", "save the whole model with model.save"
-    if _has_weights_alone(path):
-        return "weights alone", (
-            "build the network, load them into it and save it with model.save('model.keras'), or "
-            "use them as backbone.weights of the network's own file in conf/backbone"
+    if _has_only_weights(path):
+        return "a weights file", (
+            "build the network, load the weights and save it with model.save('model.keras'), or "
+            "use the file as backbone.weights of that network's file in conf/backbone"
         )
     return None
 
@@ -81,7 +84,7 @@ def _is_pytorch(path: Path) -> bool:
         return any(name.endswith("/data.pkl") for name in archive.namelist())
 
 
-def _has_weights_alone(path: Path) -> bool:
+def _has_only_weights(path: Path) -> bool:
     import h5py
 
     if not h5py.is_hdf5(path):
@@ -91,7 +94,7 @@ def _has_weights_alone(path: Path) -> bool:
 
 
 def written_by(path: Path) -> str:
-    """The version of Keras that wrote a .h5 or .keras file; empty if it does not say."""
+    """Return the version of Keras that wrote a .h5 or .keras file; empty if not recorded."""
     import h5py
 
     if zipfile.is_zipfile(path):
@@ -107,14 +110,14 @@ def written_by(path: Path) -> str:
 
 
 def load_keras2(path: Path, safe_mode: bool) -> keras.Model:
-    """Load a file of Keras 2.
+    """Load a Keras 2 file.
 
     Args:
-        path: Of the file, which is left as it is.
-        safe_mode: Whether code in it is refused.
+        path: The file, which is not changed.
+        safe_mode: Reject code in it.
 
     Raises:
-        Untranslatable: It holds what has no like in Keras 3.
+        Untranslatable: It contains something without a counterpart in Keras 3.
     """
     import keras
 
@@ -132,10 +135,10 @@ def _translate_h5(path: Path, copy: Path) -> None:
 
     shutil.copyfile(path, copy)
     with h5py.File(copy, "r+") as file:
-        if "model_config" in file.attrs:  # else Keras says what is missing
+        if "model_config" in file.attrs:  # otherwise Keras says what is missing
             root = translated(json.loads(file.attrs["model_config"]))
-            found = {key: root[key] for key in ("class_name", "config")}
-            file.attrs["model_config"] = json.dumps(found).encode()
+            kept = {key: root[key] for key in ("class_name", "config")}
+            file.attrs["model_config"] = json.dumps(kept).encode()
 
 
 def _translate_keras(path: Path, copy: Path) -> None:

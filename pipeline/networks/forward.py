@@ -1,7 +1,7 @@
-"""Run a network forward over many rows, whatever computes it.
+"""Run a network forward over many rows, with any engine.
 
-rows in memory or on disk -> outputs, batch by batch or as one array. What an image gives must not
-depend on which or how many others come with it. Knows neither Keras nor any other engine.
+rows in memory or on disk -> outputs, batch by batch or as one array. An image's output must not
+depend on the other images of its batch. Independent of Keras and other engines.
 """
 
 from abc import ABC, abstractmethod
@@ -14,15 +14,15 @@ from tqdm import tqdm
 
 Floats = NDArray[np.float32]
 Files = Mapping[str, bytes]
-"""A converted network: name of each of its files -> content."""
+"""A converted network: file name -> content."""
 
 
 class Forward(ABC):
     """A network's forward pass in inference mode.
 
     Attributes:
-        rows_at_once: How many rows `batches` hands over in one call.
-        output_shape: Of one row.
+        rows_at_once: Maximum number of rows in one call.
+        output_shape: Output shape of one row.
     """
 
     rows_at_once: int
@@ -30,7 +30,7 @@ class Forward(ABC):
 
     @abstractmethod
     def __call__(self, batch: NDArray[Any]) -> Floats:
-        """The outputs of at most `rows_at_once` rows."""
+        """Return the outputs of at most `rows_at_once` rows."""
 
     def batches(
         self, rows: Any, indices: NDArray[np.int64] | None = None, desc: str = ""
@@ -39,7 +39,7 @@ class Forward(ABC):
 
         Args:
             rows: (N, ...) array, memory-mapped or not.
-            indices: Which rows, in which order; all of them if None.
+            indices: Rows to use, in order; all if None.
             desc: Name of the progress bar; no bar if empty.
         """
         count = len(rows) if indices is None else len(indices)
@@ -51,7 +51,7 @@ class Forward(ABC):
                 bar.update(len(batch))
 
     def all(self, rows: Any, indices: NDArray[np.int64] | None = None, desc: str = "") -> Floats:
-        """The outputs as one array: (N, ...)."""
+        """Return the outputs as one array: (N, ...)."""
         count = len(rows) if indices is None else len(indices)
         outputs = np.empty((count, *self.output_shape), np.float32)
         start = 0

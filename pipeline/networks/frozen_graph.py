@@ -1,4 +1,4 @@
-"""A Keras model as one flat TensorFlow graph whose weights are constants, for converters.
+"""Freeze a Keras model to one flat TensorFlow graph with constant weights, for converters.
 
 model -> graph. Functions inside the network (a `Lambda`, a compiled convolution) become part of it.
 """
@@ -17,15 +17,15 @@ INPUT = "images"
 def freeze(model: keras.Model, batch_size: int | None = None) -> Any:
     """Trace a model once, in inference mode.
 
-    Keras' own ONNX export gives the constants of EfficientNetV2 as further inputs, and
-    leaves the grouped convolutions of ConvNeXt, compiled by XLA, as calls.
+    Keras' own ONNX export turns the constants of EfficientNetV2 into additional inputs, and leaves
+    the grouped convolutions of ConvNeXt, compiled by XLA, as calls.
 
     Args:
         model: (B, ...) float32 -> (B, ...).
-        batch_size: B; of any size if None.
+        batch_size: B; any if None.
 
     Returns:
-        A function of TensorFlow with `graph`, `inputs` and `outputs`; it can be called.
+        A TensorFlow function with `graph`, `inputs` and `outputs`; it can be called.
     """
     import tensorflow as tf
     from tensorflow.python.framework import convert_to_constants
@@ -41,7 +41,7 @@ def freeze(model: keras.Model, batch_size: int | None = None) -> Any:
 
 
 def signature(model: keras.Model, batch_size: int | None = None) -> Any:
-    """What a model takes, as TensorFlow says it; a batch of any size if None."""
+    """Return the TensorFlow signature of a model's input; any batch size if None."""
     import tensorflow as tf
 
     return tf.TensorSpec((batch_size, *model.input_shape[1:]), tf.float32, name=INPUT)

@@ -1,7 +1,7 @@
 """A Keras model as a graph of calls. The only file that looks inside Keras' Functional.
 
-model -> its nodes in order, those at which it can be cut, the same calls on other
-tensors. A node has `operation`, `input_tensors`, `outputs`, `arguments`, `is_input`.
+model -> its nodes in order, the nodes where it can be cut, the same calls on other tensors. A node
+has `operation`, `input_tensors`, `outputs`, `arguments`, `is_input`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import keras
 from keras import KerasTensor
 
 Call = Callable[..., Any]
-"""Operation and what it takes -> what it gives."""
+"""Operation and its arguments -> its output."""
 
 
 def _call(operation: Any, *args: Any, **kwargs: Any) -> Any:
@@ -23,21 +23,21 @@ def _call(operation: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def replay(model: keras.Model, x: KerasTensor, call: Call = _call) -> KerasTensor:
-    """The model's layers, one by one, on another input.
+    """Apply the model's layers, one by one, to another input.
 
-    A model inside the model becomes its layers, too, unless a name of theirs is taken.
+    Nested models are expanded to their layers, unless a layer's name is taken.
 
     Args:
         model: The model.
-        x: Takes the place of its input.
-        call: How each operation is called.
+        x: Replaces its input.
+        call: Calls each operation.
     """
     taken = {node.operation.name for node in nodes(model) if not node.is_input}
     return run(model, {id(model.inputs[0]): x}, set(), _openable(model, taken), call)
 
 
 def _openable(model: keras.Model, taken: set[str]) -> set[int]:
-    """The models inside a model whose layers can take their place; adds these to `taken`."""
+    """Find the nested models that can be expanded; adds the names of their layers to `taken`."""
     opened: set[int] = set()
     for inner in {id(node.operation): node.operation for node in nodes(model)}.values():
         one_input = len(getattr(inner, "inputs", None) or ()) == 1
@@ -51,19 +51,19 @@ def _openable(model: keras.Model, taken: set[str]) -> set[int]:
 
 
 def nodes(model: keras.Model) -> list[Any]:
-    """The model's calls of layers and operations, inputs first."""
-    functional = getattr(model, "_functional", None) or model  # a Sequential holds one
+    """List the model's calls of layers and operations, inputs first."""
+    functional = getattr(model, "_functional", None) or model  # a Sequential contains one
     depths = functional._nodes_by_depth
     return [node for depth in sorted(depths, reverse=True) for node in depths[depth]]
 
 
 def parts(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """A layer and all layers inside it; Keras has no public name for these."""
+    """List a layer and all layers inside it; Keras has no public function for this."""
     return list(layer._flatten_layers())
 
 
 def cut_nodes(model: keras.Model) -> Iterator[Any]:
-    """The nodes after which exactly one tensor, their (first) output, is still needed."""
+    """Yield the nodes after which exactly one tensor, their (first) output, is still needed."""
     ordered = nodes(model)
     last_use = {
         id(tensor): place for place, node in enumerate(ordered) for tensor in node.input_tensors
@@ -78,16 +78,16 @@ def cut_nodes(model: keras.Model) -> Iterator[Any]:
 
 
 def digest(model: keras.Model) -> str:
-    """Digest of what a model computes beside its weights: operations, settings, connections.
+    """Compute a digest of a model's operations, settings and connections, without its weights.
 
-    Layers without weights, such as a Rescaling, change the result and no weight. Names play
-    no part: Keras numbers the unnamed layers of a process in the order of their making.
+    Layers without weights, such as a Rescaling, change results too. Names are ignored: Keras
+    numbers the unnamed layers of a process in the order of their creation.
     """
     return hashlib.sha256(json.dumps(_described(model), sort_keys=True).encode()).hexdigest()
 
 
 def _described(model: keras.Model) -> list[Any]:
-    """Each call of a model: which operation with which settings, on which earlier outputs."""
+    """Describe each call of a model: operation, settings, and the earlier outputs it uses."""
     places: dict[int, int] = {}
     operations: dict[int, int] = {}  # a shared layer is called twice with the same weights
     calls: list[Any] = []
@@ -108,20 +108,20 @@ def _described(model: keras.Model) -> list[Any]:
 
 
 def is_graph(model: keras.Model) -> bool:
-    """Whether a model is made of calls that can be looked at, as Functional and Sequential are."""
+    """Check for a model made of calls, such as Functional and Sequential."""
     return hasattr(getattr(model, "_functional", None) or model, "_nodes_by_depth")
 
 
 def _settings(operation: Any) -> Any:
     try:
         settings = operation.get_config()
-    except NotImplementedError:  # of a kind that cannot be saved either
+    except NotImplementedError:  # a kind that cannot be saved either
         settings = {}
     return _unnamed(settings)
 
 
 def _unnamed(value: Any) -> Any:
-    """Settings as plain values, without the names that Keras gives."""
+    """Convert settings to plain values, without the names that Keras assigns."""
     if isinstance(value, dict):
         left = {k: v for k, v in value.items() if k not in ("name", "shared_object_id")}
         return {str(key): _unnamed(inner) for key, inner in left.items()}
@@ -131,7 +131,7 @@ def _unnamed(value: Any) -> Any:
 
 
 def segments(model: keras.Model) -> dict[int, int]:
-    """Layer -> how many cut points come before it."""
+    """Map each layer to the number of cut points before it."""
     cuts = {id(node) for node in cut_nodes(model)}
     passed, segments = 0, {}
     for node in nodes(model):
@@ -141,7 +141,7 @@ def segments(model: keras.Model) -> dict[int, int]:
 
 
 def below(model: keras.Model, cut: Any) -> list[Any]:
-    """The operations up to and including a cut node's."""
+    """List the operations up to and including a cut node's."""
     operations = []
     for node in nodes(model):
         operations.append(node.operation)
@@ -157,18 +157,18 @@ def run(
     open_up: set[int] | None = None,
     call: Call = _call,
 ) -> KerasTensor:
-    """Call the nodes of a model on other tensors; returns what becomes of its output.
+    """Call the nodes of a model on other tensors; returns the tensor replacing its output.
 
     Args:
         model: The model.
-        tensors: By the ids of the model's own tensors, what takes their place.
+        tensors: Id of one of the model's tensors -> its replacement.
         skip: Ids of nodes that are not called.
-        open_up: Ids of models inside, the layers of which are called instead.
-        call: How each operation is called.
+        open_up: Ids of nested models whose layers are called instead.
+        call: Calls each operation.
     """
     for node in nodes(model):
-        known = all(id(tensor) in tensors for tensor in node.outputs)
-        if node.is_input or known or id(node) in skip:
+        computed = all(id(tensor) in tensors for tensor in node.outputs)
+        if node.is_input or computed or id(node) in skip:
             continue
         args, kwargs = node.arguments.fill_in(tensors)
         if open_up and id(node.operation) in open_up:

@@ -1,4 +1,4 @@
-"""The new top of the network: features -> class probabilities, and its join with a backbone."""
+"""The new top of the network: features -> class probabilities, and joining it to a backbone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Solver(StrEnum):
-    """How a head is fitted to features."""
+    """Method of fitting a head to features."""
 
     adam = "adam"
     lbfgs = "lbfgs"
@@ -25,30 +25,26 @@ class Solver(StrEnum):
 class Config:
     """Section `head`."""
 
-    use: str = setting(REQUIRED, "The new top of the network.", group="head")
+    use: str = setting(REQUIRED, "Type of head.", group="head")
     solver: Solver = setting(
         Solver.adam,
-        "How it is fitted to the features: adam, as train_head says; or lbfgs, a logistic "
-        "regression whose strength is chosen by cross-validation.",
+        "Fitting method: adam, configured by train_head; or lbfgs, logistic regression with "
+        "regularization chosen by cross-validation.",
     )
-    units: list[int] = setting(
-        [], "Sizes of the hidden relu layers; none for a linear head.", least=1
-    )
-    dropout: float = setting(
-        0.0, "Share of each hidden layer's outputs dropped while training.", least=0, below=1
-    )
+    units: list[int] = setting([], "Sizes of hidden ReLU layers; empty for a linear head.", least=1)
+    dropout: float = setting(0.0, "Dropout rate after each hidden layer.", least=0, below=1)
 
     def check(self, section: str) -> None:
-        """Check that the solver can fit what is asked for."""
+        """Check that the solver supports the layers."""
         if self.solver == Solver.lbfgs and self.units:
             raise InputError(
-                f"{section}.solver=lbfgs fits a head without hidden layers, got {section}.units="
-                f"{self.units}: set {section}.units=[], or {section}.solver=adam"
+                f"{section}.solver=lbfgs does not support hidden layers, got {section}.units="
+                f"{self.units}: set {section}.units=[] or {section}.solver=adam"
             )
 
 
 _HEAD = re.compile(r"head_(dense|dropout)\d+|head_logits|temperature|probabilities")
-"""Names of the layers of a head, a calibrated one's too."""
+"""Names of a head's layers, including calibration."""
 
 
 def build(config: Config, features: int, classes: int) -> keras.Model:
@@ -75,12 +71,12 @@ def build(config: Config, features: int, classes: int) -> keras.Model:
 
 
 def join(body: keras.Model, head: keras.Model, name: str) -> keras.Model:
-    """Put a head on a body that gives features. Weights are shared with both.
+    """Join a head to a body that returns features. Weights are shared with both.
 
     Args:
         body: (B, ...) -> (B, D).
         head: (B, D) -> (B, K).
-        name: Of the new model.
+        name: Name of the new model.
 
     Returns:
         (B, ...) -> (B, K).
@@ -93,10 +89,10 @@ def join(body: keras.Model, head: keras.Model, name: str) -> keras.Model:
 
 
 def with_features(classifier: keras.Model) -> keras.Model:
-    """A classifier that also gives what its head sees. Weights are shared.
+    """Extend a classifier to also return its features. Weights are shared.
 
     Args:
-        classifier: (B, ...) -> (B, K), as `join` made it.
+        classifier: (B, ...) -> (B, K), built by `join`.
 
     Returns:
         (B, ...) -> (B, K + D): probabilities, then features.
@@ -110,6 +106,6 @@ def with_features(classifier: keras.Model) -> keras.Model:
     features = probabilities
     while _HEAD.fullmatch(makers[id(features)].operation.name):
         features = makers[id(features)].input_tensors[0]
-    both = [keras.ops.cast(one, "float32") for one in (probabilities, features)]
+    both = [keras.ops.cast(tensor, "float32") for tensor in (probabilities, features)]
     whole = keras.layers.Concatenate(name="answers")(both)
     return keras.Model(classifier.inputs[0], whole, name=classifier.name)

@@ -1,7 +1,7 @@
-"""A forward pass by Keras itself, in batches of one shape.
+"""Run Keras forward in batches of one shape.
 
-Every batch has the same shape, the last one padded: the function is traced once,
-and an image's result does not depend on which or how many others come with it.
+Every batch has the same shape, the last one padded: the function is traced once, and an image's
+result does not depend on the other images of its batch.
 """
 
 from typing import Any
@@ -17,10 +17,10 @@ from pipeline.networks.forward import Floats, Forward
 
 
 def images_apart(model: keras.Model) -> keras.Model:
-    """The same layers, wired so that each dense layer multiplies one image at a time.
+    """Rewire a model so that each dense layer multiplies one image at a time.
 
-    A matrix product over a whole batch sums in another order for its last rows than for the
-    others on some processors (oneDNN on AVX2: the rows beyond a multiple of 6).
+    On some processors, a matrix product over a whole batch sums its last rows in another order than
+    the others (oneDNN on AVX2: the rows beyond a multiple of 6).
 
     Args:
         model: (B, ...) -> (B, ...), whose layers are shared.
@@ -35,7 +35,7 @@ def _apart(operation: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 class _ImageDense(keras.layers.Layer):
-    """A dense layer's result: (B, ..., D) -> (B, ..., K), by a matrix product for each image."""
+    """A dense layer: (B, ..., D) -> (B, ..., K), by a separate matrix product for each image."""
 
     def __init__(self, dense: Dense) -> None:
         super().__init__(name=dense.name, trainable=dense.trainable, dtype=dense.dtype_policy)
@@ -45,7 +45,7 @@ class _ImageDense(keras.layers.Layer):
         """(B, ..., D) -> (B, ..., K)."""
         shape = tf.shape(x)
         rows = tf.reshape(x, [shape[0], -1, x.shape[-1]])
-        # A batch of products, not one product: `keras.ops.matmul` would join them.
+        # A batch of products: `keras.ops.matmul` would merge them into one.
         outputs = tf.reshape(
             tf.matmul(rows, self.dense.kernel[None]),
             tf.concat([shape[:-1], [self.dense.units]], 0),
@@ -74,7 +74,7 @@ class KerasForward(Forward):
         self._call = tf.function(lambda rows: apart(rows, training=False), reduce_retracing=True)
 
     def __call__(self, batch: NDArray[Any]) -> Floats:
-        """The outputs of at most B rows."""
+        """Return the outputs of at most B rows."""
         short = self.rows_at_once - len(batch)
         rows = np.asarray(batch, dtype=np.float32)
         if short:

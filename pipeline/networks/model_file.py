@@ -1,8 +1,8 @@
 """The classifier on disk: one .keras file, the same bytes for the same weights.
 
-Keras model + class names + how to decode <-> model.keras, which also holds the network as it
-was converted for the engine that computes it, and what its answers are compared with. Keras' own
-files differ between two saves (dates, zip times, ids that are memory addresses); these do not.
+Keras model + class names + decoding <-> model.keras, which also holds the network converted for
+its engine, and reference data for its answers. Keras' own files differ between two saves (dates,
+zip times, ids that are memory addresses); these do not.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ if TYPE_CHECKING:
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _CONVERTED = "forward/"
 _REFERENCE = "reference/"
-"""Folders in the file, which Keras does not look into."""
+"""Folders in the file that Keras ignores."""
 _PACKAGES = {"keras_hub": "keras-hub"}
-"""Module of layers beside Keras' own -> how pip calls it."""
+"""Module with layers besides Keras' own -> its distribution."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a classifier needs beside its network; kept inside the .keras file.
+    """A classifier's metadata, stored inside the .keras file.
 
     Attributes:
         classes: Class names, in the order of the outputs.
         image_size: Side of the images in px.
-        decoding: How an image's file becomes pixels.
+        decoding: Settings for decoding images.
         batch_size: Rows of a forward pass; the last bits of results depend on it.
         threads: Threads inside an operation; likewise.
-        allow_code: Whether its backbone was allowed code of its own (Lambda layers).
-        engine: What computes: name, version and precision of the engine; None for Keras.
+        allow_code: True if its backbone may contain code (Lambda layers).
+        engine: Name, version and precision of the engine; None for Keras.
     """
 
     classes: list[str]
@@ -64,16 +64,16 @@ def save(
     path: Path,
     card: Card | None = None,
     converted: Converted | None = None,
-    known: Reference | None = None,
+    reference_data: Reference | None = None,
 ) -> None:
     """Write a model, replacing `path` at the end.
 
     Args:
-        model: A Keras model, compiled or not; how it was compiled is not kept.
+        model: A Keras model; how it was compiled is not stored.
         path: Ends in .keras.
-        card: Kept in the file's metadata, where Keras ignores it.
+        card: Stored in the file's metadata, which Keras ignores.
         converted: The same network for another engine, with its features.
-        known: The images that it was made with, as it sees them.
+        reference_data: Statistics of the images it was trained on.
     """
     if card is not None and converted is not None:
         about = {key: value for key, value in vars(converted).items() if key != "files"}
@@ -90,22 +90,22 @@ def save(
                     content = _config(content)
                 target.writestr(zipfile.ZipInfo(name, _EPOCH), content)
             folders = {_CONVERTED: converted.files if converted else {}}
-            folders[_REFERENCE] = known.files() if known else {}
+            folders[_REFERENCE] = reference_data.files() if reference_data else {}
             for folder, files in folders.items():
                 for name, content in sorted(files.items()):
                     target.writestr(zipfile.ZipInfo(f"{folder}{name}", _EPOCH), content)
 
 
 def load(path: Path, allow_code: bool = False) -> tuple[keras.Model, Card]:
-    """Read a classifier that `save` wrote.
+    """Read a classifier written by `save`.
 
     Args:
-        path: Of the file.
-        allow_code: Whether code in it may run: where it came from this project or its
-            registry, or somebody said so.
+        path: The file.
+        allow_code: Let code in it run: if it came from this project or its registry, or the user
+            allows it.
 
     Raises:
-        InputError: The file is missing, holds no card, or holds code that may not run.
+        InputError: The file is missing, has no card, or contains code that may not run.
     """
     import keras
 
@@ -114,17 +114,17 @@ def load(path: Path, allow_code: bool = False) -> tuple[keras.Model, Card]:
     for package in packages(path):
         if importlib.util.find_spec(package) is None:
             raise InputError(
-                f"{path} holds layers of {_PACKAGES[package]}, not installed: pip install "
+                f"{path} needs {_PACKAGES[package]}, which is not installed: pip install "
                 f"{_PACKAGES[package]}"
             )
-        importlib.import_module(package)  # which makes its layers known to Keras
+        importlib.import_module(package)  # registers its layers with Keras
     with runtime.quiet_building():
         model = keras.saving.load_model(path, compile=False, safe_mode=not card.allow_code)
     return model, card
 
 
 def packages(path: Path) -> list[str]:
-    """The packages beside Keras whose layers a model file holds."""
+    """List the packages besides Keras whose layers a model file contains."""
     with zipfile.ZipFile(path) as file:
         config = file.read("config.json").decode()
     return [name for name in _PACKAGES if f'"{name}.' in config]
@@ -134,23 +134,24 @@ def insist_on_trust(path: Path, card: Card, allow_code: bool) -> None:
     """Stop at a file with code that may not run.
 
     Raises:
-        InputError: It holds some.
+        InputError: It contains code.
     """
     if card.allow_code and not allow_code:
         raise InputError(
-            f"{path} holds code, which is not run unasked: if you trust the file, add --allow-code"
+            f"{path} contains code, which is not run by default: if you trust the file, add "
+            "--allow-code"
         )
 
 
 def forward(path: Path, card: Card, model: Callable[[], keras.Model]) -> Forward:
-    """The forward pass of a classifier, which does not need TensorFlow unless Keras computes.
+    """Create the forward pass of a classifier; TensorFlow is only needed if Keras computes.
 
-    It gives (N, K + D): probabilities, then what the head sees.
+    It returns (N, K + D): probabilities, then features.
 
     Args:
-        path: Of the file.
-        card: That is in it.
-        model: Gives the network in it.
+        path: The file.
+        card: Its card.
+        model: Returns its network.
 
     Raises:
         InputError: Its engine is not installed.
@@ -162,17 +163,17 @@ def forward(path: Path, card: Card, model: Callable[[], keras.Model]) -> Forward
     return engines.load(Converted(**card.engine, files=_folder(path, _CONVERTED)), card.threads)
 
 
-def known(path: Path) -> Reference:
-    """The images that a classifier was made with, which its predictions are compared with.
+def reference_of(path: Path) -> Reference:
+    """Read the statistics of the images that a classifier was trained on.
 
     Raises:
-        InputError: The file holds none, so that fine-tuning has not written it.
+        InputError: The file has none, so fine-tuning did not write it.
     """
     files = _folder(path, _REFERENCE)
     if not files:
         raise InputError(
-            f"{path} holds nothing about the images that it was trained on: it is not a finished "
-            "model of this pipeline; use outputs/finetune/model.keras, which dvc repro makes"
+            f"{path} has no reference data for its training images, so it is not a finished model "
+            "of this pipeline: use outputs/finetune/model.keras, which dvc repro writes"
         )
     return reference.read(files)
 
@@ -184,11 +185,9 @@ def _folder(path: Path, folder: str) -> dict[str, bytes]:
 
 
 def read_card(path: Path) -> Card:
-    """Read a classifier's card alone; needs no TensorFlow."""
+    """Read only a classifier's card; needs no TensorFlow."""
     if not path.is_file():
-        raise InputError(
-            f"the model must be a .keras file, got {path}: no such file; run dvc repro"
-        )
+        raise InputError(f"no model at {path}: run dvc repro first, or name another .keras file")
     try:
         with zipfile.ZipFile(path) as file:
             card = json.loads(file.read("metadata.json")).get("classifier")
@@ -196,20 +195,20 @@ def read_card(path: Path) -> Card:
         raise InputError(f"the model must be a .keras file, {path} is not: {error}") from error
     if card is None:
         raise InputError(
-            f"{path} holds a network but no class names: it is not a model of this pipeline"
+            f"{path} is a network without class names: it is not a model of this pipeline"
         )
     return Card(**{**card, "decoding": Decoding.from_json(card["decoding"])})
 
 
 def _metadata(content: bytes, card: Card | None) -> bytes:
-    kept: dict[str, Any] = {"keras_version": json.loads(content)["keras_version"]}
+    metadata: dict[str, Any] = {"keras_version": json.loads(content)["keras_version"]}
     if card is not None:
-        kept["classifier"] = asdict(card)
-    return json.dumps(kept, sort_keys=True).encode()
+        metadata["classifier"] = asdict(card)
+    return json.dumps(metadata, sort_keys=True).encode()
 
 
 def _config(content: bytes) -> bytes:
-    """Leave out how it was compiled, and number shared objects in order of appearance."""
+    """Drop the compile config, and number shared objects in order of appearance."""
     config = json.loads(content)
     config.pop("compile_config", None)
     numbers: dict[int, int] = {}

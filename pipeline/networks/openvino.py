@@ -1,4 +1,4 @@
-"""OpenVINO: Intel's runtime for processors, also of other makers.
+"""Run networks with OpenVINO, Intel's runtime, which also supports other processors.
 
 graph -> network.xml and network.bin (OpenVINO's own format) -> a forward pass.
 """
@@ -26,12 +26,12 @@ _AHEAD = 16
 
 
 def version() -> str:
-    """Of the runtime."""
+    """Return OpenVINO's version."""
     return version_of("openvino")
 
 
 def library() -> ModuleType:
-    """The package, without its telemetry, which would report every import to its makers."""
+    """Import the package without its telemetry, which would report every import."""
     with runtime.hidden("openvino_telemetry"):
         import openvino
     loaded: ModuleType = openvino
@@ -39,29 +39,29 @@ def library() -> ModuleType:
 
 
 def require(precision: str) -> None:
-    """Stop where the processor cannot compute in a precision.
+    """Stop if the processor does not support a precision.
 
     Raises:
-        InputError: It would be float32 instead, without a word.
+        InputError: OpenVINO would silently use float32 instead.
     """
     if precision == "bfloat16":
         able = library().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if "BF16" not in able:
             raise InputError(
-                f"forward.precision=bfloat16 needs a processor that has it, {workspace.processor()}"
-                " has not: set forward.precision=float32"
+                f"forward.precision=bfloat16 is not supported by {workspace.processor()}: set "
+                "forward.precision=float32"
             )
 
 
 def convert(frozen: Any) -> Files:
-    """A graph as `frozen_graph.freeze` gives it, for one image at a time."""
+    """Convert a graph from `frozen_graph.freeze`, for one image at a time."""
     openvino = library()
     with tempfile.TemporaryDirectory() as scratch:
         graph = Path(scratch) / "graph.pb"
         graph.write_bytes(frozen.graph.as_graph_def().SerializeToString())
         network = openvino.Core().read_model(graph)
-        (taken,) = network.inputs
-        network.reshape([1, *taken.partial_shape[1:]])
+        (entry,) = network.inputs
+        network.reshape([1, *entry.partial_shape[1:]])
         _rename(network)
         path = Path(scratch) / _NETWORK
         openvino.save_model(network, path, compress_to_fp16=False)
@@ -70,10 +70,10 @@ def convert(frozen: Any) -> Files:
 
 
 def load(files: Files, precision: str, threads: int) -> Forward:
-    """Ready to run."""
+    """Load a converted network."""
     openvino = library()
     core = openvino.Core()
-    # Copied: bytes may go, and OpenVINO keeps looking at them.
+    # Copied: the bytes may be freed while OpenVINO still uses them.
     weights = openvino.Tensor(np.frombuffer(files[_WEIGHTS], dtype=np.uint8).copy())
     network = core.read_model(files[_NETWORK], weights)
     settings = {
@@ -86,7 +86,7 @@ def load(files: Files, precision: str, threads: int) -> Forward:
 
 
 def _rename(network: Any) -> None:
-    """Name what is inside after its place: Keras numbers layers in the order of their making."""
+    """Name operations by their order: Keras numbers layers in the order of their creation."""
     for place, operation in enumerate(network.get_ordered_ops()):
         operation.set_friendly_name(f"{operation.get_type_name()}_{place}")
         for output in operation.outputs():
@@ -94,25 +94,25 @@ def _rename(network: Any) -> None:
 
 
 class _Forward(Forward):
-    """Images one by one, each on a thread of its own."""
+    """Images one by one, each on its own thread."""
 
     def __init__(self, compiled: Any, threads: int) -> None:
         self.rows_at_once = _AHEAD * threads
         self.output_shape = tuple(compiled.output(0).shape)[1:]
         self._queue = library().AsyncInferQueue(compiled, threads)
-        self._queue.set_callback(_keep)
+        self._queue.set_callback(_store)
         self._lock = threading.Lock()
 
     def __call__(self, batch: NDArray[Any]) -> Floats:
         outputs = np.empty((len(batch), *self.output_shape), np.float32)
         with self._lock:
             for place, row in enumerate(batch):
-                taken = np.asarray(row[None], dtype=np.float32)
-                self._queue.start_async({0: taken}, (outputs, place))
+                values = np.asarray(row[None], dtype=np.float32)
+                self._queue.start_async({0: values}, (outputs, place))
             self._queue.wait_all()
         return outputs
 
 
-def _keep(request: Any, place: tuple[Floats, int]) -> None:
+def _store(request: Any, place: tuple[Floats, int]) -> None:
     outputs, row = place
     outputs[row] = request.get_output_tensor(0).data[0]

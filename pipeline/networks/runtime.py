@@ -16,12 +16,12 @@ from pipeline.storage import workspace
 
 
 def configure(seed: int | None, threads: int, replicas: int = 1) -> None:
-    """Fix everything that results depend on beside the inputs.
+    """Fix everything that results depend on besides the inputs.
 
     Args:
-        seed: For Python, NumPy and TensorFlow; None leaves an application's own as they are.
+        seed: Seed for Python, NumPy and TensorFlow; None leaves those of the application.
         threads: Threads inside an operation; the last bits of sums depend on it.
-        replicas: Devices that training is shared among; parts of the processor without a GPU.
+        replicas: Devices to train on; without a GPU, parts of the processor.
 
     Raises:
         InputError: `threads` is below 1.
@@ -30,13 +30,13 @@ def configure(seed: int | None, threads: int, replicas: int = 1) -> None:
         raise InputError(f"threads must be at least 1, got {threads}")
     if "tensorflow" not in sys.modules and sys.stderr.isatty():
         print("loading TensorFlow", file=sys.stderr)  # takes seconds
-    # Keras loads these two, a fifth of its time, for wrappers and galleries that nothing here uses.
+    # Keras imports these two, a fifth of its time, for wrappers and galleries not used here.
     with quiet(), hidden("sklearn", "matplotlib"):
         keras = _keras()
         import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    # Which operations run side by side changes no byte; how one is divided does.
+    # Running operations in parallel changes no byte; dividing one differently does.
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     tf.config.experimental.enable_op_determinism()
     if replicas > 1 and not tf.config.list_physical_devices("GPU"):
@@ -48,10 +48,10 @@ def configure(seed: int | None, threads: int, replicas: int = 1) -> None:
 
 
 def _keras() -> ModuleType:
-    """Keras with its own defaults, whatever keras.json in the user's home says.
+    """Import Keras with its own defaults, ignoring keras.json in the user's home.
 
     Raises:
-        InputError: It cannot read that file, or another program has chosen another backend.
+        InputError: Keras cannot read that file, or the process uses another backend.
     """
     try:
         import keras
@@ -59,11 +59,11 @@ def _keras() -> ModuleType:
         home = os.environ.get("KERAS_HOME", "~/.keras")
         raise InputError(
             f"Keras cannot read its settings in {home}/keras.json ({shortened(str(error))}): "
-            "delete that file, nothing here needs it"
+            "delete that file, it is not needed here"
         ) from error
     if keras.config.backend() != "tensorflow":
         raise InputError(
-            f"Keras must run on TensorFlow, and runs on {keras.config.backend()} in this process: "
+            f"Keras must use TensorFlow, but uses {keras.config.backend()} in this process: "
             "import pipeline before keras, or set KERAS_BACKEND=tensorflow"
         )
     keras.config.set_floatx("float32")
@@ -74,7 +74,7 @@ def _keras() -> ModuleType:
 
 
 def versions() -> dict[str, str]:
-    """Which libraries compute, on which kind of processor: the last bits depend on them."""
+    """Name the libraries and the processor that compute: the last bits depend on them."""
     import keras
     import tensorflow as tf
 
@@ -92,7 +92,7 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def hidden(*packages: str) -> Iterator[None]:
-    """Let what is imported find packages not installed, unless they are in use already."""
+    """Make packages appear not installed during an import, unless they are already in use."""
     unused = [name for name in packages if name not in sys.modules]
     sys.modules.update(dict.fromkeys(unused))  # type: ignore[arg-type]
     try:
@@ -104,32 +104,31 @@ def hidden(*packages: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[TextIO]:
-    """Keep what is written to stderr, by C++ and Python alike, from being seen.
+    """Hide everything written to stderr, by C++ and Python alike.
 
-    TensorFlow reports its build and the absence of a GPU there while it is imported,
-    before it reads the variable that would silence it; converters report their progress.
-    What goes wrong still comes as an exception.
+    TensorFlow reports its build and a missing GPU there during import, before it reads the variable
+    that would silence it; converters report their progress. Failures still raise exceptions.
 
     Yields:
-        The stderr that is seen, for a progress bar.
+        The visible stderr, for a progress bar.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    original, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
-        with os.fdopen(kept, "w", buffering=1, closefd=False) as seen:
-            yield seen
+        with os.fdopen(original, "w", buffering=1, closefd=False) as visible:
+            yield visible
     finally:
         sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(original, 2)
+        os.close(original)
         os.close(nowhere)
 
 
 @contextmanager
 def quiet_building() -> Iterator[None]:
-    """Layers that are read back without a `build` of their own are no reason to warn."""
+    """Ignore warnings about loaded layers without a `build` method of their own."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`build\(\)` was called on layer")
         yield

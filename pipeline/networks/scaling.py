@@ -1,6 +1,6 @@
-"""How a network expects its images to be scaled: a name, or a factor and an offset.
+"""Input scaling of a network: a name, or a factor and an offset.
 
-images in [0, 255] -> what the network was trained on; model -> whether it scales by itself.
+images in [0, 255] -> what the network was trained on; model -> its own scaling layer, if any.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Scaling:
     """A factor and an offset for each channel.
 
     Attributes:
-        scale: Values in [0, 255] are multiplied by it.
-        offset: Is added then.
-        bgr: Whether blue comes first.
+        scale: Factor for values in [0, 255].
+        offset: Added afterwards.
+        bgr: True if blue comes first.
     """
 
     scale: tuple[float, ...]
@@ -43,14 +43,13 @@ NAMED = {
     ),
     "caffe": Scaling((1.0,), (-103.939, -116.779, -123.68), bgr=True),
 }
-"""The usual ones: as they are, [0, 1], [-1, 1], by ImageNet's mean and deviation, and Caffe's."""
+"""The usual scalings: none, [0, 1], [-1, 1], ImageNet's mean and deviation, and Caffe's."""
 GREY = ("none", "unit", "symmetric")
-"""Those that suit images of one channel."""
+"""Scalings for images with one channel."""
 HELP = (
-    "How values in [0, 255] become what the model was trained on: none, unit ([0, 1]), symmetric "
-    "([-1, 1]), imagenet (its mean and deviation), caffe (BGR less the mean), or a factor, with "
-    "backbone.offset. auto takes what the model or its folder says, or else tries these on "
-    "training images."
+    "Input scaling that the model was trained with: none, unit ([0, 1]), symmetric ([-1, 1]), "
+    "imagenet (mean and deviation), caffe (BGR minus mean), or a factor with backbone.offset. "
+    "`auto` uses the model's own, or else finds the best on training images."
 )
 
 
@@ -58,7 +57,7 @@ def check(section: str, scale: object, offset: float) -> None:
     """Check the two settings.
 
     Raises:
-        InputError: `scale` is neither a name nor a number, or has an offset beside a name.
+        InputError: `scale` is neither a name nor a number, or has an offset besides a name.
     """
     number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
     if not number and scale not in (AUTO, *NAMED):
@@ -66,16 +65,16 @@ def check(section: str, scale: object, offset: float) -> None:
         raise InputError(f"{section}.scale must be a number or one of {names}, got {scale}")
     if not number and offset:
         raise InputError(
-            f"{section}.offset goes with a number in {section}.scale, got {section}.scale={scale}"
+            f"{section}.offset needs a number in {section}.scale, got {section}.scale={scale}"
         )
 
 
 def scaled(images: KerasTensor, scale: float | str, offset: float) -> KerasTensor:
-    """Scale images, as the layer `preprocessing`.
+    """Scale images, with a layer called `preprocessing`.
 
     Args:
         images: (B, H, W, C) in [0, 255].
-        scale: `backbone.scale`; `auto` is as they are.
+        scale: `backbone.scale`; `auto` leaves images unchanged.
         offset: `backbone.offset`.
     """
     import keras
@@ -91,10 +90,10 @@ def scaled(images: KerasTensor, scale: float | str, offset: float) -> KerasTenso
 
 
 def scales_itself(model: keras.Model) -> str:
-    """The layer by which a model scales its input before its first weights; empty if none does.
+    """Find the layer that scales a model's input before its first weights; empty if none.
 
     Args:
-        model: Functional, models inside opened.
+        model: Functional, with nested models expanded.
     """
     import keras
 

@@ -1,4 +1,4 @@
-"""From a candidate to the champion: the gate, the registry, and the order of promotions.
+"""From a candidate to the champion: gate, registry and promotion.
 
 >>> from pipeline.release import registry
 >>> registry.is_uri("models:/classifier@champion")

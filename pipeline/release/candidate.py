@@ -1,4 +1,4 @@
-"""The candidate: the model of the present outputs, and what it says of the test images.
+"""The candidate: the model of the current outputs, and its predictions for the test images.
 
 outputs + dvc.lock -> `Candidate`. Changes nothing.
 """
@@ -31,7 +31,7 @@ LOCK, PARAMS = Path("dvc.lock"), Path("params.yaml")
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of images.
+    """A model's predictions.
 
     Attributes:
         classes: K names.
@@ -44,16 +44,16 @@ class Answers:
 
 @dataclass(frozen=True)
 class Candidate:
-    """The model of the present outputs, and how it was judged.
+    """The model of the current outputs, and its evaluation.
 
     Attributes:
         data: The prepared images.
-        rows: (N,) which of them it was judged on.
-        answers: Of these.
-        metrics: Of these.
-        identity: Tags that tell this model from others.
-        split_sha256: Digest of the images judged on, and their labels.
-        tags: All that its version in the registry says of it, the two above included.
+        rows: (N,) evaluated rows.
+        answers: Predictions for them.
+        metrics: Metrics on them.
+        identity: Tags that identify this model.
+        split_sha256: Digest of the evaluated images and their labels.
+        tags: All tags of its registry version, including the two above.
     """
 
     data: Manifest
@@ -66,23 +66,23 @@ class Candidate:
 
 
 def read(split: str) -> Candidate:
-    """Read the outputs, which must be those that dvc.lock records.
+    """Read the outputs, which must be those recorded in dvc.lock.
 
     Args:
-        split: That evaluate judged on.
+        split: Split that was evaluated.
 
     Raises:
         InputError: They are not, or there are none.
     """
     locked = _locked()
     data = Manifest(ROOT / "prepare")
-    dropped = near_duplicates.left_out(ROOT / "evaluate")
+    dropped = near_duplicates.dropped_paths(ROOT / "evaluate")
     every = data.indices(split)
     rows = every[[data.rows[row].path not in dropped for row in every]]
-    said = predictions.read(PREDICTIONS)
-    if list(said.paths) != [data.rows[row].path for row in rows]:
+    saved = predictions.read(PREDICTIONS)
+    if list(saved.paths) != [data.rows[row].path for row in rows]:
         raise InputError(
-            f"{PREDICTIONS} is of another split than evaluate.split={split}: run dvc repro"
+            f"{PREDICTIONS} belongs to another split than evaluate.split={split}: run dvc repro"
         )
     metrics = json.loads((ROOT / "evaluate" / "metrics.json").read_text())["fine_tuned"]
     identity = logged_model.identity(MODEL)
@@ -95,12 +95,12 @@ def read(split: str) -> Candidate:
         **{f"dvc.lock.{stage}": md5 for stage, md5 in locked.items()},
         **{f"metrics.{name}": f"{value:.6f}" for name, value in metrics.items()},
     }
-    answers = Answers(said.classes, said.probabilities)
+    answers = Answers(saved.classes, saved.probabilities)
     return Candidate(data, rows, answers, metrics, identity, split_sha256, tags)
 
 
 def is_other(stage: str) -> bool:
-    """Whether a stage's output is not the one that dvc.lock records, as after a git checkout."""
+    """Check if a stage's output differs from dvc.lock, for example after a git checkout."""
     if not (LOCK.exists() and (ROOT / stage).is_dir()):
         return False
     made = dialect.load(LOCK)["stages"].get(stage)
@@ -108,9 +108,9 @@ def is_other(stage: str) -> bool:
 
 
 def _locked() -> dict[str, str]:
-    """Stage -> digest of its output, as in dvc.lock and on the disk, made as params.yaml says."""
+    """Map each stage to its output's digest in dvc.lock, after checking disk and params.yaml."""
     if not LOCK.exists():
-        raise InputError("promote registers what dvc.lock records, there is none: run dvc repro")
+        raise InputError("only outputs recorded in dvc.lock can be promoted: run dvc repro first")
     stages = dialect.load(LOCK)
     params = dialect.load(PARAMS)
     digests_by_stage = {}
@@ -118,31 +118,31 @@ def _locked() -> dict[str, str]:
         made = stages["stages"].get(stage)
         if made is None or not (ROOT / stage).is_dir():
             raise InputError(
-                f"promote needs the outputs of all stages, {stage} has none: run dvc repro"
+                f"only complete outputs can be promoted, and {stage} has none: run dvc repro"
             )
         for name, value in made.get("params", {}).get(PARAMS.name, {}).items():
             if _setting(params, name) != value:
                 raise InputError(
-                    f"promote registers what dvc.lock records, {name} in {PARAMS} is another "
-                    "since: run dvc repro"
+                    f"only outputs recorded in dvc.lock can be promoted, but {name} in {PARAMS} "
+                    "has changed since: run dvc repro"
                 )
         digests_by_stage[stage] = made["outs"][0]["md5"]
         if digests_by_stage[stage] != digest(ROOT / stage):
             raise InputError(
-                f"promote registers what dvc.lock records, outputs/{stage} is another: run "
-                "dvc repro, or dvc checkout for what is recorded"
+                f"only outputs recorded in dvc.lock can be promoted, but outputs/{stage} "
+                "differs: run dvc repro, or dvc checkout to restore them"
             )
     return digests_by_stage
 
 
 def _setting(params: Any, name: str) -> Any:
-    """The value of a setting by its full name; None if there is none."""
+    """Look up a setting by its full name; None if there is none."""
     for key in name.split("."):
         params = params.get(key) if isinstance(params, dict) else None
     return params
 
 
 def _split_sha256(data: Manifest, rows: Labels) -> str:
-    """Of the images in their order: which file, which label."""
+    """Compute a digest of images and labels, in order."""
     listing = "".join(f"{data.rows[row].sha256} {data.rows[row].label}\n" for row in rows)
     return hashlib.sha256(listing.encode()).hexdigest()

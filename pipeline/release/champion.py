@@ -1,4 +1,4 @@
-"""The champion's answers to the candidate's images, known from its promotion or computed now."""
+"""The champion's predictions for the candidate's images, stored or computed now."""
 
 from __future__ import annotations
 
@@ -32,56 +32,56 @@ _CHUNK = 256
 def answers(
     config: Config, client: MlflowClient, champion: ModelVersion, candidate: Candidate
 ) -> tuple[Answers, str]:
-    """What the champion says of the candidate's images, and in words how that is known.
+    """Return the champion's predictions for the candidate's images, and where they come from.
 
     Args:
         config: The whole config.
-        client: Of the tracking store.
+        client: Client of the tracking store.
         champion: Its version in the registry.
-        candidate: Whose images.
+        candidate: The candidate.
 
     Raises:
         InputError: The champion or the images cannot be read.
     """
     same = champion.tags.get("split.sha256") == candidate.split_sha256
-    if same and (kept := _kept(client, champion)):
-        return kept, "the champion's answers are kept with it"
+    if same and (stored := _stored(client, champion)):
+        return stored, "stored predictions of the champion"
     from pipeline.serving.classifier import Classifier
 
     uri = f"models:/{champion.name}/{champion.version}"
-    print(f"{uri} has no answers to these images: it is evaluated on them now")
+    print(f"{uri} has no predictions for these images: evaluating it on them now")
     classifier = Classifier(registry.download(uri, config.tracking), allow_code=True)
     answers = _evaluate(config.data, classifier, candidate.data, candidate.rows)
-    return Answers(classifier.card.classes, answers), "the champion was evaluated anew on these"
+    return Answers(classifier.card.classes, answers), "the champion was evaluated on these now"
 
 
-def _kept(client: MlflowClient, champion: ModelVersion) -> Answers | None:
-    """The answers that its promotion kept; None if somebody has removed them."""
+def _stored(client: MlflowClient, champion: ModelVersion) -> Answers | None:
+    """Load the predictions stored with its promotion; None if they were removed."""
     from mlflow.exceptions import MlflowException
 
     with tempfile.TemporaryDirectory() as folder:
         run = champion.tags["promotion.run"]
         try:
             file = client.download_artifacts(run, predictions.FILE, folder)
-            kept = predictions.read(Path(file))
+            stored = predictions.read(Path(file))
         except (MlflowException, OSError):
             return None
-    return Answers(kept.classes, kept.probabilities)
+    return Answers(stored.classes, stored.probabilities)
 
 
 def _evaluate(
     source: SourceConfig, classifier: Classifier, data: Manifest, rows: Labels
 ) -> NDArray[np.float32]:
-    """(N, K) of a classifier whose images may be of another size than the prepared ones."""
+    """Predict (N, K), even if the classifier uses another image size than the prepared one."""
     card = classifier.card
     if (card.image_size, card.decoding) == (data.image_size, data.decoding):
         return classifier.probabilities(data.images, rows, "champion")
     places = {data.rows[row].path: place for place, row in enumerate(rows)}
     probabilities = np.full((len(rows), len(card.classes)), np.nan, np.float32)
-    wanted = (one for one in sources.images(source) if one.path in places)
+    wanted = (image for image in sources.images(source) if image.path in places)
     for chunk in _chunks(wanted):
-        decoded = np.stack([classifier.decode(one.read()) for one in chunk])
-        probabilities[[places[one.path] for one in chunk]] = classifier.probabilities(decoded)
+        decoded = np.stack([classifier.decode(image.read()) for image in chunk])
+        probabilities[[places[image.path] for image in chunk]] = classifier.probabilities(decoded)
     if np.isnan(probabilities).any():
         raise InputError("images of the test split are no longer in the source: run dvc repro")
     return probabilities
@@ -89,8 +89,8 @@ def _evaluate(
 
 def _chunks(images: Iterable[sources.Sample]) -> Iterable[list[sources.Sample]]:
     chunk: list[sources.Sample] = []
-    for one in images:
-        chunk.append(one)
+    for image in images:
+        chunk.append(image)
         if len(chunk) == _CHUNK:
             yield chunk
             chunk = []

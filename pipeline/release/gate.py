@@ -1,6 +1,7 @@
-"""Whether a candidate may take the champion's place: rules, each with its number and verdict.
+"""Decide if a candidate may replace the champion: rules, each with its number and verdict.
 
-labels + probabilities of candidate and champion + settings -> verdicts. Knows no registry.
+labels + probabilities of candidate and champion + settings -> verdicts. Independent of the
+registry.
 """
 
 from __future__ import annotations
@@ -14,43 +15,43 @@ from pipeline.errors import InputError
 from pipeline.evaluation import facts, metrics, resampling
 from pipeline.evaluation.facts import Facts, Labels
 from pipeline.evaluation.metrics import LOWER_IS_BETTER
-from pipeline.evaluation.resampling import AREAS_MOST
+from pipeline.evaluation.resampling import MAX_AREA_VALUES
 from pipeline.sections import Promote
 
-_NAMED = 5
+_MAX_NAMES = 5
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rule says.
+    """Result of a rule.
 
     Attributes:
-        rule: What is asked.
-        found: What was found, with its numbers.
-        holds: Whether that is enough.
+        rule: The requirement.
+        result: The measured result.
+        holds: True if the rule is fulfilled.
     """
 
     rule: str
-    found: str
+    result: str
     holds: bool
 
 
 def limits(
     config: Promote, labels: Labels, classes: list[str], candidate: NDArray[np.float32]
 ) -> list[Verdict]:
-    """Apply the rules that the candidate meets by itself.
+    """Apply the rules that do not involve the champion.
 
     Args:
         config: Section `promote`.
         labels: (N,) class indices of the test split.
         classes: K names.
-        candidate: (N, K) probabilities on these images.
+        candidate: (N, K) probabilities.
 
     Raises:
         InputError: There is no such metric.
     """
-    known = facts.gather(labels, candidate, "facts of the candidate")
-    values = metrics.of(known, "ROC-AUC of the candidate")
+    own = facts.gather(labels, candidate, "facts of the candidate")
+    values = metrics.of(own, "ROC-AUC of the candidate")
     if config.metric not in values:
         raise InputError(
             f"promote.metric must be one of {', '.join(values)}, got {config.metric!r}"
@@ -61,7 +62,7 @@ def limits(
         rule = f"calibration error at most {config.max_calibration_error:g}"
         verdicts.append(Verdict(rule, f"{error:.4f}", error <= config.max_calibration_error))
     if config.min_recall is not None:
-        scores = metrics.per_class(labels, known.predicted, classes)
+        scores = metrics.per_class(labels, own.predicted, classes)
         present = [name for name in classes if scores[name]["support"]]
         lowest = min(present, key=lambda name: scores[name]["recall"])
         recall = scores[lowest]["recall"]
@@ -71,16 +72,15 @@ def limits(
 
 
 def keeps_classes(candidate: list[str], champion: list[str]) -> Verdict:
-    """Whether a candidate knows every class that the champion knows."""
+    """Check that a candidate still has every class of the champion."""
     gone = sorted(set(champion) - set(candidate))
     added = len(set(candidate) - set(champion))
-    found = (
-        f"{', '.join(gone[:_NAMED])}{' and others' if len(gone) > _NAMED else ''} "
-        f"{'are' if len(gone) > 1 else 'is'} gone: set promote.name to keep both models"
-        if gone
-        else f"all {len(champion)}" + (f", and {added} new" if added else "")
+    gone_text = (
+        f"{', '.join(gone[:_MAX_NAMES])}{' and others' if len(gone) > _MAX_NAMES else ''} "
+        f"{'are' if len(gone) > 1 else 'is'} missing: set promote.name to keep both models"
     )
-    return Verdict("the champion's classes are kept", found, not gone)
+    added_text = f"all {len(champion)}" + (f", and {added} new" if added else "")
+    return Verdict("the champion's classes are kept", gone_text if gone else added_text, not gone)
 
 
 def not_worse(
@@ -90,18 +90,18 @@ def not_worse(
     champion: NDArray[np.float32],
     seed: int,
 ) -> Verdict:
-    """Compare candidate and champion in pairs.
+    """Compare candidate and champion by a paired test.
 
     Args:
         config: Section `promote`.
-        labels: (N,) class indices; only of classes that the champion knows.
-        candidate: (N, K) probabilities on these images.
-        champion: (N, K) on the same ones.
-        seed: Of the bootstrap.
+        labels: (N,) class indices; only of classes that the champion has.
+        candidate: (N, K) probabilities.
+        champion: (N, K) probabilities for the same images.
+        seed: Seed of the bootstrap.
     """
-    known = facts.gather(labels, candidate, "facts of the candidate")
+    own = facts.gather(labels, candidate, "facts of the candidate")
     before = facts.gather(labels, champion, "facts of the champion")
-    return _not_worse(config, known, before, seed)
+    return _not_worse(config, own, before, seed)
 
 
 def _not_worse(config: Promote, candidate: Facts, champion: Facts, seed: int) -> Verdict:
@@ -112,12 +112,12 @@ def _not_worse(config: Promote, candidate: Facts, champion: Facts, seed: int) ->
     gain = compared.differences[config.metric]
     if gain.low is None or gain.high is None:
         raise InputError(
-            f"promote.metric={config.metric} needs at most {AREAS_MOST:,} probabilities, for its "
-            f"interval, got {len(candidate.labels):,} images of {candidate.classes:,} classes: "
-            "choose another"
+            f"promote.metric={config.metric} has no interval with more than {MAX_AREA_VALUES:,} "
+            f"probabilities ({len(candidate.labels):,} images of {candidate.classes:,} classes): "
+            "choose another metric"
         )
     lower = config.metric in LOWER_IS_BETTER
     worst = gain.high if lower else -gain.low
-    rule = f"{config.metric} not worse than the champion's by more than {config.margin:g}"
-    measured = f"{gain.value:+.4f} (95 % interval {gain.low:+.4f} to {gain.high:+.4f})"
+    rule = f"{config.metric} at most {config.margin:g} worse than the champion's"
+    measured = f"{gain.value:+.4f} (95 % CI {gain.low:+.4f} to {gain.high:+.4f})"
     return Verdict(rule, measured, bool(worst <= config.margin))

@@ -1,6 +1,6 @@
-"""Promote the model of the present outputs to champion, if the gate holds.
+"""Promote the model of the current outputs to champion, if it passes the gate.
 
-outputs + dvc.lock + champion -> a decision with its reasons, kept as an artifact; a version in
+outputs + dvc.lock + champion -> a decision with its reasons, stored as an artifact; a version in
 the registry; and, last of all, the alias.
 """
 
@@ -38,10 +38,10 @@ def promote(config: Config, *, dry_run: bool = False) -> None:
 
     Args:
         config: The whole config.
-        dry_run: Whether to show the decision alone.
+        dry_run: Only show the decision.
 
     Raises:
-        InputError: The gate does not hold, there is nothing to judge, or the registry is gone.
+        InputError: The gate fails, there is nothing to promote, or the registry does not answer.
     """
     candidate = candidates.read(config.evaluate.split)
     client = _connect(config.tracking)
@@ -55,24 +55,24 @@ def _promote(config: Config, client: MlflowClient, candidate: Candidate, dry_run
     with nullcontext() if dry_run else versions.alone():
         champion = versions.champion()
         if champion is not None and _same(champion.tags, candidate):
-            print(f"{_called(settings, champion)} is this model already")
+            print(f"{_called(settings, champion)} already is this model")
             return
         verdicts = _judge(config, client, candidate, champion)
-        holds = all(one.holds for one in verdicts)
-        _tell(settings, candidate, champion, verdicts)
+        holds = all(verdict.holds for verdict in verdicts)
+        _report(settings, candidate, champion, verdicts)
         if dry_run:
-            print(f"dry run: it would {'' if holds else 'not '}be promoted")
+            print(f"dry run: the model would {'' if holds else 'not '}be promoted")
         else:
             version = _register(config, client, versions, candidate, champion, verdicts)
             if holds:
                 versions.crown(version, champion)
-                print(f"promoted: {_called(settings, version)} is the champion")
+                print(f"promoted: {_called(settings, version)} is the champion; next: make serve")
     if not holds:
-        failed = "; ".join(f"{one.rule}: {one.found}" for one in verdicts if not one.holds)
+        failed = "; ".join(f"{v.rule}: {v.result}" for v in verdicts if not v.holds)
         stays = "the champion stays" if champion else "there is no champion"
         raise InputError(
-            f"not promoted, {stays}: {failed}. More test images make intervals "
-            "narrower; promote.margin and the limits are settings"
+            f"not promoted, {stays}: {failed}. More test images give narrower intervals; the "
+            "limits are settings of section promote"
         )
 
 
@@ -85,13 +85,13 @@ def rollback(settings: Promote, tracking: Tracking) -> None:
     client = _connect(tracking)
     with store.answering(tracking):
         old, new = Registry(client, settings.name).rollback()
-    print(f"rolled back: {settings.name} version {new} is the champion, {old} was")
+    print(f"rolled back: {settings.name} version {new} is the champion again, instead of {old}")
 
 
 def _connect(tracking: Tracking) -> MlflowClient:
     if not tracking.enabled:
         raise InputError(
-            "the registry is MLflow's, got tracking.enabled=false: set tracking.enabled=true"
+            "the registry needs MLflow, got tracking.enabled=false: set tracking.enabled=true"
         )
     return store.connect(tracking)
 
@@ -99,7 +99,7 @@ def _connect(tracking: Tracking) -> MlflowClient:
 def _judge(
     config: Config, client: MlflowClient, candidate: Candidate, champion: ModelVersion | None
 ) -> list[Verdict]:
-    """Bring both models' answers to the same images and classes, and apply the rules."""
+    """Compare both models on the same images and classes, and apply the rules."""
     data, rows, classes = candidate.data, candidate.rows, candidate.answers.classes
     index = {name: place for place, name in enumerate(classes)}
     labels = np.array([index[data.rows[row].label] for row in rows])
@@ -108,20 +108,20 @@ def _judge(
     if champion is None:
         return verdicts
     others, how = champions.answers(config, client, champion, candidate)
-    kept = gate.keeps_classes(classes, others.classes)
-    if not kept.holds:  # they do not answer the same question
-        return [kept, *verdicts]
+    classes_kept = gate.keeps_classes(classes, others.classes)
+    if not classes_kept.holds:  # they answer different questions
+        return [classes_kept, *verdicts]
     shared = np.isin(labels, [index[name] for name in others.classes])
-    judged = Verdict(f"both judged on the same {shared.sum()} images", how, True)
+    basis = Verdict(f"both evaluated on the same {shared.sum()} images", how, True)
     before = _aligned(others, classes)
-    compared = gate.not_worse(
+    comparison = gate.not_worse(
         config.promote, labels[shared], own[shared], before[shared], config.seed
     )
-    return [kept, judged, compared, *verdicts]
+    return [classes_kept, basis, comparison, *verdicts]
 
 
 def _aligned(answers: Answers, classes: list[str]) -> NDArray[np.float32]:
-    """(N, K) for other classes: 0 for those that the model does not know."""
+    """Reorder probabilities for other classes, (N, K): 0 for classes that the model lacks."""
     places = [classes.index(name) for name in answers.classes]
     ordered = np.zeros((len(answers.probabilities), len(classes)), np.float32)
     ordered[:, places] = answers.probabilities
@@ -136,12 +136,12 @@ def _register(
     champion: ModelVersion | None,
     verdicts: list[Verdict],
 ) -> ModelVersion:
-    """Keep the decision in a run of its own, and the model in the registry."""
+    """Store the decision in a run of its own, and the model in the registry."""
     decision = {
         "candidate": candidate.tags,
         "champion": f"{champion.name}/{champion.version}" if champion else None,
-        "rules": [asdict(one) for one in verdicts],
-        "promoted": all(one.holds for one in verdicts),
+        "rules": [asdict(verdict) for verdict in verdicts],
+        "promoted": all(verdict.holds for verdict in verdicts),
     }
     experiment = store.experiment(client, config.tracking)
     of_outputs = runs.run_of_outputs
@@ -149,7 +149,7 @@ def _register(
         model = logged_model.find(client, experiment, MODEL)
         model = model or logged_model.log(client, run, MODEL)
         if not _same(model.tags, candidate):
-            raise InputError("the outputs became others during this promotion: run promote again")
+            raise InputError("the outputs changed during this promotion: run promote again")
         client.set_logged_model_tags(model.model_id, candidate.tags)
         for name, value in candidate.metrics.items():
             client.log_metric(run, name, value, model_id=model.model_id)
@@ -180,7 +180,7 @@ def _called(settings: Promote, version: ModelVersion) -> str:
     return f"{settings.name} version {version.version}"
 
 
-def _tell(
+def _report(
     settings: Promote,
     candidate: Candidate,
     champion: ModelVersion | None,
@@ -188,6 +188,7 @@ def _tell(
 ) -> None:
     print(f"candidate: {_scored(settings, candidate)}")
     print(f"champion: {_called(settings, champion) if champion else 'none yet'}")
-    width = max((len(one.rule) for one in verdicts), default=0)
-    for one in verdicts:
-        print(f"  {'holds' if one.holds else 'FAILS'}  {one.rule:{width}}  {one.found}")
+    width = max((len(verdict.rule) for verdict in verdicts), default=0)
+    for verdict in verdicts:
+        mark = "pass" if verdict.holds else "FAIL"
+        print(f"  {mark}  {verdict.rule:{width}}  {verdict.result}")

@@ -1,6 +1,6 @@
 """The MLflow model registry: versions of the classifier, one of them the champion.
 
-LoggedModel -> version, alias `champion`, the way back. Only this file knows the registry.
+LoggedModel -> version, alias `champion`, rollback. Only this file uses the registry.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 _ALIAS = "champion"
-_FILE = "data/model.keras"  # in a logged model, named after what was logged
+_FILE = "data/model.keras"  # in a logged model
 _BEFORE = "champion.before"
 _ROLLED_BACK = "champion.rolled_back"
 
@@ -43,15 +43,15 @@ class Registry:
     """The versions of one registered model.
 
     Args:
-        client: Of the tracking store.
-        name: Of the registered model.
+        client: Client of the tracking store.
+        name: Name of the registered model.
     """
 
     def __init__(self, client: MlflowClient, name: str) -> None:
         self._client, self._name = client, name
 
     def champion(self) -> ModelVersion | None:
-        """The version that bears the alias; None if none does."""
+        """Return the version with the alias; None if there is none."""
         model = self._model()
         version = model.aliases.get(_ALIAS) if model else None
         return self._client.get_model_version(self._name, version) if version else None
@@ -59,18 +59,18 @@ class Registry:
     def register(
         self, model: LoggedModel, tags: Mapping[str, str], description: str
     ) -> ModelVersion:
-        """The version of a LoggedModel, which is made if there is none.
+        """Return the version of a LoggedModel, creating it if needed.
 
         Args:
-            model: What to register.
-            tags: That the version gets, new or not.
-            description: Likewise.
+            model: Model to register.
+            tags: Tags of the version.
+            description: Description of the version.
         """
         uri = f"models:/{model.model_id}"
-        known = [one for one in self._versions(f"name = '{self._name}'") if one.source == uri]
+        existing = [v for v in self._versions(f"name = '{self._name}'") if v.source == uri]
         version = (
-            known[0]
-            if known
+            existing[0]
+            if existing
             else self._client.create_model_version(
                 self._name, uri, model.source_run_id, model_id=model.model_id
             )
@@ -81,20 +81,20 @@ class Registry:
         return version
 
     def crown(self, version: ModelVersion, judged_against: ModelVersion | None) -> None:
-        """Make a version the champion, as the very last step of a promotion.
+        """Make a version the champion, as the last step of a promotion.
 
         Raises:
-            InputError: The champion is not the one that it was judged against.
+            InputError: The champion is no longer the one it was compared with.
         """
         before = _number(judged_against)
         self._client.set_model_version_tag(self._name, version.version, _BEFORE, before)
         self._give_alias(version.version, judged_against)
 
     def rollback(self) -> tuple[str, str]:
-        """Give the alias back to the champion before; returns the numbers of both.
+        """Give the alias back to the previous champion; returns both version numbers.
 
         Raises:
-            InputError: There is no champion, or none before.
+            InputError: There is no champion, or no previous one.
         """
         self._crowned()  # before anything is written
         with self.alone():
@@ -103,12 +103,12 @@ class Registry:
             if before == "none":
                 raise InputError(
                     f"version {champion.version} of {self._name} is its first champion: there is "
-                    "none before it to go back to"
+                    "no previous one"
                 )
             if not self._versions(f"name = '{self._name}' and version_number = {before}"):
                 raise InputError(
-                    f"version {before} of {self._name}, the champion before, was deleted: set the "
-                    "alias to another version in the MLflow UI"
+                    f"version {before} of {self._name}, the previous champion, was deleted: set "
+                    "the alias to another version in the MLflow UI"
                 )
             when = datetime.now(UTC).isoformat(timespec="seconds")
             self._client.set_model_version_tag(self._name, champion.version, _ROLLED_BACK, when)
@@ -118,29 +118,29 @@ class Registry:
     def _give_alias(self, version: str, expected: ModelVersion | None) -> None:
         """Move the alias if the champion is still the expected one.
 
-        Processes of one machine wait for each other; of two machines at the same moment, the
-        later one stops here.
+        Processes on one machine wait for each other; of two machines at the same moment, the later
+        one stops here.
         """
         now, before = _number(self.champion()), _number(expected)
         if now != before:
             raise InputError(
-                f"the champion of {self._name} became version {now} meanwhile, and this was "
-                f"decided against version {before}: run the same command again"
+                f"the champion of {self._name} is now version {now}, but this was decided "
+                f"against version {before}: run the same command again"
             )
         self._client.set_registered_model_alias(self._name, _ALIAS, version)
 
     def _crowned(self) -> ModelVersion:
         champion = self.champion()
         if champion is None:
-            raise InputError(f"{self._name} has no champion to roll back: run promote first")
+            raise InputError(f"{self._name} has no champion: run promote first")
         return champion
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait until no other process of this machine promotes or rolls back.
+        """Wait until no other process on this machine promotes or rolls back.
 
         Raises:
-            InputError: No model can have this name.
+            InputError: The name is not allowed.
         """
         if self._model() is None:
             self._make()
@@ -148,7 +148,7 @@ class Registry:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            print("another promotion or rollback is running: waiting for it", file=sys.stderr)
+            print("another promotion or rollback is running: waiting", file=sys.stderr)
             lock.acquire()
         try:
             yield
@@ -179,23 +179,23 @@ class Registry:
 
 
 def _lock_path(store: str, name: str) -> Path:
-    """A file that all of a user's processes on this machine share, whatever their folder."""
+    """Return a file shared by all of a user's processes on this machine."""
     text = f"{getattr(os, 'getuid', str)()} {store} {name}"
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"pipeline-promotion-{digest}.lock"
 
 
 def is_uri(name: str) -> bool:
-    """Whether a model's name is one of MLflow's, not a path."""
+    """Check if a model's name is an MLflow URI, not a path."""
     return name.startswith(("models:/", "runs:/"))
 
 
 def model_file(name: str, compose: Callable[[], Config]) -> Path:
-    """The .keras file that `--model` names: a path, or one in the registry.
+    """Return the .keras file that `--model` names: a path, or a model in the registry.
 
     Args:
-        name: A path, or an address as `download` takes it.
-        compose: Gives the config, which tells where the registry is.
+        name: A path, or a URI as for `download`.
+        compose: Returns the config, which names the registry.
 
     Raises:
         InputError: There is no such model in the registry.
@@ -204,22 +204,23 @@ def model_file(name: str, compose: Callable[[], Config]) -> Path:
         return download(name, compose().tracking)
     if is_own(name) and candidate.is_other("finetune"):
         print(
-            "warning: outputs/finetune is not what dvc.lock records: dvc checkout brings that "
-            "back, dvc repro makes it anew",
+            "warning: outputs/finetune differs from dvc.lock: run dvc checkout to restore it, or "
+            "dvc repro to update it",
             file=sys.stderr,
         )
     return Path(name)
 
 
 def champion_or(model: str | None, name: str, config: Tracking) -> tuple[str, Path]:
-    """What to serve: a model that is named, or else the champion; and its .keras file.
+    """Return the model to serve, the named one or the champion, and its .keras file.
 
     Args:
-        model: Address of a model, or None.
-        name: Of the registered model.
+        model: URI of a model, or None.
+        name: Name of the registered model.
         config: Section `tracking`.
 
     Raises:
+        InputError: There is no such model.
         InputError: There is no such model.
     """
     uri = model or f"models:/{name}@{_ALIAS}"
@@ -227,7 +228,7 @@ def champion_or(model: str | None, name: str, config: Tracking) -> tuple[str, Pa
 
 
 def download(uri: str, config: Tracking) -> Path:
-    """The .keras file of a registered or logged model.
+    """Return the .keras file of a registered or logged model.
 
     Args:
         uri: `models:/NAME@champion`, `models:/NAME/VERSION`, `models:/MODEL_ID` or
@@ -249,19 +250,18 @@ def download(uri: str, config: Tracking) -> Path:
         reason = f"No such artifact: {_FILE}"
     except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0]
-    remedy = "python -m pipeline promote makes a champion"
+    remedy = "create a champion with python -m pipeline promote"
     if reason.startswith("No such artifact"):
-        reason = "it is listed there, but its files are gone"
-        remedy = "restore them (mlartifacts/), or delete it in the MLflow UI and promote anew"
-    raise InputError(
-        f"the model must be in the registry of {store.shown(config)}, got {uri}: {reason}; {remedy}"
-    )
+        reason = "it is registered, but its files are missing"
+        remedy = "restore them (mlartifacts/), or delete it in the MLflow UI and promote again"
+    store_address = store.public_address(config)
+    raise InputError(f"no model {uri} in the registry of {store_address}: {reason}; {remedy}")
 
 
 def _in_place(client: MlflowClient, uri: str) -> Path | None:
-    """The folder of a model whose files are on this machine, else None.
+    """Return the folder of a model whose files are on this machine, else None.
 
-    A download would write into that folder, which a container may only read.
+    A download would write into that folder, which may be read-only in a container.
     """
     if uri.startswith("runs:/"):
         return None
@@ -282,10 +282,10 @@ def _in_place(client: MlflowClient, uri: str) -> Path | None:
 
 
 def is_own(model: str) -> bool:
-    """Whether a model is the pipeline's output or in its registry: code in it was allowed here.
+    """Check if a model is the pipeline's output or in its registry: its code is trusted.
 
     Args:
-        model: A path or an address, as the command line has it.
+        model: A path or URI from the command line.
     """
     return model == str(MODEL) or is_uri(model)
 
@@ -295,11 +295,11 @@ def _number(version: ModelVersion | None) -> str:
 
 
 def _bad_name(name: str, error: MlflowException) -> Exception:
-    """What is wrong with a name; an error that is not about it stays as it is."""
+    """Explain an invalid name; other errors stay unchanged."""
     if str(error.error_code) != "INVALID_PARAMETER_VALUE":
-        told: Exception = error
-        return told
+        other: Exception = error
+        return other
     return InputError(
-        f"promote.name must be a name that the MLflow registry takes, got {name!r}: "
+        f"promote.name is not allowed by the MLflow registry, got {name!r}: "
         f"{str(error).splitlines()[0]}"
     )

@@ -1,6 +1,6 @@
-"""The page at / and /docs of a served model: what it is and how to ask it.
+"""The page at / and /docs of a served model: what it is and how to use it.
 
-Written out here: the page that FastAPI makes loads its parts from the internet.
+Written by hand: FastAPI's own page loads its parts from the internet.
 """
 
 import html
@@ -9,24 +9,24 @@ from collections.abc import Mapping
 from pipeline.networks.model_file import Card
 from pipeline.serving.defaults import MAX_IMAGE_MB, MAX_ROWS
 
-_SHOWN = 50
+_MAX_CLASSES = 50
 
 
 def page(card: Card, limits: Mapping[str, float], with_sets: bool) -> str:
-    """The page, complete in itself.
+    """Render the self-contained page.
 
     Args:
-        card: Of the model.
-        limits: As `defaults.DEFAULTS` names them.
-        with_sets: Whether it gives sets of labels.
+        card: Card of the model.
+        limits: Values named as in `defaults.DEFAULTS`.
+        with_sets: True if answers have prediction sets.
     """
     sets = (
-        f"those that may be true: {limits['coverage']:.0%} of such sets have the true one"
+        f"prediction set: contains the true label for {limits['coverage']:.0%} of images"
         if with_sets
-        else "null: the model was made without calibration images"
+        else "null: the model has no calibration images"
     )
-    classes = ", ".join(html.escape(name) for name in card.classes[:_SHOWN])
-    more = len(card.classes) - _SHOWN
+    classes = ", ".join(html.escape(name) for name in card.classes[:_MAX_CLASSES])
+    more = len(card.classes) - _MAX_CLASSES
     classes += f" and {more} more" if more > 0 else ""
     return _PAGE.format(
         count=len(card.classes),
@@ -50,41 +50,26 @@ _PAGE = """<!doctype html>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 44rem;
   padding: 0 1rem; }}
-pre {{ background: #f4f4f4; padding: .8rem; overflow-x: auto; }}
-td, th {{ text-align: left; padding-right: 1rem; vertical-align: top; }}
-</style>
-</head>
-<body>
-<h1>Image classifier</h1>
-<p>It says which of {count} classes an image shows: {classes}.</p>
-<h2>Ask</h2>
-<p>POST to <code>/invocations</code>, Content-Type <code>application/json</code>: a row for each
-image, with the base64 of its file (JPEG, PNG, WebP, TIFF and others; any size, it is brought to
-{side} x {side} px here).</p>
-<pre>{{"dataframe_records": [{{"image": "/9j/4AAQSkZJRg..."}}]}}</pre>
-<pre>python -c "import base64, json, sys
-row = {{'image': base64.b64encode(open(sys.argv[1], 'rb').read()).decode()}}
-print(json.dumps({{'dataframe_records': [row]}}))" photo.jpg |
-curl -H 'Content-Type: application/json' --data @- http://HOST:PORT/invocations</pre>
-<h2>Answer</h2>
-<p><code>predictions</code> has a row for each, in the same order:</p>
-<table>
-<tr><td><code>label</code></td><td>the most probable class</td></tr>
-<tr><td><code>probability</code></td><td>of that class</td></tr>
-<tr><td><code>probabilities</code></td><td>of every class, by name</td></tr>
-<tr><td><code>known</code></td><td>whether it knows such images at all: where it says
-<code>false</code>, do not rely on the label</td></tr>
-<tr><td><code>typicality</code></td><td>the share of ordinary images that are at least as
-strange: {unknown} or less is unknown</td></tr>
-<tr><td><code>labels</code></td><td>{sets}</td></tr>
-<tr><td><code>error</code></td><td>why this image could not be read, else null; the other rows
-are answered all the same</td></tr>
-</table>
-<h2>Limits</h2>
-<p>A request may have {rows} rows and {request} MB, an image's file {image} MB. What is larger is
-refused with status 413, what is of another form with 400, each with a line in <code>error</code>.
-A request that takes too long ends with 504.</p>
-<p><a href="/ping">/ping</a> answers 200 while the server works.</p>
-</body>
+pre {{ background: #f4f4f4; padding: .8rem; overflow-x: auto; }} td, th {{ text-align: left;
+padding-right: 1rem; vertical-align: top; }} </style> </head> <body> <h1>Image classifier</h1> <p>It
+assigns an image to one of {count} classes: {classes}.</p> <h2>Request</h2> <p>POST to
+<code>/invocations</code> with Content-Type <code>application/json</code>: one row per image, with
+the base64 of its file (JPEG, PNG, WebP, TIFF and others; images of any size are resized to {side} x
+{side} px).</p> <pre>{{"dataframe_records": [{{"image": "/9j/4AAQSkZJRg..."}}]}}</pre> <pre>python
+-c "import base64, json, sys row = {{'image': base64.b64encode(open(sys.argv[1],
+'rb').read()).decode()}} print(json.dumps({{'dataframe_records': [row]}}))" photo.jpg | curl -H
+'Content-Type: application/json' --data @- http://HOST:PORT/invocations</pre> <h2>Response</h2>
+<p><code>predictions</code> has one row per image, in the same order:</p> <table>
+<tr><td><code>prediction</code></td><td>most probable class</td></tr>
+<tr><td><code>probability</code></td><td>its probability</td></tr>
+<tr><td><code>probabilities</code></td><td>probability of every class, by name</td></tr>
+<tr><td><code>known</code></td><td><code>false</code> if the image is unlike the training data: do
+not rely on the prediction</td></tr> <tr><td><code>typicality</code></td><td>fraction of validation
+images that are at least as unusual; {unknown} or less counts as unknown</td></tr>
+<tr><td><code>labels</code></td><td>{sets}</td></tr> <tr><td><code>error</code></td><td>why this
+image could not be read, else null; other rows are not affected</td></tr> </table> <h2>Limits</h2>
+<p>A request may have up to {rows} rows and {request} MB, an image file {image} MB. Larger ones get
+status 413, malformed ones 400, each with a line in <code>error</code>. A request that takes too
+long gets 504.</p> <p><a href="/ping">/ping</a> answers 200 while the server works.</p> </body>
 </html>
 """

@@ -1,7 +1,7 @@
-"""A trained classifier, ready for images it has never seen.
+"""A trained classifier, ready for new images.
 
-model file + bytes of images -> answers, as evaluate computes them: decoding, engine, batch
-size and threads are those of the training. Shared by predict, serving and the gate.
+model file + bytes of images -> answers, computed as by evaluate: with the decoding, engine, batch
+size and threads of the training. Shared by predict, serving and the gate.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
     import keras
 
 MODEL = ROOT / "finetune" / "model.keras"
-"""Where fine-tuning leaves it."""
+"""Output of fine-tuning."""
 
 
 class Classifier:
-    """A model file in memory.
+    """A loaded model file.
 
     Args:
         path: A .keras file of this pipeline.
-        allow_code: Whether code in it may run; see `model_file.load`.
-        unknown: Share of ordinary images that may be called unknown.
-        coverage: Share of images whose set of labels has the true one.
-        insist: Whether these sets must be given, or only where the model can.
+        allow_code: Let code in it run; see `model_file.load`.
+        unknown: Fraction of ordinary images that may be flagged as unknown.
+        coverage: Fraction of images whose prediction set contains the true label.
+        insist: Require prediction sets, instead of returning them if possible.
 
     Attributes:
         card: Class names, image size, batch size, engine.
-        gives_sets: Whether answers have sets of labels.
+        gives_sets: True if answers include prediction sets.
 
     Raises:
-        InputError: The model cannot be read, its engine is not installed, or it cannot give
-            the sets of labels that are asked for.
+        InputError: The model cannot be read, its engine is not installed, or it cannot provide
+            the required prediction sets.
     """
 
     def __init__(
@@ -58,34 +58,34 @@ class Classifier:
         self.card = model_file.read_card(path)
         model_file.insist_on_trust(path, self.card, allow_code)
         self._path = path
-        known = model_file.known(path)
-        self._judge = Judge(known, len(self.card.classes), unknown, coverage, insist)
+        reference = model_file.reference_of(path)
+        self._judge = Judge(reference, len(self.card.classes), unknown, coverage, insist)
         self.gives_sets = self._judge.gives_sets
         self._forward = model_file.forward(path, self.card, lambda: self.model)
 
     @cached_property
     def model(self) -> keras.Model:
-        """The network as Keras has it: (B, H, W, 3) float32 RGB in [0, 255] -> (B, K)."""
+        """The Keras network: (B, H, W, 3) float32 RGB in [0, 255] -> (B, K)."""
         try:
             runtime.configure(None, self.card.threads)
-        except RuntimeError:  # a notebook that has used TensorFlow before
+        except RuntimeError:  # for example in a notebook that already uses TensorFlow
             warnings.warn(
-                f"TensorFlow is in use already, with other than the {self.card.threads} threads "
-                "that this model was made with: the last digits of probabilities may differ",
+                f"TensorFlow is already in use with other than the {self.card.threads} threads of "
+                "this model: the last digits of probabilities may differ",
                 stacklevel=2,
             )
         return model_file.load(self._path, allow_code=True)[0]
 
     def decode(self, content: bytes) -> Pixels:
-        """Bytes of an image file -> (H, W, 3) uint8 RGB, as the network expects it.
+        """Decode an image file to (H, W, 3) uint8 RGB, as the network expects it.
 
         Raises:
-            BadImage: The content is no image; the message is the reason.
+            BadImage: The content is not an image; the message is the reason.
         """
         return image_file.decode(content, self.card.image_size, self.card.decoding).pixels
 
     def answers(self, images: Pixels) -> Answers:
-        """What the network says, and how far to rely on it.
+        """Classify images, with the reliability of each answer.
 
         Args:
             images: (N, H, W, 3) uint8 RGB.
@@ -95,19 +95,19 @@ class Classifier:
     def probabilities(
         self, images: Pixels, rows: NDArray[np.int64] | None = None, desc: str = ""
     ) -> NDArray[np.float32]:
-        """What the network says; nothing depends on how many images come together.
+        """Predict probabilities, independently of how images are grouped.
 
         Args:
             images: (N, H, W, 3) uint8 RGB, memory-mapped or not.
-            rows: Which of them; all if None.
+            rows: Rows to use; all if None.
             desc: Name of the progress bar; no bar if empty.
 
         Returns:
-            (N, K), or a row for each of `rows`.
+            (N, K), or one row for each of `rows`.
         """
         count, classes = len(images if rows is None else rows), len(self.card.classes)
-        found, start = np.empty((count, classes), np.float32), 0
+        probabilities, start = np.empty((count, classes), np.float32), 0
         for batch in self._forward.batches(images, rows, desc):
-            found[start : start + len(batch)] = batch[:, :classes]
+            probabilities[start : start + len(batch)] = batch[:, :classes]
             start += len(batch)
-        return found
+        return probabilities

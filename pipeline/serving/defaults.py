@@ -1,4 +1,4 @@
-"""What a served model is held to: fixed limits, and its `model_config` where nobody sets it."""
+"""Limits of a served model, and the defaults of its `model_config`."""
 
 from pipeline.networks.trust.judging import COVERAGE, UNKNOWN
 
@@ -7,10 +7,10 @@ MAX_IMAGE_MB = 25
 MAX_ROWS = 10_000
 """Maximum number of images in a request."""
 MAX_REQUEST_MB = 100
-"""Maximum size of a request, unless `serve.max_request_mb` says otherwise."""
+"""Maximum size of a request; the default of `serve.max_request_mb`."""
 DEFAULTS: dict[str, float] = {
     "max_request_mb": MAX_REQUEST_MB,
     "unknown": UNKNOWN,
     "coverage": COVERAGE,
 }
-"""As section `serve` names them."""
+"""Named as in section `serve`."""

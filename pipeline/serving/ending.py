@@ -1,7 +1,7 @@
-"""The end of a request: its work asks for it between two steps, and stops.
+"""Cancel the work of a request, which checks for the end between two steps.
 
-A thread cannot be stopped from outside. Without this, the work of a request that was given up
-would go on, and a server that is told to stop would wait for it.
+A thread cannot be stopped from outside. Without this, work would continue after its request was
+given up, and a server that stops would wait for it.
 """
 
 import threading
@@ -14,14 +14,14 @@ _current: ContextVar[threading.Event | None] = ContextVar("ended", default=None)
 
 
 class Ended(Exception):
-    """The request that this work is for has ended."""
+    """The request of this work has ended."""
 
 
 @contextmanager
 def request() -> Iterator[threading.Event]:
-    """A request, from its first byte to its answer; yields what is set when it ends.
+    """Track a request from its first byte to its response; yields an event set at its end.
 
-    Threads that `asyncio.to_thread` starts inside it belong to it.
+    Threads started by `asyncio.to_thread` inside it belong to it.
     """
     ended = threading.Event()
     _running.add(ended)
@@ -35,11 +35,11 @@ def request() -> Iterator[threading.Event]:
 
 
 def stop_all() -> None:
-    """End all requests: the server stops."""
+    """End all requests, because the server stops."""
     for ended in list(_running):
         ended.set()
 
 
 def current() -> threading.Event:
-    """What is set when the request ends that this work is for; never, if there is none."""
+    """Return the event that is set when the current request ends; never set without a request."""
     return _current.get() or threading.Event()

@@ -1,7 +1,7 @@
-"""What MLflow's scoring server lacks: limits on a request, an end to its work, plain answers.
+"""Middleware for MLflow's scoring server: limits, cancellation, plain error messages.
 
-ASGI app -> ASGI app. Rows never raise (pyfunc.py), so whatever fails here is a request that
-is not of the form MLflow reads: the client is told so in a line, the log has the rest.
+ASGI app -> ASGI app. Rows never raise (pyfunc.py), so a failure here means that the request is not
+in a form MLflow reads: the client gets a line, the log has the rest.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 _KINDS = (b"application/json", rows.PARQUET)
 _JSON = b"application/json"
-_LOOK_S = 0.2
+_POLL_S = 0.2
 _RAISED = re.compile(r"""['"]?\b\w+(?:Error|Exception)\(['"]?(.*?)['"]?\)['"]?$""")
 _THREADS = 32
 _log = logging.getLogger(__name__)
 
 
 def install(max_bytes: int, max_rows: int, about: str) -> None:
-    """Put the guard around the app that MLflow makes right after it has loaded the model.
+    """Install the guard in the app that MLflow creates right after loading the model.
 
-    MLflow has no setting for middleware; it calls `fastapi.FastAPI()`, once.
+    MLflow has no setting for middleware; it calls `fastapi.FastAPI()` once.
 
     Args:
-        max_bytes: Of a request's body.
-        max_rows: Of a request.
-        about: The page that says what is served.
+        max_bytes: Maximum size of a request's body.
+        max_rows: Maximum number of rows.
+        about: Page that describes the model.
     """
     import fastapi
 
@@ -55,13 +55,13 @@ def install(max_bytes: int, max_rows: int, about: str) -> None:
 
 
 class Guard:
-    """Bounds what comes in, cleans what goes out.
+    """Limits requests and cleans error responses.
 
     Args:
-        app: MLflow's.
-        max_bytes: Of a request's body.
-        max_rows: Of a request.
-        about: The page that says what is served.
+        app: MLflow's app.
+        max_bytes: Maximum size of a request's body.
+        max_rows: Maximum number of rows.
+        about: Page that describes the model.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, max_rows: int, about: str) -> None:
@@ -71,9 +71,9 @@ class Guard:
         self._about = about
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a connection as ASGI says."""
+        """Handle an ASGI connection."""
         if scope["type"] == "lifespan":
-            # Each request waits in a thread; MLflow's few would never fill a batch.
+            # Each request waits in a thread; MLflow's few threads would never fill a batch.
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
             _end_requests_with_the_server()
         if scope["type"] != "http":
@@ -113,7 +113,7 @@ class Guard:
                 watched.cancel()
 
     async def _read(self, receive: Receive, headers: dict[bytes, bytes]) -> bytes | None:
-        """The whole body; None as soon as it is known to be too large."""
+        """Read the whole body; None as soon as it is known to be too large."""
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._max_bytes:
             return None
@@ -128,7 +128,7 @@ class Guard:
         return bytes(body)
 
     async def _ask(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        """Let MLflow answer; pass on what is fine, and clean what is not."""
+        """Let MLflow answer; pass on successes, and clean up errors."""
         begun: list[Message] = []
         answer = bytearray()
         fresh = True
@@ -159,12 +159,12 @@ class Guard:
             await _refuse(send, 400 if status == 500 else status, _line(bytes(answer)))
 
 
-_FORM = 'a request has the form {"dataframe_records": [{"image": "<base64 of an image file>"}]}'
+_FORM = 'the form of a request is {"dataframe_records": [{"image": "<base64 of an image file>"}]}'
 
 
-def _line(told: bytes) -> str:
-    """MLflow's message in one line, without the trace and the whole input."""
-    text = told.decode(errors="replace")
+def _line(body: bytes) -> str:
+    """Reduce MLflow's message to one line, without the trace and the input."""
+    text = body.decode(errors="replace")
     try:
         parsed = json.loads(text)
     except json.JSONDecodeError:
@@ -172,31 +172,31 @@ def _line(told: bytes) -> str:
     message = text
     if isinstance(parsed, dict):
         message = str(parsed.get("message") or parsed.get("detail") or _FORM)
-    if message.startswith("Failed to predict data"):  # and repeats them
+    if message.startswith("Failed to predict data"):  # the input follows
         message = message.rpartition("Error: ")[2]
     return shortened(_RAISED.sub(r"\1", " ".join(message.partition("Input:")[0].split())))
 
 
 async def _watch(receive: Receive, ended: threading.Event) -> None:
-    """End a request whose client has gone."""
+    """End a request whose client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass
     ended.set()
 
 
 def _until(ended: threading.Event) -> Receive:
-    """What tells MLflow's app that the client has gone."""
+    """Return what tells MLflow's app that the client has disconnected."""
 
     async def receive() -> Message:
         while not ended.is_set():
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
         return {"type": "http.disconnect"}
 
     return receive
 
 
 def _end_requests_with_the_server() -> None:
-    """Before uvicorn waits for its requests at a signal, let them end."""
+    """Cancel requests on a signal, before uvicorn waits for them."""
     if threading.current_thread() is not threading.main_thread():
         return
     for number in (signal.SIGTERM, signal.SIGINT):

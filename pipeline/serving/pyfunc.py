@@ -1,8 +1,8 @@
-"""The classifier as an MLflow pyfunc: rows with an image each -> label, probabilities, trust.
+"""The classifier as an MLflow pyfunc: one image per row -> prediction, probabilities, trust.
 
-One bad row costs nothing but itself: its reason is in its column `error`. Rows of requests
-that come at the same time share a forward pass, whose shape is that of the training, so
-that nobody's answer depends on who else asks. Travels with the model: see logged_model.py.
+A bad row only affects itself: its reason is in the column `error`. Rows of requests that arrive at
+the same time share a forward pass of fixed shape, so answers do not depend on other requests. It
+is packaged with the model: see logged_model.py.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from pipeline.serving.classifier import Classifier
 from pipeline.serving.defaults import DEFAULTS, MAX_IMAGE_MB, MAX_ROWS
 
 COLUMN = "image"
-"""The column that rows have."""
+"""Name of the input column."""
 
-_ANSWER = ("label", "probability", "probabilities", "known", "typicality", "labels", "error")
-_NOTHING = dict.fromkeys(_ANSWER)
+_ANSWER = ("prediction", "probability", "probabilities", "known", "typicality", "labels", "error")
+_EMPTY = dict.fromkeys(_ANSWER)
 _CHUNK = 256
 _log = logging.getLogger(__name__)
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Service:
-    """What MLflow calls: the file that was logged -> an object with `predict`."""
+    """Load a logged file; MLflow calls this, and `predict` of the result."""
     limits = {**DEFAULTS, **(model_config or {})}
     trust = float(limits["unknown"]), float(limits["coverage"])
     classifier = Classifier(Path(path), True, *trust)
@@ -53,41 +53,40 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Servi
 def _is_server() -> bool:
     from mlflow.pyfunc import scoring_server
 
-    # MLflow sets it for its server's workers alone; it tells nothing else that tells them apart.
+    # MLflow sets this variable only for its server's workers, which nothing else identifies.
     return scoring_server._SERVER_MODEL_PATH in os.environ
 
 
 class Service:
-    """A classifier that many threads may ask at once.
+    """A classifier for use by many threads.
 
     Args:
-        classifier: What answers.
-        max_bytes: Of an image's file.
+        classifier: The classifier.
+        max_bytes: Maximum size of an image file.
     """
 
     def __init__(self, classifier: Classifier, max_bytes: int) -> None:
         self._classifier = classifier
         self._max_bytes = max_bytes
-        # As many images are decoded at a time as there are processors: a large one may take
-        # hundreds of MB meanwhile.
+        # As many images are decoded in parallel as there are processors: a large one may need
+        # hundreds of MB.
         self._decoders = ThreadPoolExecutor(os.cpu_count())
         self._waiting: queue.SimpleQueue[tuple[Pixels, Future[Answers]]] = queue.SimpleQueue()
         threading.Thread(target=self._answer, daemon=True, name="forward").start()
 
     def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Classify; never raises for what is in a row.
+        """Classify images; never raises because of a row.
 
         Args:
-            rows: A column `image`: the bytes of an image file, these in base64 (a data URL,
-                too), an array (H, W) or (H, W, 3) of 0 to 255, or a `pathlib.Path`, which
-                JSON cannot carry: no client of a server can name a file on it.
+            rows: A column `image`: the bytes of an image file, their base64 (also as a data URL),
+                an array (H, W) or (H, W, 3) of 0 to 255, or a `pathlib.Path`, which JSON cannot
+                contain: no client can name a file on the server.
 
         Returns:
-            A row for each: label, probability (of the label), probabilities (class ->
-            probability), known (whether it knows such images), typicality (share of
-            validation images that are at least as strange), labels (the set of those that
-            may be true; None without calibration images), error (None if there is none;
-            else the others are None).
+            One row per image: prediction, probability (of the prediction), probabilities (class ->
+            probability), known (False if unlike the training data), typicality (fraction of
+            validation images that are at least as unusual), labels (the prediction set; None
+            without calibration images), error (None, or the reason why the others are None).
         """
         answers: list[dict[str, Any]] = []
         values = _flat(list(rows[COLUMN])) if len(rows) else []
@@ -95,55 +94,55 @@ class Service:
         decode = partial(self._decode, ended=ended)
         for start in range(0, len(values), _CHUNK):
             chunk = values[start : start + _CHUNK]
-            asked = [self._ask(one) for one in self._decoders.map(decode, chunk)]
-            answers += [self._told(one) for one in asked]
+            pending = [self._submit(pixels) for pixels in self._decoders.map(decode, chunk)]
+            answers += [self._as_row(item) for item in pending]
             if ended.is_set():
                 raise ending.Ended
-        # Objects, or else None would become NaN, which JSON does not have.
+        # Objects, because None would otherwise become NaN, which JSON does not have.
         return pd.DataFrame(answers, columns=_ANSWER, dtype=object)
 
     def get_raw_model(self) -> Classifier:
-        """What MLflow's `get_raw_model` returns: the classifier itself."""
+        """Return the classifier itself, as MLflow's `get_raw_model`."""
         return self._classifier
 
     def _decode(self, value: Any, ended: threading.Event) -> Pixels | str:
-        """The pixels, or why there are none."""
+        """Return the pixels, or why there are none."""
         if ended.is_set():
             return "the request has ended"
         try:
             return or_reason(lambda: self._classifier.decode(content(value, self._max_bytes)))
-        except Exception:  # one row must not take the others with it
+        except Exception:  # one row must not affect the others
             _log.exception("a row could not be decoded")
             return "damaged: this image could not be decoded"
 
-    def _ask(self, decoded: Pixels | str) -> Future[Answers] | str:
+    def _submit(self, decoded: Pixels | str) -> Future[Answers] | str:
         if isinstance(decoded, str):
             return decoded
         answer: Future[Answers] = Future()
         self._waiting.put((decoded, answer))
         return answer
 
-    def _told(self, asked: Future[Answers] | str) -> dict[str, Any]:
-        if isinstance(asked, str):
-            return {**_NOTHING, "error": asked}
+    def _as_row(self, pending: Future[Answers] | str) -> dict[str, Any]:
+        if isinstance(pending, str):
+            return {**_EMPTY, "error": pending}
         try:
-            answer = asked.result()
+            answer = pending.result()
         except Exception:  # was logged where it happened
-            message = "the network failed on this image; the server's log tells why"
-            return {**_NOTHING, "error": message}
+            message = "the network failed on this image; see the server's log"
+            return {**_EMPTY, "error": message}
         classes = self._classifier.card.classes
         probabilities = dict(zip(classes, map(float, answer.probabilities[0]), strict=True))
-        label = classes[int(answer.probabilities[0].argmax())]
+        prediction = classes[int(answer.probabilities[0].argmax())]
         return {
-            "label": label,
-            "probability": probabilities[label],
+            "prediction": prediction,
+            "probability": probabilities[prediction],
             "probabilities": probabilities,
             **answer.trusted(0, classes),
             "error": None,
         }
 
     def _answer(self) -> None:
-        """Answer for ever: whoever waits now, up to a batch of them, in one pass."""
+        """Answer waiting rows forever, up to a batch of them in one pass."""
         while True:
             batch = [self._waiting.get()]
             while len(batch) < self._classifier.card.batch_size and not self._waiting.empty():
@@ -160,16 +159,16 @@ class Service:
 
 
 def _flat(values: list[Any]) -> list[Any]:
-    """The rows of MLflow's forms `inputs` and `instances`, which arrive as one row's list."""
+    """Unpack MLflow's forms `inputs` and `instances`, which arrive as one row's list."""
     if len(values) == 1 and isinstance(values[0], list | np.ndarray):
         inner = list(values[0])
-        if any(isinstance(one, str) for one in inner) or _is_stack(inner):
+        if any(isinstance(value, str) for value in inner) or _is_stack(inner):
             return inner
     return values
 
 
 def _is_stack(rows: list[Any]) -> bool:
-    """Whether these are several images (H, W, 3), not the lines of one."""
+    """Check for several images (H, W, 3), as opposed to the lines of one."""
     try:
         return np.ndim(rows) == 4
     except ValueError:  # ragged
@@ -177,11 +176,11 @@ def _is_stack(rows: list[Any]) -> bool:
 
 
 def content(value: Any, max_bytes: int) -> bytes:
-    """The bytes of the image file that a row holds, names, or is the pixels of.
+    """Return the bytes of the image file that a row contains, names, or has the pixels of.
 
     Args:
-        value: As `Service.predict` takes it.
-        max_bytes: Of the file.
+        value: As for `Service.predict`.
+        max_bytes: Maximum size of the file.
 
     Raises:
         BadImage: It is none of these, or too large.
@@ -204,7 +203,7 @@ def content(value: Any, max_bytes: int) -> bytes:
 
 
 def _named(value: Any) -> str:
-    """What a value is to who sent it as JSON."""
+    """Describe a value in JSON terms."""
     match value:
         case None:
             return "null"
@@ -217,7 +216,7 @@ def _named(value: Any) -> str:
     return "something else"
 
 
-_WANTED = "a row has the base64 of an image file, or an array (H, W, 3) of 0 to 255"
+_WANTED = "a row must have the base64 of an image file, or an array (H, W, 3) of 0 to 255"
 
 
 def _from_base64(text: str, max_bytes: int) -> bytes:
@@ -232,7 +231,7 @@ def _from_base64(text: str, max_bytes: int) -> bytes:
 
 
 def _from_array(value: Any) -> bytes:
-    """A PNG of these pixels, so that the one decoder sees them."""
+    """Encode pixels as a PNG, so that everything passes the same decoder."""
     try:
         pixels = np.asarray(value)
         fits = pixels.ndim in (2, 3) and pixels.size and pixels.shape[2:] in ((), (3,))
@@ -246,4 +245,4 @@ def _from_array(value: Any) -> bytes:
 
 
 def _too_large(size: int, limit: int) -> BadImage:
-    return BadImage(f"too large: {size / 1e6:.1f} MB, at most {limit / 1e6:g}")
+    return BadImage(f"too large: {size / 1e6:.1f} MB, the limit is {limit / 1e6:g} MB")

@@ -1,6 +1,6 @@
-"""How many rows a request has, before anything is made of them.
+"""Count the rows of a request before parsing it.
 
-body -> a number. A few kilobytes may stand for millions of rows.
+body -> a number. A few kilobytes may represent millions of rows.
 """
 
 import io
@@ -9,25 +9,25 @@ from typing import Any
 
 PARQUET = b"application/vnd.apache.parquet"
 _BRACKETS_MAX = 3_000_000
-"""Lists and objects of a body: as Python's objects they take ten times its size."""
+"""Maximum number of lists and objects in a body: in Python they take ten times its size."""
 _SMALL = 10_000
 
 
 class TooMany(ValueError):
-    """The request is larger than it may be; the message says how."""
+    """The request is too large; the message says how."""
 
 
 def check(body: bytes, kind: bytes, max_rows: int, max_bytes: int) -> int | None:
-    """Count the rows of a request, as far as that is needed.
+    """Count the rows of a request, as far as needed.
 
     Args:
-        body: Of the request.
+        body: Body of the request.
         kind: Its Content-Type.
-        max_rows: How many it may have.
-        max_bytes: Of the body once it is decompressed.
+        max_rows: Maximum number of rows.
+        max_bytes: Maximum size of the decompressed body.
 
     Returns:
-        How many it has; None if they are few enough, or if it is not of a form that has rows.
+        The number of rows; None if there are few enough, or if it has no rows.
 
     Raises:
         TooMany: There are more, or they take more bytes.
@@ -48,7 +48,7 @@ def _of_parquet(body: bytes, max_rows: int, max_bytes: int) -> int | None:
         if about.num_rows <= max_rows:
             groups = (about.row_group(place) for place in range(about.num_row_groups))
             size = sum(group.total_byte_size for group in groups)
-            # A value that is repeated is stored once: only its rows tell what they will take.
+            # A repeated value is stored once: only reading the rows shows their real size.
             rows = file.iter_batches(batch_size=1) if size <= max_bytes else ()
             for row in rows:
                 size += row.nbytes
@@ -56,8 +56,8 @@ def _of_parquet(body: bytes, max_rows: int, max_bytes: int) -> int | None:
                     break
             if size > max_bytes:
                 raise TooMany(
-                    f"a request may have at most {max_bytes / 1e6:g} MB, this one has more once "
-                    "it is decompressed: send fewer rows"
+                    f"a request may have at most {max_bytes / 1e6:g} MB when decompressed: send "
+                    "fewer rows"
                 )
     except (pyarrow.ArrowException, OSError):
         return None
@@ -65,7 +65,7 @@ def _of_parquet(body: bytes, max_rows: int, max_bytes: int) -> int | None:
 
 
 def _of_json(body: bytes, max_rows: int) -> int | None:
-    """Rows are told apart by commas: where these are few enough, nothing need be parsed."""
+    """Count rows only if there are enough commas to separate too many."""
     if body.count(b",") < max_rows and len(body) > _SMALL:
         return None
     if body.count(b"[") + body.count(b"{") > _BRACKETS_MAX:
@@ -78,7 +78,7 @@ def _of_json(body: bytes, max_rows: int) -> int | None:
 
 
 def _counted(parsed: Any) -> int | None:
-    """Rows of one of the forms that MLflow reads."""
+    """Count the rows of a form that MLflow reads."""
     if not isinstance(parsed, dict):
         return None
     split = parsed.get("dataframe_split")

@@ -1,4 +1,4 @@
-"""The first five minutes: what a folder of images asks for, and what this machine has.
+"""Set up a project: derive settings from images, and check this machine.
 
     >>> from pipeline.setup import params_file
     >>> params_file.written(["cat", 1, None])

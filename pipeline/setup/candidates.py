@@ -1,6 +1,6 @@
-"""Backbones on a sample of the images: how good, how fast and how large each is.
+"""Compare backbones on a sample of the images: accuracy, speed and size.
 
-backbones + sample -> a logistic regression on the features of each, judged by cross-validation.
+backbones + sample -> cross-validated logistic regression on the features of each.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ SAMPLE = 1_000
 _BATCH = 32
 _TIMED = 64
 _LOST = 0.05
-"""Accuracy that mirrored images may cost before they count as something else."""
+"""Accepted loss of accuracy on mirrored images."""
 
 
 @dataclass(frozen=True)
 class Tried:
-    """How a backbone does on a sample.
+    """Result for a backbone on a sample.
 
     Attributes:
-        name: As it was asked for.
-        accuracy: (F,) of each fold that was left out.
-        ms_per_image: Milliseconds of a forward pass.
-        megabytes: Of the weights.
-        images: How many the sample has.
+        name: Name on the command line.
+        accuracy: (F,) accuracy on each held-out fold.
+        ms_per_image: Milliseconds per image of a forward pass.
+        megabytes: Size of the weights.
+        images: Number of images in the sample.
     """
 
     name: str
@@ -53,20 +53,20 @@ class Tried:
         return (
             f"accuracy {self.accuracy.mean():.3f} "
             f"({self.accuracy.min():.3f} to {self.accuracy.max():.3f})  "
-            f"{self.ms_per_image:.1f} ms an image  {self.megabytes:.0f} MB"
+            f"{self.ms_per_image:.1f} ms/image  {self.megabytes:.0f} MB"
         )
 
 
 def sample(
     source: SourceConfig, survey: Survey, size_px: int, most: int = SAMPLE
 ) -> tuple[Pixels, NDArray[np.int64]]:
-    """Training images, evenly spread over the classes: (M, size, size, 3) and their labels.
+    """Sample training images, evenly over the classes: (M, size, size, 3) and their labels.
 
     Args:
         source: Section `data`.
-        survey: What is in it.
+        survey: Survey of the source.
         size_px: Side of the square.
-        most: How many images at most.
+        most: Maximum number of images.
     """
     own: dict[str, list[str]] = {name: [] for name in survey.classes}
     for row in survey.rows:
@@ -87,7 +87,7 @@ def sample(
 
 
 def milliseconds(model: keras.Model, images: Pixels) -> float:
-    """Of a forward pass of one image, in batches."""
+    """Measure the milliseconds per image of a forward pass, in batches."""
     from pipeline.networks.keras_forward import KerasForward
 
     forward = KerasForward(model, _BATCH)
@@ -107,15 +107,15 @@ def attempt(
     seed: int,
     threads: int,
 ) -> Tried:
-    """Judge a backbone.
+    """Evaluate a backbone.
 
     Args:
-        name: As it was asked for.
+        name: Name on the command line.
         backbone: The network with its weights.
         images: (M, size, size, 3).
         labels: (M,) class indices.
-        seed: Of the folds.
-        threads: Of the linear algebra.
+        seed: Seed of the folds.
+        threads: Threads for linear algebra.
 
     Raises:
         InputError: Fewer than two classes have two images each.
@@ -123,11 +123,11 @@ def attempt(
     from pipeline.networks.keras_forward import KerasForward
     from pipeline.training import logistic
 
-    enough = np.bincount(labels)[labels] > 1  # one to fit to, one to judge on
+    enough = np.bincount(labels)[labels] > 1  # one to fit, one to evaluate
     images, labels = images[enough], np.unique(labels[enough], return_inverse=True)[1]
     if len(set(labels)) < 2:
         raise InputError(
-            "--try needs 2 classes with 2 training images each, got too few: choose with --backbone"
+            "--try needs 2 classes with 2 training images each: use --backbone instead"
         )
     features = KerasForward(backbone.model, _BATCH).all(images, None, f"features of {name}")
     accuracy = logistic.left_out(features, labels, seed=seed, threads=threads)
@@ -137,8 +137,8 @@ def attempt(
 
 
 def best(tried: Iterable[Tried]) -> Tried:
-    """The most accurate; the faster of two that are equal."""
-    return min(tried, key=lambda one: (-one.accuracy.mean(), one.ms_per_image))
+    """Return the most accurate result; the faster one if equal."""
+    return min(tried, key=lambda result: (-result.accuracy.mean(), result.ms_per_image))
 
 
 def may_be_mirrored(
@@ -149,17 +149,17 @@ def may_be_mirrored(
     seed: int,
     threads: int,
 ) -> tuple[bool, str]:
-    """Judge mirrored images by a regression that was fitted to others as they are.
+    """Evaluate mirrored images with a regression fitted to other, unmirrored ones.
 
     Args:
         backbone: The network with its weights.
         images: (M, size, size, 3).
         labels: (M,) class indices.
-        seed: Of which half is fitted to.
-        threads: Of the linear algebra.
+        seed: Seed for the half that is fitted.
+        threads: Threads for linear algebra.
 
     Returns:
-        Whether they are recognised about as well, and the figures.
+        True if they are recognised about as well, and an explanation.
     """
     from pipeline.networks.keras_forward import KerasForward
     from pipeline.training import logistic
@@ -169,7 +169,7 @@ def may_be_mirrored(
     mirrored = forward.all(images[:, :, ::-1], None, "features, mirrored")
     half = np.random.default_rng(seed).permutation(len(labels)) % 2 == 0
     if len(set(labels[half])) < len(set(labels)):
-        return False, "too few images to tell whether they may be mirrored"
+        return False, "too few images to test whether flips are safe"
     classes = int(labels.max()) + 1
     fitted = logistic.fit(
         straight[half], labels[half], classes=classes, balanced=False, seed=seed, threads=threads
@@ -180,7 +180,9 @@ def may_be_mirrored(
         return float((scores.argmax(axis=1) == labels[~half]).mean())
 
     as_is, turned = accuracy(straight), accuracy(mirrored)
-    figures = f"known mirrored as well as not: {turned:.2f} and {as_is:.2f} of a sample"
+    shares = (
+        f"{100 * turned:.0f} % of mirrored images are recognised ({100 * as_is:.0f} % unmirrored)"
+    )
     if turned >= as_is - _LOST:
-        return True, figures
-    return False, f"not mirrored, which changes what they show: {turned:.2f} of {as_is:.2f} known"
+        return True, f"flips are safe here: {shares}"
+    return False, f"no flips, which change the content: {shares}"

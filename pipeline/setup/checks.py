@@ -1,7 +1,7 @@
-"""What a run needs: packages, weights, disk, memory, git, DVC, tracking store, ports, images.
+"""Check what a run needs: packages, weights, disk, memory, git, DVC, tracking, ports, images.
 
-config -> checks, each ok, a warning or an error with its remedy. Imports TensorFlow only where
-it is asked about.
+config -> checks, each ok, a warning or an error with its remedy. TensorFlow is only imported where
+it is checked.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
     from pipeline.networks.backbones import BackboneConfig
 
 _MEMORY_GB = 2.0
-"""TensorFlow, MLflow and a network of medium size."""
+"""Memory for TensorFlow, MLflow and a medium-sized network."""
 _SPARE_GB = 1.0
 
 
 def cheap(config: Config) -> Iterator[Check]:
-    """What takes no time to see: images, weights, disk."""
+    """Run the checks that take no time: images, weights, disk."""
     yield _images(config)
     yield weights(config.backbone)
     yield _disk(config)
 
 
 def insist(config: Config) -> None:
-    """Stop before any work if a run cannot end well; warnings go to stderr.
+    """Stop before any work if a run cannot succeed; warnings go to stderr.
 
     Raises:
-        InputError: A cheap check is an error.
+        InputError: A cheap check fails.
     """
     for check in cheap(config):
         if check.level == Level.error:
@@ -56,7 +56,7 @@ def insist(config: Config) -> None:
 
 
 def every(config: Config) -> Iterator[Check]:
-    """All checks of a project whose config is sound."""
+    """Run all checks of a project with a valid config."""
     yield from cheap(config)
     yield dry_run.images(config)
     yield dry_run.network(config)
@@ -69,7 +69,7 @@ def every(config: Config) -> Iterator[Check]:
 
 
 def tensorflow() -> Check:
-    """TensorFlow and its devices."""
+    """Check TensorFlow and its devices."""
     from pipeline.networks import runtime
 
     try:
@@ -79,13 +79,14 @@ def tensorflow() -> Check:
         return Check("tensorflow", Level.error, f"cannot be imported: {error}; run make repro")
     devices = [device.device_type for device in tf.config.list_physical_devices()]
     gpus = devices.count("GPU")
-    shown = f"{gpus} GPU" if gpus else "no GPU, so it computes on the processor"
+    devices_text = f"{gpus} GPU" if gpus else "no GPU, using the processor"
     python = ".".join(map(str, sys.version_info[:3]))
-    return Check("tensorflow", Level.ok, f"{tf.version.VERSION} on Python {python}; {shown}")
+    text = f"{tf.version.VERSION} on Python {python}; {devices_text}"
+    return Check("tensorflow", Level.ok, text)
 
 
 def _engine(config: Config) -> Check:
-    """Whether the engine is there and the right one for this machine."""
+    """Check that the engine is installed and suits this machine."""
     import tensorflow as tf
 
     engine = config.forward.engine
@@ -97,36 +98,36 @@ def _engine(config: Config) -> Check:
         return Check(
             "engine",
             Level.warning,
-            f"{engine} leaves the GPU of this machine unused: set forward.engine=keras",
+            f"{engine} does not use the GPU of this machine: set forward.engine=keras",
         )
     return Check("engine", Level.ok, " ".join(described.values()))
 
 
 def weights(backbone: BackboneConfig) -> Check:
-    """Whether the backbone's weights are there, and where they are looked for."""
+    """Check that the backbone's weights exist."""
     if named := backbone.file():
         setting, path = named
-        files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
+        files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
         if path.is_file() or (path.is_dir() and backbone.takes_folders):
-            size = sum(one.stat().st_size for one in files)
+            size = sum(file.stat().st_size for file in files)
             return Check("weights", Level.ok, f"{path}, {size / 1e6:.0f} MB")
         try:
             foreign_file.refuse(path)
         except InputError as error:
             return Check("weights", Level.error, str(error))
-        return Check("weights", Level.error, f"{path} is no file: set {setting} to the file")
+        return Check("weights", Level.error, f"no file {path}: set {setting} to the file")
     if getattr(backbone, "weights", None) != "imagenet":
-        return Check("weights", Level.ok, f"{backbone.use} needs no file of yours")
+        return Check("weights", Level.ok, f"{backbone.use} needs no weights file")
     folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
     name = getattr(backbone, "name", backbone.use)
     wanted = _letters(name)
     for path in sorted(folder.glob("*.h5")):
         if _letters(path.name).startswith(wanted) and re.search(r"no_?top", path.name):
-            return Check("weights", Level.ok, f"of {name}, in {folder}")
+            return Check("weights", Level.ok, f"{name}, in {folder}")
     return Check(
         "weights",
         Level.warning,
-        f"of {name} are not in {folder}: the first run downloads them, or put the file "
+        f"weights of {name} are not in {folder}: the first run downloads them; or put the file "
         "there, or set backbone.weights to its path",
     )
 
@@ -149,55 +150,57 @@ def _images(config: Config) -> Check:
 def _disk(config: Config) -> Check:
     free = shutil.disk_usage(workspace.root()).free / 1e9
     need = _needed_gb(config)
-    shown = f"{free:.1f} GB free, about {need:.1f} GB needed"
+    text = f"{free:.1f} GB free, about {need:.1f} GB needed"
     if free < need:
         return Check(
             "disk",
             Level.error,
-            f"{shown}: free some, lower prepare.image_size, or move the project",
+            f"{text}: free some, lower prepare.image_size, or move the project",
         )
     if free < need + _SPARE_GB:
-        return Check("disk", Level.warning, f"{shown}: free some before it runs out")
-    return Check("disk", Level.ok, shown)
+        return Check("disk", Level.warning, f"{text}: free some before it runs out")
+    return Check("disk", Level.ok, text)
 
 
 def _needed_gb(config: Config) -> float:
-    """Of decoded images, in the outputs and in DVC's cache; activations have their own limit."""
+    """Estimate the size of decoded images, in outputs and in DVC's cache."""
     side = USUAL_PX if is_auto(config.prepare.image_size) else config.prepare.image_size
-    if config.data.kind not in ("folder", "csv"):  # what is in others is not known unopened
+    if config.data.kind not in ("folder", "csv"):  # others would have to be opened
         return 0.0
     try:
         images = sum(1 for _ in sources.images(config.data, "count"))
     except InputError:
-        return 0.0  # prepare says what is wrong with them
+        return 0.0  # prepare explains what is wrong
     return (1 if machine.shares_files() else 2) * images * 3 * side**2 / 1e9
 
 
 def _memory() -> Check:
     available = psutil.virtual_memory().available / 1e9
-    shown = f"{available:.1f} GB available"
+    text = f"{available:.1f} GB available"
     if available < _MEMORY_GB:
         return Check(
-            "memory", Level.warning, f"{shown}: a run takes about {_MEMORY_GB:.0f} GB; close others"
+            "memory",
+            Level.warning,
+            f"{text}, a run takes about {_MEMORY_GB:.0f} GB: close other programs",
         )
-    return Check("memory", Level.ok, shown)
+    return Check("memory", Level.ok, text)
 
 
 def _git() -> Check:
     from pipeline.tracking import provenance
 
     commit = _output("git", "rev-parse", "--short", "HEAD")
-    if refused := provenance.refusal():
-        return Check("git", Level.warning, refused)
+    if refusal := provenance.refusal():
+        return Check("git", Level.warning, refusal)
     if commit is None:
         return Check(
             "git",
             Level.warning,
-            "no commit here, so runs cannot name their code: git init, git add -A, git commit",
+            "no commit, so runs cannot record their code: git init, git add -A, git commit",
         )
     changed = len((_output("git", "status", "--porcelain") or "").splitlines())
-    dirty = f", {changed} files changed since, which runs keep as a patch" if changed else ""
-    return Check("git", Level.ok, f"at {commit}{dirty}")
+    dirty = f", {changed} changed files, which runs store as a patch" if changed else ""
+    return Check("git", Level.ok, f"commit {commit}{dirty}")
 
 
 def _dvc() -> Iterator[Check]:
@@ -213,16 +216,16 @@ def _dvc() -> Iterator[Check]:
         yield Check(
             "dvc remote",
             Level.warning,
-            "none, so outputs are on this machine alone: dvc remote add -d NAME URL, then dvc push",
+            "none, outputs are only on this machine: dvc remote add -d NAME URL, then dvc push",
         )
     types = f"cache.type={machine.cache_type()}"
     if machine.shares_files():
-        yield Check("dvc links", Level.ok, f"{types}: outputs take their room once")
+        yield Check("dvc links", Level.ok, f"{types}: outputs are stored once")
     else:
         yield Check(
             "dvc links",
             Level.warning,
-            f"{types}: outputs take their room twice; with .dvc/cache on the disk of the project, "
+            f"{types}: outputs are stored twice; if .dvc/cache is on the project's disk, "
             "dvc config cache.type hardlink,reflink,copy",
         )
 
@@ -231,12 +234,12 @@ def _tracking(config: Config) -> Check:
     from pipeline.tracking import store
 
     if not config.tracking.enabled:
-        return Check("tracking", Level.warning, "off: no run is logged (tracking.enabled=false)")
+        return Check("tracking", Level.warning, "off: runs are not logged (tracking.enabled=false)")
     try:
         store.connect(config.tracking)
     except InputError as error:
         return Check("tracking", Level.error, str(error))
-    return Check("tracking", Level.ok, store.shown(config.tracking))
+    return Check("tracking", Level.ok, store.public_address(config.tracking))
 
 
 def _ports(config: Config) -> Iterator[Check]:
@@ -253,7 +256,7 @@ def _ports(config: Config) -> Iterator[Check]:
 
 
 def _output(*command: str) -> str | None:
-    """What a program prints; None if it fails or is not there."""
+    """Return a program's output; None if it fails or does not exist."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:

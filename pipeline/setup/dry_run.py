@@ -1,4 +1,4 @@
-"""What only the stages would find out, tried without their work: images, network, cut, DVC.
+"""Check what only the stages would detect, without their work: images, network, cut, DVC.
 
 config -> checks, each ok or an error with its remedy.
 """
@@ -16,11 +16,11 @@ from pipeline.intake import sources
 from pipeline.settings import is_auto
 
 USUAL_PX = 224
-"""Side of images in px where it is derived from them later."""
+"""Image size in px, if it is derived later."""
 
 
 class Level(StrEnum):
-    """How a check came out."""
+    """Result of a check."""
 
     ok = "ok"
     warning = "warning"
@@ -29,12 +29,12 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that a run needs.
+    """A check of one requirement.
 
     Attributes:
-        name: Of the thing.
-        level: Whether it is there.
-        text: What was found and, where it is not well, what to do.
+        name: Name of the requirement.
+        level: Result.
+        text: Details and, if there is a problem, the remedy.
     """
 
     name: str
@@ -43,9 +43,9 @@ class Check:
 
 
 def images(config: Config) -> Check:
-    """Whether the source has the form that its kind expects; its images are not read."""
-    if config.data.kind not in ("folder", "csv"):  # others are opened first, which takes a while
-        return Check("images", Level.ok, f"{config.data.use} is looked into by prepare")
+    """Check that the source has the form that its kind expects; images are not read."""
+    if config.data.kind not in ("folder", "csv"):  # opening others takes a while
+        return Check("images", Level.ok, f"{config.data.use} is checked by prepare")
     left_out: list[sources.Sample] = []
     try:
         count = sum(1 for _ in sources.images(config.data, "count", left_out))
@@ -56,7 +56,7 @@ def images(config: Config) -> Check:
 
 
 def network(config: Config) -> Check:
-    """Whether the backbone takes images of this size, and has the cut that is asked for."""
+    """Check that the backbone takes images of this size and has the configured cut."""
     from pipeline.networks import backbones, runtime
 
     runtime.configure(config.seed, config.threads)
@@ -78,11 +78,11 @@ def network(config: Config) -> Check:
 
 
 def start() -> Check:
-    """Whether DVC would begin: it reads dvc.yaml, params.yaml and the repository."""
+    """Check that DVC can start: it reads dvc.yaml, params.yaml and the repository."""
     command = [sys.executable, "-m", "dvc", "repro", "--dry"]
-    tried = subprocess.run(command, capture_output=True, text=True, check=False)
-    if not tried.returncode:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if not done.returncode:
         return Check("dvc repro", Level.ok, "can start")
-    said = [line for line in tried.stderr.splitlines() if line.startswith("ERROR: ")]
-    reason = said[-1].removeprefix("ERROR: ") if said else "it gives no reason"
+    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+    reason = errors[-1].removeprefix("ERROR: ") if errors else "DVC gives no reason"
     return Check("dvc repro", Level.error, f"cannot start: {shortened(reason)}")

@@ -1,4 +1,4 @@
-"""This machine: whether a port is free, and whether files can lie on its disk once."""
+"""This machine: free ports, and whether files can share disk space."""
 
 import socket
 import subprocess
@@ -13,33 +13,33 @@ _DVC = Path(".dvc")
 
 
 def check_port(host: str, port: int, setting: str) -> None:
-    """Try to listen, once: a server would report a taken port in a traceback.
+    """Try to listen on a port: a server would report a port in use with a traceback.
 
     Args:
         host: Address to listen on.
-        port: Where.
+        port: Port to listen on.
         setting: Name of the port's setting, for the message.
 
     Raises:
-        InputError: It cannot be listened on.
+        InputError: The port is not available.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
-        # As servers do: a port whose connections have just been closed is free.
+        # As servers do: a port whose connections have just closed is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
             raise InputError(
-                f"{setting} must be a port that is free on {host}, got {port}: "
-                f"{getattr(error, 'strerror', None) or error}; choose another"
+                f"{setting}={port} is not available on {host} "
+                f"({getattr(error, 'strerror', None) or error}): choose another port"
             ) from error
 
 
 def shares_files() -> bool:
-    """Whether DVC's cache and the outputs can be the same bytes on this disk.
+    """Check if DVC's cache and outputs can share disk space.
 
-    A clone or a hard link is tried; where `cache.type` names neither, nothing is shared.
+    Tries a clone or a hard link; if `cache.type` names neither, nothing is shared.
     """
     types = cache_type()
     if not _DVC.is_dir() or not {"reflink", "hardlink"} & set(types.split(",")):
@@ -54,7 +54,7 @@ def shares_files() -> bool:
 
 
 def cache_type() -> str:
-    """What DVC is told to do, in order of preference."""
+    """Return DVC's link types, in order of preference."""
     command = [sys.executable, "-m", "dvc", "config", "cache.type"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip().replace(" ", "") or "reflink,copy"

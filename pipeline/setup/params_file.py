@@ -1,6 +1,6 @@
-"""Write params.yaml, a reason beside each value that was derived.
+"""Write params.yaml, with a reason beside each derived value.
 
-sections -> text -> params.yaml, which is composed before it takes the place of another.
+sections -> text -> params.yaml, which is composed as a check before it replaces another.
 """
 
 import json
@@ -16,16 +16,16 @@ from pipeline.setup.planning import Section
 from pipeline.storage.outputs import PARAMS, replacing_file
 
 _COLUMN = 27
-_SHIPPED = "digits"
-"""`data.use` of the file that comes with the project: it describes nobody's images."""
+_DEFAULT_DATA = "digits"
+"""`data.use` of the params.yaml that comes with the project."""
 
 
 def text(sections: Mapping[str, Section], command: str) -> str:
-    """The file's text.
+    """Format the file.
 
     Args:
-        sections: Name -> section; "" has the settings that belong to none.
-        command: That the file was made with.
+        sections: Name -> section; "" holds the settings outside sections.
+        command: Command that created the file.
     """
     lines = [
         f"# Written by `{command}`.",
@@ -38,51 +38,51 @@ def text(sections: Mapping[str, Section], command: str) -> str:
         for setting, value in section.values.items():
             line = f"{indent}{setting}: {written(value)}"
             reason = section.reasons.get(setting)
-            # A blank at least: without it, YAML takes the reason for a part of the value.
+            # At least one space: without it, YAML would include the reason in the value.
             lines.append(f"{line:{_COLUMN - 1}} # {reason}" if reason else line)
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 
 def refuse_to_lose(force: bool) -> None:
-    """Stop if a params.yaml of somebody's own would be replaced unasked.
+    """Stop if a user's params.yaml would be replaced without --force.
 
     Args:
-        force: Whether it was asked for.
+        force: True with --force.
     """
-    if PARAMS.exists() and not force and not _is_the_shipped_one():
+    if PARAMS.exists() and not force and not _is_default():
         raise InputError(
-            f"{PARAMS} is not overwritten unasked, and there is one: --force keeps it aside and "
-            "writes another"
+            f"{PARAMS} exists: pass --force to replace it (the old file is kept as {_backup()}); "
+            "with make, FORCE=1"
         )
 
 
 def write(content: str, compose: Callable[..., Any]) -> Path | None:
-    """Put the file in place; returns where the old one is kept, if there was one.
+    """Write the file; returns the copy of the old one, if there was one.
 
     Args:
         content: Its text.
-        compose: Words of the command line, file -> config; raises what is wrong with it.
+        compose: Words of the command line, file -> config; raises if it is invalid.
     """
     with replacing_file(PARAMS) as aside:
         aside.write_text(content, encoding="utf-8")
         compose([], aside)
-        kept = _aside() if PARAMS.exists() else None
-        if kept:
-            kept.write_bytes(PARAMS.read_bytes())
-    return kept
+        copy = _backup() if PARAMS.exists() else None
+        if copy:
+            copy.write_bytes(PARAMS.read_bytes())
+    return copy
 
 
-def _is_the_shipped_one() -> bool:
+def _is_default() -> bool:
     try:
         present = dialect.load(PARAMS)
     except InputError:
         return False
     data = present.get("data") if isinstance(present, dict) else None
-    return isinstance(data, dict) and data.get("use") == _SHIPPED
+    return isinstance(data, dict) and data.get("use") == _DEFAULT_DATA
 
 
-def _aside() -> Path:
-    """A name that is free: params.before.yaml, params.before2.yaml ..."""
+def _backup() -> Path:
+    """Return an unused name: params.before.yaml, params.before2.yaml ..."""
     number, path = 1, PARAMS.with_name("params.before.yaml")
     while path.exists():
         number += 1
@@ -91,7 +91,7 @@ def _aside() -> Path:
 
 
 def written(value: Any) -> str:
-    """As YAML on one line."""
+    """Format a value as YAML on one line."""
     if isinstance(value, dict):
         return (
             "{"
@@ -108,7 +108,7 @@ def written(value: Any) -> str:
 
 
 def _needs_quotes(value: Any) -> bool:
-    """Whether text would mean something else in YAML, or to OmegaConf."""
+    """Check if text would mean something else in YAML, or to OmegaConf."""
     if not isinstance(value, str):
         return False
     try:

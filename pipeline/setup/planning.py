@@ -1,4 +1,4 @@
-"""Every value that params.yaml needs for these images and this network, and what to expect.
+"""Plan every value of params.yaml for these images and this network, and the cost of a run.
 
 source + backbone -> sections of settings with reasons, minutes, disk.
 """
@@ -15,20 +15,20 @@ from pipeline.finetuning.settings import Config as Finetune
 from pipeline.networks.engines import Engine
 from pipeline.networks.trust.judging import COVERAGE, UNKNOWN
 from pipeline.setup import machine
-from pipeline.setup.source import Looked
+from pipeline.setup.source import UNEVEN, Looked
 from pipeline.storage.derived import Derived
 
 if TYPE_CHECKING:
     import keras
 
 _START_S = 8.0
-"""Of a stage: Python, TensorFlow, MLflow."""
+"""Start of a stage: Python, TensorFlow, MLflow."""
 _DRAW_S = 6.0
-"""Of evaluate's plots and intervals."""
+"""Plots and intervals in evaluate."""
 _STAGES = 5
-_REGRESSED = 20_000
+_MAX_REGRESSION = 20_000
 _BACKWARD = 3.0
-"""A training step in forward passes."""
+"""Cost of a training step, in forward passes."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Section:
 
     Attributes:
         values: Setting -> value.
-        reasons: Setting -> why.
+        reasons: Setting -> reason.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -52,12 +52,12 @@ class Section:
 
 @dataclass(frozen=True)
 class Plan:
-    """What `init` writes and says.
+    """Content of params.yaml, and the cost of a run.
 
     Attributes:
-        sections: Name -> section, in order; "" has the settings that belong to none.
-        seconds: That `dvc repro` will take on this machine.
-        megabytes: Of disk that it will fill, the DVC cache included.
+        sections: Name -> section, in order; "" holds the settings outside sections.
+        seconds: Expected time of `dvc repro` on this machine.
+        megabytes: Expected disk space, including DVC's cache.
     """
 
     sections: dict[str, Section]
@@ -67,15 +67,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Network:
-    """The backbone that the plan is for.
+    """The backbone of the plan.
 
     Attributes:
         section: Section `backbone`.
-        reason: Why this network.
-        model: The network at that size.
+        reason: Reason for this network.
+        model: The network for this image size.
         size: Side of the images in px.
-        ms_per_image: Milliseconds of a forward pass on this machine.
-        mirrored: Whether mirrored images are as good as others, and why.
+        ms_per_image: Milliseconds per image of a forward pass on this machine.
+        mirrored: True if flips are safe, and an explanation.
     """
 
     section: dict[str, str]
@@ -92,27 +92,27 @@ def plan(looked: Looked, network: Network, seed: int, threads: int) -> Plan:
     Args:
         looked: The source.
         network: The backbone.
-        seed: Of the splits and everything else.
-        threads: Of TensorFlow.
+        seed: Seed of the splits and everything else.
+        threads: Threads for TensorFlow.
     """
     size, mirrored = network.size, network.mirrored
     train = looked.survey.count("train")
     shared = Section()
     shared.put("seed", seed)
-    shared.put("threads", threads, "cores of this machine; other numbers give other last bits")
+    shared.put("threads", threads, "cores of this machine; results depend on it in the last bits")
     augment = Section()
     augment.put("use", "flip_crop" if mirrored[0] else "auto", mirrored[1])
     views = augmentation.views_for(train)
     augment.put("views", views.value, views.reason)
     prepare = Section()
     prepare.put("image_size", size.value, size.reason)
-    if not looked.survey.given:
-        prepare.put("train_fraction", 0.7, "val has 0.15 and test the rest")
-    prepare.put("exclude", "conf/exclude.csv", "images that are not used, by path")
+    if not looked.survey.splits:
+        prepare.put("train_fraction", 0.7, "0.15 for val, the rest for test")
+    prepare.put("exclude", "conf/exclude.csv", "paths of images to exclude")
     chosen, derived = recipe.derive(Finetune(), train, network.model)
     finetune = Section()
-    for name, one in derived.items():
-        finetune.put(name.partition(".")[2], one.value, one.reason)
+    for name, value in derived.items():
+        finetune.put(name.partition(".")[2], value.value, value.reason)
     sections = {
         "": shared,
         "data": Section(looked.settings, looked.reasons),
@@ -123,18 +123,19 @@ def plan(looked: Looked, network: Network, seed: int, threads: int) -> Plan:
         "prepare": prepare,
         "extract_features": Section({"batch_size": 32}),
         "train_head": Section(
-            {"class_weight": None}, {"class_weight": "balanced if small classes count as much"}
+            {"class_weight": None}, {"class_weight": _balance(looked.survey.imbalance)}
         ),
         "finetune": finetune,
         "evaluate": Section({"split": "test"}),
         "serve": Section(
             {"unknown": UNKNOWN, "coverage": COVERAGE},
             {
-                "unknown": "share of ordinary images that may be called unknown",
-                "coverage": "of sets of labels, with prepare.calibration_fraction",
+                "unknown": "fraction of ordinary images that may be flagged as unknown",
+                "coverage": "target coverage of prediction sets (needs "
+                "prepare.calibration_fraction)",
             },
         ),
-        "sweep": Section({"n_trials": 20}, {"n_trials": "of make sweep"}),
+        "sweep": Section({"n_trials": 20}, {"n_trials": "number of trials for make sweep"}),
     }
     work = _work(looked, network.model, chosen, int(views.value), int(size.value))
     return Plan(
@@ -144,15 +145,25 @@ def plan(looked: Looked, network: Network, seed: int, threads: int) -> Plan:
     )
 
 
+def _balance(imbalance: float) -> str:
+    if imbalance < UNEVEN:
+        return (
+            f"classes are balanced enough (largest/smallest {imbalance:.1f}); set `balanced` if "
+            "rare classes matter as much"
+        )
+    return f"set `balanced` if rare classes matter as much (largest/smallest {imbalance:.1f})"
+
+
 def _head(images: int) -> Section:
-    """The head that is a good start; a regression needs all features in memory at once."""
-    if images > _REGRESSED:
-        return Section({"use": "linear"}, {"use": f"{images} training images, batch by batch"})
-    return Section({"use": "logistic"}, {"use": "in seconds, the start of fine-tuning"})
+    """Choose a head; a regression needs all features in memory at once."""
+    if images > _MAX_REGRESSION:
+        return Section({"use": "linear"}, {"use": f"{images} training images, in batches"})
+    reason = "logistic regression: fits in seconds and is a strong starting point for fine-tuning"
+    return Section({"use": "logistic"}, {"use": reason})
 
 
 def _engine() -> Section:
-    """What computes: the fastest on this machine."""
+    """Choose the fastest engine on this machine."""
     import tensorflow as tf
 
     gpu = bool(tf.config.list_physical_devices("GPU"))
@@ -160,7 +171,7 @@ def _engine() -> Section:
     section.put(
         "engine",
         str(Engine.keras if gpu else Engine.openvino),
-        "on the GPU of this machine" if gpu else "faster than keras on processors without a GPU",
+        "uses the GPU of this machine" if gpu else "faster than keras without a GPU",
     )
     return section
 
@@ -179,22 +190,22 @@ def _work(
     from pipeline.features import cuts
 
     at = cuts.resolve(model, finetune.cut, finetune.batch_norm == "train").at
-    (point,) = [one for one in cuts.describe(model) if one.name == at]
+    (point,) = [point for point in cuts.describe(model) if point.name == at]
     train, val, test = (looked.survey.count(split) for split in ("train", "val", "test"))
-    every, shown = train + val + test, train * views
+    every, seen = train + val + test, train * views
     above = 1 - point.flops_below
     passes = (
         every
-        + (shown - train)
-        + (shown + val) * point.flops_below
+        + (seen - train)
+        + (seen + val) * point.flops_below
         + finetune.epochs * above * (_BACKWARD * train + val)
         + test
     )
     width = 4 * math.prod(model.output_shape[1:])
-    pixels, features = 3 * every * size_px**2, width * (every + shown - train)
+    pixels, features = 3 * every * size_px**2, width * (every + seen - train)
     parameters = 4 * model.count_params()
-    # Where files cannot be shared, outputs are kept twice, once by DVC, and features once more.
+    # If files cannot be shared, outputs are stored twice, once by DVC, and features once more.
     copies = 1 if machine.shares_files() else 2
-    kept = copies * (pixels + features + parameters) + (shown + val) * point.bytes_per_image
-    kept += features * (copies - 1)
-    return _Work(passes, kept / 1e6)
+    stored = copies * (pixels + features + parameters) + (seen + val) * point.bytes_per_image
+    stored += features * (copies - 1)
+    return _Work(passes, stored / 1e6)

@@ -1,6 +1,6 @@
-"""A first look at a source: its kind, classes, sizes, splits and faults.
+"""Survey a source: its kind, classes, sizes, splits and faults.
 
-path -> section `data` with reasons, `Survey`, and in words what it found.
+path -> section `data` with reasons, `Survey`, and a description.
 """
 
 import importlib
@@ -28,58 +28,59 @@ from pipeline.settings import check
 from pipeline.storage.digests import file_sha256
 
 SHARES = Shares(None, None, 0.7, 0.15)
-"""How prepare splits unless told otherwise."""
+"""Default splits of prepare."""
 _THUMBNAIL_PX = 32
-_UNEVEN = 3
-_SHOWN = 20
+UNEVEN = 3
+"""Ratio of class sizes above which classes are imbalanced."""
+_MAX_LISTED = 20
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a source holds, split as prepare would.
+    """Content of a source, split as prepare would.
 
     Attributes:
-        rows: A row an image, with split and verdict.
+        rows: One row per image, with split and verdict.
         reasons: Path -> why a file is not used.
-        account: Where every file went.
-        given: The splits that the source itself names.
+        account: Account of every file.
+        splits: The splits that the source itself assigns.
     """
 
     rows: list[Row]
     reasons: dict[str, str]
     account: Account
-    given: tuple[str, ...]
+    splits: tuple[str, ...]
 
     @property
-    def kept(self) -> list[Row]:
+    def used(self) -> list[Row]:
         """The images that can be used."""
         return [row for row in self.rows if row.verdict in KEPT]
 
     def count(self, split: str) -> int:
-        """How many images a split has."""
-        return sum(row.split == split for row in self.kept)
+        """Count the images in a split."""
+        return sum(row.split == split for row in self.used)
 
     @property
     def classes(self) -> dict[str, int]:
         """Class -> images, sorted by name."""
-        return dict(sorted(Counter(row.label for row in self.kept).items()))
+        return dict(sorted(Counter(row.label for row in self.used).items()))
 
     @property
     def imbalance(self) -> float:
-        """How many times the largest class is the smallest."""
+        """Ratio of the largest to the smallest class."""
         sizes = self.classes.values()
         return max(sizes) / min(sizes) if sizes else 1.0
 
 
 @dataclass(frozen=True)
 class Looked:
-    """A source after a first look.
+    """A surveyed source.
 
     Attributes:
-        settings: Of section `data`.
-        reasons: Setting -> why it has this value, where that is worth a word.
+        settings: Settings of section `data`.
+        reasons: Setting -> reason, if it needs one.
         config: The section itself.
-        survey: What is in it, split as prepare will.
+        survey: Its content, split as prepare will.
     """
 
     settings: dict[str, Any]
@@ -89,21 +90,21 @@ class Looked:
 
 
 def look(
-    path: Path, ignore: list[str], seed: int, given: Mapping[str, Any] | None = None
+    path: Path, ignore: list[str], seed: int, further: Mapping[str, Any] | None = None
 ) -> Looked:
-    """Look at a folder of images, a csv file or an archive.
+    """Survey a folder of images, a csv file or an archive.
 
     Args:
-        path: Of the source.
-        ignore: What is left out.
-        seed: Of the splits.
-        given: Further settings of section `data`.
+        path: Path of the source.
+        ignore: Names to leave out.
+        seed: Seed of the splits.
+        further: Further settings of section `data`.
 
     Raises:
-        InputError: It is none of these, or holds no images of two classes.
+        InputError: It is none of these, or has no images of two classes.
     """
     settings = _recognised(path, ignore) | ({"ignore": ignore} if ignore else {})
-    settings |= given or {}
+    settings |= further or {}
     config = _config(settings)
     left_out: list[Sample] = []
     listed = list(sources.images(config, "list", left_out))
@@ -111,10 +112,14 @@ def look(
     named = {image.split for image in listed if image.split}
     if named == {"train", "val"}:
         settings["splits"] = {**settings.get("splits", {}), "val": "test"}
-        reasons["splits"] = "no test/ is given: val/ is the test split, and val is drawn from train"
+        reasons["splits"] = (
+            "there is no test/: val/ becomes the test split, val is drawn from train"
+        )
         config = _config(settings)
-        listed = [replace(one, split="test") if one.split == "val" else one for one in listed]
-    surveyed = replace(survey(listed, left_out, config.ignore, seed), given=tuple(sorted(named)))
+        listed = [replace(item, split="test") if item.split == "val" else item for item in listed]
+        surveyed = replace(
+            survey(listed, left_out, config.ignore, seed), splits=tuple(sorted(named))
+        )
     _check(path, surveyed)
     return Looked(settings, reasons, config, surveyed)
 
@@ -124,8 +129,8 @@ def _recognised(path: Path, ignore: list[str]) -> dict[str, Any]:
         return {"use": "folder", "path": layout.unwrapped(path, ignore).as_posix()}
     if not path.is_file():
         raise InputError(
-            f"init needs a folder of images, a csv file or an archive, got {path}: no such file "
-            "or folder"
+            f"no such file or folder: {path}; init needs a folder of images, a csv file or an "
+            "archive"
         )
     if tarfile.is_tarfile(path) or zipfile.is_zipfile(path):
         return {"use": "archive", "path": path.as_posix(), "sha256": file_sha256(path)}
@@ -133,7 +138,7 @@ def _recognised(path: Path, ignore: list[str]) -> dict[str, Any]:
         return {"use": "csv", "path": path.as_posix()}
     raise InputError(
         f"init needs a folder of images, a csv file or a .zip or .tar archive, got {path}: name "
-        "the folder that holds a sub-folder for each class"
+        "the folder with a subfolder for each class"
     )
 
 
@@ -149,77 +154,77 @@ def _config(settings: dict[str, Any]) -> SourceConfig:
     return config
 
 
-def _check(path: Path, found: Survey) -> None:
-    if not found.rows:
+def _check(path: Path, result: Survey) -> None:
+    if not result.rows:
         raise InputError(
-            f"{path} must hold images in a folder for each class, such as {path}/cat/1.jpg, and "
-            "holds none: name the folder above the class folders"
+            f"no images in class folders such as {path}/cat/1.jpg: name the folder above the "
+            "class folders"
         )
-    soundness.check_vanished(found.rows, found.reasons)
-    soundness.check_classes(found.kept)
+    soundness.check_vanished(result.rows, result.reasons)
+    soundness.check_classes(result.used)
 
 
 def survey(
     images: Iterable[Sample], left_out: Sequence[Sample], ignore: Sequence[str], seed: int
 ) -> Survey:
-    """Read and decode every image, and split them; keeps no pixels.
+    """Read and decode every image, and split them, without keeping pixels.
 
     Args:
-        images: Of a source.
-        left_out: The files that are not read.
+        images: Images of a source.
+        left_out: Files that are not read.
         ignore: `data.ignore`.
-        seed: Chooses the splits that the source does not give.
+        seed: Seed for the splits that the source does not assign.
     """
     rows, bad = [], {}
     for row, verdict in judge(images, _THUMBNAIL_PX, Decoding(Fit.squash), "look"):
         rows.append(row)
         if isinstance(verdict, str):
             bad[row.path] = verdict
-    given = {row.split for row in rows if row.split}
+    named = {row.split for row in rows if row.split}
     assigned, reasons = assign(rows, bad, SHARES, seed)
     account = Account.of(assigned, left_out, ignore)
-    return Survey(assigned, reasons, account, tuple(split for split in SPLITS if split in given))
+    return Survey(assigned, reasons, account, tuple(split for split in SPLITS if split in named))
 
 
-def describe(found: Survey) -> Iterator[str]:
-    """Tell a survey, a line at a time."""
-    classes = found.classes
-    yield str(found.account)
-    yield f"{len(found.kept)} images of {len(classes)} classes"
-    width = max(map(len, list(classes)[:_SHOWN]), default=0)
-    for name, count in list(classes.items())[:_SHOWN]:
+def describe(result: Survey) -> Iterator[str]:
+    """Describe a survey, line by line."""
+    classes = result.classes
+    yield str(result.account)
+    yield f"{len(result.used)} images of {len(classes)} classes"
+    width = max(map(len, list(classes)[:_MAX_LISTED]), default=0)
+    for name, count in list(classes.items())[:_MAX_LISTED]:
         yield f"  {name:{width}}  {count}"
-    if len(classes) > _SHOWN:
-        yield f"  and {len(classes) - _SHOWN} more classes"
-    if found.imbalance >= _UNEVEN:
+    if len(classes) > _MAX_LISTED:
+        yield f"  and {len(classes) - _MAX_LISTED} more classes"
+    if result.imbalance >= UNEVEN:
         yield (
-            f"  uneven: the largest class has {found.imbalance:.1f} times the images of the "
-            "smallest, so look at macro_f1 beside accuracy"
+            f"  imbalanced: the largest class has {result.imbalance:.1f} times as many images as "
+            "the smallest; look at macro F1 as well as accuracy"
         )
-    if found.kept:
-        shorter = np.array([min(row.width, row.height) for row in found.kept])
+    if result.used:
+        shorter = np.array([min(row.width, row.height) for row in result.used])
         low, middle, high = np.percentile(shorter, [5, 50, 95])
         yield (
-            f"sizes: the shorter side is {middle:.0f} px (median; 90 % are {low:.0f} to {high:.0f})"
+            f"image sizes: shorter side {middle:.0f} px (median; 90 % are {low:.0f} to {high:.0f})"
         )
-    if found.given:
-        yield f"splits in the source: {', '.join(found.given)}"
+    if result.splits:
+        yield f"splits in the source: {', '.join(result.splits)}"
     else:
-        yield "splits in the source: none, so they are drawn at random, class by class"
-    for column in found.kept[0].extra if found.kept else ():
-        values = {row.extra[column] for row in found.kept}
-        if len(SPLITS) <= len(values) <= len(found.kept) / 2:
+        yield "splits in the source: none, drawn at random within each class"
+    for column in result.used[0].extra if result.used else ():
+        values = {row.extra[column] for row in result.used}
+        if len(SPLITS) <= len(values) <= len(result.used) / 2:
             yield (
-                f"column {column} has {len(values)} values: data.group={column} would bring the "
-                "images of each into one split"
+                f"column {column} has {len(values)} values: set data.group={column} if images "
+                "with the same value belong together"
             )
-    yield "split: " + ", ".join(f"{found.count(split)} {split}" for split in SPLITS)
-    duplicates = sum(row.verdict == "duplicate" for row in found.rows)
+    yield "split: " + ", ".join(f"{result.count(split)} {split}" for split in SPLITS)
+    duplicates = sum(row.verdict == "duplicate" for row in result.rows)
     if duplicates:
-        yield f"copies of another image, pixel for pixel: {duplicates}; each stays in its split"
-    if found.reasons:
-        yield f"{len(found.reasons)} files are not used:"
-        for path, reason in list(found.reasons.items())[:5]:
+        yield f"{duplicates} images are copies of another one; copies stay in the same split"
+    if result.reasons:
+        yield f"{len(result.reasons)} files are not used:"
+        for path, reason in list(result.reasons.items())[:5]:
             yield f"  {path}: {reason}"
-        if len(found.reasons) > 5:
-            yield f"  and {len(found.reasons) - 5} more, which prepare lists in quarantine.csv"
+        if len(result.reasons) > 5:
+            yield f"  and {len(result.reasons) - 5} more, which prepare lists in quarantine.csv"

@@ -1,4 +1,4 @@
-"""Judge the head-only and the fine-tuned model on the test split.
+"""Evaluate the head-only and the fine-tuned model on the test split.
 
 features.npy + head.keras + model.keras -> metrics.json, intervals.json, comparison.json,
 per_class.json, slices.csv, predictions.parquet, predictions.csv, near_duplicates.csv,
@@ -45,31 +45,32 @@ _GAIN = "fine_tuned against head_only"
 class Config:
     """Section `evaluate`."""
 
-    split: Split = setting(Split.test, "Split to judge on.")
+    split: Split = setting(Split.test, "Split to evaluate.")
     near_duplicates: NearDuplicates = setting(
         NearDuplicates.list,
-        "Images that are nearly the same as one in train or val: list them, or drop them from "
-        "what is judged on.",
+        "Treatment of test images that are nearly the same as one in train or val: list them, or "
+        "drop them from the evaluation.",
     )
     metric: str = setting(
         "macro_f1",
-        "Metric of the verdict beside accuracy and log loss.",
+        "Metric to report besides accuracy and log loss.",
+        advanced=True,
         choices=[name for name in metrics.NAMES if name not in _ALWAYS],
     )
-    label_errors: bool = setting(True, "Look in all splits for images that may be mislabelled.")
+    label_errors: bool = setting(True, "Look for images with wrong labels in all splits.")
 
 
 def run(
     config: Config, seed: int, threads: int, unknown: float, coverage: float, folders: Folders
 ) -> dict[str, float]:
-    """Evaluate.
+    """Evaluate both models.
 
     Args:
         config: Section `evaluate`.
-        seed: Of the bootstrap and of the search for label errors.
-        threads: As TensorFlow was configured with.
-        unknown: `serve.unknown`, the share of ordinary images that may be called unknown.
-        coverage: `serve.coverage`, the share of images whose set of labels has the true one.
+        seed: Seed for the bootstrap and the search for label errors.
+        threads: Number of threads.
+        unknown: `serve.unknown`, the fraction of ordinary images that may be flagged as unknown.
+        coverage: `serve.coverage`, the fraction of images whose prediction set contains the truth.
         folders: All are read.
 
     Returns:
@@ -83,28 +84,28 @@ def run(
     features = np.load(folders.extract_features / "features.npy", mmap_mode="r")
     rows, pairs = _rows(config, data, features)
     with tempfile.TemporaryDirectory(dir=out) as scratch:  # probabilities may exceed memory
-        judge = _Models(data, rows, folders, Path(scratch))
-        models, relied = judge(unknown, coverage)
+        run_models = _Models(data, rows, folders, Path(scratch))
+        models, reliability = run_models(unknown, coverage)
         best = models["fine_tuned"]
         assert best.probabilities is not None
         resampled = {
-            name: resampling.resample(known, seed, f"bootstrap of {name}")
-            for name, known in models.items()
+            name: resampling.resample(facts_of, seed, f"bootstrap of {name}")
+            for name, facts_of in models.items()
         }
         gain = resampling.compare(resampled["head_only"], resampled["fine_tuned"], config.metric)
         suspects = _suspects(config, data, features, seed, threads)
-        suspects = label_errors.doubted(suspects, data, judge.says)
+        suspects = label_errors.doubted(suspects, data, run_models.probabilities)
         _write_metrics(out, resampled, gain)
         write_json(
             out / "per_class.json", metrics.per_class(best.labels, best.predicted, data.classes)
         )
         resampling.write_slices(out / "slices.csv", data, rows, best, seed)
-        predictions.write(out, data, rows, best.probabilities, relied)
-        np.save(out / trust.POSITIONS, relied.positions.astype(np.float32))
+        predictions.write(out, data, rows, best.probabilities, reliability)
+        np.save(out / trust.POSITIONS, reliability.positions.astype(np.float32))
         dropped = config.near_duplicates == NearDuplicates.drop
         near_duplicates.write(out / near_duplicates.FILE, data, pairs, dropped)
         label_errors.write(out / label_errors.FILE, data, suspects)
-        measured = trust.summary(relied, best, unknown, coverage)
+        measured = trust.summary(reliability, best, unknown, coverage)
         write_json(out / trust.FILE, measured)
         evaluation = plots.Evaluation(
             data,
@@ -112,7 +113,7 @@ def run(
             features,
             models,
             best.probabilities,
-            judge.classifier,
+            run_models.classifier,
             curves.read(folders.train_head),
             curves.read(folders.finetune),
             pairs,
@@ -124,22 +125,24 @@ def run(
     print("\n".join(trust.sentences(measured)))
     _print_near_duplicates(dropped, pairs, rows, best.right)
     if suspects:
-        found = f"{len(suspects)} of {len(data.rows)} images have suspicious labels"
-        print(f"{found}, of which half or more were wrong in tests: evaluate/{label_errors.FILE}")
+        print(
+            f"{len(suspects)} of {len(data.rows)} images have suspicious labels (in benchmarks, at "
+            f"least half of such suspects were wrong): evaluate/{label_errors.FILE}"
+        )
     return _flat(str(config.split), resampled, gain)
 
 
 def _check(config: Config, data: Manifest) -> None:
-    chosen = metrics.METRICS.get(config.metric)
-    if chosen and len(data.classes) < chosen.min_classes:
+    metric = metrics.METRICS.get(config.metric)
+    if metric and len(data.classes) < metric.min_classes:
         raise InputError(
-            f"evaluate.metric={config.metric} needs at least {chosen.min_classes} classes, got "
-            f"{len(data.classes)}: choose another"
+            f"evaluate.metric={config.metric} needs at least {metric.min_classes} classes, got "
+            f"{len(data.classes)}: choose another metric"
         )
 
 
 class _Models:
-    """The head-only and the fine-tuned model, run on the judged images."""
+    """The head-only and the fine-tuned model, run on the evaluated images."""
 
     def __init__(self, data: Manifest, rows: Labels, folders: Folders, scratch: Path) -> None:
         from pipeline.networks import model_file
@@ -150,29 +153,29 @@ class _Models:
         self.classifier, self._card = model_file.load(self._path, allow_code=True)
 
     def __call__(self, unknown: float, coverage: float) -> tuple[dict[str, Facts], Trust]:
-        """Facts of both models, and how far the fine-tuned one's answers can be relied on."""
+        """Return facts about both models, and the reliability of the fine-tuned one's answers."""
         from pipeline.networks import model_file
         from pipeline.networks.keras_forward import KerasForward
 
         features = np.load(self._folders.extract_features / "features.npy", mmap_mode="r")
         head = KerasForward(self._head(), self._card.batch_size)
-        head_only = self._judged(head, features, self._scratch / "head_only")
+        head_only = self._run(head, features, self._scratch / "head_only")
         forward = model_file.forward(self._path, self._card, lambda: self.classifier)
-        classes, said = len(self._data.classes), self._scratch / "fine_tuned"
-        judge = Judge(model_file.known(self._path), classes, unknown, coverage)
-        relied = trust.judge(forward, judge, classes, self._data.images, self._rows, said)
-        return {"head_only": head_only, "fine_tuned": self._facts(said)}, relied
+        classes, path = len(self._data.classes), self._scratch / "fine_tuned"
+        judge = Judge(model_file.reference_of(self._path), classes, unknown, coverage)
+        reliability = trust.judge(forward, judge, classes, self._data.images, self._rows, path)
+        return {"head_only": head_only, "fine_tuned": self._facts(path)}, reliability
 
-    def says(self, rows: Labels) -> NDArray[np.float32]:
-        """(M, K): probabilities of the fine-tuned model for rows of the data set."""
+    def probabilities(self, rows: Labels) -> NDArray[np.float32]:
+        """Return the fine-tuned model's probabilities for rows of the dataset: (M, K)."""
         from pipeline.networks import model_file
 
         forward = model_file.forward(self._path, self._card, lambda: self.classifier)
-        found = forward.all(self._data.images, rows, "suspects")
-        return found[:, : len(self._data.classes)]
+        outputs = forward.all(self._data.images, rows, "suspects")
+        return outputs[:, : len(self._data.classes)]
 
     def _head(self) -> keras.Model:
-        """The trained head, calibrated if the fine-tuned model is: or that alone would differ."""
+        """Load the trained head, calibrated if the fine-tuned model is, so that both compare."""
         import keras
 
         from pipeline.training import calibration
@@ -184,7 +187,7 @@ class _Models:
             return calibration.scaled(head, summary["temperature"])
         return head
 
-    def _judged(self, forward: Forward, inputs: Any, path: Path) -> Facts:
+    def _run(self, forward: Forward, inputs: Any, path: Path) -> Facts:
         with RowWriter(path, forward.output_shape, np.float32) as file:
             for batch in forward.batches(inputs, self._rows, path.name):
                 file.append(batch)
@@ -198,19 +201,19 @@ class _Models:
 def _rows(
     config: Config, data: Manifest, features: NDArray[np.float32]
 ) -> tuple[Labels, list[Pair]]:
-    """The images to judge on, and those that are nearly the same as one in train or val."""
+    """Return the images to evaluate, and those nearly the same as one in train or val."""
     rows = data.indices(config.split)
     pairs = near_duplicates.find(data, features, rows)
     if config.near_duplicates == NearDuplicates.list:
         return rows, pairs
-    kept = np.setdiff1d(rows, [pair.row for pair in pairs])
-    gone = sorted(set(data.labels[rows]) - set(data.labels[kept]))
+    others = np.setdiff1d(rows, [pair.row for pair in pairs])
+    gone = sorted(set(data.labels[rows]) - set(data.labels[others]))
     if gone:
         raise InputError(
-            f"each class needs an image to judge on, all of {data.classes[gone[0]]!r} are near "
-            "duplicates: set evaluate.near_duplicates=list"
+            f"every test image of class {data.classes[gone[0]]!r} is a near duplicate: set "
+            "evaluate.near_duplicates=list"
         )
-    return kept, pairs
+    return others, pairs
 
 
 def _suspects(
@@ -222,9 +225,9 @@ def _suspects(
 
 
 def _write_metrics(out: Path, resampled: Mapping[str, Resampled], gain: Comparison) -> None:
-    write_json(out / "metrics.json", {name: one.values for name, one in resampled.items()})
-    spread = {name: resampling.intervals(one) for name, one in resampled.items()}
-    as_json = {name: resampling.as_json(one) for name, one in spread.items()}
+    write_json(out / "metrics.json", {name: r.values for name, r in resampled.items()})
+    spread = {name: resampling.intervals(r) for name, r in resampled.items()}
+    as_json = {name: resampling.as_json(values) for name, values in spread.items()}
     write_json(out / "intervals.json", as_json)
     mcnemar = {
         "only_first_right": gain.only_first,
@@ -240,9 +243,9 @@ def _write_metrics(out: Path, resampled: Mapping[str, Resampled], gain: Comparis
 
 
 def _print_metrics(resampled: Mapping[str, Resampled], gain: Comparison) -> None:
-    shown = ("accuracy", "macro_f1", "log_loss", "calibration_error")
-    for name, one in resampled.items():
-        print(f"{name:12} " + "  ".join(f"{key} {one.values[key]:.4f}" for key in shown))
+    names = ("accuracy", "macro_f1", "log_loss", "calibration_error")
+    for model, result in resampled.items():
+        print(f"{model:12} " + "  ".join(f"{name} {result.values[name]:.4f}" for name in names))
     print(f"{_GAIN}:")
     for sentence in gain.verdict:
         print(f"  {sentence}")
@@ -253,21 +256,21 @@ def _print_near_duplicates(
 ) -> None:
     if not pairs:
         return
-    begin = f"{len(pairs)} images are nearly the same as one that training saw"
+    text = f"{len(pairs)} test images are nearly the same as a training image"
     if dropped:
-        print(f"{begin}: left out")
+        print(f"{text}: dropped")
         return
     other = ~np.isin(rows, [pair.row for pair in pairs])
     without = f": accuracy without them {right[other].mean():.4f}" if other.any() else ""
-    print(f"{begin} (evaluate/{near_duplicates.FILE}){without}")
+    print(f"{text} (evaluate/{near_duplicates.FILE}){without}")
 
 
 def _flat(split: str, resampled: Mapping[str, Resampled], gain: Comparison) -> dict[str, float]:
-    """The metrics as the tracker names them."""
+    """Name the metrics for the tracker."""
     flat = {
-        f"{split}_{key}_{name}": value
-        for name, one in resampled.items()
-        for key, value in one.values.items()
+        f"{split}_{metric}_{model}": value
+        for model, result in resampled.items()
+        for metric, value in result.values.items()
     }
     return flat | {
         "fine_tuning_gain_accuracy": gain.differences["accuracy"].value,

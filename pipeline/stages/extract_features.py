@@ -1,7 +1,7 @@
-"""Push every image once through the frozen backbone.
+"""Extract the features of every image with the frozen backbone.
 
-images.npy -> features.npy (N, D), backbone.json; where training images are augmented, also
-augment.json and augmented.npy (K - 1, M, D): the features of the M images' further views.
+images.npy -> features.npy (N, D), backbone.json; with augmentation also augment.json and
+augmented.npy (K - 1, M, D): the features of the M training images' other views.
 
     python -m pipeline extract_features extract_features.batch_size=64
 """
@@ -33,7 +33,7 @@ class Config:
     """Section `extract_features`."""
 
     batch_size: int = setting(
-        32, "Images per forward pass, here, in fine-tuning and in evaluation.", least=1
+        32, "Images per forward pass, also in fine-tuning and evaluation.", least=1
     )
 
 
@@ -46,12 +46,12 @@ def run(frozen: FrozenPart, activations: store.Config, folders: Folders) -> dict
         folders: `prepare` is read.
 
     Returns:
-        Images per second, the number of features and of weights.
+        Images per second, number of features and of parameters.
 
     Raises:
-        InputError: The backbone is not available, or gives features of no use.
+        InputError: The backbone is not available, or its features are unusable.
     """
-    data, kept, out = Manifest(folders.prepare), Store(activations), folders.out
+    data, cache, out = Manifest(folders.prepare), Store(activations), folders.out
     train = data.indices("train")
     frozen, scale = scaling.resolved(frozen, data)
     augment, chosen = frozen.augment.derive(len(train))
@@ -59,20 +59,20 @@ def run(frozen: FrozenPart, activations: store.Config, folders: Folders) -> dict
     built = frozen.build(data.image_size)
     source = Source.of(replace(frozen, augment=augment), built, data)
     every, last = np.arange(len(data.rows)), built.model.layers[-1].name
-    computed = kept.get(source.key(last, every)) is None
+    computed = cache.get(source.key(last, every)) is None
     started = perf_counter()
-    features = below(kept, source, last, every)
+    features = below(cache, source, last, every)
     rate = len(data.rows) / (perf_counter() - started)
     _check(features, built.name)
-    arrays.share(kept.place(source.key(last, every)), out / "features.npy")
-    derived.tell(chosen)
+    arrays.share(cache.place(source.key(last, every)), out / "features.npy")
+    derived.report(chosen)
     derived.write(out, chosen)
-    views = views_of(kept, source, train)
+    views = views_of(cache, source, train)
     if views:
         with RowWriter(out / "augmented.npy", (len(train), features.shape[1]), np.float32) as rows:
             for view in tqdm(views, desc="augmented.npy", unit="view", delay=1, disable=None):
-                rows.append(below(kept, view, last, np.arange(len(train)))[None])
-    if augment.layers:  # fine-tuning depends on them through this file
+                rows.append(below(cache, view, last, np.arange(len(train)))[None])
+    if augment.layers:  # fine-tuning depends on augmentation through this file
         write_json(out / "augment.json", asdict(augment))
     parameters = int(built.model.count_params())
     write_json(
@@ -85,18 +85,18 @@ def run(frozen: FrozenPart, activations: store.Config, folders: Folders) -> dict
             "config": frozen.backbone.shaping(),
         },
     )
-    how = f"at {rate:.0f} a second" if computed else "from the store"
-    what = f": {built.taken}" if built.taken else ""
-    print(f"{len(data.rows)} images {how}, {features.shape[1]} features{what}")
+    how = f"{rate:.0f} images/s" if computed else "cached"
+    part = f", {built.taken}" if built.taken else ""
+    print(f"extracted {features.shape[1]} features of {len(data.rows)} images ({how}){part}")
     metrics = {"features": features.shape[1], "backbone_parameters": parameters}
     return {**metrics, "images_per_second": rate} if computed else metrics
 
 
 def _check(features: NDArray[np.float32], name: str) -> None:
-    """Stop at features that nothing can be learnt from.
+    """Stop at features that nothing can be learned from.
 
     Raises:
-        InputError: Some are NaN or infinite, or all images have the same.
+        InputError: Some are NaN or infinite, or all images have the same features.
     """
     broken, same = 0, True
     starts = range(0, len(features), _CHUNK)
@@ -108,12 +108,11 @@ def _check(features: NDArray[np.float32], name: str) -> None:
         same = same and bool((part == features[0]).all())
     if broken:
         raise InputError(
-            f"features must be finite numbers, {name} gives NaN or infinity for {broken} of "
-            f"{len(features)} images: its weights are damaged, or the images are not scaled as "
-            "it expects (backbone.scale)"
+            f"{name} returns NaN or infinity for {broken} of {len(features)} images: its weights "
+            "are damaged, or the images are not scaled as it expects (backbone.scale)"
         )
     if same and len(features) > 1:
         raise InputError(
-            f"features must tell images apart, {name} gives the same for all {len(features)}: "
-            "its weights are damaged, or the images are not scaled as it expects (backbone.scale)"
+            f"{name} returns the same features for all {len(features)} images: its weights are "
+            "damaged, or the images are not scaled as it expects (backbone.scale)"
         )

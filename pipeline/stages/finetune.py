@@ -63,7 +63,7 @@ def run(
 def _save(
     config: Config, frozen: FrozenPart, finetuner: Finetuner, tuned: Tuned, folders: Folders
 ) -> keras.Model:
-    """Write the classifier with all that it needs to predict; returns it."""
+    """Write the classifier with everything it needs to predict; returns it."""
     from pipeline.networks import model_file
     from pipeline.networks.keras_forward import KerasForward
     from pipeline.training import calibration
@@ -71,29 +71,29 @@ def _save(
     data, top = finetuner.data, tuned.head
     if config.calibrate:
         temperature = tuned.fitted.best["temperature"]
-        print(f"temperature {temperature:g}", flush=True)
+        print(f"calibrated with temperature {temperature:g}", flush=True)
         top = calibration.scaled(top, temperature)
     classifier = heads.join(finetuner.model, top, "classifier")
     code = bool(getattr(frozen.backbone, "allow_code", False))
     card = model_file.Card(
         data.classes, data.image_size, data.decoding, frozen.batch_size, frozen.threads, code
     )
-    shown = data.images[data.indices("val")[:CHECKED]]
+    sample = data.images[data.indices("val")[:CHECKED]]
     whole = heads.with_features(classifier)
     converted = engines.convert(
         whole,
         frozen.engine,
         threads=frozen.threads,
-        images=shown,
-        parts=[len(data.classes)],  # features are large, and would hide wrong probabilities
+        images=sample,
+        parts=[len(data.classes)],  # large features would hide wrong probabilities
     )
     forward = (
         engines.load(converted, frozen.threads)
         if converted
         else KerasForward(whole, frozen.batch_size)
     )
-    known = reference.gather(forward, data, frozen.seed)
-    model_file.save(classifier, folders.out / "model.keras", card, converted, known)
+    statistics = reference.gather(forward, data, frozen.seed)
+    model_file.save(classifier, folders.out / "model.keras", card, converted, statistics)
     classes = "\n".join(data.classes) + "\n"
     (folders.out / "classes.txt").write_text(classes, encoding="utf-8")
     return classifier

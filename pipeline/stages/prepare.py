@@ -1,7 +1,7 @@
 """Read, check, decode and split the images.
 
 source -> manifest.csv, quarantine.csv, left_out.csv, classes.txt, images.npy, summary.json.
-Imports no TensorFlow.
+Has no TensorFlow import.
 
     python -m pipeline prepare prepare.image_size=96
 """
@@ -32,7 +32,7 @@ from pipeline.storage.digests import file_sha256
 from pipeline.storage.outputs import Folders
 from pipeline.storage.tables import write_json
 
-_SHOWN_CLASSES = 12
+_MAX_CLASSES = 12
 
 
 @dataclass
@@ -40,42 +40,46 @@ class Config:
     """Section `prepare`."""
 
     image_size: AutoInt = automatic(
-        "Side in px that every image is brought to. auto goes by the images' own size.",
+        "Side of the square images in px. `auto` uses the images' own size.",
         least=1,
     )
-    fit: Fit = setting(Fit.crop, "crop the centre, squash the aspect, or pad with white.")
+    fit: Fit = setting(Fit.crop, "Crop the centre, squash the aspect ratio, or pad with white.")
     train_per_class: int | None = setting(
-        None, "Images a class in train; null for train_fraction.", least=1
+        None, "Training images per class; null uses train_fraction.", least=1
     )
     val_per_class: int | None = setting(
-        None, "Images a class in val; null for val_fraction.", least=1
+        None, "Validation images per class; null uses val_fraction.", least=1
     )
     train_fraction: float = setting(
-        0.7, "Share of train where the source gives no split.", above=0, below=1
+        0.7, "Fraction of training images, if the source has no splits.", above=0, below=1
     )
-    val_fraction: float = setting(0.15, "Share of val; test has the rest.", above=0, below=1)
+    val_fraction: float = setting(
+        0.15, "Fraction of validation images; the rest is for test.", above=0, below=1
+    )
     calibration_fraction: float = setting(
         0.0,
-        "Share of the training images that training never sees: with them, predict --coverage "
-        "and serve.coverage give sets of labels with a guarantee.",
+        "Fraction of training images set aside for calibration: enables prediction sets with "
+        "guaranteed coverage (predict --coverage, serve.coverage).",
         least=0,
         below=1,
+        advanced=True,
     )
     exclude: str | None = setting(
         None,
-        "A csv file with a column path: images that are not used, such as mislabelled ones "
-        "from outputs/evaluate/label_errors.csv.",
+        "Csv file with a column path that lists images to exclude, such as "
+        "outputs/evaluate/label_errors.csv.",
     )
     max_bad_fraction: float = setting(
         0.1,
-        "Maximum fraction of bad files; they are listed in quarantine.csv, more are an error.",
+        "Tolerated fraction of unusable files; they are listed in quarantine.csv.",
         least=0,
         most=1,
+        advanced=True,
     )
 
     @property
     def shares(self) -> Shares:
-        """How much of a class goes to each split."""
+        """Sizes of the splits."""
         return Shares(
             self.train_per_class,
             self.val_per_class,
@@ -85,44 +89,44 @@ class Config:
         )
 
     def check(self, section: str) -> None:
-        """Check the splits, which depend on two settings each."""
+        """Check settings of the splits that depend on each other."""
         self.shares.check()
 
 
 def run(
     config: Config, seed: int, data: SourceConfig, cluster: Cluster, folders: Folders
 ) -> dict[str, float]:
-    """Prepare a data set.
+    """Prepare a dataset.
 
     Args:
         config: Section `prepare`.
-        seed: Chooses the splits.
+        seed: Seed for the splits.
         data: `Config` of one of `pipeline.intake.sources`.
         cluster: Section `cluster`.
         folders: Nothing is read.
 
     Returns:
-        Counts of images: kept a split, quarantined, duplicates.
+        Numbers of images: per split, quarantined, duplicates.
 
     Raises:
-        InputError: Too many bad files, or a class or split with too few images.
+        InputError: Too many unusable files, or a class or split with too few images.
     """
-    found: dict[str, Derived] = {}
+    values: dict[str, Derived] = {}
     out, pixels = folders.out, folders.out / "images.npy"
     if is_auto(config.image_size):
-        side = found["prepare.image_size"] = sizing.derive(sources.images(data, "sizes"))
+        side = values["prepare.image_size"] = sizing.derive(sources.images(data, "sizes"))
         config = replace(config, image_size=int(side.value))
     how = _decoding(config.fit, data)
     decode = partial(_decode_all, size_px=config.image_size, target=pixels, cluster=cluster)
     left_out: list[Sample] = []
     judged, bad, deep = decode(sources.images(data, left_out=left_out), how=how)
     if deep and how.tones is None:
-        common, found["data.depth"] = sizing.common_tones(deep)
+        common, values["data.depth"] = sizing.common_tones(deep)
         how = replace(how, tones=common)
         if any(tones != common for tones in deep.values()):
             judged, bad, _ = decode(sources.images(data), how=how)
-    derived.tell(found)
-    derived.write(out, found)
+    derived.report(values)
+    derived.write(out, values)
     if not judged:
         print(Account.of(judged, left_out, data.ignore))
     soundness.check_vanished(judged, bad)
@@ -132,9 +136,9 @@ def run(
     soundness.check_vanished(rows, reasons)
     account = Account.of(rows, left_out, data.ignore)
     print(account)
-    kept = [row.verdict in manifest.KEPT for row in rows]
-    _drop_rows(pixels, [row.path not in bad for row in rows], kept)
-    classes = soundness.check_classes(row for row, keep in zip(rows, kept, strict=True) if keep)
+    used = [row.verdict in manifest.KEPT for row in rows]
+    _drop_rows(pixels, [row.path not in bad for row in rows], used)
+    classes = soundness.check_classes(row for row, keep in zip(rows, used, strict=True) if keep)
 
     manifest.write_rows(out / "manifest.csv", rows)
     listed = [(r.path, r.label, r.sha256, reasons[r.path]) for r in rows if r.path in reasons]
@@ -144,11 +148,11 @@ def run(
     account.write(out)
     summary = {"decoding": how.to_json(), "images_sha256": digest, "files": account.to_json()}
     write_json(out / "summary.json", summary)
-    counts = Counter(row.split for row, keep in zip(rows, kept, strict=True) if keep)
+    counts = Counter(row.split for row, keep in zip(rows, used, strict=True) if keep)
     splits = (*SPLITS, CALIBRATION) if counts[CALIBRATION] else SPLITS
     duplicates = sum(row.verdict == "duplicate" for row in rows)
     print(
-        f"{sum(kept)} images of {len(classes)} classes ({_counted(rows, kept, classes)}): "
+        f"{sum(used)} images of {len(classes)} classes ({_counted(rows, used, classes)}): "
         + ", ".join(f"{counts[split]} {split}" for split in splits)
         + f"; {duplicates} duplicates"
     )
@@ -161,12 +165,12 @@ def run(
     }
 
 
-def _counted(rows: list[Row], kept: list[bool], classes: list[str]) -> str:
-    """The classes with their images: all that fit in a line."""
-    counts = Counter(row.label for row, keep in zip(rows, kept, strict=True) if keep)
-    shown = [f"{name} {counts[name]}" for name in classes[:_SHOWN_CLASSES]]
-    more = len(classes) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+def _counted(rows: list[Row], used: list[bool], classes: list[str]) -> str:
+    """List the classes with their numbers of images, as far as they fit in a line."""
+    counts = Counter(row.label for row, keep in zip(rows, used, strict=True) if keep)
+    listed = [f"{name} {counts[name]}" for name in classes[:_MAX_CLASSES]]
+    more = len(classes) - len(listed)
+    return ", ".join(listed) + (f" and {more} more" if more else "")
 
 
 def _decoding(fit: Fit, data: SourceConfig) -> Decoding:
@@ -177,10 +181,10 @@ def _decoding(fit: Fit, data: SourceConfig) -> Decoding:
 def _decode_all(
     images: Iterable[Sample], size_px: int, how: Decoding, target: Path, cluster: Cluster
 ) -> tuple[list[Row], dict[str, str], dict[str, Tones]]:
-    """Judge every image; the good ones' pixels go to `target` in order.
+    """Decode every image and write the pixels of usable ones to `target`, in order.
 
     Returns:
-        A row an image; path -> reason for the bad ones; path -> tones for those of more
+        A row for each image; path -> reason for unusable ones; path -> tones for those with more
         than 8 bits.
     """
     rows, bad, deep = [], {}, {}
@@ -196,9 +200,9 @@ def _decode_all(
     return rows, bad, deep
 
 
-def _drop_rows(path: Path, present: list[bool], kept: list[bool]) -> None:
-    """Take the rows of images out of `path` that were decoded but are not kept."""
-    keep = [keep for was, keep in zip(present, kept, strict=True) if was]
+def _drop_rows(path: Path, present: list[bool], used: list[bool]) -> None:
+    """Remove rows from `path` that were decoded but are not used."""
+    keep = [used_row for decoded, used_row in zip(present, used, strict=True) if decoded]
     if all(keep):
         return
     before = np.load(path, mmap_mode="r")

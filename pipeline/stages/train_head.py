@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Config(Training):
-    """Section `train_head`; for a logistic head only `class_weight` and `monitor` matter."""
+    """Section `train_head`; with a logistic head, only `class_weight` and `monitor` matter."""
 
 
 def key(
     config: Config, head: heads.Config, seed: int, threads: int, folders: Folders
 ) -> dict[str, object]:
-    """Everything that a trained head depends on; arguments as for `run`."""
+    """Return everything that a trained head depends on; arguments as for `run`."""
     return {
         "config": asdict(config),
         "head": asdict(head),
@@ -51,10 +51,10 @@ def run(
     """Train a head.
 
     Args:
-        config: How to train it.
+        config: Section `train_head`.
         head: Section `head`.
-        seed: Of the head's first weights, the order, dropout and views.
-        threads: As TensorFlow was configured with.
+        seed: Seed for the head's initial weights, order, dropout and views.
+        threads: Number of threads.
         folders: `prepare` and `extract_features` are read.
         log: Called with the metrics of every epoch.
 
@@ -72,19 +72,19 @@ def run(
     train, val = data.indices("train"), data.indices("val")
     keras.utils.set_random_seed(seed)
     model = heads.build(head, inputs.shape[1], len(data.classes))
-    judged_on = Examples(inputs, val, data.labels[val])
+    held_out = Examples(inputs, val, data.labels[val])
     if head.solver == heads.Solver.lbfgs:
         fit_to = Examples(inputs, train, data.labels[train])
-        fitted = _regression(config, model, fit_to, judged_on, seed, threads)
+        fitted = _regression(config, model, fit_to, held_out, seed, threads)
         log(fitted.curve[0], 1)
     else:
-        shown, rows, views = inputs, train, features / "augmented.npy"
+        values, rows, views = inputs, train, features / "augmented.npy"
         if views.exists():
             arrays = [Rows(inputs, train), *np.load(views, mmap_mode="r")]
-            shown, rows = Views(arrays, seed), np.arange(len(train))
+            values, rows = Views(arrays, seed), np.arange(len(train))
         work = workspace.work("train_head", key(config, head, seed, threads, folders))
-        fit_to = Examples(shown, rows, data.labels[train])
-        fitted = fitting.fit(model, fit_to, judged_on, config, fitting.Session(seed, work, log))
+        fit_to = Examples(values, rows, data.labels[train])
+        fitted = fitting.fit(model, fit_to, held_out, config, fitting.Session(seed, work, log))
     model_file.save(model, folders.out / "head.keras")
     return fitting.report(fitted, model, folders.out)
 
@@ -97,7 +97,7 @@ def _regression(
     seed: int,
     threads: int,
 ) -> Fitted:
-    """Give a linear head the weights of a logistic regression: a training of one epoch."""
+    """Set a linear head's weights by logistic regression: a training of one epoch."""
     from pipeline.training import fitting, logistic, score, steps
 
     chosen = logistic.fit(
@@ -111,19 +111,19 @@ def _regression(
     model.set_weights([chosen.weights, chosen.biases])
     how = f"logistic regression, C = {chosen.strength:g}"
     if len(chosen.losses):
-        how += f", log loss {chosen.losses.mean():.4f} on images left out"
+        how += f", cross-validated log loss {chosen.losses.mean():.4f}"
     print(how, flush=True)
 
-    def judged(examples: Examples) -> dict[str, float]:
-        shown = batches(examples, np.arange(len(examples.rows)), model.output_shape[-1], 1024)
-        probabilities = steps.probabilities(model, shown)
+    def evaluated(examples: Examples) -> dict[str, float]:
+        parts = batches(examples, np.arange(len(examples.rows)), model.output_shape[-1], 1024)
+        probabilities = steps.probabilities(model, parts)
         return score.judge(examples.labels, probabilities, config.monitor)
 
-    fitted_to, left_out = judged(train), judged(val)
+    on_train, on_val = evaluated(train), evaluated(val)
     entry = {
         "epoch": 1,
-        "loss": fitted_to["val_loss"],
-        "accuracy": fitted_to["val_accuracy"],
-        **left_out,
+        "loss": on_train["val_loss"],
+        "accuracy": on_train["val_accuracy"],
+        **on_val,
     }
-    return fitting.Fitted([entry], 1, left_out)
+    return fitting.Fitted([entry], 1, on_val)

@@ -1,8 +1,8 @@
-"""Bytes on disk: folders that are locked, written aside and renamed last; digests; tables.
+"""Files and folders: locked, written aside and renamed last; digests; tables; large arrays.
 
     >>> from pipeline.storage import outputs
     >>> outputs.STAGES
     ('prepare', 'extract_features', 'train_head', 'finetune', 'evaluate')
 
-Also arrays larger than memory and the work folder. Knows nothing of images or networks.
+Also arrays larger than memory and the work folder. Independent of images and networks.
 """

@@ -1,6 +1,6 @@
-"""Addresses of databases and servers: how to show them, and whether a database answers.
+"""Addresses of databases and servers: hide secrets, and check that a database answers.
 
-URL -> the URL without its password; URL -> why it cannot be reached.
+URL -> URL without its password; URL -> why it cannot be reached.
 """
 
 from pathlib import Path
@@ -15,25 +15,25 @@ _SECRETS = ("password", "passwd", "pwd", "sslpassword")
 _TIMEOUT_S = 10
 
 
-def shown(address: str) -> str:
-    """An address for people and files: with `***` for every password in it."""
+def public(address: str) -> str:
+    """Replace every password in an address with `***`."""
     if "://" not in address and "@" in address:
         return f"{HIDDEN}@{address.rpartition('@')[2]}"
     return redacted(address)
 
 
 def of_file(path: Path) -> str:
-    """The address of an sqlite database, whatever its path holds: `?` and `%` mean something."""
+    """Return the address of an SQLite file, whose path may contain `?` and `%`."""
     return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
 
 
 def without_secrets(text: str, address: str) -> str:
-    """A message in which an address or its password may stand, without them."""
+    """Remove an address's secrets from a message."""
     try:
         url = make_url(address)
     except ArgumentError:
-        return text.replace(address, shown(address))
-    text = text.replace(address, shown(address))
+        return text.replace(address, public(address))
+    text = text.replace(address, public(address))
     for secret in filter(None, [url.password, *_values(url)]):
         text = text.replace(str(secret), HIDDEN)
     return text
@@ -45,12 +45,12 @@ def _values(url: URL) -> list[str]:
 
 
 def is_postgresql(address: str) -> bool:
-    """Whether an address is that of a PostgreSQL database, which several machines may share."""
+    """Check for a PostgreSQL database, which several machines can share."""
     return address.startswith("postgresql")
 
 
 def is_database(address: str) -> bool:
-    """Whether an address is one of SQLAlchemy's, not a server's or a folder's."""
+    """Check for a database address, as opposed to a server's or a folder's."""
     try:
         return make_url(address).drivername.split("+")[0] in (
             "sqlite",
@@ -65,7 +65,7 @@ def is_database(address: str) -> bool:
 
 
 def unreachable(address: str) -> str:
-    """Why a database does not answer, in a line without passwords; empty if it does."""
+    """Explain why a database does not answer, without passwords; empty if it does."""
     url = make_url(address)
     postgresql = url.get_backend_name() == "postgresql"
     arguments = {"connect_timeout": _TIMEOUT_S} if postgresql else {}

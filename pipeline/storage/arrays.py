@@ -1,6 +1,6 @@
-"""Arrays on disk that are larger than memory: written row by row, read memory-mapped.
+"""Arrays larger than memory: written row by row, read memory-mapped.
 
-rows -> .npy. Written with plain writes: a memory map on a full disk kills the process.
+rows -> .npy. Uses plain writes: with a memory map, a full disk kills the process.
 """
 
 import os
@@ -18,12 +18,12 @@ from pipeline.storage import digests
 
 
 class RowWriter:
-    """Appends rows to a .npy file whose length is known only at the end.
+    """Append rows to a .npy file whose length is known only at the end.
 
     Args:
         path: File to write.
-        row_shape: Of one row.
-        dtype: Of the values.
+        row_shape: Shape of one row.
+        dtype: Type of the values.
     """
 
     def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: DTypeLike) -> None:
@@ -45,12 +45,12 @@ class RowWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         if kind is None:
-            # NumPy leaves room for the first axis to grow: the header's length stays.
+            # NumPy reserves room for the first axis to grow, so the header's length stays the same.
             self._file.seek(0)
             self._write_header()
             self._file.close()
         else:
-            self._file.raw.close()  # what is buffered is of no use, and may not fit the disk
+            self._file.raw.close()  # buffered data is useless now, and may not fit on the disk
 
     def _write_header(self) -> None:
         shape = (self._count, *self._row_shape)
@@ -63,7 +63,7 @@ class RowWriter:
 
 
 class Shared(Enum):
-    """How a file's content came to be in two places."""
+    """How a file's content was put in a second place."""
 
     cloned = "cloned"
     linked = "linked"
@@ -71,13 +71,13 @@ class Shared(Enum):
 
 
 def share(source: Path, target: Path) -> Shared:
-    """Make a file's content appear in another place, on disk once where the file system can.
+    """Put a file's content in another place, sharing disk space where possible.
 
-    A clone, else a hard link, which is made read-only, else a copy.
+    Tries a clone, then a read-only hard link, then a copy.
 
     Args:
-        source: An existing file that nobody writes to any more.
-        target: Must not exist; on any file system.
+        source: Existing file that is no longer written to.
+        target: Must not exist; may be on another file system.
     """
     if _clone(source, target):
         return Shared.cloned
@@ -92,7 +92,7 @@ def share(source: Path, target: Path) -> Shared:
 
 
 _FICLONE = 0x40049409
-"""Linux: let a file share another one's blocks (ioctl_ficlone(2))."""
+"""Linux: let a file share another file's blocks (ioctl_ficlone(2))."""
 
 
 def _clone(source: Path, target: Path) -> bool:
@@ -103,7 +103,7 @@ def _clone(source: Path, target: Path) -> bool:
     try:
         with source.open("rb") as content, target.open("wb") as file:
             fcntl.ioctl(file.fileno(), _FICLONE, content.fileno())
-    except OSError:  # most file systems have none
+    except OSError:  # most file systems do not support it
         target.unlink(missing_ok=True)
         return False
     return True

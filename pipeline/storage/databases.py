@@ -1,7 +1,7 @@
-"""Whether a database is one that this version of MLflow or Optuna can use; nothing is changed.
+"""Check that a database suits this version of MLflow or Optuna, without changing it.
 
-address + tool -> what is wrong with it, in words. Both tools adopt databases of others, and MLflow
-migrates old ones in silence, after which the MLflow that made them reads them no more.
+address + tool -> what is wrong. Both tools adopt foreign databases, and MLflow silently migrates
+old ones, which older MLflow versions then cannot read.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _VERSION_TABLE = "alembic_version"
 
 @dataclass(frozen=True)
 class Tool:
-    """A program that keeps its tables in a database, and numbers their form with Alembic.
+    """A program with tables in a database, versioned by Alembic.
 
     Attributes:
-        name: As people know it.
-        package: Its distribution.
-        scripts: Folder of the forms it knows, inside the package.
-        tables: Some that it always makes.
-        upgrade: Command that brings an older database up to date; `{address}` stands for it.
-        setting: That names the database.
+        name: Display name.
+        package: Distribution name.
+        scripts: Folder of the migrations, inside the package.
+        tables: Some tables that always exist.
+        upgrade: Command that upgrades an older database; `{address}` is replaced.
+        setting: Setting that names the database.
     """
 
     name: str
@@ -52,11 +52,11 @@ OPTUNA = Tool(
 
 
 def unfit(address: str, tool: Tool) -> str:
-    """Why a database is not one for a tool, with what to do; empty if it is, or is empty.
+    """Explain why a tool cannot use a database, with a remedy; empty if it can.
 
     Args:
-        address: As SQLAlchemy takes it; that the database answers is taken for granted.
-        tool: That is to use it.
+        address: SQLAlchemy URL of a database that answers.
+        tool: The program that should use it.
     """
     engine = create_engine(address)
     try:
@@ -76,36 +76,36 @@ def _unfit(connection: Connection, address: str, tool: Tool) -> str:
     if not tables:
         return ""
     if _VERSION_TABLE not in tables:
-        # A server's database may be shared; a file is a program's own.
+        # A server's database may be shared; a file belongs to one program.
         foreign = not own and make_url(address).get_backend_name() == "sqlite"
         return f"it holds another program's tables ({min(tables)} ...): {elsewhere}" * foreign
     query = text(f"SELECT version_num FROM {_VERSION_TABLE}")
-    found = [str(revision) for (revision,) in connection.execute(query)]
-    if not found:
+    revisions = [str(revision) for (revision,) in connection.execute(query)]
+    if not revisions:
         return ""
-    known, newest = _forms(tool)
+    supported, newest = _migrations(tool)
     here = f"{tool.name} {importlib.metadata.version(tool.package)}"
-    shown = addresses.shown(address)
-    if found == [newest]:
+    if revisions == [newest]:
         return ""
-    if set(found) <= known:
+    if set(revisions) <= supported:
         return (
-            f"an older {tool.name} made it than {here}, and would read it no more once it is "
-            f"upgraded: back it up, then run {tool.upgrade.format(address=shown)}"
+            f"it was created by an older version than {here}, which could not read it any more "
+            f"after an upgrade: back it up, then run "
+            f"{tool.upgrade.format(address=addresses.public(address))}"
         )
     for other in (MLFLOW, OPTUNA):
-        if other is not tool and set(found) <= _forms(other)[0]:
-            return f"it is {other.name}'s, and {tool.name} needs one of its own: {elsewhere}"
+        if other is not tool and set(revisions) <= _migrations(other)[0]:
+            return f"it belongs to {other.name}, and {tool.name} needs its own: {elsewhere}"
     if own:
         return (
-            f"a newer {tool.name} made it than {here}: use the environment that made it, or "
-            f"{elsewhere}"
+            f"it was created by a newer version than {here}: use the environment that created it, "
+            f"or {elsewhere}"
         )
     return f"it holds another program's tables ({min(tables)} ...): {elsewhere}"
 
 
-def _forms(tool: Tool) -> tuple[set[str], str | None]:
-    """The forms of tables that the installed tool knows, and the newest."""
+def _migrations(tool: Tool) -> tuple[set[str], str | None]:
+    """List the migrations that the installed tool supports, and the newest."""
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 

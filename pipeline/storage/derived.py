@@ -1,6 +1,6 @@
-"""Settings that are `auto`, as a stage derived them: derived.json in its output.
+"""Values that stages derive for settings that are `auto`: derived.json in their output.
 
-full name of a setting -> value and reason. Knows nothing of how they are derived.
+full name of a setting -> value and reason.
 """
 
 import json
@@ -15,40 +15,40 @@ Value = int | float | str
 
 @dataclass(frozen=True)
 class Derived:
-    """What stands in for `auto`, and why."""
+    """A derived value and the reason for it."""
 
     value: Value
     reason: str
 
 
-def tell(values: dict[str, Derived]) -> None:
+def report(values: dict[str, Derived]) -> None:
     """Print each value with its reason."""
-    for name, one in values.items():
-        print(f"{name}={one.value}: {one.reason}", flush=True)
+    for name, derived in values.items():
+        print(f"{name}={derived.value}: {derived.reason}", flush=True)
 
 
 def write(folder: Path, values: dict[str, Derived]) -> None:
-    """Write what was derived to a stage's output; no file if that is nothing."""
+    """Write derived values to a stage's output; no file if there are none."""
     if values:
-        write_json(folder / _FILE, {name: asdict(one) for name, one in values.items()})
+        write_json(folder / _FILE, {name: asdict(derived) for name, derived in values.items()})
 
 
-def value(folder: Path, name: str, asked: object) -> object:
-    """A setting as the stage whose output this is used it.
+def value(folder: Path, name: str, configured: object) -> object:
+    """Return a setting's value as the stage used it.
 
     Args:
         folder: The stage's output.
         name: Full name of the setting.
-        asked: What the config says.
+        configured: Value in the config.
     """
     derived = read(folder).get(name)
-    return derived.value if derived else asked
+    return derived.value if derived else configured
 
 
 def read(folder: Path) -> dict[str, Derived]:
-    """What the stage derived whose output this is."""
+    """Read the values that a stage derived."""
     path = folder / _FILE
     if not path.exists():
         return {}
     content = json.loads(path.read_text(encoding="utf-8"))
-    return {name: Derived(**one) for name, one in content.items()}
+    return {name: Derived(**values) for name, values in content.items()}

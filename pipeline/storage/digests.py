@@ -1,4 +1,4 @@
-"""Digests of files, of folders as DVC computes them, and of the code itself."""
+"""Digests of files, of folders as DVC computes them, and of the code."""
 
 import hashlib
 import json
@@ -19,8 +19,8 @@ def parts(path: Path, doing: str) -> Iterator[bytes]:
     """Yield a file's bytes in order, a few MB at a time.
 
     Args:
-        path: Of the file.
-        doing: What the bar says is done with it, before its name.
+        path: File to read.
+        doing: Verb for the progress bar, before the file's name.
     """
     with (
         path.open("rb") as file,
@@ -40,10 +40,10 @@ def parts(path: Path, doing: str) -> Iterator[bytes]:
 
 
 def dvc_md5(path: Path) -> str:
-    """The digest that dvc.lock records for a file or a folder.
+    """Compute the digest that dvc.lock records for a file or folder.
 
-    A folder's is the md5 of its sorted list of files with theirs, as JSON, and
-    ends in `.dir`. Compared with a real dvc.lock in the tests.
+    A folder's digest is the MD5 of the sorted JSON list of its files and their digests, and ends in
+    `.dir`. The tests compare it with a real dvc.lock.
     """
     if path.is_file():
         return file_md5(path)
@@ -56,21 +56,21 @@ def dvc_md5(path: Path) -> str:
 
 
 def digest(folder: Path) -> str:
-    """`dvc_md5` of an output folder, remembered while its files' sizes and times stay."""
+    """Compute `dvc_md5` of an output folder; cached until the size or time of a file changes."""
     memo = folder.parent / f".{folder.name}.md5"
     states = [(str(file), file.stat()) for file in sorted(folder.rglob("*"))]
-    seen = json.dumps([(name, state.st_size, state.st_mtime_ns) for name, state in states])
+    state_key = json.dumps([(name, state.st_size, state.st_mtime_ns) for name, state in states])
     remembered = _remembered(memo)
-    if remembered.get("seen") == seen:
+    if remembered.get("seen") == state_key:
         return str(remembered["md5"])
     md5 = dvc_md5(folder)
-    with suppress(OSError), replacing_file(memo) as aside:  # not where nothing may be written
-        aside.write_text(json.dumps({"seen": seen, "md5": md5}))
+    with suppress(OSError), replacing_file(memo) as aside:  # read-only folders have no cache
+        aside.write_text(json.dumps({"seen": state_key, "md5": md5}))
     return md5
 
 
 def _remembered(memo: Path) -> dict[str, str]:
-    """What a digest's memo holds; nothing if it is absent or damaged."""
+    """Read a cached digest; empty if it is absent or damaged."""
     try:
         content = json.loads(memo.read_text())
     except (OSError, ValueError):
@@ -79,12 +79,12 @@ def _remembered(memo: Path) -> dict[str, str]:
 
 
 def file_md5(path: Path) -> str:
-    """Md5 of a file's bytes."""
+    """Compute the MD5 of a file."""
     return _digest(path, "md5")
 
 
 def file_sha256(path: Path) -> str:
-    """Sha256 of a file's bytes."""
+    """Compute the SHA-256 of a file."""
     return _digest(path, "sha256")
 
 
@@ -97,7 +97,7 @@ def _digest(path: Path, name: str) -> str:
 
 @cache
 def code_sha256() -> str:
-    """Digest of the package's source, which also tells versions apart where there is no git."""
+    """Compute a digest of the package's source, which identifies versions without git."""
     digest = hashlib.sha256()
     for path in sorted(_PACKAGE.rglob("*.py")):
         digest.update(path.relative_to(_PACKAGE).as_posix().encode())

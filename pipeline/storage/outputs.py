@@ -1,4 +1,4 @@
-"""Output folders: locked, written aside, renamed last. Knows nothing of what is in them."""
+"""Output folders: locked, written aside, renamed last. Independent of their content."""
 
 import os
 import shutil
@@ -11,22 +11,22 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 ROOT = Path("outputs")
-"""Where the stages write, one folder a stage, relative to the working folder."""
+"""Output folder of the stages, relative to the working folder."""
 
 STAGES = ("prepare", "extract_features", "train_head", "finetune", "evaluate")
-"""The stages in the order of the DAG; each one's output folder has its name."""
+"""The stages in the order of the DAG; each names its output folder."""
 
 PARAMS = Path("params.yaml")
-"""The experiment, read from the working folder."""
+"""The experiment's settings, in the working folder."""
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where a stage reads and writes.
+    """Folders that a stage reads and writes.
 
     Attributes:
         out: Its own output; exists and is empty.
-        prepare: Output of that stage; so are the following.
+        prepare: Output of that stage; likewise the others.
     """
 
     out: Path
@@ -38,16 +38,16 @@ class Folders:
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Hold the lock of an output folder; wait for whoever holds it.
+    """Hold the lock of an output folder, waiting for its present holder.
 
-    A stage outlives a killed `dvc repro`; the next one must not write beside it.
+    A stage outlives a killed `dvc repro`; the next one must not write at the same time.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out.parent / f".{out.name}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"{out} is being written by another process: waiting for it", file=sys.stderr)
+        print(f"{out} is being written by another process: waiting", file=sys.stderr)
         lock.acquire()
     try:
         yield
@@ -59,7 +59,7 @@ def locked(out: Path) -> Iterator[None]:
 def replacing(out: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes `out` if the block succeeds.
 
-    The old `out` stays until then, and for good if the block raises.
+    The old `out` stays until then, and is kept if the block raises.
     """
     aside = out.parent / f".{out.name}.partial"
     shutil.rmtree(aside, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""Tables and JSON on disk whose bytes depend on their values alone.
+"""Tables and JSON whose bytes depend only on their values.
 
-A cell that a spreadsheet would take for a formula, such as the class `=1+1`, is written with an
-apostrophe before it, and read without.
+Cells that a spreadsheet would take for a formula, such as the class `=1+1`, are written with a
+leading apostrophe, and read without it.
 """
 
 import csv
@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)")
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON whose bytes depend on the value alone."""
+    """Write JSON whose bytes depend only on the value."""
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -30,26 +30,26 @@ def write_table(path: Path, columns: Sequence[str], lines: Iterable[Sequence[obj
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The columns and lines of a csv file that `write_table` or a spreadsheet wrote."""
+    """Read columns and lines of a csv file from `write_table` or a spreadsheet."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         header, *lines = [[_original(cell) for cell in line] for line in csv.reader(file)]
     return header, lines
 
 
 def read_records(path: Path) -> list[dict[str, str]]:
-    """The lines of a csv file that `write_table` wrote, by column."""
+    """Read a csv file from `write_table` as one mapping per line."""
     header, lines = read_table(path)
     return [dict(zip(header, line, strict=True)) for line in lines]
 
 
 def rows_to(file: TextIO) -> Any:
-    """What writes lines of csv to a file or a terminal."""
+    """Return a csv writer with the same line ends on every platform."""
     return csv.writer(file, lineterminator="\n")
 
 
 def harmless(cell: object) -> object:
-    """A cell that no spreadsheet takes for a formula."""
-    if not isinstance(cell, str) or cell[:1] not in _BEGINNINGS:  # nearly every one
+    """Return a cell that no spreadsheet takes for a formula."""
+    if not isinstance(cell, str) or cell[:1] not in _BEGINNINGS:  # nearly every cell
         return cell
     return f"'{cell}" if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
 

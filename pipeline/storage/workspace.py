@@ -1,7 +1,7 @@
-"""Where the project keeps what is neither code nor a DVC output.
+"""The project's folder for shared state that is neither code nor a DVC output.
 
-DVC runs queued experiments in temporary copies of the repository: what runs
-share (activations, checkpoints, the tracking database) stays in the original.
+DVC runs queued experiments in temporary copies of the repository; activations, checkpoints and
+the tracking database, which runs share, stay in the original.
 """
 
 import hashlib
@@ -15,35 +15,35 @@ from pathlib import Path
 from pipeline.storage.digests import code_sha256
 
 _COPIES = Path(".dvc", "tmp")
-"""Where DVC makes temporary copies of a repository, below it."""
+"""Folder below which DVC makes temporary copies of a repository."""
 
 
 def root() -> Path:
-    """The repository that was cloned, also from inside a DVC experiment's copy of it.
+    """Return the original repository, also from inside a DVC experiment's copy.
 
-    A DVC_ROOT that was inherited from another project's stage counts for nothing.
+    A DVC_ROOT inherited from another project's stage is ignored.
     """
-    here, given = Path.cwd().resolve(), os.environ.get("DVC_ROOT")
-    if given is None:
+    here, variable = Path.cwd().resolve(), os.environ.get("DVC_ROOT")
+    if variable is None:
         return here
-    origin = Path(given).resolve()
+    origin = Path(variable).resolve()
     return origin if here.is_relative_to(origin / _COPIES) else here
 
 
 @cache
 def processor() -> str:
-    """The kind of this machine's processor: name, instruction sets and whose kernels run on it."""
+    """Describe this machine's processor: name, instruction sets, kernels."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
-    known = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
-    name = known.get("model name", platform.processor()).strip()
-    sets = " ".join(sorted(known.get("flags", known.get("Features", "")).split()))
+    cpu = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
+    name = cpu.get("model name", platform.processor()).strip()
+    sets = " ".join(sorted(cpu.get("flags", cpu.get("Features", "")).split()))
     kernels = " with oneDNN" if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1" else ""
     return f"{platform.machine()} {name} {hashlib.sha256(sets.encode()).hexdigest()[:8]}{kernels}"
 
 
 def work(kind: str, key: Mapping[str, object]) -> Path:
-    """A folder for work in progress, named after all it depends on, code and processor too."""
+    """Return a folder for work in progress, named after everything it depends on."""
     whole = {**key, "code": code_sha256(), "processor": processor()}
     text = json.dumps(whole, sort_keys=True, default=str)
     return root() / ".work" / kind / hashlib.sha256(text.encode()).hexdigest()[:32]

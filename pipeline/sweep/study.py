@@ -92,7 +92,7 @@ def _storage(config: Sweep) -> BaseStorage:
     if not local and "://" not in config.storage:
         raise InputError(
             "sweep.storage must be sqlite or a database's URL, got "
-            f"{addresses.shown(config.storage)}"
+            f"{addresses.public(config.storage)}"
         )
     url = addresses.of_file(folder() / "optuna.db") if local else config.storage
     _check(url)
@@ -111,8 +111,8 @@ def _storage(config: Sweep) -> BaseStorage:
     except Exception as error:
         reason = addresses.without_secrets(str(error.__cause__ or error).splitlines()[0], url)
         raise InputError(
-            f"sweep.storage must be a database that answers, got {addresses.shown(url)}: {reason}; "
-            "start it, or correct the address"
+            f"sweep.storage must be a database that answers, got {addresses.public(url)}: "
+            f"{reason}; start it, or correct the address"
         ) from error
 
 
@@ -122,7 +122,7 @@ def _check(url: str) -> None:
         return  # what opens it says why
     if reason := databases.unfit(url, databases.OPTUNA):
         raise InputError(
-            f"sweep.storage must be a database of this Optuna, got {addresses.shown(url)}: {reason}"
+            f"sweep.storage must be an Optuna database, got {addresses.public(url)}: {reason}"
         )
 
 

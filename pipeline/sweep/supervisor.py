@@ -235,7 +235,7 @@ class _Workers:
             name = signal.Signals(-code).name
             tqdm.write(f"worker {number} was killed ({name}): another one takes up its trial")
             return
-        text = child.said() if isinstance(child, Process) else log.read_text(errors="replace")
+        text = child.output() if isinstance(child, Process) else log.read_text(errors="replace")
         lines = text.strip().splitlines() or ["it said nothing"]
         raise InputError(f"{lines[-1].removeprefix('error: ')} (worker {number}, {log})")
 
@@ -247,7 +247,7 @@ def _insist_on_a_shared_study(storage: str, machines: int) -> None:
     if machines > 1 and not addresses.is_postgresql(storage):
         raise InputError(
             f"a sweep on {machines} machines needs a sweep.storage that all of them reach, got "
-            f"{addresses.shown(storage)}: set postgresql+psycopg://..."
+            f"{addresses.public(storage)}: set postgresql+psycopg://..."
         )
 
 

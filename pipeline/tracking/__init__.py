@@ -1,4 +1,4 @@
-"""MLflow: the store, the runs of stages and sweeps, the logged model, and where all came from.
+"""MLflow: the store, runs of stages and sweeps, the logged model, and provenance.
 
 >>> from pipeline.tracking import processes
 >>> processes.dead(processes.identity())

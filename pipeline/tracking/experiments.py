@@ -1,6 +1,6 @@
-"""Experiments as the tracking store knows them: settings, metrics and what evaluate wrote.
+"""Experiments in the tracking store: settings, metrics and outputs of evaluate.
 
-store -> `Experiment`s. The parents of runs that came to their end.
+store -> `Experiment`s: parents of finished runs.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _EVALUATE = f"run.{STAGES[-1]}"
-_FEWEST_LETTERS = 4
+_MIN_ID_LENGTH = 4
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What evaluate wrote of the fine-tuned model.
+    """Outputs of evaluate for the fine-tuned model.
 
     Attributes:
-        intervals: Metric -> value, low, high; the two ends may be None.
-        said: Of which images what was said.
+        intervals: Metric -> value, low, high; low and high may be None.
+        predictions: Predictions for the evaluated images.
     """
 
     intervals: dict[str, dict[str, Any]]
-    said: Predictions
+    predictions: Predictions
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A state of the pipeline that was evaluated.
+    """An evaluated state of the pipeline.
 
     Attributes:
-        run_id: Of its parent.
-        name: Of its parent.
+        run_id: Id of its parent run.
+        name: Name of its parent run.
         settings: Full name -> value, as text.
-        metrics: Of its parent.
+        metrics: Metrics of its parent run.
     """
 
     run_id: str
@@ -59,35 +59,35 @@ class Experiment:
 
     @cached_property
     def judged(self) -> Judged:
-        """What evaluate wrote, read once."""
+        """Outputs of evaluate, read once."""
         with TemporaryDirectory() as scratch:
-            intervals, said = (
+            intervals, saved = (
                 Path(self._client.download_artifacts(self._evaluated, name, scratch))
                 for name in ("intervals.json", predictions.FILE)
             )
             by_model = json.loads(intervals.read_text(encoding="utf-8"))
-            return Judged(by_model["fine_tuned"], predictions.read(said))
+            return Judged(by_model["fine_tuned"], predictions.read(saved))
 
     def same_images(self, other: Experiment) -> bool:
-        """Whether both were judged on the same images."""
-        mine, theirs = self.judged.said, other.judged.said
+        """Check if both were evaluated on the same images."""
+        mine, theirs = self.judged.predictions, other.judged.predictions
         return mine.paths == theirs.paths and bool((mine.labels == theirs.labels).all())
 
 
-def evaluated(client: MlflowClient, experiment: str, asked: Sequence[str]) -> list[Experiment]:
-    """Experiments that were evaluated, the newest first.
+def evaluated(client: MlflowClient, experiment: str, names: Sequence[str]) -> list[Experiment]:
+    """List evaluated experiments, the newest first.
 
     Args:
-        client: Of the tracking store.
+        client: Client of the tracking store.
         experiment: Id of the MLflow experiment.
-        asked: Names, DVC's names or ids (or their first letters) of parents; all if empty.
+        names: Names, DVC names or ids (or their beginnings) of parents; all if empty.
 
     Raises:
-        InputError: Nothing, or more than one thing, goes by a name.
+        InputError: A name matches no experiment, or several.
     """
     parents = [run for run in _parents(client, experiment) if _EVALUATE in run.data.tags]
-    if asked:
-        parents = [_named(parents, name) for name in asked]
+    if names:
+        parents = [_named(parents, name) for name in names]
     return [_experiment(client, run) for run in parents]
 
 
@@ -108,19 +108,19 @@ def _parents(client: MlflowClient, experiment: str) -> list[Run]:
 
 
 def _named(parents: list[Run], name: str) -> Run:
-    def goes_by(run: Run) -> bool:
-        begins = len(name) >= _FEWEST_LETTERS and run.info.run_id.startswith(name)
+    def matches(run: Run) -> bool:
+        begins = len(name) >= _MIN_ID_LENGTH and run.info.run_id.startswith(name)
         return begins or name in (run.info.run_name, run.data.tags.get("dvc.exp_name"))
 
-    named = [run for run in parents if goes_by(run)]
+    named = [run for run in parents if matches(run)]
     if len(named) == 1:
         return named[0]
     if named:
         ids = ", ".join(run.info.run_id[:8] for run in named[:5])
-        raise InputError(f"{name} names {len(named)} experiments: give an id, such as {ids}")
-    known = ", ".join(f"{run.info.run_name} ({run.info.run_id[:8]})" for run in parents[:5])
+        raise InputError(f"{name} matches {len(named)} experiments: use an id, such as {ids}")
+    existing = ", ".join(f"{run.info.run_name} ({run.info.run_id[:8]})" for run in parents[:5])
     raise InputError(
-        f"no evaluated experiment is called {name}: there are {known or 'none; run dvc repro'}"
+        f"no evaluated experiment {name}: there are {existing or 'none; run dvc repro'}"
     )
 
 

@@ -1,9 +1,8 @@
-"""The classifier as an MLflow LoggedModel, complete: it serves wherever it is copied to.
+"""The classifier as a self-contained MLflow LoggedModel, which serves wherever it is copied.
 
-model.keras -> pyfunc with signature, input example, pinned requirements and the code that
-decodes: the modules of this package that serve it, as a package of their own. That is named after
-its content, so that an application may have a package `pipeline`, and two versions of a model live
-in one process.
+model.keras -> pyfunc with signature, input example, pinned requirements and code: the modules of
+this package that serve it, as a package of their own. That is named after its content, so that an
+application may have a package `pipeline`, and two versions of a model can be used in one process.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parents[1]
 _NAME = _HERE.name
 ENTRY = "serving.pyfunc"
-"""The module in it that MLflow loads a model with."""
+"""Module in the package that MLflow loads a model with."""
 _NEEDED = ("tensorflow", "keras", "numpy", "pandas", "pillow", "filelock", "tqdm", "mlflow")
 
 
@@ -42,8 +41,8 @@ def log(client: MlflowClient, run_id: str, path: Path) -> LoggedModel:
     """Log a model file under a run.
 
     Args:
-        client: Of the tracking store.
-        run_id: Of the run that made it, or that registers it; it is FINISHED afterwards.
+        client: Client of the tracking store.
+        run_id: Run that created or registers it; it is FINISHED afterwards.
         path: A .keras file of this pipeline.
     """
     import mlflow
@@ -65,32 +64,32 @@ def log(client: MlflowClient, run_id: str, path: Path) -> LoggedModel:
 
 
 def _needed(path: Path) -> tuple[str, ...]:
-    """Packages that serve a model: those of its engine and of its layers, too."""
+    """List the packages needed to serve a model, including its engine and layers."""
     engine = model_file.read_card(path).engine
     layers = tuple(name.replace("_", "-") for name in model_file.packages(path))
     return (*_NEEDED, *layers, *((engine["engine"],) if engine else ()))
 
 
 def find(client: MlflowClient, experiment: str, path: Path) -> LoggedModel | None:
-    """The model of an experiment that was logged of this file by this code, if any."""
+    """Find the model logged from this file by this code, if any."""
     from mlflow.entities import LoggedModelStatus
 
     query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity(path).items())
     models = client.search_logged_models([experiment], query)
-    # Whoever is killed in the middle leaves one without its files.
-    whole = [one for one in models if one.status == LoggedModelStatus.READY]
+    # A killed process leaves a model without its files.
+    whole = [model for model in models if model.status == LoggedModelStatus.READY]
     return whole[0] if whole else None
 
 
 def identity(path: Path) -> dict[str, str]:
-    """Tags that tell one logged model from another: the file's digest and the code's."""
+    """Return the tags that identify a logged model: digests of file and code."""
     return {"model.md5": file_md5(path), "code.sha256": digests.code_sha256()}
 
 
 def _signature() -> ModelSignature:
-    """A row's image may be any of what `serving.Service.predict` takes.
+    """Describe input and output; an image may be anything that `Service.predict` takes.
 
-    A stricter type would make one bad row fail all rows of its request.
+    A stricter type would let one bad row fail the whole request.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
@@ -98,7 +97,7 @@ def _signature() -> ModelSignature:
 
     anything = AnyType()  # type: ignore[no-untyped-call]
     answers: dict[str, Any] = {
-        "label": DataType.string,
+        "prediction": DataType.string,
         "probability": DataType.double,
         "probabilities": Map(DataType.double),
         "known": DataType.boolean,
@@ -113,7 +112,7 @@ def _signature() -> ModelSignature:
 
 
 def _example() -> pd.DataFrame:
-    """A grey image, as a client sends it."""
+    """Create a grey image in the form that clients send."""
     file = io.BytesIO()
     Image.new("L", (32, 32), 128).save(file, "PNG")
     return pd.DataFrame({pyfunc.COLUMN: [base64.b64encode(file.getvalue()).decode()]})
@@ -123,7 +122,7 @@ def pack(folder: Path) -> Path:
     """Write the package into a folder; returns its path.
 
     Args:
-        folder: Exists.
+        folder: Existing folder.
     """
     files = closure()
     digest = hashlib.sha256()
@@ -138,20 +137,20 @@ def pack(folder: Path) -> Path:
 
 
 def closure() -> list[Path]:
-    """The files that serving a model needs, relative to this package, sorted."""
-    found: set[Path] = set()
+    """List the files needed to serve a model, relative to this package, sorted."""
+    files: set[Path] = set()
     waiting = _files(f"{_NAME}.{ENTRY}")
     while waiting:
         file = waiting.pop()
-        found.add(file)
+        files.add(file)
         tree = ast.parse((_HERE / file).read_text(encoding="utf-8"))
         named = {name for node in _imports(tree) for name in _modules(node)}
-        waiting |= {file for name in named for file in _files(name)} - found
-    return sorted(found)
+        waiting |= {file for name in named for file in _files(name)} - files
+    return sorted(files)
 
 
 def _imports(tree: ast.Module) -> list[ast.ImportFrom]:
-    """What a module imports from this package when it runs, wherever in it."""
+    """Find a module's imports from this package at run time."""
     for_types = [
         inner
         for node in ast.walk(tree)
@@ -168,12 +167,12 @@ def _imports(tree: ast.Module) -> list[ast.ImportFrom]:
 
 
 def _modules(node: ast.ImportFrom) -> set[str]:
-    """Names that may be modules: what is imported from, and what of it."""
+    """Return names that may be modules: the module imported from, and its members."""
     return {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
 
 
 def _files(name: str) -> set[Path]:
-    """Files that are run when a module is imported: its packages' and its own, if it is one."""
+    """Return the files that run when a module is imported: its packages' and its own."""
     parts = name.split(".")[1:]
     faces = [Path(*parts[:length]) / "__init__.py" for length in range(len(parts) + 1)]
     candidates = [*faces, Path(*parts).with_suffix(".py") if parts else faces[0]]
@@ -181,7 +180,7 @@ def _files(name: str) -> set[Path]:
 
 
 def _renamed(source: str, name: str) -> str:
-    """A module that imports from the package of another name."""
+    """Rename the package in a module's imports."""
     lines = source.splitlines(keepends=True)
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == _NAME:

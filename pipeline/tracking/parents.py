@@ -1,6 +1,6 @@
-"""What a parent run shows of itself: a name, its learning curves, its verdict, its tables.
+"""Presentation of a parent run: name, learning curves, verdict, tables.
 
-config + what evaluate wrote -> name, tags, metrics, description and tables of the run.
+config + outputs of evaluate -> name, tags, metrics, description and tables of the run.
 """
 
 from __future__ import annotations
@@ -22,43 +22,42 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-_SHOWN, _LONGEST = 4, 28
+_MAX_NAME, _MAX_VALUE = 40, 16
 _MISTAKES, _ROWS = 50, 256
 _CURVE = "curves/"
 _CURVES = Path("vega/learning_curves.csv")
 INTERVAL = "accuracy_interval"
-"""Tag of a parent that was evaluated."""
+"""Tag of evaluated parents."""
 
 
 def name(settings: Mapping[str, Any], data_md5: str, first: Run | None) -> str:
-    """A name that tells a state of the pipeline from the first one on these data.
+    """Name a state of the pipeline by its data, and by how it differs from the first one.
 
     Args:
         settings: Full name -> value of all settings.
-        data_md5: Of the prepared data.
-        first: The first parent with the same data and backbone; None if this is it.
+        data_md5: Digest of the prepared data.
+        first: The first parent with the same data and backbone; None if this is the first.
     """
-    plain = f"{settings['data.use']} {settings['backbone.use']}"
+    path = Path(str(settings["data.path"]))
+    own = path.parts[:1] == ("conf",)
+    data = str(settings["data.use"]) if own else path.name.partition(".")[0]
     if first is None:
-        return plain
+        return _cut_off(f"{data} {settings['backbone.use']}", _MAX_NAME)
     before = first.data.params
     changed = [
-        f"{key}={_short(str(value))}"
+        f"{key.rpartition('.')[2]}={_cut_off(str(value), _MAX_VALUE)}"
         for key, value in settings.items()
         if key in before and before[key] != str(value)
     ]
     if not changed:
-        if data_md5 != first.data.tags.get("data.md5"):
-            changed = [f"data {data_md5[:7]}"]
-        else:
-            changed = ["other code"]
-    more = len(changed) - _SHOWN
-    shown = ", ".join(changed[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-    return f"{shown} ({plain})"  # what differs first: the UI cuts the end off
+        same_data = data_md5 == first.data.tags.get("data.md5")
+        changed = ["other code" if same_data else f"data {data_md5[:7]}"]
+    # Differences come first: the UI cuts off the end.
+    return _cut_off(f"{', '.join(changed)} ({data})", _MAX_NAME)
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+def _cut_off(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def present(
@@ -68,23 +67,23 @@ def present(
     prepared: Path,
     seconds: Mapping[str, float],
 ) -> None:
-    """Let a parent show what evaluate found.
+    """Show the results of evaluate in a parent run.
 
     Args:
-        client: Of the tracking store.
-        parent: Its id.
+        client: Client of the tracking store.
+        parent: Id of the run.
         evaluated: Output of evaluate.
         prepared: Output of prepare.
-        seconds: Stage -> how long it took.
+        seconds: Stage -> time it took.
     """
     intervals = _json(evaluated / "intervals.json")["fine_tuned"]
-    one = intervals["accuracy"]
-    client.set_tag(parent, INTERVAL, f"{one['low']:.3f} to {one['high']:.3f}")
-    shown = {name: intervals[name]["value"] for name in ("accuracy", "log_loss")}
-    shown["seconds"] = sum(seconds.values())
-    client.log_batch(parent, metrics=records.metrics(shown, 0))
-    known = client.get_run(parent).data.metrics  # the same state has the same curves
-    drawn = any(key.startswith(_CURVE) for key in known)
+    accuracy = intervals["accuracy"]
+    client.set_tag(parent, INTERVAL, f"{accuracy['low']:.3f} to {accuracy['high']:.3f}")
+    headline = {name: intervals[name]["value"] for name in ("accuracy", "log_loss")}
+    headline["seconds"] = sum(seconds.values())
+    client.log_batch(parent, metrics=records.metrics(headline, 0))
+    existing = client.get_run(parent).data.metrics  # the same state has the same curves
+    drawn = any(key.startswith(_CURVE) for key in existing)
     for line in () if drawn else tables.read_records(evaluated / _CURVES):
         curve = {
             f"{_CURVE}{key}": float(value)
@@ -97,39 +96,41 @@ def present(
 
 
 def _description(client: MlflowClient, parent: str, evaluated: Path) -> str:
-    """The verdict, and where to look on, as Markdown."""
+    """Format the verdict and links as Markdown, one sentence per line."""
     lines = []
-    for pair, one in _json(evaluated / "comparison.json").items():
-        lines += [f"**{pair.replace('_', ' ')}**: {' '.join(one['verdict'])}", ""]
+    for comparison in _json(evaluated / "comparison.json").values():
+        lines += ["**Fine-tuning compared with head only**", ""]
+        lines += [f"- {sentence}" for sentence in comparison["verdict"]]
+    lines.append("")
     tags = client.get_run(parent).data.tags
     experiment = client.get_run(parent).info.experiment_id
     page = f"#/experiments/{experiment}/runs"
-    lines.append(f"[report and tables]({page}/{parent}/artifacts)")
+    lines.append(f"[Report and tables]({page}/{parent}/artifacts)")
     stages = sorted(key for key in tags if key.startswith("run."))
     links = [f"[{key.removeprefix('run.')}]({page}/{tags[key]})" for key in stages]
-    return "\n".join([*lines, "", "runs of the stages: " + ", ".join(links)])
+    return "\n".join([*lines, "", "Stages: " + ", ".join(links)])
 
 
 def _log_tables(client: MlflowClient, parent: str, evaluated: Path, data: Manifest) -> None:
-    """Per class, and the surest mistakes with their images."""
+    """Log scores by class, and the most confident mistakes with their images."""
     scores = _json(evaluated / "per_class.json")
     by_class: dict[str, list[Any]] = {"class": list(scores)}
     for key in next(iter(scores.values()), {}):
         by_class[key] = [scores[label][key] for label in scores]
     client.log_table(parent, by_class, "tables/per_class.json")
-    mistakes = surest_mistakes(evaluated)
+    mistakes = confident_mistakes(evaluated)
     if not mistakes:
         return
     rows = {row.path: place for place, row in enumerate(data.rows)}
-    images = [Image.fromarray(np.asarray(data.images[rows[one["path"]]])) for one in mistakes]
+    images = [Image.fromarray(np.asarray(data.images[rows[row["path"]]])) for row in mistakes]
     table: dict[str, list[Any]] = {"image": images}
-    for key in ("path", "label", "predicted", "probability", "known"):
-        table[key] = [one[key] for one in mistakes]
+    for key in ("path", "label", "prediction", "probability", "known"):
+        table[key] = [row[key] for row in mistakes]
     client.log_table(parent, table, "tables/mistakes.json")
 
 
-def surest_mistakes(evaluated: Path) -> list[dict[str, Any]]:
-    """The wrongly classified images, the surest first.
+def confident_mistakes(evaluated: Path) -> list[dict[str, Any]]:
+    """List the misclassified images, the most confident mistakes first.
 
     Args:
         evaluated: Output of evaluate.
@@ -138,10 +139,10 @@ def surest_mistakes(evaluated: Path) -> list[dict[str, Any]]:
 
     wrong: list[dict[str, Any]] = []
     for batch in parquet.ParquetFile(evaluated / predictions.FILE).iter_batches(_ROWS):
-        mistaken = compute.not_equal(batch.column("label"), batch.column("predicted"))
-        for one in batch.filter(mistaken).to_pylist():
-            wrong.append({**one, "probability": float(max(one.pop("probabilities")))})
-        wrong = sorted(wrong, key=lambda one: -one["probability"])[:_MISTAKES]
+        mistaken = compute.not_equal(batch.column("label"), batch.column("prediction"))
+        for row in batch.filter(mistaken).to_pylist():
+            wrong.append({**row, "probability": float(max(row.pop("probabilities")))})
+        wrong = sorted(wrong, key=lambda row: -row["probability"])[:_MISTAKES]
     return wrong
 
 

@@ -1,4 +1,4 @@
-"""Whose work it is, and whether that process is still there."""
+"""Identify processes, and check if they still run."""
 
 import os
 import socket
@@ -13,14 +13,14 @@ Identity = dict[str, str]
 _PROC = Path("/proc")
 _TICKS = " ticks"
 _WHOLE_MACHINE = "pid:[4026531836]"
-"""The PID namespace that Linux itself starts in: not a container's."""
+"""The initial PID namespace of Linux, as opposed to a container's."""
 
 
 def identity() -> Identity:
-    """This process: its machine, its number, and when it was started (numbers come again).
+    """Identify this process: machine, PID and start time, as PIDs are reused.
 
-    Containers may share a host name, and each counts its processes from 1: the PID namespace and
-    the boot of the machine tell them apart.
+    Containers may share a host name, and each has its own PIDs: the PID namespace and the machine's
+    boot ID distinguish them.
     """
     return {
         "process.host": socket.gethostname(),
@@ -32,17 +32,17 @@ def identity() -> Identity:
 
 
 def here(owner: Mapping[str, str]) -> bool:
-    """Whether that is, or was, a process of this machine and PID namespace."""
+    """Check if a process belongs, or belonged, to this machine and PID namespace."""
     if owner["process.host"] != socket.gethostname():
         return False
     if owner["process.space"] != _space():
         return False
-    # A container's namespace may come again elsewhere; a machine's own, after it was restarted.
+    # A container's namespace may be reused elsewhere; a machine's own survives a restart.
     return owner["process.boot"] == _boot() or _space().endswith(_WHOLE_MACHINE)
 
 
 def dead(owner: Mapping[str, str]) -> bool:
-    """Whether a process of this machine is gone; False for those of other machines."""
+    """Check if a process of this machine is gone; False for processes of other machines."""
     if not here(owner):
         return False
     if owner["process.boot"] != _boot():
@@ -50,7 +50,7 @@ def dead(owner: Mapping[str, str]) -> bool:
     pid, started = int(owner["process.pid"]), owner["process.started"]
     try:
         process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:  # killed, and nobody has asked how
+        if process.status() == psutil.STATUS_ZOMBIE:  # killed, but not yet waited for
             return True
         if started.endswith(_TICKS):
             return started != _started(pid)
@@ -60,21 +60,22 @@ def dead(owner: Mapping[str, str]) -> bool:
 
 
 def _started(pid: int) -> str:
-    """When a process was started: since the boot where that is known, or else by the clock.
+    """Return the start time of a process: since boot if known, else by the clock.
 
-    A clock may be set back.
+    The clock may be set back.
     """
     try:
         stat = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return str(psutil.Process(pid).create_time())
-    # After the name, which is in brackets and may hold anything: the 20th is the start (proc(5)).
+    # After the name, which is in brackets and may contain anything, the 20th is the start
+    # (proc(5)).
     return stat.rpartition(")")[2].split()[19] + _TICKS
 
 
 @cache
 def _space() -> str:
-    """The machine and the PID namespace in which numbers of processes mean something."""
+    """Identify the machine and the PID namespace."""
     machine = Path("/etc/machine-id")
     number = machine.read_text(encoding="utf-8").strip() if machine.exists() else ""
     try:
@@ -85,7 +86,7 @@ def _space() -> str:
 
 @cache
 def _boot() -> str:
-    """Which start of the machine this is; empty where it does not tell."""
+    """Identify the machine's boot; empty if unknown."""
     path = _PROC / "sys" / "kernel" / "random" / "boot_id"
     try:
         return path.read_text(encoding="utf-8").strip()

@@ -1,6 +1,6 @@
-"""Which code, which versions, which state: from a run back to exactly what it ran.
+"""Provenance: lead from a run back to exactly the code, versions and data it used.
 
-git, if there is one, and the files themselves -> tags and digests.
+git, if available, and the files themselves -> tags and digests.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ _TRACKED = ("pipeline", "conf", "dvc.yaml", "params.yaml", "requirements.txt")
 
 
 def state(essentials: dict[str, Any], data_md5: str) -> str:
-    """Digest of a state of the pipeline: config, code and data."""
+    """Compute a digest of a state of the pipeline: config, code and data."""
     parts = {"config": essentials, "code": code_sha256(), "data": data_md5}
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def git_tags() -> dict[str, str]:
-    """Commit and whether the code or params differ from it; the code's digest in any case."""
+    """Return the commit, whether code or params differ from it, and the code's digest."""
     tags = {"code.sha256": code_sha256()}
     commit = _git("rev-parse", "HEAD")
     if commit:
@@ -38,22 +38,22 @@ def git_tags() -> dict[str, str]:
 
 
 def patch() -> str:
-    """What differs from the commit, as a patch; empty if nothing does or there is no git."""
+    """Return the difference to the commit as a patch; empty if there is none, or no git."""
     return _git("diff", "HEAD", "--", *_TRACKED)
 
 
 def refusal() -> str:
-    """Why git says nothing of this folder though it could, with the remedy; or empty."""
+    """Explain why git refuses to work in this folder, with the remedy; or empty."""
     if "dubious ownership" not in _run_git("rev-parse", "HEAD").stderr:
         return ""
     return (
-        "this folder belongs to another user, so git names no commit: git config --global --add "
+        "this folder belongs to another user, so git does not work here: git config --global --add "
         f"safe.directory {shlex.quote(str(Path.cwd().resolve()))}"
     )
 
 
 def versions(*packages: str) -> list[str]:
-    """Pinned requirements: the installed versions."""
+    """Pin requirements to the installed versions."""
     return [f"{package}=={metadata.version(package)}" for package in packages]
 
 

@@ -1,6 +1,6 @@
-"""What every MLflow run says of itself: process, code, config, data.
+"""Contents of every MLflow run: process, code, config, data.
 
-config + outputs -> tags, params, metrics, dataset. Makes no run.
+config + outputs -> tags, params, metrics, dataset. Creates no runs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def bury(client: MlflowClient, experiment: str) -> None:
-    """Mark runs FAILED whose process on this machine was killed before it could say so."""
+    """Mark runs FAILED whose process on this machine was killed."""
     host = socket.gethostname()
     query = f"attributes.status = 'RUNNING' and tags.`process.host` = '{host}'"
     for run in client.search_runs([experiment], query):
@@ -40,15 +40,15 @@ def bury(client: MlflowClient, experiment: str) -> None:
 
 
 Ended = Callable[[str, "BaseException | None"], None]
-"""Takes MLflow's word for how a run ended, and what ended it."""
+"""Receives the final status of a run, and the exception that ended it."""
 
 
 @contextmanager
 def ending(end: Ended) -> Iterator[None]:
-    """Say how a run ended, whatever happens in the block.
+    """Report how a run ended, whatever happens in the block.
 
-    FINISHED; KILLED if it was interrupted or stopped; FAILED if it raised. A store that is gone
-    cannot be told.
+    FINISHED; KILLED if it was interrupted or stopped; FAILED if it raised. Nothing is reported if
+    the store does not answer.
     """
     from mlflow.exceptions import MlflowException
 
@@ -73,12 +73,12 @@ def terminate(client: MlflowClient, run_id: str, status: str, reason: BaseExcept
 
 
 def experiment_tags() -> dict[str, str]:
-    """Which DVC experiment this is, if it is one."""
+    """Name the DVC experiment, if there is one."""
     return {"dvc.exp_name": name} if (name := os.environ.get("DVC_EXP_NAME")) else {}
 
 
 def common_tags(config: Config) -> dict[str, str]:
-    """Network, cut, code and process."""
+    """Return tags for network, cut, code and process."""
     return {
         "backbone": config.backbone.use,
         "cut": str(config.finetune.cut),
@@ -89,7 +89,7 @@ def common_tags(config: Config) -> dict[str, str]:
 
 
 def metrics(values: dict[str, float], step: int) -> list[Any]:
-    """What MLflow logs of an epoch, or with step 0 of a whole run."""
+    """Convert values to MLflow metrics of an epoch, or of a whole run with step 0."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
@@ -97,7 +97,7 @@ def metrics(values: dict[str, float], step: int) -> list[Any]:
 
 
 def timings(client: MlflowClient, parent: Run) -> dict[str, float]:
-    """Stage -> seconds of the run that a parent names for it, up to now if it still runs."""
+    """Map each stage to the seconds of its run, up to now if it is still running."""
     from mlflow.exceptions import MlflowException
 
     seconds = {}
@@ -108,14 +108,14 @@ def timings(client: MlflowClient, parent: Run) -> dict[str, float]:
             except MlflowException as error:
                 if not store.is_gone(error):
                     raise
-                continue  # somebody removed it: that costs its time in the report, no more
+                continue  # it was removed, so its time is missing
             end = info.end_time or int(time.time() * 1000)
             seconds[stage] = (end - info.start_time) / 1000
     return seconds
 
 
 def dataset(config: Config, data_md5: str) -> Any:
-    """The data set, as MLflow shows it with a run."""
+    """Describe the dataset for MLflow."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     dataset = Dataset(
@@ -128,7 +128,7 @@ def dataset(config: Config, data_md5: str) -> Any:
 
 
 def params(config: Config) -> list[Any]:
-    """Every setting that results depend on, as MLflow params; but for those that are `auto`."""
+    """List every setting that results depend on as MLflow params, except those that are `auto`."""
     from mlflow.entities import Param
 
     settings = config.flat().items()
@@ -138,16 +138,16 @@ def params(config: Config) -> list[Any]:
 
 
 def as_yaml(config: Config) -> str:
-    """The whole config as it was resolved, without passwords."""
+    """Return the whole resolved config, without passwords."""
     return redacted(OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def derived_params(folder: Path) -> list[Any]:
-    """What a stage derived for settings that are `auto`, as MLflow params.
+    """List the values that a stage derived as MLflow params.
 
     Args:
         folder: The stage's output.
     """
     from mlflow.entities import Param
 
-    return [Param(name, str(one.value)) for name, one in derived.read(folder).items()]
+    return [Param(name, str(value.value)) for name, value in derived.read(folder).items()]

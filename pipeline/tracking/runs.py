@@ -1,8 +1,8 @@
-"""MLflow runs: one parent a state of the pipeline, one child a stage that really executed.
+"""MLflow runs: a parent per state of the pipeline, a child per executed stage.
 
-stage + config + outputs -> runs, tags, metrics, artifacts. The only file that knows
-MLflow runs. A state is the resolved config, the code and the data; its parent is
-found by a tag. No run id is ever written into a DVC output.
+stage + config + outputs -> runs, tags, metrics, artifacts. The only file that manages MLflow runs.
+A state is the resolved config, code and data; its parent is found by a tag. Run ids are never
+written into DVC outputs.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ _HEADLINES = {
 
 
 class StageRun(Protocol):
-    """What a stage's runner tells the tracker."""
+    """Tracker of a stage."""
 
     def log(self, metrics: dict[str, float], epoch: int) -> None:
         """Log the metrics of an epoch."""
 
     def finish(self, metrics: dict[str, float], out: Path) -> None:
-        """Log the final metrics and the output, which is in its place by now."""
+        """Log the final metrics and the output, which is already in place."""
 
 
 def attach(config: Config, path: Path) -> None:
-    """Log a file to the run of the state that the outputs are in, if there is one.
+    """Log a file to the run of the outputs' state, if there is one.
 
     Args:
         config: The whole config.
@@ -70,17 +70,17 @@ def stage_run(stage: str, config: Config) -> Iterator[StageRun]:
 
     Args:
         stage: One of `STAGES`.
-        config: The whole `pipeline.config.Config`.
+        config: The whole config.
 
     Raises:
-        InputError: The tracking store cannot be reached, or not until the end.
+        InputError: The tracking store does not answer, or stops answering.
     """
     if not config.tracking.enabled:
         yield _Untracked()
         return
-    print(f"logging to {store.shown(config.tracking)}")
-    if refused := provenance.refusal():
-        print(f"warning: {refused}", file=sys.stderr)
+    print(f"logging to {store.public_address(config.tracking)}")
+    if refusal := provenance.refusal():
+        print(f"warning: {refusal}", file=sys.stderr)
     client = store.connect(config.tracking)
     with store.answering(config.tracking):
         experiment = store.experiment(client, config.tracking)
@@ -94,16 +94,16 @@ def stage_run(stage: str, config: Config) -> Iterator[StageRun]:
 def run_of_outputs(
     name: str, client: MlflowClient, experiment: str, config: Config, tags: Mapping[str, str]
 ) -> Iterator[str]:
-    """A run of what was done with the present outputs; FAILED if the block raises.
+    """Create a run for an action on the current outputs; FAILED if the block raises.
 
-    It is below the parent of the state that made them, if that is known.
+    Its parent is that of the outputs' state, if known.
 
     Args:
-        name: Of the run.
-        client: Of the tracking store.
-        experiment: Its id.
+        name: Name of the run.
+        client: Client of the tracking store.
+        experiment: Id of the MLflow experiment.
         config: The whole config.
-        tags: Further ones.
+        tags: Further tags.
 
     Yields:
         Its id.
@@ -111,8 +111,8 @@ def run_of_outputs(
     records.bury(client, experiment)
     tags = {**records.common_tags(config), **tags}
     made = f"tags.`dvc.out.md5` = '{digest(ROOT / STAGES[-1])}'"
-    for one in client.search_runs([experiment], made, max_results=1):
-        tags["mlflow.parentRunId"] = one.data.tags["mlflow.parentRunId"]
+    for run in client.search_runs([experiment], made, max_results=1):
+        tags["mlflow.parentRunId"] = run.data.tags["mlflow.parentRunId"]
     run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
 
     with records.ending(partial(records.terminate, client, run_id)):
@@ -128,7 +128,7 @@ class _Untracked:
 
 
 class _Tracked:
-    """The child run of an executing stage, and its parent as soon as the data are known."""
+    """The child run of an executing stage, and its parent once the data are known."""
 
     def __init__(self, client: MlflowClient, experiment: str, stage: str, config: Config) -> None:
         self._client, self._experiment, self._stage = client, experiment, stage
@@ -174,16 +174,16 @@ class _Tracked:
             records.terminate(self._client, run, status, reason)
 
     def _attach(self) -> None:
-        """Find or make the parent of this state of the pipeline."""
+        """Find or create the parent of this state of the pipeline."""
         from mlflow.entities import RunStatus
 
         data_md5 = digest(ROOT / STAGES[0])
         state = provenance.state(self._config.essentials(), data_md5)
         with store.locked():
-            known = self._search(f"tags.`pipeline.state` = '{state}'")
-            parent = known[0] if known else self._make_parent(state, data_md5)
+            existing = self._search(f"tags.`pipeline.state` = '{state}'")
+            parent = existing[0] if existing else self._make_parent(state, data_md5)
         self._parent = parent.info.run_id
-        # The process first: a run that is RUNNING must tell whose death ends it.
+        # The process first: a run that is RUNNING must say whose death ends it.
         for name, value in {**processes.identity(), **records.experiment_tags()}.items():
             self._client.set_tag(self._parent, name, value)
         self._client.update_run(self._parent, status=RunStatus.to_string(RunStatus.RUNNING))
@@ -194,9 +194,9 @@ class _Tracked:
 
     def _make_parent(self, state: str, data_md5: str) -> Run:
         config = self._config
-        alike = {"params.`data.use`": config.data.use, "params.`backbone.use`": config.backbone.use}
+        same = {"params.`data.use`": config.data.use, "params.`backbone.use`": config.backbone.use}
         query = "tags.`pipeline.state` LIKE '%'"
-        query += "".join(f" and {key} = '{value}'" for key, value in alike.items())
+        query += "".join(f" and {key} = '{value}'" for key, value in same.items())
         first = self._search(query, order="attributes.start_time ASC")
         name = parents.name(config.flat(), data_md5, first[0] if first else None)
         tags = {
@@ -220,7 +220,7 @@ class _Tracked:
         return parent
 
     def _log_derived(self, out: Path, *runs: str) -> None:
-        """Log what stands in for `auto` where the setting itself would be."""
+        """Log derived values in place of settings that are `auto`."""
         params = records.derived_params(out)
         for run in runs if params else ():
             self._client.log_batch(run, params=params)
@@ -231,14 +231,14 @@ class _Tracked:
     def _log_files(self, out: Path) -> None:
         for path in sorted(out.rglob("*")):
             small = path.suffix in _LOGGED and path.stat().st_size <= _LOGGED_MAX_BYTES
-            if small or path.name == predictions.FILE:  # which `compare` and the gate read
+            if small or path.name == predictions.FILE:  # read by `compare` and the gate
                 folder = path.parent.relative_to(out).as_posix()
                 self._client.log_artifact(self._run, str(path), None if folder == "." else folder)
                 if path.suffix == ".png":
                     self._client.log_artifact(self._parent, str(path), "plots")
 
     def _link_skipped(self) -> None:
-        """Point the parent to the runs that made the outputs of stages that DVC skipped."""
+        """Link the parent to the runs that created the outputs of skipped stages."""
         assert self._parent is not None
         tags = self._client.get_run(self._parent).data.tags
         for stage in STAGES[: STAGES.index(self._stage)]:
@@ -253,12 +253,12 @@ class _Tracked:
                 self._client.log_batch(self._parent, metrics=made)
 
     def _search(self, query: str, order: str = "attributes.start_time DESC") -> list[Run]:
-        found = self._client.search_runs([self._experiment], query, max_results=1, order_by=[order])
-        return list(found)
+        runs = self._client.search_runs([self._experiment], query, max_results=1, order_by=[order])
+        return list(runs)
 
 
 def _headlines(stage: str, metrics: dict[str, float]) -> list[Any]:
-    """The metrics of a stage by which experiments are compared: few enough to read."""
+    """Select the metrics of a stage for comparing experiments."""
     if stage == "evaluate":
         return records.metrics(metrics, 0)
     names = _HEADLINES.get(stage, ())

@@ -1,4 +1,4 @@
-"""Where runs are kept: the MLflow store, made once."""
+"""The MLflow tracking store, created once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 _IN_DATABASE = re.compile(r"\((?:sqlite3|psycopg\d?|pymysql)\.[\w.]*\) (.+)")
-# Where MLflow writes down, once and for all, the folder of an experiment, run or model.
+# Columns with absolute addresses of experiments, runs and models.
 _ADDRESSES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -35,63 +35,64 @@ _ADDRESSES = (
 
 
 def connect(config: Tracking) -> MlflowClient:
-    """A client of the tracking store, which is made if it is the project's own database.
+    """Connect to the tracking store, creating it if it is the project's own database.
 
     Raises:
-        InputError: The store cannot be reached.
+        InputError: The store does not answer.
     """
-    # Its bars are for a terminal, as ours are.
+    # Bars only on terminals, like our own.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", str(sys.stderr.isatty()))
     import mlflow
     from mlflow.exceptions import MlflowException
 
     if "%" in str(mlflow.__file__):
         raise InputError(
-            f"MLflow cannot be in a folder whose path holds a %, got {mlflow.__file__}: move the "
-            "project, or set tracking.enabled=false"
+            f"MLflow cannot run from a path with a %, got {mlflow.__file__}: move the project, or "
+            "set tracking.enabled=false"
         )
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = address(config)
     mlflow.set_tracking_uri(uri)
     if uri != _own_store() and addresses.is_database(uri):
-        # MLflow itself tries for minutes, and prints a trace each time.
+        # MLflow itself retries for minutes, and prints a trace each time.
         reason = addresses.unreachable(uri)
         if reason:
             raise InputError(_not_answering(config, reason))
     try:
-        # Two processes that create the database at once would break it for good.
+        # Two processes that create the database at the same time would break it.
         with locked(), _few_tries():
             if addresses.is_database(uri) and (reason := databases.unfit(uri, databases.MLFLOW)):
                 raise InputError(
-                    f"tracking.uri must be a store of this MLflow, got {shown(config)}: {reason}"
+                    f"tracking.uri={public_address(config)} is not usable with this MLflow: "
+                    f"{reason}"
                 )
             if uri == _own_store():
                 follow_project()
             client = mlflow.MlflowClient(uri)
             client.search_experiments(max_results=1)
     except (MlflowException, sqlite3.Error) as error:
-        reason = addresses.without_secrets(_said(error), uri)
+        reason = addresses.without_secrets(_message(error), uri)
         raise InputError(_not_answering(config, reason)) from error
     return client
 
 
-def _said(error: Exception) -> str:
-    """The line of an error that says what is wrong: databases' own words, where it has them."""
+def _message(error: Exception) -> str:
+    """Extract the line that explains an error, preferably the database's own words."""
     lines = str(error).splitlines() or [type(error).__name__]
-    words = next((one for line in lines if (one := _IN_DATABASE.search(line))), None)
+    words = next((match for line in lines if (match := _IN_DATABASE.search(line))), None)
     return shortened(words[1] if words else lines[0])
 
 
 def _not_answering(config: Tracking, reason: str) -> str:
     return (
-        f"tracking.uri must be a store that answers, got {shown(config)}: {reason}; mend it, or "
-        "set tracking.enabled=false"
+        f"the tracking store {public_address(config)} does not answer: {reason}; fix it, or set "
+        "tracking.enabled=false"
     )
 
 
 @contextmanager
 def _few_tries() -> Iterator[None]:
-    """Be told in seconds that a store is down; later, MLflow's own tries outlast minutes."""
+    """Fail within seconds if a store is down; later, MLflow's own retries bridge minutes."""
     name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
     if name in os.environ:
         yield
@@ -104,12 +105,12 @@ def _few_tries() -> Iterator[None]:
 
 
 def is_gone(error: MlflowException) -> bool:
-    """Whether the store answers, and what was asked for is not there any more."""
+    """Check if the store answers, but the requested item no longer exists."""
     return str(error.error_code) == "RESOURCE_DOES_NOT_EXIST"
 
 
 class Gone(InputError):
-    """The store answered before, and does not any more."""
+    """The store no longer answers."""
 
 
 @contextmanager
@@ -117,7 +118,7 @@ def answering(config: Tracking) -> Iterator[None]:
     """Work with a store that has answered before.
 
     Raises:
-        Gone: It does not any more, or does not take what it is given.
+        Gone: It no longer answers, or rejects a request.
     """
     if not config.enabled:
         yield
@@ -127,26 +128,26 @@ def answering(config: Tracking) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        reason = addresses.without_secrets(_said(error), address(config))
+        reason = addresses.without_secrets(_message(error), address(config))
         if is_gone(error):
             raise Gone(
-                f"something that this needs was removed from {shown(config)}: {reason}; run the "
-                "same command again, which makes it anew"
+                f"a required item was removed from {public_address(config)}: {reason}; run the "
+                "same command again to recreate it"
             ) from error
         raise Gone(
-            f"tracking.uri must be a store that answers until the end, got {shown(config)}: "
-            f"{reason}; when it answers again, run the same command again"
+            f"the tracking store {public_address(config)} stopped answering: {reason}; run the "
+            "same command again when it answers"
         ) from error
 
 
 def address(config: Tracking) -> str:
-    """Address of the tracking store."""
+    """Return the address of the tracking store."""
     return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or _own_store()
 
 
-def shown(config: Tracking) -> str:
-    """The store's address, for people: without a password."""
-    return addresses.shown(address(config))
+def public_address(config: Tracking) -> str:
+    """Return the store's address without passwords."""
+    return addresses.public(address(config))
 
 
 def _own_store() -> str:
@@ -162,11 +163,11 @@ def _artifacts() -> Path:
 
 
 def follow_project() -> None:
-    """Let the project's own store find its files after the project was moved or copied.
+    """Update addresses in the project's own store after the project was moved or copied.
 
-    MLflow keeps absolute addresses: without this a champion is lost with the old folder, and
-    a copy writes into the folder that it was copied from. An address elsewhere that someone
-    chose is left alone: only where the files of its runs lie here did they come along.
+    MLflow stores absolute addresses: without this, a champion is lost with the old folder, and a
+    copy writes into the original. Addresses elsewhere are left alone, unless the files of their
+    runs are here.
     """
     if not (_database().exists() and _artifacts().is_dir()):
         return
@@ -174,7 +175,7 @@ def follow_project() -> None:
     with closing(sqlite3.connect(_database(), timeout=60)) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
         if not tables >= {table for table, _ in _ADDRESSES}:
-            return  # MLflow has not finished making it, or an older one made it
+            return  # MLflow has not finished creating it, or it is from an older version
         rows = database.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
         strangers = [old for (old,) in rows if old and old.startswith("file:") and old != here]
         for old in strangers:
@@ -191,18 +192,18 @@ def follow_project() -> None:
                         f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
                         (here, len(old) + 1, old, len(old) + 1, f"{old}/"),
                     )
-            print(f"the project has moved: its runs are now in {_artifacts()}", file=sys.stderr)
+            print(f"the project was moved: its runs are now in {_artifacts()}", file=sys.stderr)
 
 
 def experiment(client: MlflowClient, config: Tracking) -> str:
-    """Id of the experiment, which is made if it is not there."""
+    """Return the id of the experiment, creating it if needed."""
     with locked():
         existing = client.get_experiment_by_name(config.experiment)
         if existing is not None and existing.lifecycle_stage == "deleted":
             raise InputError(
-                f"tracking.experiment must be one that is not deleted, got {config.experiment}: "
-                f"MLFLOW_TRACKING_URI={shlex.quote(shown(config))} mlflow experiments restore -x "
-                f"{existing.experiment_id}, or choose another name"
+                f"tracking.experiment={config.experiment} was deleted: restore it with "
+                f"MLFLOW_TRACKING_URI={shlex.quote(public_address(config))} mlflow experiments "
+                f"restore -x {existing.experiment_id}, or choose another name"
             )
         if existing is not None:
             return str(existing.experiment_id)
@@ -212,8 +213,8 @@ def experiment(client: MlflowClient, config: Tracking) -> str:
             artifacts = _artifacts().as_uri()
             if not address(config).startswith("sqlite:"):
                 print(
-                    f"files of runs are kept in {_artifacts()}, where other machines see them "
-                    "only if they share that folder; or use an MLflow server as tracking.uri",
+                    f"files of runs are stored in {_artifacts()}; other machines need that folder, "
+                    "or an MLflow server as tracking.uri",
                     file=sys.stderr,
                 )
         return str(client.create_experiment(config.experiment, artifact_location=artifacts))
@@ -221,9 +222,9 @@ def experiment(client: MlflowClient, config: Tracking) -> str:
 
 @contextmanager
 def locked() -> Iterator[None]:
-    """Hold the lock under which the store, an experiment or a parent run is made.
+    """Hold the lock for creating the store, an experiment or a parent run.
 
-    A project in which nothing may be written, as in a container, has none to make.
+    A read-only project, as in a container, creates none of them.
     """
     folder = workspace.root() / ".work"
     if not os.access(folder if folder.exists() else folder.parent, os.W_OK):

@@ -1,6 +1,6 @@
-"""MLflow runs of a sweep: one a study, below it one a trial.
+"""MLflow runs of a sweep: one per study, and below it one per trial.
 
-Runs are found by tags, so that a sweep that goes on goes on in the same runs.
+Runs are found by tags, so a resumed sweep continues its existing runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class TrialRun(Protocol):
-    """What a worker tells of a trial."""
+    """Tracker of a trial."""
 
     def log(self, metrics: dict[str, float], epoch: int) -> None:
         """Log the metrics of an epoch."""
@@ -34,7 +34,7 @@ class TrialRun(Protocol):
 
 
 class Untracked:
-    """Logs nothing, anywhere."""
+    """Tracker that logs nothing."""
 
     def log(self, metrics: dict[str, float], epoch: int) -> None:
         """Log nothing."""
@@ -44,14 +44,14 @@ class Untracked:
 
 
 class Tracker:
-    """The run of a study, and those of its trials.
+    """Tracker of a study and its trials.
 
     Args:
         config: The whole config.
-        study: The study's name.
+        study: Name of the study.
 
     Raises:
-        InputError: The tracking store cannot be reached.
+        InputError: The tracking store does not answer.
     """
 
     def __init__(self, config: Config, study: str) -> None:
@@ -64,10 +64,10 @@ class Tracker:
         self._data_md5 = digest(ROOT / "prepare")
         tags = {"sweep.study": study, "sweep.role": "study"}
         with store.locked():
-            self._run = self._found_or_made(f"sweep {study}", tags, config)
+            self._run = self._find_or_make(f"sweep {study}", tags, config)
 
     def start(self, settings: dict[str, Any]) -> None:
-        """The study's run is RUNNING, this process's, with the sweep's settings."""
+        """Set the study's run to RUNNING, with this process and the sweep's settings."""
         if self._client is None:
             return
         records.bury(self._client, self._experiment)
@@ -76,15 +76,15 @@ class Tracker:
 
     @contextmanager
     def trial(self, number: int, name: str, config: Config) -> Iterator[TrialRun]:
-        """Track a trial: FINISHED, KILLED if it is pruned or interrupted, FAILED if it raises.
+        """Track a trial: FINISHED, KILLED if pruned or interrupted, FAILED if it raises.
 
         Args:
-            number: Of the trial.
-            name: What it tries, for people.
+            number: Number of the trial.
+            name: Description of its settings.
             config: Its whole config.
 
         Raises:
-            Gone: The tracking store does not answer any more.
+            Gone: The tracking store no longer answers.
         """
         if self._client is None:
             yield Untracked()
@@ -102,7 +102,7 @@ class Tracker:
             "sweep.trial": str(number),
             "mlflow.parentRunId": self._run,
         }
-        run = self._found_or_made(f"trial {number}: {name}", tags, config)
+        run = self._find_or_make(f"trial {number}: {name}", tags, config)
         self._take(run)
 
         def end(status: str, reason: BaseException | None) -> None:
@@ -117,7 +117,7 @@ class Tracker:
 
     @contextmanager
     def ending(self) -> Iterator[None]:
-        """End the study's run with the block, as `records.ending` says."""
+        """End the study's run with the block, as `records.ending` does."""
         if self._client is None:
             yield
             return
@@ -125,7 +125,7 @@ class Tracker:
             yield
 
     def log(self, folder: Path, metrics: dict[str, float]) -> None:
-        """Log what the sweep found."""
+        """Log the sweep's results."""
         if self._client is None:
             return
         self._client.log_batch(self._run, metrics=records.metrics(metrics, 0))
@@ -133,7 +133,7 @@ class Tracker:
             if path.suffix in (".yaml", ".csv", ".html"):
                 self._client.log_artifact(self._run, str(path))
 
-    def _found_or_made(self, name: str, tags: dict[str, str], config: Config) -> str:
+    def _find_or_make(self, name: str, tags: dict[str, str], config: Config) -> str:
         assert self._client is not None
         query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         runs = self._client.search_runs([self._experiment], query, max_results=1)
@@ -146,7 +146,7 @@ class Tracker:
         return str(run.info.run_id)
 
     def _take(self, run: str) -> None:
-        """Let a run be RUNNING, as this process's."""
+        """Set a run to RUNNING, with this process."""
         assert self._client is not None
         for key, value in processes.identity().items():
             self._client.set_tag(run, key, value)
@@ -161,6 +161,6 @@ class _Tracked:
         self._client.log_batch(self._run, metrics=records.metrics(metrics, epoch))
 
     def finish(self, metrics: dict[str, float]) -> None:
-        # The curve has the plain names, and MLflow shows the last of it.
+        # The curve has the plain names, and MLflow shows its last value.
         best = {f"best_{k}" if k.startswith("val_") else k: v for k, v in metrics.items()}
         self._client.log_batch(self._run, metrics=records.metrics(best, 0))

@@ -1,4 +1,4 @@
-"""What the MLflow UI shows first: views of an experiment, kept as its tags.
+"""Views of the MLflow UI, stored as tags of an experiment.
 
 A view is what the UI's button Share saves: filter, order, columns and charts, as JSON in a tag
 whose last part is its key in the address.
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 _TAG = "mlflow.sharedViewState."
 _SCORE = "best_val_score"
 VIEWS = {"experiments": "TABLE", "sweeps": "CHART"}
-"""Key of each view -> what of it is shown first."""
+"""Key of each view -> mode in which it opens."""
 
 
 def save(client: MlflowClient, experiment: str) -> None:
-    """Put the views in their places; what somebody changed in them is replaced.
+    """Save the views, replacing any changes.
 
     Args:
-        client: Of the tracking store.
+        client: Client of the tracking store.
         experiment: Id of the MLflow experiment.
     """
     for key, view in (("experiments", _experiments()), ("sweeps", _sweeps())):
@@ -33,7 +33,7 @@ def save(client: MlflowClient, experiment: str) -> None:
 
 
 def address(server: str, experiment: str, key: str) -> str:
-    """Where a browser finds a view.
+    """Return the address of a view.
 
     Args:
         server: Address of the UI.
@@ -45,9 +45,9 @@ def address(server: str, experiment: str, key: str) -> str:
 
 
 def _experiments() -> dict[str, Any]:
-    """Parents that were evaluated, the newest first."""
+    """Show evaluated parents, the newest first."""
     return _view(
-        # Whatever was refused or interrupted has no such tag.
+        # Failed and interrupted runs have no such tag.
         f"attributes.status = 'FINISHED' and tags.`{INTERVAL}` LIKE '%'",
         [
             "metrics.`accuracy`",
@@ -81,7 +81,7 @@ def _experiments() -> dict[str, Any]:
 
 
 def _sweeps() -> dict[str, Any]:
-    """Trials, the best first."""
+    """Show trials, the best first."""
     params = ["backbone.use", "finetune.cut", "finetune.learning_rate"]
     return _view(
         "tags.`sweep.role` = 'trial'",
@@ -116,12 +116,12 @@ def _view(
     order: tuple[str, bool] = ("attributes.start_time", False),
 ) -> dict[str, Any]:
     placed = [
-        {**one, "uuid": f"seen-first-{place}", "metricSectionId": _section(one)}
-        for place, one in enumerate(charts)
+        {**chart, "uuid": f"overview-{place}", "metricSectionId": _section(chart)}
+        for place, chart in enumerate(charts)
     ]
     sections = [
         {"uuid": name, "name": name, "display": True, "isReordered": False}
-        for name in dict.fromkeys(one["metricSectionId"] for one in placed)
+        for name in dict.fromkeys(chart["metricSectionId"] for chart in placed)
     ]
     return {
         "searchFilter": rule,
@@ -137,9 +137,9 @@ def _view(
 
 
 def _section(chart: dict[str, Any]) -> str:
-    """Metrics with a prefix have a section of its name, which the UI shows even if it is empty."""
+    """Return the section of a chart: that of the metric's prefix, which the UI always shows."""
     prefix, slash, _ = chart.get("metricKey", "").partition("/")
-    return prefix if slash else "Seen first"
+    return prefix if slash else "Overview"
 
 
 def _line(metric: str) -> dict[str, Any]:

@@ -3,9 +3,9 @@
     >>> import numpy as np
     >>> from pipeline.training import score
     >>> from pipeline.training.settings import Monitor
-    >>> said = np.array([[0.9, 0.1], [0.4, 0.6]], np.float32)
-    >>> score.judge(np.array([0, 1]), said, Monitor.accuracy)["val_accuracy"]
+    >>> probabilities = np.array([[0.9, 0.1], [0.4, 0.6]], np.float32)
+    >>> score.judge(np.array([0, 1]), probabilities, Monitor.accuracy)["val_accuracy"]
     1.0
 
-Order, dropout and stopping depend on (seed, epoch) alone.
+Order, dropout and stopping depend only on (seed, epoch).
 """

@@ -1,8 +1,8 @@
-"""Temperature scaling: one number that makes a classifier as sure as it is right.
+"""Temperature scaling: adjust a classifier's confidence to its accuracy.
 
-probabilities + labels -> a temperature; head + temperature -> the same head, less sure or
-surer. Which class is the most probable does not change. Source: Guo et al. 2017, On
-Calibration of Modern Neural Networks.
+probabilities + labels -> a temperature; head + temperature -> the same head with other confidence.
+The most probable class does not change. Source: Guo et al. 2017, On Calibration of Modern Neural
+Networks.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ if TYPE_CHECKING:
 LAYER = "temperature"
 """Name of the layer that divides the logits."""
 
-_HOTTEST = 20.0
+_MAX_TEMPERATURE = 20.0
 _VALUES = 4_000_000
 
 
 def log_loss(
     labels: NDArray[np.int64], probabilities: NDArray[np.float32], temperature: float = 1.0
 ) -> float:
-    """Mean of -log of the probability of the true class, at a temperature."""
+    """Compute the mean negative log probability of the true class, at a temperature."""
     return float(log_losses(labels, probabilities, temperature).mean())
 
 
 def log_losses(
     labels: NDArray[np.int64], probabilities: NDArray[np.float32], temperature: float
 ) -> NDArray[np.float64]:
-    """(N,): -log of the probability of each image's true class, at a temperature."""
+    """Compute the negative log probability of each image's true class, (N,), at a temperature."""
     logits = _logits(probabilities)
     own = logits[np.arange(len(labels)), labels]
     return _normalizers(logits, temperature) - own / temperature
 
 
 def temperature(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> float:
-    """The temperature with the lowest log loss; towards more confidence, with caution.
+    """Fit the temperature with the lowest log loss; cautious about more confidence.
 
-    A few images that are all right would make any classifier as sure as can be. Below 1 the
-    temperature is therefore the best one if one more image were of another class (Platt 1999,
-    Probabilistic outputs for support vector machines), and at most 1. The log loss of these
-    images is never higher than without a temperature.
+    A few images that are all classified correctly would make any classifier fully confident. Below
+    1, the temperature is therefore the best one if one more image belonged to another class (Platt
+    1999, Probabilistic outputs for support vector machines), and at most 1. The log loss of these
+    images never increases.
 
     Args:
-        labels: (N,) class indices of images that were not trained on.
+        labels: (N,) class indices of images not used for training.
         probabilities: (N, K).
 
     Returns:
-        Above 1 for a classifier that is too sure; between 0.05 and 20.
+        Above 1 for an overconfident classifier; between 0.05 and 20.
     """
     logits = _logits(probabilities)
     classes = logits.shape[1]
@@ -64,12 +64,12 @@ def temperature(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -
         others = (logits.sum(axis=1) - own) / max(1, classes - 1)
         cautious = (1 - wrong) * own + wrong * others
         best = min(1.0, max(best, _lowest_loss(logits, cautious)))
-    # In float32, as it is kept; and rounded, so that it does not hang on the solver's last bits.
+    # Rounded to be independent of the solver's last bits, and in float32, as it is stored.
     return float(np.float32(round(best, 4)))
 
 
 def _lowest_loss(logits: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
-    """The temperature at which the cross-entropy with some targets is lowest.
+    """Find the temperature at which the cross-entropy with some targets is lowest.
 
     Args:
         logits: (N, K).
@@ -80,12 +80,12 @@ def _lowest_loss(logits: NDArray[np.float64], wanted: NDArray[np.float64]) -> fl
         at = float(np.exp(log_temperature))
         return float((_normalizers(logits, at) - wanted / at).sum())
 
-    bound = np.log(_HOTTEST)
+    bound = np.log(_MAX_TEMPERATURE)
     return float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x))
 
 
 def _normalizers(logits: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """(N,): log of the sum of each row's exponentials at a temperature, some rows at a time."""
+    """Compute the log-sum-exp of each row at a temperature, (N,), in parts."""
     step = max(1, _VALUES // logits.shape[1])
     parts = [
         logsumexp(logits[start : start + step] / temperature, axis=1)
@@ -101,10 +101,10 @@ def _logits(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def scaled(head: keras.Model, by: float) -> keras.Model:
-    """A head whose logits are divided by a temperature; weights are shared.
+    """Divide a head's logits by a temperature; weights are shared.
 
     Args:
-        head: (B, D) -> (B, K), a softmax its last layer.
+        head: (B, D) -> (B, K), ending in a softmax.
         by: The temperature.
     """
     import keras

@@ -1,4 +1,4 @@
-"""Learning curves on disk: history.csv, one line an epoch."""
+"""Learning curves on disk: history.csv, one line per epoch."""
 
 import csv
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ def write(path: Path, curve: Iterable[dict[str, float]]) -> None:
 
 
 def read(folder: Path) -> Curve:
-    """Read the curve of a training stage's output."""
+    """Read the curve in a training stage's output."""
     with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
         return [
             {name: float(value) for name, value in line.items()} for line in csv.DictReader(file)

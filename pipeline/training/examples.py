@@ -1,6 +1,6 @@
-"""What a model is fitted to or judged on, read batch by batch.
+"""Examples for training or evaluation, read batch by batch.
 
-rows of arrays + labels -> batches. Knows nothing of models.
+rows of arrays + labels -> batches. Independent of models.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Examples:
-    """What a model is fitted to or judged on.
+    """Examples for training or evaluation.
 
     Attributes:
-        inputs: (M, ...) array, memory-mapped or not, or another object with a shape that
-            is indexed by rows. What has a `begin` is told the number of each epoch.
-        rows: (N,) which of the inputs.
+        inputs: (M, ...) array, memory-mapped or not, or another object with a shape, indexed by
+            rows. If it has a method `begin`, it is called with the number of each epoch.
+        rows: (N,) rows of the inputs.
         labels: (N,) class indices.
     """
 
@@ -30,17 +30,17 @@ class Examples:
     labels: NDArray[np.int64]
 
     def begin(self, epoch: int) -> None:
-        """Let the inputs choose what they are in an epoch, counted from 0."""
+        """Tell the inputs which epoch begins, counted from 0."""
         if hasattr(self.inputs, "begin"):
             self.inputs.begin(epoch)
 
 
 class Rows:
-    """Some rows of an array, read when they are asked for.
+    """Rows of an array, read on access.
 
     Args:
         array: (N, ...), memory-mapped or not.
-        rows: (M,) which of them.
+        rows: (M,) rows of the array.
     """
 
     def __init__(self, array: Any, rows: NDArray[np.int64]) -> None:
@@ -55,13 +55,13 @@ class Rows:
 
 
 class Views:
-    """Inputs that show each example another of its views in every epoch.
+    """Inputs that provide another view of each example in every epoch.
 
-    In epoch e example i is seen as view e mod K of a permutation of its own.
+    In epoch e, example i is view e mod K of its own permutation.
 
     Args:
         arrays: K arrays: (M, ...) each.
-        seed: Of the permutations.
+        seed: Seed of the permutations.
     """
 
     def __init__(self, arrays: list[Any], seed: int) -> None:
@@ -72,16 +72,16 @@ class Views:
         self.shape = arrays[0].shape
 
     def begin(self, epoch: int) -> None:
-        """Choose the views of an epoch, counted from 0."""
+        """Select the views of an epoch, counted from 0."""
         self._views = self._orders[:, epoch % len(self._arrays)]
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        shown = np.empty((len(rows), *self.shape[1:]), self._arrays[0].dtype)
+        values = np.empty((len(rows), *self.shape[1:]), self._arrays[0].dtype)
         views = self._views[rows]
         for view in np.unique(views):
             mine = views == view
-            shown[mine] = self._arrays[view][rows[mine]]
-        return shown
+            values[mine] = self._arrays[view][rows[mine]]
+        return values
 
 
 def batches(
@@ -91,17 +91,17 @@ def batches(
     batch_size: int,
     weights: NDArray[np.float32] | None = None,
 ) -> Iterator[tuple[NDArray[np.float32], ...]]:
-    """Read examples batch by batch; the next one is read while one is worked on.
+    """Read examples batch by batch, one batch ahead.
 
     Args:
-        examples: To read.
-        order: (N,) places in `examples.rows`.
+        examples: Examples to read.
+        order: (N,) positions in `examples.rows`.
         classes: K.
         batch_size: B; the last batch is smaller.
-        weights: (K,) of the classes, or None.
+        weights: (K,) class weights, or None.
 
     Yields:
-        (B, ...) inputs, (B, K) one-hot labels and, where there are weights, (B,) of them.
+        (B, ...) inputs, (B, K) one-hot labels and, with class weights, (B,) weights.
     """
 
     def read(start: int) -> tuple[NDArray[np.float32], ...]:
@@ -114,9 +114,9 @@ def batches(
         return batch if weights is None else (*batch, weights[labels])
 
     with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(read, 0)
+        upcoming = reader.submit(read, 0)
         for start in range(0, len(order), batch_size):
-            batch = coming.result()
+            batch = upcoming.result()
             if start + batch_size < len(order):
-                coming = reader.submit(read, start + batch_size)
+                upcoming = reader.submit(read, start + batch_size)
             yield batch

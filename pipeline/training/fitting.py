@@ -1,8 +1,8 @@
-"""Train a model on arrays: order, dropout and stopping depend on (seed, epoch) alone.
+"""Train a model on arrays: order, dropout and stopping depend only on (seed, epoch).
 
-model + examples -> the weights with the best score and a learning curve. A killed
-training goes on from its last finished epoch and ends with the same bytes as an
-uninterrupted one. Knows nothing of images, backbones or stages.
+model + examples -> the weights with the best score and a learning curve. A killed training resumes
+after its last finished epoch and ends with the same bytes as an uninterrupted one. Independent of
+images, backbones and stages.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from pipeline.training.examples import Examples, batches
 from pipeline.training.settings import Training
 
 Log = Callable[[dict[str, float], int], None]
-"""Takes the metrics and the number of an epoch."""
+"""Receives the metrics and the number of an epoch."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """One training, beside the model and its settings.
+    """A training, besides the model and its settings.
 
     Attributes:
-        seed: Of order and dropout.
-        work: Folder for the checkpoint, named after everything the result depends on;
-            removed at the end.
+        seed: Seed for order and dropout.
+        work: Folder for the checkpoint, named after everything the result depends on; removed at
+            the end.
         log: Called with every epoch; may raise `Stopped`, which removes the checkpoint.
-        first_epoch: Epochs that an earlier phase trained; counting goes on from it.
+        first_epoch: Epochs trained in an earlier phase; counting continues from it.
     """
 
     seed: int
@@ -55,7 +55,7 @@ class Session:
 
 @dataclass
 class _State:
-    """What a training is at the end of an epoch, beside the model's variables."""
+    """State of a training at the end of an epoch, besides the model's variables."""
 
     epoch: int = 0
     best_epoch: int = 0
@@ -65,13 +65,13 @@ class _State:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The outcome of a training.
+    """The result of a training.
 
     Attributes:
-        curve: One entry an epoch: epoch, loss, accuracy, val_loss, val_accuracy.
+        curve: One entry per epoch: epoch, loss, accuracy, val_loss, val_accuracy.
         best_epoch: Counted from 1; 0 if no epoch was better than the start.
         best: Validation metrics of the model.
-        share: How far the weights are from the start (0) to those of `best_epoch` (1).
+        share: Position of the weights between the start (0) and `best_epoch` (1).
     """
 
     curve: Curve
@@ -87,16 +87,16 @@ def fit(
     settings: Training,
     session: Session,
 ) -> Fitted:
-    """Train, and keep the weights with the best score on the validation split.
+    """Train, and keep the weights with the best validation score.
 
-    A model that was fitted before keeps what TensorFlow has traced of it; its optimizer
-    starts anew. The result is that of a model that was built for the purpose.
+    A model that was fitted before keeps its TensorFlow traces; its optimizer starts anew. The
+    result is that of a newly built model.
 
     Args:
-        model: (B, ...) -> (B, K) probabilities, its trainable layers chosen.
-        train: Fitted to.
-        val: Judged on after every epoch, and once before the first.
-        settings: How.
+        model: (B, ...) -> (B, K) probabilities, with its trainable layers set.
+        train: Training examples.
+        val: Validation examples, evaluated after every epoch, and once before the first.
+        settings: Settings of the training.
         session: Seed, checkpoint and log.
 
     Returns:
@@ -108,7 +108,7 @@ def fit(
     start = [variable.numpy() for variable in model.variables]
     count = -(-len(train.rows) // settings.batch_size)
 
-    def judged() -> dict[str, float]:
+    def evaluated() -> dict[str, float]:
         return judge(model, val, settings)
 
     # Two experiments may need the same training at the same time: one waits for the other.
@@ -118,10 +118,10 @@ def fit(
         checkpoint = _Checkpoint(model, work)
         state = checkpoint.load()
         if state is None:
-            state = _State(best=judged())
+            state = _State(best=evaluated())
             checkpoint.save_best()
         else:
-            print(f"goes on after epoch {state.epoch}, where it was stopped", flush=True)
+            print(f"resuming after epoch {state.epoch}", flush=True)
         for entry in state.curve:
             log(entry, int(entry["epoch"]))
         with tqdm(
@@ -132,28 +132,30 @@ def fit(
                 _reseed(generators, seed, number)
                 train.begin(number)
                 order = np.random.default_rng([seed, number]).permutation(len(train.rows))
-                shown = tqdm(
+                parts = tqdm(
                     batches(train, order, classes, settings.batch_size, weights),
                     desc=f"epoch {number + 1}",
                     total=count,
                     unit="batch",
                     leave=False,
-                    delay=2,  # only where an epoch takes long
+                    delay=2,  # only for long epochs
                     disable=None,
                 )
                 rates = (
                     optimizer.rate(settings, state.epoch * count + step, settings.epochs * count)
                     for step in range(count)
                 )
-                trained = steps.train(model, shown, rates)
+                trained = steps.train(model, parts, rates)
                 if not math.isfinite(trained["loss"]):
                     shutil.rmtree(work)
                     raise InputError(
-                        f"the loss must be a finite number, it was {trained['loss']} in epoch "
-                        f"{number + 1}: lower the learning rate ({settings.learning_rate:g})"
+                        f"the loss was {trained['loss']} in epoch {number + 1}: lower the learning "
+                        f"rate ({settings.learning_rate:g})"
                     )
+                # Without label smoothing and class weights, it compares with the validation loss.
+                trained["loss"] = trained.pop("log_loss")
                 state.epoch += 1
-                validation = judged()
+                validation = evaluated()
                 if validation["val_score"] < state.best["val_score"]:
                     state.best, state.best_epoch = validation, state.epoch
                     checkpoint.save_best()
@@ -178,7 +180,7 @@ def fit(
 
 
 def judge(model: keras.Model, val: Examples, settings: Training) -> dict[str, float]:
-    """The validation metrics of a model as it is."""
+    """Compute the validation metrics of a model with its current weights."""
     return score.judge(val.labels, _probabilities(model, val, settings), settings.monitor)
 
 
@@ -212,7 +214,7 @@ def _class_weights(
 def _reseed(layers: list[Any], seed: int, epoch: int) -> None:
     """Set the state of every random layer from (seed, epoch, its name).
 
-    By name, so that a layer draws the same whichever part of a network it is trained in.
+    By name, so that a layer draws the same numbers whatever part of a network is trained.
     """
     for layer in layers:
         variable = layer.seed_generator.state
@@ -230,7 +232,7 @@ class _Checkpoint:
         self._folder = folder
 
     def load(self) -> _State | None:
-        """Go back to the last finished epoch, if there is one."""
+        """Restore the last finished epoch, if there is one."""
         path = self._folder / "last.npz"
         if not path.exists():
             return None
@@ -264,8 +266,8 @@ def report(fitted: Fitted, model: keras.Model, out: Path) -> dict[str, float]:
 
     Args:
         fitted: The training.
-        model: What the stage hands on, with its trainable layers chosen.
-        out: Gets history.csv and summary.json.
+        model: The stage's result, with its trainable layers set.
+        out: Folder for history.csv and summary.json.
 
     Returns:
         Trainable and total parameters, epochs, and the validation metrics of the best.
@@ -284,7 +286,7 @@ def report(fitted: Fitted, model: keras.Model, out: Path) -> dict[str, float]:
 
 
 def _count(variables: list[Any]) -> int:
-    """Parameters, without the counters of random layers."""
+    """Count parameters, without the counters of random layers."""
     return sum(
         int(np.prod(variable.shape)) for variable in variables if "seed" not in variable.path
     )

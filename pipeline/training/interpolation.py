@@ -1,8 +1,8 @@
-"""Weights between those that a training began with and those that it ended with.
+"""Interpolate between the weights at the start and at the end of a training.
 
-model + weights of the start -> weights on the line between both, chosen by a score.
-Sources: Wortsman et al. 2021, Robust fine-tuning of zero-shot models; for the choice, the rule of
-one standard error, Breiman et al. 1984, Classification and regression trees.
+model + initial weights -> weights on the line between both, chosen by a score. Sources: Wortsman et
+al. 2021, Robust fine-tuning of zero-shot models; for the choice, the one-standard-error rule,
+Breiman et al. 1984, Classification and regression trees.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.training import score
 from pipeline.training.settings import Monitor
 
 SHARES = (0.25, 0.5, 0.75)
-"""Of the way, that are tried beside the whole."""
+"""Positions on the line to try, besides the end."""
 
 
 def interpolate(
@@ -28,21 +28,21 @@ def interpolate(
     probabilities: Callable[[], NDArray[np.float32]],
     monitor: Monitor,
 ) -> tuple[float, dict[str, float]]:
-    """Leave the model with weights on the line from the start to where it is.
+    """Move the model's weights along the line from the start to their current values.
 
-    The shortest way is taken whose score is within a standard error of the best one's: forty
-    images cannot tell them apart, and the end of a training on few images is the worst of them
-    on others.
+    The position closest to the start is chosen whose score is within a standard error of the best:
+    a few dozen images cannot distinguish them, and the end of a training on few images generalizes
+    worst.
 
     Args:
-        model: As it ended.
-        start: Values of its variables when it began.
+        model: The trained model.
+        start: Initial values of its variables.
         labels: (N,) of the validation split.
-        probabilities: (N, K) that the model gives as it is.
-        monitor: What counts.
+        probabilities: Returns the (N, K) probabilities of the model's current weights.
+        monitor: Metric that counts.
 
     Returns:
-        How far along that line they are, and the validation metrics there.
+        The position on the line, and the validation metrics there.
     """
     end = [variable.numpy() for variable in model.variables]
     moved = [
@@ -58,9 +58,9 @@ def interpolate(
     metrics, losses = {}, {}
     for share in (*SHARES, 1.0):
         go(share)
-        found = probabilities()
-        metrics[share] = score.judge(labels, found, monitor)
-        losses[share] = score.losses(labels, found, monitor)
+        predictions = probabilities()
+        metrics[share] = score.judge(labels, predictions, monitor)
+        losses[share] = score.losses(labels, predictions, monitor)
     best = min(metrics, key=lambda share: (metrics[share]["val_score"], -share))
     chosen = next(share for share in metrics if _within_an_error(losses[share] - losses[best]))
     go(chosen)
@@ -68,6 +68,6 @@ def interpolate(
 
 
 def _within_an_error(worse_by: NDArray[np.float64]) -> bool:
-    """Whether the mean of differences, (N,) images, is within its standard error of none."""
+    """Check if the mean of (N,) differences is within its standard error of zero."""
     error = worse_by.std(ddof=1) / np.sqrt(len(worse_by)) if len(worse_by) > 1 else 0.0
     return bool(worse_by.mean() <= error)

@@ -1,8 +1,8 @@
-"""Logistic regression on features: the honest floor, in seconds, and a good start of fine-tuning.
+"""Logistic regression on features: a fast baseline and a good start for fine-tuning.
 
-features (N, D) + labels (N,) -> weights (D, K) and biases (K,). How strongly the weights are held
-down is chosen by cross-validation. Source: Kornblith et al. 2019, Do Better ImageNet Models
-Transfer Better?, appendix A.3.
+features (N, D) + labels (N,) -> weights (D, K) and biases (K,). The strength of regularization is
+chosen by cross-validation. Source: Kornblith et al. 2019, Do Better ImageNet Models Transfer
+Better?, appendix A.3.
 """
 
 import warnings
@@ -18,20 +18,20 @@ from tqdm import tqdm
 Floats = NDArray[np.float64]
 
 STRENGTHS = np.logspace(-5, 2, 8)
-"""The values of scikit-learn's C that are tried; the larger, the freer the weights."""
+"""Candidates for scikit-learn's C; larger values regularize less."""
 
 _FOLDS = 3
-_JUDGED_FOLDS = 5
+_SUSPECT_FOLDS = 5
 _DIRECTIONS = 256
-"""Of the features that tell mislabelled images: enough, and seconds instead of minutes."""
-_HELD = 1e-2
-"""Their C: on ants and bees and on hand signs with 5 % of the labels changed it found most of these
-with the fewest others; a freer regression learns the wrong labels, too."""
+"""Principal components for finding mislabelled images: enough, in seconds instead of minutes."""
+_SUSPECT_STRENGTH = 1e-2
+"""Their C: with 5 % of the labels changed, it found most of them with the fewest others on ants and
+bees and on hand signs; weaker regularization also learns the wrong labels."""
 _ITERATIONS = 300
 _ROUGHLY = 1e-3
-"""Where the search stops to refine: enough to tell one C from another."""
+"""Tolerance during the search: enough to compare values of C."""
 TOLERANCE = 1e-4
-"""Where the fit does."""
+"""Tolerance of the final fit."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Fitted:
     Attributes:
         weights: (D, K).
         biases: (K,).
-        strength: The C that was chosen.
-        losses: (F,) cross-validated log loss by fold at that C; empty where a class has a
-            single image, which no fold can spare.
+        strength: The chosen C.
+        losses: (F,) cross-validated log loss per fold at that C; empty if a class has only one
+            image.
     """
 
     weights: Floats
@@ -61,15 +61,15 @@ def fit(
     seed: int,
     threads: int,
 ) -> Fitted:
-    """Fit to all features, at the C that does best on images left out.
+    """Fit to all features, with the C that is best in cross-validation.
 
     Args:
         features: (N, D).
         labels: (N,) class indices; every class occurs.
         classes: K.
-        balanced: Whether each class counts the same, whatever its size.
-        seed: Of the folds.
-        threads: Of the linear algebra; its last bits depend on them.
+        balanced: Weight all classes equally, whatever their size.
+        seed: Seed of the folds.
+        threads: Threads for linear algebra; the last bits depend on them.
     """
     from sklearn.preprocessing import StandardScaler
 
@@ -79,10 +79,10 @@ def fit(
         strength, losses = _chosen(standard, labels, balanced, seed)
         model = _regression(strength, balanced).fit(standard, labels)
     weights, biases = model.coef_.T, model.intercept_
-    if classes == 2:  # scikit-learn keeps the second class's alone; the first one's are zero
+    if classes == 2:  # scikit-learn only returns the second class; the first one's are zero
         weights = np.hstack([np.zeros_like(weights), weights])
         biases = np.append(0.0, biases)
-    # The standardization becomes part of the weights.
+    # Fold the standardization into the weights.
     weights = weights / scaler.scale_[:, None]
     return Fitted(weights, biases - scaler.mean_ @ weights, strength, losses)
 
@@ -90,13 +90,13 @@ def fit(
 def left_out(
     features: NDArray[np.float32], labels: NDArray[np.int64], *, seed: int, threads: int
 ) -> Floats:
-    """(F,) accuracy by fold of a regression that was fitted to the other folds.
+    """Cross-validate the accuracy of a regression; returns (F,) accuracies by fold.
 
     Args:
         features: (N, D).
-        labels: (N,) class indices; at least two images of each class.
-        seed: Of the folds.
-        threads: Of the linear algebra.
+        labels: (N,) class indices; at least two images per class.
+        seed: Seed of the folds.
+        threads: Threads for linear algebra.
     """
     from sklearn.model_selection import cross_val_score
     from sklearn.pipeline import make_pipeline
@@ -105,21 +105,21 @@ def left_out(
     with threadpool_limits(threads):
         exact = features.astype(np.float64)
         strength, _ = _chosen(StandardScaler().fit_transform(exact), labels, False, seed)
-        judged = make_pipeline(StandardScaler(), _regression(strength, False))
-        accuracies: Floats = cross_val_score(judged, exact, labels, cv=_folds(labels, seed))
+        model = make_pipeline(StandardScaler(), _regression(strength, False))
+        accuracies: Floats = cross_val_score(model, exact, labels, cv=_folds(labels, seed))
     return accuracies
 
 
 def out_of_fold(
     features: NDArray[np.float32], labels: NDArray[np.int64], *, seed: int, threads: int
 ) -> Floats:
-    """(N, K): of each row what a regression says that was fitted to the other folds.
+    """Predict each row with a regression fitted to the other folds; returns (N, K).
 
     Args:
         features: (N, D).
-        labels: (N,) class indices; at least two images of each class.
-        seed: Of the folds.
-        threads: Of the linear algebra.
+        labels: (N,) class indices; at least two images per class.
+        seed: Seed of the folds.
+        threads: Threads for linear algebra.
     """
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
@@ -127,36 +127,36 @@ def out_of_fold(
     from sklearn.preprocessing import StandardScaler
 
     with threadpool_limits(threads), warnings.catch_warnings():
-        # A class may have fewer images than there are folds: some folds do without. And where
-        # features are so poor that the solver does not come to its end, nor would an answer.
+        # A class may have fewer images than folds: some folds do without. And where features are
+        # too poor for the solver to converge, a converged answer would not be better.
         warnings.filterwarnings("ignore", message="The least populated class")
         warnings.filterwarnings("ignore", message="lbfgs failed to converge")
         standard = StandardScaler().fit_transform(features.astype(np.float64))
         most = min(_DIRECTIONS, *features.shape)
         reduced = PCA(most, svd_solver="randomized", random_state=seed).fit_transform(standard)
         reduced /= max(float(np.sqrt((reduced**2).mean())), 1e-12)
-        found = np.zeros((len(labels), labels.max() + 1))
-        parts = StratifiedKFold(_JUDGED_FOLDS, shuffle=True, random_state=seed)
-        for others, own in _told(parts.split(reduced, labels), _JUDGED_FOLDS, "out of fold"):
-            model = LogisticRegression(C=_HELD, max_iter=_ITERATIONS)
+        predicted = np.zeros((len(labels), labels.max() + 1))
+        parts = StratifiedKFold(_SUSPECT_FOLDS, shuffle=True, random_state=seed)
+        for others, own in _with_bar(parts.split(reduced, labels), _SUSPECT_FOLDS, "out of fold"):
+            model = LogisticRegression(C=_SUSPECT_STRENGTH, max_iter=_ITERATIONS)
             model.fit(reduced[others], labels[others])
-            found[np.ix_(own, model.classes_)] = model.predict_proba(reduced[own])
-    return found
+            predicted[np.ix_(own, model.classes_)] = model.predict_proba(reduced[own])
+    return predicted
 
 
 def _chosen(
     features: Floats, labels: NDArray[np.int64], balanced: bool, seed: int
 ) -> tuple[float, Floats]:
-    """The best C, and its log loss on each fold."""
+    """Choose the best C; also returns its log loss on each fold."""
     from sklearn.linear_model import LogisticRegressionCV
 
     if np.bincount(labels).min() < 2:
-        return 1e-2, np.zeros(0)  # a strong hold: there is next to nothing to learn from
+        return 1e-2, np.zeros(0)  # strong regularization: there is next to nothing to learn from
     with warnings.catch_warnings():
-        # A C at which the solver does not come to its end in time is no worse a candidate.
+        # A C at which the solver does not converge in time is not a worse candidate.
         warnings.filterwarnings("ignore", message="lbfgs failed to converge")
         parts = _folds(labels, seed)
-        told = _told(parts.split(features, labels), parts.n_splits, "logistic regression")
+        folds = _with_bar(parts.split(features, labels), parts.n_splits, "logistic regression")
         scores = [
             LogisticRegressionCV(
                 Cs=STRENGTHS,
@@ -171,15 +171,15 @@ def _chosen(
             )
             .fit(features, labels)
             .scores_
-            for part in told
+            for part in folds
         ]
     losses = -np.asarray(scores).reshape(-1, len(STRENGTHS))
     best = int(losses.mean(axis=0).argmin())
     return float(STRENGTHS[best]), losses[:, best]
 
 
-def _told(parts: Iterator[Any], count: int, desc: str) -> Iterator[Any]:
-    """Folds one by one, with a bar: a regression on many features takes its time."""
+def _with_bar(parts: Iterator[Any], count: int, desc: str) -> Iterator[Any]:
+    """Show a bar for the folds: a regression on many features takes a while."""
     yield from tqdm(parts, desc, count, unit="fold", delay=1, leave=False, disable=None)
 
 

@@ -16,16 +16,16 @@ from pipeline.training.settings import Training
 
 
 class _Shared:
-    """What both optimizers have in common."""
+    """Common part of both optimizers."""
 
     shares: tuple[float, ...]
-    """Of the learning rate, in order of the variables."""
+    """Fractions of the learning rate, in order of the variables."""
     traced: tuple[Any, ...]
-    """What a step that was traced with this optimizer has taken for granted."""
+    """Everything that a step traced with this optimizer depends on."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Keras' own, at the variable's rate."""
-        # Keras' own optimizers find what belongs to a variable by this name, too.
+        """Apply Keras' own step with the variable's learning rate."""
+        # Keras' optimizers use the same name to find a variable's state.
         share = self.shares[self._get_variable_index(variable)]  # type: ignore[attr-defined]
         rate = learning_rate if share == 1 else learning_rate * share
         super().update_step(gradient, variable, rate)  # type: ignore[misc]
@@ -40,14 +40,14 @@ class _AdamW(_Shared, keras.optimizers.AdamW):
 
 
 def rate(settings: Training, step: int, steps: int) -> float:
-    """Learning rate of a step: linear warm-up, then constant or a cosine to zero.
+    """Compute the learning rate of a step: linear warm-up, then constant or cosine decay to zero.
 
     Source: Loshchilov and Hutter 2017, SGDR; without its restarts.
 
     Args:
-        settings: Of the training.
+        settings: Settings of the training.
         step: Counted from 0.
-        steps: Of the whole training.
+        steps: Steps of the whole training.
     """
     recipe = settings.recipe
     warm = recipe.warmup * steps
@@ -60,34 +60,34 @@ def rate(settings: Training, step: int, steps: int) -> float:
 
 
 def prepare(model: keras.Model, settings: Training) -> None:
-    """Give the model a fresh optimizer and loss, or make those it has as good as fresh.
+    """Give the model a fresh optimizer and loss, reusing existing ones if they fit.
 
     Args:
-        model: (B, ...) -> (B, K) probabilities, its trainable layers chosen.
-        settings: Of the training.
+        model: (B, ...) -> (B, K) probabilities, with its trainable layers set.
+        settings: Settings of the training.
     """
     recipe, trained = settings.recipe, model.trainable_variables
     shares = rate_shares(model, recipe.lowest_rate)
-    taken = (
+    depends_on = (
         tuple(id(variable) for variable in trained),
         bool(recipe.weight_decay),
         recipe.clip_norm,
         settings.label_smoothing,
         tuple(shares.get(variable.path, 1.0) for variable in trained),
     )
-    if getattr(getattr(model, "optimizer", None), "traced", None) != taken:
+    if getattr(getattr(model, "optimizer", None), "traced", None) != depends_on:
         kind = _AdamW if recipe.weight_decay else _Adam
         optimizer = kind(settings.learning_rate, global_clipnorm=recipe.clip_norm, name="adam")
-        optimizer.shares, optimizer.traced = taken[-1], taken
+        optimizer.shares, optimizer.traced = depends_on[-1], depends_on
         if recipe.weight_decay:
-            # A variable, so that another value needs no other trace.
+            # A variable, so that another value needs no new trace.
             optimizer.weight_decay = keras.Variable(0.0, trainable=False, name="weight_decay")
             vectors = [variable for variable in trained if len(variable.shape) < 2]
             optimizer.exclude_from_weight_decay(var_list=vectors)
         model.compile(
             optimizer=optimizer,
             loss=keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),
-            metrics=["accuracy"],
+            metrics=["accuracy", keras.metrics.CategoricalCrossentropy(name="log_loss")],
         )
         optimizer.build(trained)
         _build_metrics(model)
@@ -100,16 +100,16 @@ def prepare(model: keras.Model, settings: Training) -> None:
 
 
 def _build_metrics(model: keras.Model) -> None:
-    """Their variables must be there before a step is traced."""
+    """Create the variables of metrics, which must exist before a step is traced."""
     some = np.full((1, model.output_shape[-1]), 0.5, dtype=np.float32)
     model.compute_metrics(None, some, some)
 
 
 def rate_shares(above: keras.Model, lowest: float) -> dict[str, float]:
-    """Path of a variable -> its share of the learning rate: `lowest` at the cut, 1 at the head.
+    """Map variable paths to fractions of the learning rate: `lowest` at the cut, 1 at the head.
 
-    In between it falls by the same factor from each cut point to the one below. A variable that
-    is absent has the whole rate.
+    In between, it decreases by the same factor from each cut point to the one below. Absent
+    variables use the full rate.
     """
     if lowest == 1:
         return {}

@@ -1,6 +1,6 @@
-"""One number by which epochs, trials and models are compared; the lower the better.
+"""The score: one number to compare epochs, trials and models; lower is better.
 
-labels (N,) + probabilities (N, K) -> a score, and what it was made from.
+labels (N,) + probabilities (N, K) -> a score and its components.
 """
 
 import numpy as np
@@ -13,14 +13,14 @@ from pipeline.training.settings import Monitor
 def judge(
     labels: NDArray[np.int64], probabilities: NDArray[np.float32], monitor: Monitor
 ) -> dict[str, float]:
-    """How good predictions on the validation split are.
+    """Score predictions on the validation split.
 
     Args:
         labels: (N,) class indices.
         probabilities: (N, K).
-        monitor: What counts. For `log_loss` that is the log loss after a temperature fitted to
-            these very images, so that a model is not judged by how sure it is. Where accuracy
-            or macro-F1 counts, the log loss decides between equals.
+        monitor: Metric that counts. `log_loss` is computed after fitting a temperature to the same
+            images, so that confidence alone does not matter. For accuracy and macro F1, the log
+            loss breaks ties.
 
     Returns:
         val_loss, val_accuracy, val_score and the temperature.
@@ -29,11 +29,11 @@ def judge(
     calibrated = calibration.log_loss(labels, probabilities, temperature)
     predicted = probabilities.argmax(axis=1)
     accuracy = float((predicted == labels).mean())
-    between_equals = 0.5 * min(calibrated, 1.0) / len(labels)
+    tie_break = 0.5 * min(calibrated, 1.0) / len(labels)
     scores = {
         Monitor.log_loss: calibrated,
-        Monitor.accuracy: 1 - accuracy + between_equals,
-        Monitor.macro_f1: 1 - _macro_f1(labels, predicted, probabilities.shape[1]) + between_equals,
+        Monitor.accuracy: 1 - accuracy + tie_break,
+        Monitor.macro_f1: 1 - _macro_f1(labels, predicted, probabilities.shape[1]) + tie_break,
     }
     return {
         "val_loss": calibration.log_loss(labels, probabilities),
@@ -46,7 +46,7 @@ def judge(
 def losses(
     labels: NDArray[np.int64], probabilities: NDArray[np.float32], monitor: Monitor
 ) -> NDArray[np.float64]:
-    """What each image adds to the score, (N,): its log loss, or whether it is wrong.
+    """Return each image's contribution to the score, (N,): log loss, or 1 if it is wrong.
 
     Args:
         labels: (N,) class indices.

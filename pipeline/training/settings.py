@@ -1,4 +1,4 @@
-"""The settings that head training and fine-tuning share."""
+"""Settings shared by head training and fine-tuning."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,13 +7,13 @@ from pipeline.settings import setting
 
 
 class ClassWeight(StrEnum):
-    """How much each class counts in the loss."""
+    """Weighting of classes in the loss."""
 
     balanced = "balanced"
 
 
 class Monitor(StrEnum):
-    """What epochs, trials and models are compared by, on the validation split."""
+    """Metric on the validation split for comparing epochs, trials and models."""
 
     log_loss = "log_loss"
     accuracy = "accuracy"
@@ -22,15 +22,15 @@ class Monitor(StrEnum):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the optimizer runs: what nobody has a reason to set.
+    """Settings of the optimizer that nobody has a reason to change.
 
     Attributes:
-        warmup: Fraction of steps in which the learning rate rises linearly from zero.
-        cosine: Whether it then falls to zero along a cosine, or stays.
-        clip_norm: Largest global norm of a gradient; None for no limit.
-        weight_decay: Of AdamW; biases and scales do not decay. 0 makes it Adam.
+        warmup: Fraction of steps used for linear warm-up.
+        cosine: Cosine decay to zero, instead of a constant rate.
+        clip_norm: Maximum global norm of gradients; None for no limit.
+        weight_decay: Weight decay of AdamW, not applied to biases and scales. 0 selects Adam.
         lowest_rate: Learning rate of the lowest trainable layers, as a fraction of the head's.
-        interpolate: Whether weights between the first and the best epoch's are tried, too.
+        interpolate: Try weights between the start and the best epoch.
     """
 
     warmup: float = 0.0
@@ -43,30 +43,35 @@ class Recipe:
 
 @dataclass
 class Training:
-    """How a model is trained."""
+    """Settings of a training."""
 
     learning_rate: float = setting(1e-3, "Learning rate of Adam.", above=0)
     epochs: int = setting(100, "Maximum number of epochs.", least=1)
     patience: int | None = setting(
         10,
-        "Epochs without a better score before stopping; null never stops early. The weights of "
-        "the best epoch are kept either way.",
+        "Early stopping after this many epochs without improvement; null never stops early. The "
+        "weights of the best epoch are used either way.",
         least=1,
     )
     monitor: Monitor = setting(
         Monitor.log_loss,
-        "What the score is, on the validation split: log_loss after a temperature fitted for the "
-        "purpose, which overconfidence does not fool; accuracy; or macro_f1.",
+        "Metric that selects epochs, on the validation split: log_loss (after temperature scaling, "
+        "so that overconfidence does not matter), accuracy or macro_f1.",
+        advanced=True,
     )
     batch_size: int = setting(32, "Images per training step.", least=1)
     label_smoothing: float = setting(
-        0.0, "Fraction of the label that is spread over all classes.", least=0, below=1
+        0.0,
+        "Fraction of each label spread over all classes.",
+        least=0,
+        below=1,
+        advanced=True,
     )
     class_weight: ClassWeight | None = setting(
-        None, "`balanced` weights each class by the inverse of its frequency."
+        None, "`balanced` weights each class by its inverse frequency."
     )
 
     @property
     def recipe(self) -> Recipe:
-        """How the optimizer runs."""
+        """Settings of the optimizer."""
         return Recipe()

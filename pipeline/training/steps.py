@@ -1,10 +1,9 @@
-"""Keras' own training step and forward pass over batches, without `fit` and `predict` around them.
+"""Keras' own training step and forward pass over batches, without `fit` and `predict`.
 
-Those take up to 0.1 s an epoch beside the steps (benchmarks/RESULTS.md, "Training loop"),
-which on kept activations is a large part of it, and leave what a generator reads from in memory.
-
-On several devices of one machine each takes its share of every batch. Several machines are not
-supported: `MultiWorkerMirroredStrategy` fails under Keras 3 (keras-team/keras 20585).
+These take up to 0.1 s per epoch in addition to the steps (benchmarks/RESULTS.md, "Training loop"),
+a large part of an epoch on cached activations, and keep a generator's data in memory. Several
+devices of one machine share every batch. Several machines are not supported:
+`MultiWorkerMirroredStrategy` fails under Keras 3 (keras-team/keras 20585).
 """
 
 from __future__ import annotations
@@ -28,42 +27,42 @@ def train(model: keras.Model, batches: Iterable[Batch], rates: Iterable[float]) 
     """Train on every batch once.
 
     Args:
-        model: (B, ...) -> (B, K), compiled; what is traced is kept with it.
-        batches: (B, ...) inputs, (B, K) one-hot labels and maybe (B,) weights.
-        rates: The learning rate of each step.
+        model: (B, ...) -> (B, K), compiled; it keeps the traced step.
+        batches: (B, ...) inputs, (B, K) one-hot labels and optionally (B,) weights.
+        rates: Learning rate of each step.
 
     Returns:
         Loss and metrics, means over the epoch.
     """
     model.reset_metrics()
-    present = None
+    current = None
     for batch, rate in zip(batches, rates, strict=True):
         if not _takes(model.train_function, batch):
             model.train_function = _traced(on_all_devices(model.train_step), batch)
-        if rate != present:
+        if rate != current:
             model.optimizer.learning_rate.assign(rate)
-            present = rate
+            current = rate
         model.train_function(*batch)
     return _means(model)
 
 
 def probabilities(model: keras.Model, batches: Iterable[Batch]) -> NDArray[np.float32]:
-    """What a model says of every batch's inputs, in order: (N, K); see `train`."""
+    """Predict every batch's inputs, in order: (N, K); batches as for `train`."""
     outputs = []
     for inputs, *_ in batches:
-        if not hasattr(model, "probabilities_function"):  # kept with the model, like the step
+        if not hasattr(model, "probabilities_function"):  # stored with the model, like the step
             model.probabilities_function = _traced(lambda x: model(x[0], training=False), (inputs,))
         outputs.append(model.probabilities_function(inputs).numpy())
     return np.concatenate(outputs)
 
 
 def _takes(step: Any, batch: Batch) -> bool:
-    """Whether a step was traced for batches with, or without, weights as this one."""
+    """Check if a step was traced for batches with the same parts."""
     return step is not None and len(step.input_signature) == len(batch)
 
 
 def _traced(step: Step, batch: Batch) -> Any:
-    """A step that is traced once for batches of all sizes."""
+    """Trace a step once for batches of all sizes."""
     signature = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in batch)
     return tf.function(lambda *parts: step(parts), input_signature=signature, autograph=False)
 
@@ -73,10 +72,10 @@ def _means(model: keras.Model) -> dict[str, float]:
 
 
 def scope(count: int) -> AbstractContextManager[Any]:
-    """Where what is made lies on several devices; `runtime.configure` has seen to them.
+    """Create variables on several devices, which `runtime.configure` has set up.
 
     Args:
-        count: Of the devices; 1 changes nothing.
+        count: Number of devices; 1 changes nothing.
 
     Raises:
         InputError: The machine has fewer.
@@ -87,10 +86,10 @@ def scope(count: int) -> AbstractContextManager[Any]:
     devices = [device.name for device in tf.config.list_logical_devices(kind)]
     if len(devices) < count:
         raise InputError(
-            f"finetune.replicas must be at most {len(devices)}, the GPUs of this machine, got "
+            f"finetune.replicas must be at most {len(devices)}, the number of GPUs here, got "
             f"{count}"
         )
-    # Sums in a fixed order, unlike those of the default.
+    # Sums in a fixed order, unlike the default.
     reduction = tf.distribute.ReductionToOneDevice()
     strategy = tf.distribute.MirroredStrategy(devices[:count], cross_device_ops=reduction)
     within: AbstractContextManager[Any] = strategy.scope()
@@ -98,7 +97,7 @@ def scope(count: int) -> AbstractContextManager[Any]:
 
 
 def on_all_devices(step: Step) -> Step:
-    """The step on every device of the present scope, each with a share of the batch.
+    """Run a step on every device of the present scope, each with a share of the batch.
 
     Args:
         step: Takes the parts of a batch, (B, ...) each.
@@ -107,14 +106,14 @@ def on_all_devices(step: Step) -> Step:
     if strategy.num_replicas_in_sync == 1:
         return step
 
-    def on_one(*parts: Any) -> Any:
+    def on_device(*parts: Any) -> Any:
         return step(tuple(_share(part) for part in parts))
 
-    return lambda parts: strategy.run(on_one, args=parts)
+    return lambda parts: strategy.run(on_device, args=parts)
 
 
 def _share(part: Any) -> Any:
-    """This device's rows of a batch; one at least, so that none has a mean of nothing."""
+    """Return this device's rows of a batch; at least one, since an empty batch has no mean."""
     context = tf.distribute.get_replica_context()
     place, count = context.replica_id_in_sync_group, context.num_replicas_in_sync
     rows = tf.shape(part)[0]

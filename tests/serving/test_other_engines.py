@@ -14,7 +14,7 @@ from pyarrow import parquet
 from served import CONTENT, MAX_BYTES, ask, encoded
 
 from pipeline.data import predictions
-from pipeline.data.predictions import TRUST, columns_of, told_of
+from pipeline.data.predictions import TRUST, columns_of, trust_cells
 from pipeline.networks import model_file
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.pyfunc import Service
@@ -66,7 +66,7 @@ def test_every_test_image_is_as_evaluate_computed_it(
     told = [[float(row[name]) for name in columns] for row in rows]
     assert (np.array(told, np.float32) == expected.probabilities).all()
     for row, one in zip(rows, relied, strict=True):
-        assert [row[name] for name in TRUST] == told_of(*(one[name] for name in TRUST))
+        assert [row[name] for name in TRUST] == trust_cells(*(one[name] for name in TRUST))
 
     done = run(clone, sys.executable, "-m", "pipeline", "promote")
     assert done.returncode == 0, done.stderr

@@ -19,7 +19,7 @@ from pipeline.storage import addresses
 )
 def test_a_password_is_hidden(address: str) -> None:
     for word in (address, f"sweep.storage={address}", f"++sweep.storage={address}"):
-        told = addresses.shown(word)
+        told = addresses.public(word)
         assert "s3cret" not in told
         assert "***" in told
         assert "host" in told or "tracking.example.org" in told
@@ -30,7 +30,7 @@ def test_a_password_is_hidden(address: str) -> None:
 
 @pytest.mark.parametrize("address", ["sqlite:////a/b.db", "mlruns", "http://127.0.0.1:5000"])
 def test_what_has_no_password_is_shown_as_it_is(address: str) -> None:
-    assert addresses.shown(address) == address
+    assert addresses.public(address) == address
     assert redacted("finetune.cut=none") == "finetune.cut=none"
 
 

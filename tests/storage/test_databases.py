@@ -51,7 +51,7 @@ def test_older_newer_and_foreign_databases(made: Callable[[Tool], Path], tool: T
     before = path.read_bytes()
     told = databases.unfit(address, tool)
     assert f"an older {tool.name} made it than {tool.name} " in told
-    assert f"back it up, then run {tool.upgrade.format(address=addresses.shown(address))}" in told
+    assert f"back it up, then run {tool.upgrade.format(address=addresses.public(address))}" in told
     assert path.read_bytes() == before
     changed(path, "UPDATE alembic_version SET version_num = 'fffffffffff'")
     told = databases.unfit(address, tool)

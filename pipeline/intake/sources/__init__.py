@@ -1,9 +1,8 @@
-"""Where images come from: one module a kind.
+"""Sources of images, one module per kind.
 
 A kind is a module with a `Config`, a `SourceConfig` whose `kind` is the module's name, and
-`images(config) -> Iterator[Sample]`, which yields every file, also those that are left out, with
-the reason. A new kind is one such module and one YAML in conf/data/; nothing else changes
-(docs/extending.md).
+`images(config) -> Iterator[Sample]`, which yields every file, including those left out, with the
+reason. To add a kind, add such a module and a YAML file in conf/data/ (docs/extending.md).
 """
 
 import importlib
@@ -23,51 +22,53 @@ IGNORED = "ignored by data.ignore"
 
 @dataclass
 class SourceConfig:
-    """Section `data`: what every kind of source is told; each kind adds its own settings."""
+    """Section `data`: settings of every kind of source; each kind adds its own."""
 
     kind: str = "???"
-    use: str = setting(REQUIRED, "Where the images come from.", group="data")
+    use: str = setting(REQUIRED, "Source of the images.", group="data")
     path: str = setting(
         REQUIRED,
-        "The folder, csv file or archive, which DVC watches for changes; for sources without "
-        "one, their file in conf/data/.",
+        "Folder, csv file or archive, watched by DVC for changes; other sources name their file in "
+        "conf/data/.",
     )
-    labels: dict[str, str] = setting({}, "Renames classes, such as {Cat: cat}.")
+    labels: dict[str, str] = setting({}, "Rename classes, for example {Cat: cat}.")
     ignore: list[str] = setting(
-        [], "Classes, folders and files that are left out: names, or patterns such as '*_mask.png'."
+        [], "Classes, folders and files to leave out: names, or patterns such as '*_mask.png'."
     )
     depth: AutoInt = automatic(
-        "Bits of images with more than 8: what is white in them. auto goes by the brightest "
-        "value of all.",
+        "Bit depth that counts as white in images with more than 8 bits per channel. `auto` uses "
+        "the brightest value of all images.",
         least=8,
         most=16,
+        advanced=True,
     )
     pages: Pages = setting(
-        Pages.refuse, "Of TIFF files with several: refuse them, or take the first."
+        Pages.refuse, "Treatment of multi-page TIFF files: refuse them, or use the first page."
     )
     max_megapixels: float = setting(
         100.0,
-        "Larger images are taken for decompression bombs, JPEGs above 4 times as much.",
+        "Larger images are rejected as decompression bombs, JPEGs above 4 times as many.",
         above=0,
         most=MOST_MEGAPIXELS,
+        advanced=True,
     )
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image as its source names it, not yet read or judged.
+    """One image as its source names it, not yet read or checked.
 
     Attributes:
-        path: Its name in the manifest: relative to the source, posix, unique.
-        label: Class name; empty for an image that lies in no class folder.
-        split: `train`, `val` or `test` where the source gives it.
-        file: Where its bytes are, or None when `content` has them.
+        path: Name in the manifest: relative to the source, POSIX, unique.
+        label: Class name; empty for an image that is in no class folder.
+        split: `train`, `val` or `test`, if the source assigns it.
+        file: File with its bytes, or None if `content` has them.
         content: Its bytes.
-        extra: What else the source says of it, by column; the same columns for all.
-        group: Images of one group, of a patient for example, come into one split; empty for
-            an image that stands for itself.
-        left_out: Why it is not used; empty for one that is to be read. A folder that is named
-            for its own sake, such as an empty one, has a path that ends with a slash.
+        extra: Further columns of the source; the same columns for all images.
+        group: Images of one group, for example of one patient, get the same split; empty for an
+            image on its own.
+        left_out: Why it is not used; empty for an image to be read. A folder that is named itself,
+            such as an empty one, has a path that ends with a slash.
     """
 
     path: str
@@ -80,25 +81,25 @@ class Sample:
     left_out: str = ""
 
     def read(self) -> bytes:
-        """The image's bytes."""
+        """Read the image's bytes."""
         return self.file.read_bytes() if self.file else self.content
 
 
 def images(config: Any, desc: str = "", left_out: list[Sample] | None = None) -> Iterator[Sample]:
-    """The images of a source, in an order that depends on the source alone.
+    """Yield the images of a source, in an order that depends only on the source.
 
     Args:
         config: The `Config` of one of the modules here.
         desc: Name of the progress bar; no bar if empty.
-        left_out: Takes the files that are not used, each with its reason.
+        left_out: Receives the files that are not used, each with its reason.
 
     Raises:
-        InputError: The source is missing or not of the form its kind expects.
+        InputError: The source is missing or not in the form that its kind expects.
     """
     module = importlib.import_module(f"{__name__}.{config.kind}")
-    found = module.images(config)
+    samples = module.images(config)
     hidden = None if desc else True
-    for image in tqdm(found, desc, unit="image", delay=1, leave=False, disable=hidden):
+    for image in tqdm(samples, desc, unit="image", delay=1, leave=False, disable=hidden):
         names = (image.path, image.label, PurePosixPath(image.path).name)
         if not image.left_out and any(matches(p, *names) for p in config.ignore):
             image = replace(image, left_out=IGNORED)
@@ -111,16 +112,16 @@ def images(config: Any, desc: str = "", left_out: list[Sample] | None = None) ->
 
 
 def matches(pattern: str, *names: str) -> bool:
-    """Whether a pattern of `data.ignore` is one of these names, or fits it."""
+    """Check if a pattern of `data.ignore` equals or matches one of these names."""
     return any(name == pattern or fnmatch(name, pattern) for name in names)
 
 
 def unmatched(ignore: Sequence[str], left_out: Sequence[Sample]) -> list[str]:
-    """The patterns of `data.ignore` that leave nothing out.
+    """List the patterns of `data.ignore` that leave nothing out.
 
     Args:
         ignore: The patterns.
-        left_out: All that is left out.
+        left_out: Everything that is left out.
     """
     names: set[str] = set()
     for image in left_out:

@@ -1,6 +1,6 @@
-"""A local or remote .zip, .tar or .tar.gz with a known sha256, then treated as a folder.
+"""A local or remote .zip, .tar or .tar.gz with a known SHA-256, then treated as a folder.
 
-url or path -> downloaded (resumed where the server can) -> verified -> extracted -> images.
+url or path -> downloaded (resumed if the server can) -> verified -> extracted -> images.
 """
 
 import errno
@@ -29,11 +29,11 @@ from pipeline.storage.digests import file_sha256
 from pipeline.storage.outputs import replacing
 
 MAX_GB = 50.0
-"""Maximum size of the extracted files: more is taken for an archive bomb."""
+"""Maximum size of the extracted files; more is rejected as an archive bomb."""
 _TIMEOUT_S = 30
 _ENCRYPTED, _SAYS_UTF8 = 0x1, 0x800  # flags of a zip's entry
 _ENCODINGS = ("cp437", "cp1252", "cp932", "gb18030", "big5", "cp949", "cp866", "cp1251")
-"""What archivers of different countries write names in."""
+"""Encodings that archivers of different countries use for names."""
 _IMPOSSIBLE = (errno.EISDIR, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG)
 _DAMAGED = (zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
@@ -43,13 +43,13 @@ class Config(SourceConfig):
     """An archive: `path`, or `url`."""
 
     kind: str = "archive"
-    url: str = setting("${.path}", "http(s) address or a local path.")
-    sha256: str = setting(REQUIRED, "Of the archive, in hex.")
+    url: str = setting("${.path}", "URL or local path of the archive.")
+    sha256: str = setting(REQUIRED, "SHA-256 digest of the archive, in hex.")
     splits: dict[str, str] = setting(
-        {}, "Split that each folder is used as, such as {val: test}; {train: class} for a class."
+        {}, "Use folders as splits, for example {val: test}; {train: class} if train/ is a class."
     )
     encoding: str | None = setting(
-        None, "Encoding of file names that are not UTF-8, such as cp932 for a .zip from Japan."
+        None, "Encoding of file names that are not UTF-8, such as cp932 for .zip files from Japan."
     )
 
 
@@ -57,8 +57,8 @@ def images(config: Config) -> Iterator[Sample]:
     """Yield the images of an archive.
 
     Raises:
-        InputError: It cannot be had, is not the one meant, or holds what no
-            archive of images should.
+        InputError: It is not available, not the expected one, or contains what an archive of
+            images should not.
     """
     folder = workspace.root() / ".work" / "archives" / config.sha256[:16]
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -83,20 +83,20 @@ def _fetch(url: str, sha256: str, target: Path) -> Path:
         if remote:
             target.unlink()
         raise InputError(
-            f"{url} must have the sha256 {sha256}, got {digest}: it changed or is not the "
-            "archive meant; check it, then set data.sha256"
+            f"{url} must have the SHA-256 {sha256}, got {digest}: it changed or is another "
+            "archive; check it, then set data.sha256"
         )
     return archive
 
 
 def _download(url: str, target: Path) -> None:
-    """Download, going on where an earlier try stopped if the server can."""
+    """Download, resuming an earlier attempt if the server can."""
     have = target.stat().st_size if target.exists() else 0
     headers = {"Range": f"bytes={have}-"} if have else {}
     try:
         with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as answer:
             if answer.status_code == requests.codes.requested_range_not_satisfiable:
-                return  # all of it is here already; the digest will tell
+                return  # everything is already here; the digest is checked later
             answer.raise_for_status()
             resumed = answer.status_code == requests.codes.partial_content
             left = answer.headers.get("Content-Length")
@@ -116,7 +116,7 @@ def _download(url: str, target: Path) -> None:
                     bar.update(len(block))
     except requests.RequestException as error:
         raise InputError(
-            f"cannot download {url}: {error}; what has arrived is kept, run again to go on"
+            f"cannot download {url}: {error}; what has arrived is kept, run again to resume"
         ) from error
 
 
@@ -129,25 +129,25 @@ def _extract(archive: Path, target: Path, config: Config) -> None:
             _untar(archive, target, max_bytes, config.encoding)
         else:
             raise InputError(
-                f"{archive} must be a .zip, .tar or .tar.gz, and is none of them, or its end is "
-                "missing: get it again"
+                f"{archive} must be a .zip, .tar or .tar.gz, but is none of them or is incomplete: "
+                "download it again"
             )
     except tarfile.FilterError as error:
         raise InputError(
-            f"{archive} must not lead out of its folder, and holds {_linked(error.tarinfo)}: make "
-            "it anew without, or extract it yourself and set data.use=folder"
+            f"{archive} contains {_linked(error.tarinfo)}, which leads out of its folder: create "
+            "it again without, or extract it yourself and set data.use=folder"
         ) from error
     except OSError as error:
         if error.errno not in _IMPOSSIBLE:
             raise
         name = Path(str(error.filename)).name[:80]
         raise InputError(
-            f"{archive} holds names that no folder can hold together, such as {name} "
-            f"({error.strerror}): make it anew, or extract it yourself and set data.use=folder"
+            f"{archive} contains names that cannot exist together, such as {name} "
+            f"({error.strerror}): create it again, or extract it yourself and set data.use=folder"
         ) from error
     except (*_DAMAGED, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(
-            f"{archive} is damaged and cannot be extracted ({error}): get it again"
+            f"{archive} is damaged and cannot be extracted ({error}): download it again"
         ) from error
 
 
@@ -163,30 +163,30 @@ def _untar(archive: Path, target: Path, max_bytes: int, encoding: str | None) ->
             # The filter refuses absolute paths, `..`, links out of the target and devices.
             try:
                 tar.extract(member, target, filter="data")
-            except KeyError as error:  # of a hard link
+            except KeyError as error:  # from a hard link
                 raise InputError(
-                    f"{archive} holds {_linked(member)}, which is not in it: make it anew with "
-                    "that file"
+                    f"{archive} contains {_linked(member)}, which is not in it: create it again "
+                    "with that file"
                 ) from error
         _check_end(archive, tar)
 
 
 def _linked(member: tarfile.TarInfo) -> str:
-    link = f", a link to {names.shown(member.linkname)}" if member.linkname else ""
-    return f"{names.shown(member.name)}{link}"
+    link = f", a link to {names.display(member.linkname)}" if member.linkname else ""
+    return f"{names.display(member.name)}{link}"
 
 
 def _check_end(archive: Path, tar: tarfile.TarFile) -> None:
-    """Stop at a tar without its end: tarfile takes what is not a header for the end."""
+    """Stop at a tar without its end: tarfile accepts anything that is not a header."""
     stream = tar.fileobj
     assert stream is not None
     stream.seek(tar.offset)
     if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise InputError(
             f"{archive} is cut off or damaged after {tar.offset} bytes, {len(tar.getmembers())} "
-            "files: get it again"
+            "files: download it again"
         )
-    while stream.read(1 << 20):  # to where a compressed one has its checksum
+    while stream.read(1 << 20):  # to the end, where compressed ones have their checksum
         pass
 
 
@@ -197,22 +197,26 @@ def _unzip(archive: Path, target: Path, max_bytes: int, encoding: str | None) ->
             plain = member.filename.replace("\\", "/")
             name = PurePosixPath(plain)
             if name.is_absolute() or ".." in name.parts:
-                raise InputError(f"{archive} must stay in its folder, holds {member.filename!r}")
+                raise InputError(
+                    f"{archive} contains {member.filename!r}, which leads out of its folder"
+                )
             if stat.S_ISLNK(member.external_attr >> 16):
-                raise InputError(f"{archive} must hold no links, holds {member.filename!r}")
+                raise InputError(
+                    f"{archive} contains a link, {member.filename!r}: create it without"
+                )
             if plain.endswith("/"):
                 continue
             path = _free(target / name)
             path.parent.mkdir(parents=True, exist_ok=True)
             with _content(archive, pack, member) as source, path.open("wb") as file:
-                # Counted while reading: a zip's own sizes can lie.
+                # Counted while reading: the sizes in a zip can be wrong.
                 while block := source.read(1 << 20):
                     budget = _charge(archive, budget, len(block), max_bytes)
                     file.write(block)
 
 
 def _free(path: Path) -> Path:
-    """The path itself, or one beside it: an archive may hold a name twice, and both count."""
+    """Return an unused path: an archive may contain a name twice, and both count."""
     number, free = 2, path
     while free.is_file():
         free, number = path.with_stem(f"{path.stem}~{number}"), number + 1
@@ -220,19 +224,19 @@ def _free(path: Path) -> Path:
 
 
 def _opened(archive: Path, encoding: str | None) -> zipfile.ZipFile:
-    """A zip whose names are in the given encoding, or in UTF-8 if they are that."""
+    """Open a zip whose names are in the given encoding, or in UTF-8 if they are valid."""
     if encoding is None:
         try:
             return zipfile.ZipFile(archive, metadata_encoding="utf-8")
         except UnicodeDecodeError:
-            pack = zipfile.ZipFile(archive)  # reads bare names as cp437
+            pack = zipfile.ZipFile(archive)  # reads such names as cp437
             _check_folders(archive, pack)
             return pack
     try:
         return zipfile.ZipFile(archive, metadata_encoding=encoding)
     except (UnicodeDecodeError, LookupError) as error:
         raise InputError(
-            f"data.encoding must be that of the names in {archive}, got {encoding}: {error}"
+            f"data.encoding does not fit the names in {archive}, got {encoding}: {error}"
         ) from error
 
 
@@ -247,15 +251,15 @@ def _check_folders(archive: Path, pack: zipfile.ZipFile) -> None:
             for encoding in _ENCODINGS
             if (text := _read_as(folder, encoding)) and text.isprintable()
         }
-        shown = ", ".join(f"{encoding} makes it {text!r}" for encoding, text in readings.items())
+        listed = ", ".join(f"{encoding} reads {text!r}" for encoding, text in readings.items())
         raise InputError(
             f"{archive} does not say how its folder names are encoded, and they are not UTF-8: set "
-            f"data.encoding; for the first, {shown}"
+            f"data.encoding; for the first name, {listed}"
         )
 
 
 def _read_as(name: str, encoding: str) -> str:
-    """A name that was read as cp437, in another encoding; empty if it is none of that."""
+    """Read a cp437 name in another encoding; empty if it is invalid there."""
     try:
         return name.encode("cp437").decode(encoding)
     except UnicodeError:
@@ -265,22 +269,20 @@ def _read_as(name: str, encoding: str) -> str:
 def _content(archive: Path, pack: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
     remedy = "extract it with another program and set data.use=folder"
     if member.flag_bits & _ENCRYPTED:
-        raise InputError(
-            f"{archive} must be without a password, {member.filename} is encrypted: {remedy}"
-        )
+        raise InputError(f"{archive} must not be encrypted, but {member.filename} is: {remedy}")
     try:
         return pack.open(member)
     except NotImplementedError as error:
         raise InputError(
-            f"{archive} must be compressed by a method that Python knows, {member.filename} is by "
-            f"no. {member.compress_type}: {remedy}"
+            f"{archive} uses a compression method that Python does not support "
+            f"(no. {member.compress_type}, {member.filename}): {remedy}"
         ) from error
 
 
 def _charge(archive: Path, budget: int, size: int, max_bytes: int) -> int:
     if size > budget:
         raise InputError(
-            f"{archive} must extract to at most {max_bytes / 1e9:g} GB: extract it with another "
+            f"{archive} extracts to more than {max_bytes / 1e9:g} GB: extract it with another "
             "program and set data.use=folder"
         )
     return budget - size

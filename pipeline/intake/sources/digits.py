@@ -14,13 +14,13 @@ from pipeline.intake.sources import Sample, SourceConfig
 
 @dataclass
 class Config(SourceConfig):
-    """The digits need no further setting."""
+    """The digits need no further settings."""
 
     kind: str = "digits"
 
 
 def images(config: Config) -> Iterator[Sample]:
-    """Yield every digit as a PNG, bright ink on black, as scikit-learn has them."""
+    """Yield every digit as a PNG, bright ink on black, as in scikit-learn."""
     from PIL import Image
     from sklearn.datasets import load_digits
 

@@ -1,7 +1,7 @@
-"""A folder with one sub-folder a class, or with train/, val/ and test/ above these.
+"""A folder with one subfolder per class, or with train/, val/ and test/ above them.
 
-folder -> images. Everything that is not hidden is yielded; whether a file is a
-image is judged by its content, later.
+folder -> images. Every file that is not hidden is yielded; its content later decides if it is an
+image.
 """
 
 from collections.abc import Iterator
@@ -20,8 +20,8 @@ class Config(SourceConfig):
     kind: str = "folder"
     splits: dict[str, str] = setting(
         {},
-        "Split that each folder is used as, such as {photos_2023: train, photos_2024: test}, or "
-        "{val: test} to use a given val/ as the test split; {train: class} if train/ is a class.",
+        "Use folders as splits, for example {photos_2023: train, photos_2024: test}, or "
+        "{val: test} to use val/ as the test split; {train: class} if train/ is a class.",
     )
 
 

@@ -1,6 +1,6 @@
-"""A data set of the tensorflow-datasets catalogue, by name. Needs the extra `tfds`.
+"""A dataset of the tensorflow-datasets catalogue, by name. Needs the extra `tfds`.
 
-name -> images, as the encoded bytes that the data set stores.
+name -> images, as the encoded bytes that the dataset stores.
 """
 
 from collections.abc import Iterator
@@ -14,39 +14,38 @@ from pipeline.settings import REQUIRED, setting
 
 @dataclass
 class Config(SourceConfig):
-    """A data set of the catalogue: `name`."""
+    """A dataset of the catalogue: `name`."""
 
     kind: str = "tfds"
     name: str = setting(
-        REQUIRED, "Name in the catalogue, with a version where it matters: cats_vs_dogs:4.0.1."
+        REQUIRED, "Name in the catalogue, if needed with a version: cats_vs_dogs:4.0.1."
     )
     splits: dict[str, str] = setting(
         {},
-        "Split of the data set -> train, val or test; empty for the names it has. A single "
-        "split is divided.",
+        "Dataset split -> train, val or test; by default, the names it has. A single split is "
+        "divided.",
     )
 
 
 def images(config: Config) -> Iterator[Sample]:
-    """Yield the images of a tensorflow-datasets data set.
+    """Yield the images of a tensorflow-datasets dataset.
 
     Raises:
-        InputError: tensorflow-datasets is not installed, or the data set has no
-            `image` and `label`.
+        InputError: tensorflow-datasets is not installed, or the dataset has no `image` and
+            `label`.
     """
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise InputError(
-            f"data set {config.name} needs tensorflow-datasets, which is not installed: "
-            "pip install tensorflow-datasets"
+            f"dataset {config.name} needs tensorflow-datasets: pip install tensorflow-datasets"
         ) from error
     builder = tfds.builder(config.name)
     features = builder.info.features
     if not {"image", "label"} <= set(features or ()):
         raise InputError(
-            f"tfds data must have the features image and label, {config.name} has "
-            f"{sorted(features or ())}: choose another data set"
+            f"a tfds dataset must have the features image and label, {config.name} has "
+            f"{sorted(features or ())}: choose another dataset"
         )
     builder.download_and_prepare()
     single = len(builder.info.splits) == 1

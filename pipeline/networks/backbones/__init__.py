@@ -1,10 +1,10 @@
-"""Pre-trained networks: one module a kind.
+"""Pre-trained networks, one module per kind.
 
 A kind is a module with a `Config`, a `BackboneConfig` whose `kind` is the module's name, and
-`build(config, image_size) -> Backbone`; `sides(config)` if it does not take images of any size; and
-`scalings(config, image_size)` if it has a setting `scale`. A new kind is one such module and one
-YAML in conf/backbone/; nothing else changes (docs/extending.md). Modules
-import Keras inside their functions, so that reading a config stays fast.
+`build(config, image_size) -> Backbone`; `sides(config)` if the network does not take images of any
+size; and `scalings(config, image_size)` if it has a setting `scale`. To add a kind, add such a
+module and a YAML file in conf/backbone/ (docs/extending.md). Modules import Keras inside their
+functions, so that reading a config stays fast.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ if TYPE_CHECKING:
 
 @dataclass
 class BackboneConfig:
-    """Section `backbone`: what every kind is told; each kind adds its own settings."""
+    """Section `backbone`: settings of every kind of network; each kind adds its own."""
 
     kind: str = "???"
-    use: str = setting(REQUIRED, "The pre-trained network.", group="backbone")
+    use: str = setting(REQUIRED, "Pre-trained network.", group="backbone")
     path: str = setting(
         REQUIRED,
-        "The weights or model file, which DVC watches for changes; for networks without one, "
-        "their file in conf/backbone/.",
+        "Weights or model file, watched by DVC for changes; networks without one name their file "
+        "in conf/backbone/.",
     )
 
     def shaping(self) -> dict[str, Any]:
-        """The settings that shape the network, without where its files are."""
+        """Return the settings that shape the network, without file locations."""
         return {k: v for k, v in asdict(self).items() if k not in ("use", "path")}
 
     @property
     def takes_folders(self) -> bool:
-        """Whether that file may be a folder."""
+        """True if `path` may be a folder."""
         return False
 
     def file(self) -> tuple[str, Path] | None:
-        """The setting that names a file without which there is no network, and the file."""
+        """Return the setting that names a required file, and the file."""
         return None
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A backbone and where its weights came from.
+    """A backbone and the origin of its weights.
 
     Attributes:
-        model: (B, H, W, 3) float32 RGB in [0, 255] -> (B, D) features, pooled.
-            Preprocessing is its first layers, the network itself follows.
-        name: Of the network, such as `MobileNetV2`.
-        taken: What of a model the features are, in words, where that had to be found out.
+        model: (B, H, W, 3) float32 RGB in [0, 255] -> (B, D) features, pooled. Its first layers are
+            the preprocessing.
+        name: Name of the network, such as `MobileNetV2`.
+        taken: Explanation of which part of the model the features are, if it had to be found.
     """
 
     model: keras.Model
@@ -64,7 +64,7 @@ class Backbone:
 
     @property
     def weights_sha256(self) -> str:
-        """Digest of the weights' values, in order: the same whichever file held them."""
+        """Digest of the weights' values, in order, independent of the file."""
         digest = hashlib.sha256()
         for variable in self.model.variables:
             digest.update(str((variable.shape, variable.dtype)).encode())
@@ -73,7 +73,7 @@ class Backbone:
 
     @property
     def sha256(self) -> str:
-        """Digest of all that shapes the features: the weights and the graph with its constants."""
+        """Digest of everything that shapes the features: weights, and graph with constants."""
         from pipeline.networks import graph
 
         parts = f"{self.weights_sha256} {graph.digest(self.model)}"
@@ -86,10 +86,10 @@ def build(config: BackboneConfig, image_size: int, seed: int) -> Backbone:
     Args:
         config: The `Config` of one of the modules here.
         image_size: Side of the images in px.
-        seed: Of the initial weights where `weights` is null.
+        seed: Seed of the initial weights if `weights` is null.
 
     Raises:
-        InputError: Weights that cannot be found, or a network and size that do not fit.
+        InputError: Weights are missing, or network and size do not fit.
     """
     import keras
 
@@ -100,7 +100,7 @@ def build(config: BackboneConfig, image_size: int, seed: int) -> Backbone:
 
 
 def sides(config: BackboneConfig) -> tuple[int, int] | None:
-    """Smallest and largest side in px of the images that a network takes; None for any.
+    """Return the smallest and largest side in px that a network takes; None for any.
 
     Args:
         config: The `Config` of one of the modules here.
@@ -111,30 +111,30 @@ def sides(config: BackboneConfig) -> tuple[int, int] | None:
 
 
 def scalings(config: BackboneConfig, image_size: int) -> tuple[tuple[str, ...], str]:
-    """The values of `backbone.scale` to try, where nothing says how a network wants its images.
+    """List the values of `backbone.scale` to try, if nothing says how images are scaled.
 
     Args:
         config: The `Config` of one of the modules here.
         image_size: Side of the images in px.
 
     Returns:
-        None to try if that is known; and if the model itself says it, how.
+        Empty if the scaling is known; and an explanation, if the model itself contains it.
     """
     module = importlib.import_module(f"{__name__}.{config.kind}")
     if getattr(config, "scale", None) != AUTO:
         return (), ""
-    found: tuple[tuple[str, ...], str] = module.scalings(config, image_size)
-    return found
+    options: tuple[tuple[str, ...], str] = module.scalings(config, image_size)
+    return options
 
 
 def without_weights(config: BackboneConfig) -> BackboneConfig:
-    """The same network with random weights, where only its layers matter and that is possible."""
+    """Return the network with random weights, if possible and only its layers matter."""
     changes: dict[str, Any] = {"weights": None} if hasattr(config, "weights") else {}
     return replace(config, **changes)
 
 
 def section(name: str) -> dict[str, str]:
-    """What section `backbone` says to choose a file of conf/backbone, or a model on disk."""
+    """Return section `backbone` for a file of conf/backbone, or for a model on disk."""
     if (Path(name) / "config.json").is_file():
         return {"use": "keras_hub", "path": name, "preset": f"./{name}".replace(".//", "/")}
     if Path(name).suffix.lower() in (".keras", ".h5", ".hdf5"):
@@ -143,7 +143,7 @@ def section(name: str) -> dict[str, str]:
 
 
 def weights_file(path: str, key: str) -> Path:
-    """A weights file that the user names.
+    """Check a weights file named by the user.
 
     Raises:
         InputError: It does not exist, or is a git-lfs pointer.
@@ -155,5 +155,7 @@ def weights_file(path: str, key: str) -> Path:
         raise InputError(f"{key} must be a file, got {path}: no such file")
     with file.open("rb") as opened:
         if opened.read(12) == b"version http":
-            raise InputError(f"{key} must be weights, {path} is a git-lfs pointer: git lfs pull")
+            raise InputError(
+                f"{key} must be weights, {path} is a git-lfs pointer: run git lfs pull"
+            )
     return file

@@ -27,16 +27,16 @@ class Config(BackboneConfig):
 
     kind: str = "glyph_cnn"
     weights: str | None = setting(
-        "letters", "letters for those that ship, null for random ones, or a path."
+        "letters", "letters for the included weights, null for random weights, or a path."
     )
 
 
 SIDES = (4, 32)
-"""Smallest and largest side in px of images with which the weights can do something."""
+"""Smallest and largest side in px for which the weights are useful."""
 
 
 def sides(_: Config) -> tuple[int, int]:
-    """Smallest and largest side in px."""
+    """Return the smallest and largest side in px."""
     return SIDES
 
 
@@ -57,7 +57,7 @@ def build(config: Config, image_size: int) -> Backbone:
 
 
 def network(image_size: int) -> keras.Model:
-    """(B, H, W, 3) RGB in [0, 255] -> (B, H/2 * W/2 * 128), with random weights."""
+    """Build (B, H, W, 3) RGB in [0, 255] -> (B, H/2 * W/2 * 128), with random weights."""
     import keras
     from keras import layers
 
@@ -72,6 +72,6 @@ def network(image_size: int) -> keras.Model:
             x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=name)(x)
             x = layers.BatchNormalization(name=f"{name}_bn")(x)
             x = layers.ReLU(name=f"{name}_relu")(x)
-    # Where a stroke is matters as much as that it is there: no average over places.
+    # The position of a stroke matters as much as its presence: no average over positions.
     features = layers.Flatten(name="features")(x)
     return keras.Model(images, features, name="glyph_cnn")

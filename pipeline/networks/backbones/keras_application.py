@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class Config(BackboneConfig):
-    """Which network of keras.applications."""
+    """A network of keras.applications."""
 
     kind: str = "keras_application"
-    name: str = setting(REQUIRED, "In keras.applications, such as MobileNetV2.")
-    weights: str | None = setting("imagenet", "imagenet, null for random ones, or a path.")
+    name: str = setting(REQUIRED, "Name in keras.applications, such as MobileNetV2.")
+    weights: str | None = setting("imagenet", "imagenet, null for random weights, or a path.")
     options: dict[str, Any] = setting(
-        {}, "Further arguments of the network, such as {alpha: 0.35}."
+        {}, "Further arguments of the network, such as {alpha: 0.35}.", advanced=True
     )
 
     def file(self) -> tuple[str, Path] | None:
-        """The weights, unless Keras finds or downloads them."""
+        """Return the weights file, unless Keras finds or downloads it."""
         own = self.weights not in (None, "imagenet")
         return ("backbone.weights", Path(str(self.weights))) if own else None
 
@@ -46,7 +46,7 @@ def build(config: Config, image_size: int) -> Backbone:
     if not callable(network):
         raise InputError(
             f"backbone.name must be a network of keras.applications, got {config.name!r}: see "
-            "keras.io/api/applications for their names"
+            "keras.io/api/applications"
         )
     weights = config.weights
     if weights not in (None, "imagenet"):
@@ -54,7 +54,7 @@ def build(config: Config, image_size: int) -> Backbone:
     images = keras.Input((image_size, image_size, 3), name="images")
     try:
         with warnings.catch_warnings():
-            # MobileNets warn that weights of 224 px are used at another size, as is meant.
+            # MobileNets warn about weights of 224 px at another size, which is intended.
             warnings.filterwarnings("ignore", message="`input_shape` is undefined")
             model = network(
                 include_top=False,
@@ -69,11 +69,10 @@ def build(config: Config, image_size: int) -> Backbone:
 
 
 def _preprocessed(images: KerasTensor, module: Any) -> KerasTensor:
-    """The network's `preprocess_input` as layers that travel with the model.
+    """Express the network's `preprocess_input` as layers that belong to the model.
 
-    Each of them is affine a channel, some after turning RGB to BGR, so three
-    probes tell which; those that leave images alone (the network has its own
-    layers for it) add nothing.
+    All of them are affine per channel, some after converting RGB to BGR, so three probes identify
+    them; those that leave images unchanged (the network has its own layers) add nothing.
     """
     import keras
 
@@ -92,7 +91,7 @@ def _preprocessed(images: KerasTensor, module: Any) -> KerasTensor:
 
 
 def _explained(error: Exception, config: Config, image_size: int) -> Exception:
-    """Keras' error in the terms of params.yaml, or itself where that says nothing."""
+    """Translate Keras' error to the terms of params.yaml, if possible."""
     text = str(error)
     if "URL fetch failure" in text:
         url = next(word for word in text.split() if word.startswith("http")).rstrip(":")

@@ -1,6 +1,6 @@
-"""A model that the user brings: .keras or .h5, Functional or Sequential.
+"""Models provided by the user: .keras or .h5, Functional or Sequential.
 
-file -> Backbone. Takes images, or vectors where the model was trained on flattened ones.
+file -> Backbone. Takes images, or vectors if the model was trained on flattened ones.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import keras
     from keras import KerasTensor
 
-    from pipeline.networks.features_of import Taken
+    from pipeline.networks.features_of import Selected
 
 
 _UNKNOWN = re.compile(r"(?:Unknown layer: |Could not locate class )'(?P<name>[^']*)'")
@@ -32,32 +32,33 @@ _PLAIN = "float32"
 
 @dataclass
 class Config(BackboneConfig):
-    """Which model, and how its inputs were scaled; `path` is the .keras or .h5 file."""
+    """A model file and the scaling of its inputs; `path` is the .keras or .h5 file."""
 
     kind: str = "keras_file"
     features: str | None = setting(
         None,
-        "Name of the layer whose output is the feature; null for what the model's head sees, or "
-        "its output if it has no head.",
+        "Name of the layer to use as features; null for the input of the model's head, or its "
+        "output if it has no head.",
     )
     scale: Any = setting(AUTO, scaling.HELP)
-    offset: float = setting(0.0, "Is added after multiplying by backbone.scale.")
+    offset: float = setting(0.0, "Added after multiplying by backbone.scale.", advanced=True)
     allow_code: bool = setting(
         False,
-        "Load models whose file holds code (Lambda layers). It runs with your rights: only for "
-        "files that you trust.",
+        "Load models whose file contains code (Lambda layers). It runs with your permissions: only "
+        "for files that you trust.",
+        advanced=True,
     )
 
     def check(self, section: str) -> None:
-        """Check the scaling, which is two settings."""
+        """Check scale and offset together."""
         scaling.check(section, self.scale, self.offset)
 
     def file(self) -> tuple[str, Path]:
-        """The model."""
+        """Return the model file."""
         return "backbone.path", Path(self.path)
 
     def shaping(self) -> dict[str, Any]:
-        """The file's content shapes the network, too."""
+        """Include the file's content, which shapes the network."""
         return {**super().shaping(), "model_sha256": file_sha256(Path(self.path))}
 
 
@@ -68,21 +69,21 @@ def build(config: Config, image_size: int) -> Backbone:
     path = _file(config)
     opened = _opened(config, image_size)
     images = opened.inputs[0]
-    taken = _taken(opened, config)
-    features = taken.features
+    selected = _selected(opened, config)
+    features = selected.features
     if len(features.shape) == 4:
         features = keras.layers.GlobalAveragePooling2D(name="features")(features)
     if len(features.shape) != 2:
         raise InputError(
             f"backbone.features must name a layer with (B, D) or (B, H, W, C) output, got "
-            f"{config.features or taken.why} with {tuple(features.shape)}: name another"
+            f"{config.features or selected.why} with {tuple(features.shape)}: name another"
         )
     joined = keras.Model(images, features, name=path.stem.replace(".", "_"))
-    return Backbone(joined, path.stem, taken.why)
+    return Backbone(joined, path.stem, selected.why)
 
 
 def scalings(config: Config, image_size: int) -> tuple[tuple[str, ...], str]:
-    """The scalings to try, unless the model scales its input itself."""
+    """List the scalings to try, unless the model scales its input itself."""
     opened = _opened(config, image_size)
     if layer := scaling.scales_itself(opened):
         return (), f"the model scales its input itself, in {layer}"
@@ -91,7 +92,7 @@ def scalings(config: Config, image_size: int) -> tuple[tuple[str, ...], str]:
 
 
 def _opened(config: Config, image_size: int) -> keras.Model:
-    """The model, the models inside it opened, joined to images of a size."""
+    """Expand the model, including nested ones, and join it to images of a size."""
     import keras
 
     from pipeline.networks.graph import replay
@@ -107,10 +108,10 @@ def _is_grey(shape: tuple[int | None, ...], size: int) -> bool:
 
 
 def sides(config: Config) -> tuple[int, int] | None:
-    """The side in px that the model was made for, twice; None if it takes any."""
+    """Return the side in px that the model was built for, twice; None for any."""
     shape = _load(_file(config), config).inputs[0].shape[1:]
     side: int | None = shape[0]
-    if len(shape) == 1:  # flat images, in grey or in colour
+    if len(shape) == 1:  # flattened images, grey or colour
         roots = [math.isqrt(shape[0] // bands) for bands in (1, 3) if not shape[0] % bands]
         side = next((root for root in roots if shape[0] in (root**2, 3 * root**2)), None)
     return None if side is None else (side, side)
@@ -137,33 +138,33 @@ def _load(path: Path, config: Config) -> keras.Model:
         text = " ".join(str(error).split())
         if not config.allow_code and ("unsafe" in text or "safe_mode" in text):
             raise InputError(
-                f"{path} holds code, which is not run unasked: if you trust the file, set "
+                f"{path} contains code, which is not run by default: if you trust the file, set "
                 "backbone.allow_code=true"
             ) from error
         if unknown := _UNKNOWN.search(text):
             raise InputError(
-                f"{path} must be made of Keras' own layers, {unknown['name']} is none and the file "
-                "does not hold its code: build the network with another layer in its place"
+                f"{path} uses the layer {unknown['name']}, which is not in Keras, and does not "
+                "contain its code: build the network with another layer instead"
             ) from error
         raise InputError(
             f"backbone.path must be a Keras model, {path} is not: {shortened(text)}"
         ) from error
     if not graph.is_graph(model):
-        raise InputError(f"{path} must be a Functional or Sequential model, not a class of its own")
+        raise InputError(f"{path} must be a Functional or Sequential model, not a custom class")
     for what, tensors in (("input", model.inputs), ("output", model.outputs)):
         if len(tensors) != 1:
             raise InputError(
-                f"{path} must have one {what}, got {len(tensors)}: save the part of it that has one"
+                f"{path} must have one {what}, got {len(tensors)}: save the part that has one"
             )
     return _in_float32(model, safe_mode=not config.allow_code)
 
 
 def _in_float32(model: keras.Model, safe_mode: bool) -> keras.Model:
-    """The model itself if it computes in float32 already.
+    """Return the model, converted to float32 if it uses another precision.
 
     Args:
         model: Functional or Sequential.
-        safe_mode: Whether code in its layers is refused.
+        safe_mode: Reject code in its layers.
     """
     import keras
 
@@ -176,20 +177,20 @@ def _in_float32(model: keras.Model, safe_mode: bool) -> keras.Model:
 
 
 def _plain(value: Any) -> Any:
-    """A config whose every precision is float32."""
+    """Set every precision in a config to float32."""
     if isinstance(value, dict):
         if value.get("class_name") == "DTypePolicy":
             return {**value, "config": {"name": _PLAIN}}
-        kept = {key: _plain(inner) for key, inner in value.items()}
-        if isinstance(kept.get("dtype"), str) and "float" in kept["dtype"]:
-            kept["dtype"] = _PLAIN
-        return kept
+        plain = {key: _plain(inner) for key, inner in value.items()}
+        if isinstance(plain.get("dtype"), str) and "float" in plain["dtype"]:
+            plain["dtype"] = _PLAIN
+        return plain
     if isinstance(value, (list, tuple)):
         return type(value)(_plain(inner) for inner in value)
     return value
 
 
-def _taken(model: keras.Model, config: Config) -> Taken:
+def _selected(model: keras.Model, config: Config) -> Selected:
     from pipeline.networks import features_of, graph
 
     if config.features is None:
@@ -200,13 +201,13 @@ def _taken(model: keras.Model, config: Config) -> Taken:
         near = get_close_matches(config.features, names, n=3, cutoff=0) or names[-3:]
         raise InputError(
             f"backbone.features must name a layer of {config.path}, got {config.features!r}; "
-            f"the nearest are {', '.join(near)}"
+            f"did you mean {', '.join(near)}?"
         )
-    return features_of.Taken(outputs[config.features], f"the output of {config.features}")
+    return features_of.Selected(outputs[config.features], f"the output of {config.features}")
 
 
 def _adapted(images: KerasTensor, shape: tuple[int | None, ...], config: Config) -> KerasTensor:
-    """Images in [0, 255] -> what the model takes: scaled, grey if need be, flat if need be."""
+    """Convert images in [0, 255] to the model's input: scaled, grey or flattened if needed."""
     import keras
 
     size = images.shape[1]
@@ -225,18 +226,15 @@ def _adapted(images: KerasTensor, shape: tuple[int | None, ...], config: Config)
 
 
 def _misfit(config: Config, size: int, shape: tuple[int | None, ...]) -> str:
-    """Why images cannot be what a model takes, and what would help."""
-    takes = f"{config.path} takes {' x '.join(str(one or 'any') for one in shape)}"
+    """Explain why images do not fit a model, and what would help."""
+    takes = f"{config.path} takes {' x '.join(str(side or 'any') for side in shape)}"
     if len(shape) == 3 and shape[0] in (1, 3) and shape[-1] not in (1, 3):
-        return f"{takes}, bands first: save it with data_format=channels_last"
+        return f"{takes}, channels first: save it with data_format=channels_last"
     if len(shape) == 3 and shape[-1] not in (None, 1, 3):
-        return (
-            f"images have 3 bands (or 1, in grey), {takes}: {shape[-1]} bands cannot be made of "
-            "them; use a network for RGB images"
-        )
+        return f"images have 3 channels (or 1, in grey), {takes}: use a network for RGB images"
     if len(shape) == 3 and shape[0] != shape[1]:
         return f"images are square, {takes}: use a network for square images"
     if len(shape) not in (1, 2, 3):
-        return f"images have height, width and bands, {takes}: use a network for single images"
+        return f"images have height, width and channels, {takes}: use a network for single images"
     side = round(math.sqrt(shape[0])) if len(shape) == 1 and shape[0] else shape[0]
     return f"prepare.image_size={size} does not fit, {takes}: set prepare.image_size={side}"

@@ -1,7 +1,7 @@
-"""A network of KerasHub: a preset by name, or a folder in its, Hugging Face' or timm's format.
+"""A network of KerasHub: a preset by name, or a folder from KerasHub, Hugging Face or timm.
 
-preset -> Backbone. Its scaling becomes the first layers, its resizing stays that of prepare. An
-encoder that is one layer is taken apart into its blocks, so that it can be cut between them.
+preset -> Backbone. Its scaling becomes the first layers; resizing stays in prepare. An encoder that
+is one layer is expanded to its blocks, so that it can be cut between them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Pool(StrEnum):
-    """What a network's features are where it gives a token a patch."""
+    """Features of a network that returns one token per patch."""
 
     auto = "auto"
     token = "token"
@@ -31,48 +31,49 @@ class Pool(StrEnum):
 
 
 _ANY_SIZE = ("DINOV2Backbone", "DINOV3Backbone")
-"""Networks that fit their places to another size of images."""
+"""Networks that adapt their position embeddings to other image sizes."""
 
 
 @dataclass
 class Config(BackboneConfig):
-    """Which preset, and what its features are."""
+    """A preset, and the choice of its features."""
 
     kind: str = "keras_hub"
     preset: str = setting(
         REQUIRED,
-        "A name of keras.io/keras_hub/presets, which is downloaded, or ./folder: as KerasHub saves "
-        "it, or as Hugging Face or timm have it.",
+        "A name from keras.io/keras_hub/presets, which is downloaded, or ./folder, as saved by "
+        "KerasHub, Hugging Face or timm.",
     )
     pool: Pool = setting(
         Pool.auto,
-        "Features of a network that gives a token a patch: token is that of the whole image, "
-        "patches the mean of the others; auto is token where there is one.",
+        "Features of a network with one token per patch: token is the token of the whole image, "
+        "patches the mean of the others; auto uses the token if there is one.",
+        advanced=True,
     )
     scale: Any = setting(AUTO, scaling.HELP)
-    offset: float = setting(0.0, "Is added after multiplying by backbone.scale.")
+    offset: float = setting(0.0, "Added after multiplying by backbone.scale.", advanced=True)
 
     def check(self, section: str) -> None:
-        """Check the scaling, which is two settings."""
+        """Check scale and offset together."""
         scaling.check(section, self.scale, self.offset)
 
     def file(self) -> tuple[str, Path] | None:
-        """The folder, if it is one."""
+        """Return the folder, if it is one."""
         return ("backbone.preset", Path(self.preset)) if self.is_folder else None
 
     @property
     def takes_folders(self) -> bool:
-        """A preset is one."""
+        """True: a preset may be a folder."""
         return True
 
     def shaping(self) -> dict[str, Any]:
-        """A folder's content shapes the network, wherever it lies."""
-        told = super().shaping()
-        return {**told, "preset": digest(Path(self.preset))} if self.is_folder else told
+        """Include a folder's content, which shapes the network, instead of its path."""
+        settings = super().shaping()
+        return {**settings, "preset": digest(Path(self.preset))} if self.is_folder else settings
 
     @property
     def is_folder(self) -> bool:
-        """Whether the preset is a folder on disk."""
+        """True if the preset is a folder on disk."""
         return Path(self.preset).is_dir()
 
 
@@ -88,9 +89,9 @@ def build(config: Config, image_size: int) -> Backbone:
     scaled = _scaled(images, config)
     try:
         opened = keras.Model(images, replay(network, scaled, _opener(network)))
-    except Exception as error:  # of its layers, for images of this size
+    except Exception as error:  # from its layers, for images of this size
         raise InputError(
-            f"backbone.preset={config.preset} takes no images of {image_size} px: "
+            f"backbone.preset={config.preset} does not take images of {image_size} px: "
             f"{shortened(str(error))}; set prepare.image_size, or choose another network"
         ) from error
     features, taken = _pooled(opened.outputs[0], network, config)
@@ -100,7 +101,7 @@ def build(config: Config, image_size: int) -> Backbone:
 
 
 def sides(config: Config) -> tuple[int, int] | None:
-    """The side in px that the preset was made for, twice; None if it takes any."""
+    """Return the side in px that the preset was built for, twice; None for any."""
     network = _from_preset(config, load_weights=False)
     side = network.inputs[0].shape[1]
     return None if side is None or type(network).__name__ in _ANY_SIZE else (side, side)
@@ -111,21 +112,21 @@ def _hub() -> Any:
         import keras_hub
     except ImportError as error:
         raise InputError(
-            "backbone.kind=keras_hub needs KerasHub, not installed: pip install 'keras-hub>=0.32'"
+            "backbone.kind=keras_hub needs KerasHub: pip install 'keras-hub>=0.32'"
         ) from error
     return keras_hub
 
 
 def _load(config: Config, image_size: int) -> keras.Model:
-    """The network with its weights, for images of a size.
+    """Load the network with its weights, for images of a size.
 
     Raises:
-        InputError: It cannot be had, or takes no such images.
+        InputError: It is not available, or does not take such images.
     """
     fixed = sides(config)
     if fixed and image_size != fixed[0]:
         raise InputError(
-            f"prepare.image_size must be {fixed[0]} for {config.preset}, which was made for "
+            f"prepare.image_size must be {fixed[0]} for {config.preset}, which was built for "
             f"images of that size, got {image_size}"
         )
     sized = {}
@@ -133,7 +134,7 @@ def _load(config: Config, image_size: int) -> keras.Model:
         if image_size % patch:
             below = max(patch, image_size - image_size % patch)
             raise InputError(
-                f"prepare.image_size must be a multiple of {patch}, the patches of "
+                f"prepare.image_size must be a multiple of {patch}, the patch size of "
                 f"{config.preset}, got {image_size}: set {below} or {below + patch}"
             )
         sized = {"image_shape": (image_size, image_size, 3)}
@@ -141,7 +142,7 @@ def _load(config: Config, image_size: int) -> keras.Model:
 
 
 def _patch(network: keras.Model) -> int:
-    """Side of a patch in px, of networks that fit their places; 0 for others."""
+    """Return the patch size of networks that adapt to image sizes; 0 for others."""
     return int(network.patch_size) if type(network).__name__ in _ANY_SIZE else 0
 
 
@@ -154,25 +155,24 @@ def _from_preset(config: Config, **options: Any) -> keras.Model:
         raise
     except ModuleNotFoundError as error:
         raise InputError(
-            f"backbone.preset={config.preset} needs {error.name}, not installed: pip install "
-            f"{error.name}"
+            f"backbone.preset={config.preset} needs {error.name}: pip install {error.name}"
         ) from error
-    except Exception as error:  # of KerasHub, Kaggle, Hugging Face or the network
+    except Exception as error:  # from KerasHub, Kaggle, Hugging Face or the network
         raise InputError(
-            f"backbone.preset={config.preset} cannot be loaded: {shortened(str(error))}; name one "
-            "of keras.io/keras_hub/presets, or ./folder"
+            f"backbone.preset={config.preset} cannot be loaded: {shortened(str(error))}; use a "
+            "name from keras.io/keras_hub/presets, or ./folder"
         ) from error
-    network = getattr(network, "vision_encoder", network)  # of a network for words, too
+    network = getattr(network, "vision_encoder", network)  # of an image-and-text network
     if len(network.inputs) != 1 or len(network.inputs[0].shape) != 4 or len(network.outputs) != 1:
         raise InputError(
-            f"backbone.preset must be a network that takes images and gives features, "
-            f"{config.preset} is a {type(network).__name__}: choose another"
+            f"backbone.preset must be a network from images to features, {config.preset} is a "
+            f"{type(network).__name__}: choose another"
         )
     return network
 
 
 def _scaled(images: KerasTensor, config: Config) -> KerasTensor:
-    """The preset's scale and offset of each channel, as a layer."""
+    """Apply the preset's scale and offset of each channel, as a layer."""
     import keras
 
     own = _own_scaling(config) if config.scale == AUTO else None
@@ -183,12 +183,12 @@ def _scaled(images: KerasTensor, config: Config) -> KerasTensor:
 
 
 def scalings(config: Config, image_size: int) -> tuple[tuple[str, ...], str]:
-    """The scalings to try, unless the preset says how its images are scaled."""
+    """List the scalings to try, unless the preset says how its images are scaled."""
     return (() if _own_scaling(config) else tuple(scaling.NAMED)), ""
 
 
 def _own_scaling(config: Config) -> tuple[list[float], list[float]] | None:
-    """What each channel is multiplied by, and what is then added; None if nothing says so."""
+    """Return factor and offset of each channel; None if the preset does not say."""
     import numpy as np
 
     try:
@@ -196,33 +196,33 @@ def _own_scaling(config: Config) -> tuple[list[float], list[float]] | None:
         if converter is None:
             return _of_hugging_face(config.preset)
         side = (converter.image_size or (8, 8))[0]
-        black, white = (  # it tells its scaling of two colours
+        black, white = (  # two colours reveal its scaling
             np.asarray(converter(np.full((1, side, side, 3), value, np.float32)))[0, 0, 0]
             for value in (0, 255)
         )
-    except Exception:  # of KerasHub, for each kind of folder another
+    except Exception:  # KerasHub raises another one for each kind of folder
         return None
     return np.round((white - black) / 255.0, 9).tolist(), np.round(black, 9).tolist()
 
 
 def _of_hugging_face(preset: str) -> tuple[list[float], list[float]]:
-    """As preprocessor_config.json has it, which KerasHub reads for few networks.
+    """Read the scaling from preprocessor_config.json, which KerasHub does for few networks.
 
     Raises:
         OSError: There is none.
     """
     from keras_hub.src.utils.preset_utils import load_json
 
-    told = load_json(preset, "preprocessor_config.json")
-    factor = told.get("rescale_factor", 1 / 255) if told.get("do_rescale", True) else 1.0
-    if not told.get("do_normalize", True):
+    spec = load_json(preset, "preprocessor_config.json")
+    factor = spec.get("rescale_factor", 1 / 255) if spec.get("do_rescale", True) else 1.0
+    if not spec.get("do_normalize", True):
         return [factor] * 3, [0.0] * 3
-    each = list(zip(told["image_mean"], told["image_std"], strict=True))
+    each = list(zip(spec["image_mean"], spec["image_std"], strict=True))
     return [factor / std for _, std in each], [-mean / std for mean, std in each]
 
 
 def _opener(network: keras.Model) -> Any:
-    """How each operation of a network is called: an encoder as its blocks, one by one."""
+    """Return how to call each operation of a network: an encoder as its blocks, one by one."""
     import keras
 
     from pipeline.networks import foreign_layers
@@ -237,8 +237,8 @@ def _opener(network: keras.Model) -> Any:
             case "DeiTEncoder":
                 x = args[0]
                 for block in operation.encoder_layers:
-                    x, _ = block(x, return_attention_scores=True)  # else the second is no tensor
-                return operation.layer_norm(x), x, x  # nobody takes the others, which are empty
+                    x, _ = block(x, return_attention_scores=True)  # else the second is not a tensor
+                return operation.layer_norm(x), x, x  # the others are empty and unused
             case "DINOV2Encoder" | "DINOV3Encoder":
                 x, after = args[0], {}
                 for place, block in enumerate(operation.layers, start=1):
@@ -248,7 +248,7 @@ def _opener(network: keras.Model) -> Any:
             case "SwinTransformerStage":
                 x = args[0]
                 for block in operation.blocks:
-                    block.name = f"{operation.name}_{block.name}"  # unique among all stages
+                    block.name = f"{operation.name}_{block.name}"  # unique across stages
                     x = foreign_layers.shaped(block, x)
                 if operation.downsample is None:
                     return x
@@ -258,8 +258,8 @@ def _opener(network: keras.Model) -> Any:
             case "SigLIPVisionEmbedding" | "PatchEmbedding":
                 return foreign_layers.shaped(operation, *args)
             case "DINOV3RopePositionEmbedding":
-                # It depends on the size of the images alone. As a tensor that every block
-                # takes, it would leave no place to cut at.
+                # It depends only on the image size. As a tensor that every block takes, it would
+                # leave no place to cut.
                 shape = (1, *args[0].shape[1:])
                 return keras.tree.map_structure(
                     keras.ops.stop_gradient, operation(keras.ops.zeros(shape))
@@ -270,7 +270,7 @@ def _opener(network: keras.Model) -> Any:
 
 
 def _pooled(output: KerasTensor, network: keras.Model, config: Config) -> tuple[KerasTensor, str]:
-    """(B, D) of an image, and what of the network it is."""
+    """Return (B, D) features, and an explanation which part of the network they are."""
     from keras import layers
 
     if len(output.shape) == 4:
@@ -281,7 +281,7 @@ def _pooled(output: KerasTensor, network: keras.Model, config: Config) -> tuple[
     first = _first_tokens(network)
     if config.pool == Pool.token and not first:
         raise InputError(
-            f"backbone.pool=token needs a network with a token of the whole image, "
+            f"backbone.pool=token needs a network with a token for the whole image, "
             f"{config.preset} has none: set backbone.pool=patches"
         )
     if first and config.pool != Pool.patches:
@@ -292,9 +292,9 @@ def _pooled(output: KerasTensor, network: keras.Model, config: Config) -> tuple[
 
 
 def _first_tokens(network: keras.Model) -> int:
-    """How many tokens come before those of the patches; 0 if there are none."""
+    """Count the tokens before those of the patches."""
     if type(network).__name__ in _ANY_SIZE:
         return 1 + int(network.num_register_tokens)
     if type(network).__name__ == "DeiTBackbone":
-        return 2  # the second learned from another network
+        return 2  # the second one is for distillation
     return int(getattr(network, "use_class_token", False))

@@ -1,9 +1,9 @@
-"""What a model file holds beside its network, to tell how far an answer can be relied on.
+"""Reliability of answers, from reference data that a model file holds beside its network.
 
     >>> from pathlib import Path
     >>> from pipeline.networks import model_file
-    >>> sorted(model_file.known(Path("outputs/finetune/model.keras")).traits)[:2]
+    >>> sorted(model_file.reference_of(Path("outputs/finetune/model.keras")).traits)[:2]
     ['brightness', 'colour']
 
-Knows nothing of training: fine-tuning gives it what the network says of the images at hand.
+Independent of training: fine-tuning provides the network's outputs.
 """

@@ -1,4 +1,4 @@
-"""What a network gives -> answers: probabilities, whether it knows such images, sets of labels.
+"""Turn a network's outputs into answers: probabilities, known or unknown, prediction sets.
 
 The same for evaluate, predict, HTTP and pyfunc. Source of the sets: Sadinle, Lei and Wasserman
 2019, Least Ambiguous Set-Valued Classifiers with Bounded Error Levels.
@@ -25,15 +25,15 @@ UNKNOWN, COVERAGE = 0.05, 0.9
 
 @dataclass(frozen=True)
 class Answers:
-    """Of some images.
+    """Answers for N images.
 
     Attributes:
         probabilities: (N, K) float32.
-        strangeness: (N,) how rarely a validation image is as far away and as doubtful.
-        typicality: (N,) share of validation images that are at least as strange.
-        known: (N,) whether that is more than `unknown`.
-        labels: (N, K) which labels are in the set; None without calibration images.
-        positions: (N, d) where the images lie.
+        strangeness: (N,) negative log of how rarely a validation image is as unusual.
+        typicality: (N,) fraction of validation images that are at least as unusual.
+        known: (N,) True if that is more than `unknown`.
+        labels: (N, K) labels in the prediction set; None without calibration images.
+        positions: (N, d) reduced features.
     """
 
     probabilities: NDArray[np.float32]
@@ -44,13 +44,13 @@ class Answers:
     positions: Floats
 
     def of(self, row: int) -> Answers:
-        """Those of one image."""
-        one = slice(row, row + 1)
-        parts: dict[str, Any] = {k: v if v is None else v[one] for k, v in vars(self).items()}
+        """Return the answers for one image."""
+        part = slice(row, row + 1)
+        parts: dict[str, Any] = {k: v if v is None else v[part] for k, v in vars(self).items()}
         return Answers(**parts)
 
     def trusted(self, row: int, classes: Sequence[str]) -> dict[str, Any]:
-        """known, typicality and labels of an image, as JSON has them."""
+        """Return known, typicality and labels of an image as plain values."""
         sets = None if self.labels is None else np.flatnonzero(self.labels[row])
         return {
             "known": bool(self.known[row]),
@@ -60,20 +60,20 @@ class Answers:
 
 
 class Judge:
-    """Tells how far answers can be relied on.
+    """Judges how reliable answers are.
 
     Args:
-        reference: That is in the model file.
+        reference: Reference data from the model file.
         classes: K.
-        unknown: Share of images like those of validation that may be called unknown.
-        coverage: Share of images whose set of labels has the true one.
-        insist: Whether sets are asked for, not only wanted where they can be had.
+        unknown: Fraction of ordinary images that may be flagged as unknown.
+        coverage: Fraction of images whose prediction set contains the true label.
+        insist: Require prediction sets, instead of returning them if possible.
 
     Attributes:
-        gives_sets: Whether answers have sets of labels.
+        gives_sets: True if answers include prediction sets.
 
     Raises:
-        InputError: Sets are asked for, and the calibration images do not suffice.
+        InputError: Sets are required, and there are too few calibration images.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Judge:
     ) -> None:
         self._reference, self._classes, self._unknown = reference, classes, unknown
         misses = reference.misses
-        # Split conformal prediction: a new image's rank among these is as likely as any other.
+        # Split conformal prediction: every rank of a new image among these is equally likely.
         rank = _ceiling((len(misses) + 1) * coverage)
         if insist and rank > len(misses):
             needed = _ceiling(coverage / (1 - coverage))
@@ -98,7 +98,7 @@ class Judge:
         self.gives_sets = self._most_missed is not None
 
     def __call__(self, outputs: NDArray[np.float32]) -> Answers:
-        """Judge what the network gave.
+        """Judge a network's outputs.
 
         Args:
             outputs: (N, K + D): probabilities, then features.
@@ -110,13 +110,13 @@ class Judge:
         known, labels = typical > self._unknown, None
         if self._most_missed is not None:
             labels = 1 - probabilities.astype(np.float64) <= self._most_missed
-            # Of an image that no label suits well enough, the best one: that covers no less.
+            # If no label is likely enough, include the best one: coverage does not decrease.
             labels[np.arange(len(labels)), probabilities.argmax(axis=1)] = True
         return Answers(probabilities, strange, typical, known, labels, places)
 
 
 def _ceiling(value: float) -> int:
-    """The next whole number; what is one but for rounding counts as it."""
+    """Round up, ignoring rounding errors."""
     return math.ceil(round(value, 9))
 
 

@@ -1,6 +1,6 @@
-"""The images that a classifier was made with, as it sees them: kept in its model file.
+"""Reference data of a classifier's training images, stored in its model file.
 
-outputs of the network for training, validation and calibration images -> `Reference` <-> files.
+outputs for training, validation and calibration images -> `Reference` <-> files.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from pipeline.networks.trust.typicality import Floats, Space
 
 _TRAITS = "traits.json"
 _TRAINING, _VALIDATION = 2000, 5000
-"""Images at most: enough to tell what is usual, few enough to travel with the model."""
+"""Maximum numbers of images: enough to estimate what is usual, small enough to ship."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What answers are compared with.
+    """Reference data that answers are compared with.
 
     Attributes:
-        space: Where the training images lie.
-        distances: (V,) of the validation images to the training images, ascending.
-        doubts: (V,) one minus the probability of their predicted class, ascending.
-        strangeness: (V,) of both together, ascending.
+        space: Reduced features of training images.
+        distances: (V,) from validation images to training images, ascending.
+        doubts: (V,) one minus the probability of the predicted class, ascending.
+        strangeness: (V,) both combined, ascending.
         misses: (C,) one minus the probability of the true class of the calibration images,
-            ascending; empty where none were set aside.
-        traits: Of the validation images, what `check` compares: name -> (V,) values.
+            ascending; empty if there are none.
+        traits: Traits of the validation images, for `check`: name -> (V,) values.
     """
 
     space: Space
@@ -48,7 +48,7 @@ class Reference:
     traits: Mapping[str, list[float]]
 
     def files(self) -> dict[str, bytes]:
-        """Name -> content; the same bytes for the same values."""
+        """Serialize to name -> content; the same bytes for the same values."""
         arrays = {name: getattr(self, name) for name in _ARRAYS} | vars(self.space)
         files = {f"{name}.npy": _packed(array) for name, array in arrays.items()}
         traits = {name: list(values) for name, values in self.traits.items()}
@@ -59,35 +59,36 @@ _ARRAYS = ("distances", "doubts", "strangeness", "misses")
 
 
 def read(files: Mapping[str, bytes]) -> Reference:
-    """Read what `Reference.files` gave."""
+    """Read the result of `Reference.files`."""
     arrays: dict[str, Any] = {
         name.removesuffix(".npy"): _unpacked(content)
         for name, content in files.items()
         if name.endswith(".npy")
     }
-    space = Space(**{one.name: arrays.pop(one.name) for one in fields(Space)})
+    space = Space(**{item.name: arrays.pop(item.name) for item in fields(Space)})
     return Reference(space, **arrays, traits=json.loads(files[_TRAITS]))
 
 
 def gather(forward: Forward, data: Manifest, seed: int) -> Reference:
-    """Push the images once through the classifier, as they are.
+    """Run the classifier once on the images, unaugmented.
 
     Args:
-        forward: Gives (N, K + D): probabilities, then features.
-        data: The prepared data set.
-        seed: Chooses which, where there are many.
+        forward: Returns (N, K + D): probabilities, then features.
+        data: The prepared dataset.
+        seed: Seed for sampling, if there are many images.
     """
     training = _chosen(data.indices("train"), _TRAINING, seed)
     validation = _chosen(data.indices("val"), _VALIDATION, seed)
     calibration = data.indices(CALIBRATION)
     every = np.concatenate([training, validation, calibration])
     outputs = forward.all(data.images, every, "reference")
-    known, shown, aside = np.split(outputs, np.cumsum([len(training), len(validation)]))
-    predicted = shown[:, : len(data.classes)].argmax(axis=1)
+    parts = np.split(outputs, np.cumsum([len(training), len(validation)]))
+    of_training, of_validation, of_calibration = parts
+    predicted = of_validation[:, : len(data.classes)].argmax(axis=1)
     return make(
-        known,
-        shown,
-        aside,
+        of_training,
+        of_validation,
+        of_calibration,
         data.labels[calibration],
         len(data.classes),
         {**_traits(data, validation), "label": predicted.tolist()},
@@ -95,37 +96,37 @@ def gather(forward: Forward, data: Manifest, seed: int) -> Reference:
 
 
 def _chosen(rows: NDArray[np.int64], most: int, seed: int) -> NDArray[np.int64]:
-    """Some of them, ascending."""
+    """Sample at most `most` rows, ascending."""
     return np.sort(np.random.default_rng(seed).permutation(rows)[:most])
 
 
 def _traits(data: Manifest, rows: NDArray[np.int64]) -> dict[str, list[float]]:
-    shown = tqdm(rows, "traits", unit="image", delay=1, leave=False, disable=None)
-    found = [
-        traits_of.of(data.images[row], data.rows[row].width, data.rows[row].height) for row in shown
+    bar = tqdm(rows, "traits", unit="image", delay=1, leave=False, disable=None)
+    values = [
+        traits_of.of(data.images[row], data.rows[row].width, data.rows[row].height) for row in bar
     ]
-    return {name: [one[name] for one in found] for name in traits_of.NAMES}
+    return {name: [item[name] for item in values] for name in traits_of.NAMES}
 
 
 def make(
-    known: NDArray[np.float32],
+    training: NDArray[np.float32],
     validation: NDArray[np.float32],
     calibration: NDArray[np.float32],
     labels: NDArray[np.int64],
     classes: int,
     traits: Mapping[str, list[float]],
 ) -> Reference:
-    """From what the network gives for the images: (., K + D), probabilities, then features.
+    """Compute reference data from network outputs (., K + D): probabilities, then features.
 
     Args:
-        known: Of training images.
-        validation: Of validation images.
-        calibration: Of calibration images.
-        labels: (C,) of the calibration images.
+        training: Outputs for training images.
+        validation: Outputs for validation images.
+        calibration: Outputs for calibration images.
+        labels: (C,) labels of the calibration images.
         classes: K.
-        traits: Of the validation images.
+        traits: Traits of the validation images.
     """
-    space = typicality.space(known[:, classes:])
+    space = typicality.space(training[:, classes:])
     positions = typicality.positions(space, validation[:, classes:])
     distances = typicality.distances(space, positions)
     doubts = typicality.doubts(validation[:, :classes])

@@ -1,9 +1,10 @@
-"""How usual an image is to a classifier: whether its answer means anything.
+"""Typicality: how usual an image is for a classifier, and so how meaningful its answer.
 
-features + probabilities of an image -> strangeness -> the share of validation images that
-are stranger. The distance to the nearest training images tells what is far from all classes,
-the confidence what lies between them. Sources: Sun et al. 2022, Out-of-Distribution Detection
-with Deep Nearest Neighbors; Bates et al. 2023, Testing for Outliers with Conformal p-values.
+features + probabilities of an image -> strangeness -> fraction of validation images that are at
+least as strange. The distance to the nearest training images detects images far from all classes,
+the confidence detects images between classes. Sources: Sun et al. 2022, Out-of-Distribution
+Detection with Deep Nearest Neighbors; Bates et al. 2023, Testing for Outliers with Conformal
+p-values.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ Floats = NDArray[np.float64]
 
 NEIGHBOURS = 5
 DIMENSIONS = 64
-"""Of a position: the main directions of the training images' features."""
+"""Dimensions of reduced features: main directions of the training images' features."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """Where images lie, as a classifier sees them.
+    """Reduced features of training images.
 
     Attributes:
         axes: (D, d) directions.
@@ -34,7 +35,7 @@ class Space:
 
 
 def space(features: NDArray[np.float32]) -> Space:
-    """The space of training images.
+    """Fit the space of training images.
 
     Args:
         features: (M, D).
@@ -42,74 +43,77 @@ def space(features: NDArray[np.float32]) -> Space:
     from sklearn.decomposition import TruncatedSVD
 
     most = min(DIMENSIONS, *features.shape)
-    found = TruncatedSVD(most, random_state=0).fit(features.astype(np.float64))
-    axes = found.components_.T.astype(np.float32)
+    reduction = TruncatedSVD(most, random_state=0).fit(features.astype(np.float64))
+    axes = reduction.components_.T.astype(np.float32)
     empty = Space(axes, np.zeros((0, most), np.float32))
     return Space(axes, positions(empty, features).astype(np.float32))
 
 
 def positions(space: Space, features: NDArray[np.float32]) -> Floats:
-    """(N, D) -> (N, d): directions, of unit length.
+    """Reduce (N, D) features to (N, d) directions of unit length.
 
-    As seen from zero: seen from the middle of the training images, what they have in common
-    would not count, and what lacks it would be in no way strange. Row by row, and not by BLAS:
-    what an image gives must not depend on its company.
+    Not centred: otherwise what the training images have in common would not count, and an image
+    without it would not be strange. Row by row, and without BLAS: an image's result must not depend
+    on the rest of its batch.
     """
-    found = np.empty((len(features), space.axes.shape[1]))
-    for row, one in enumerate(features):
-        place = np.einsum("d,dk->k", one.astype(np.float64), space.axes)
-        found[row] = place / max(float(np.sqrt((place**2).sum())), 1e-12)
-    return found
+    reduced = np.empty((len(features), space.axes.shape[1]))
+    for row, feature in enumerate(features):
+        place = np.einsum("d,dk->k", feature.astype(np.float64), space.axes)
+        reduced[row] = place / max(float(np.sqrt((place**2).sum())), 1e-12)
+    return reduced
 
 
 def distances(space: Space, positions: Floats) -> Floats:
-    """(N, d) -> (N,): mean distance to the nearest training images."""
+    """Return the mean distance of (N, d) positions to the nearest training images: (N,)."""
     count = min(NEIGHBOURS, len(space.places))
-    found = np.empty(len(positions))
+    means = np.empty(len(positions))
     for row, position in enumerate(positions):
         squares = ((space.places - position) ** 2).sum(axis=1)
-        found[row] = np.sqrt(np.partition(squares, count - 1)[:count]).mean()
-    return found
+        means[row] = np.sqrt(np.partition(squares, count - 1)[:count]).mean()
+    return means
 
 
 def doubts(probabilities: NDArray[np.float32]) -> Floats:
-    """(N, K) -> (N,): one minus the probability of the predicted class."""
-    found: Floats = 1 - probabilities.max(axis=1).astype(np.float64)
-    return found
+    """Return one minus the probability of the predicted class: (N, K) -> (N,)."""
+    values: Floats = 1 - probabilities.max(axis=1).astype(np.float64)
+    return values
 
 
 def strangeness(
-    distances: Floats, doubts: Floats, known_distances: Floats, known_doubts: Floats
+    distances: Floats, doubts: Floats, reference_distances: Floats, reference_doubts: Floats
 ) -> Floats:
-    """(N,): how rarely a validation image is as far away, or as doubtful, whichever is rarer.
+    """Measure how rarely a validation image is as far away, or as doubtful, as each image.
 
-    What exceeds all validation images is the stranger the more it does. Sums instead would let
-    pass what is far away and sure: far ones among the validation images are mostly unsure, too.
+    Beyond all validation images, strangeness keeps growing. Sums instead of the minimum would miss
+    images that are far away but confident: distant validation images are mostly doubtful as well.
 
     Args:
         distances: (N,).
         doubts: (N,).
-        known_distances: (V,) of the validation images, ascending.
-        known_doubts: (V,) likewise.
+        reference_distances: (V,) of the validation images, ascending.
+        reference_doubts: (V,) likewise.
+
+    Returns:
+        (N,).
     """
-    rarest = np.minimum(_rarity(distances, known_distances), _rarity(doubts, known_doubts))
-    found: Floats = -np.log(rarest)
-    return found
+    rarest = np.minimum(_rarity(distances, reference_distances), _rarity(doubts, reference_doubts))
+    values: Floats = -np.log(rarest)
+    return values
 
 
-def _rarity(values: Floats, known: Floats) -> Floats:
-    """(N,): the share of validation images with as high a value; less the further beyond all."""
-    beyond = np.maximum(values / max(float(known[-1]), 1e-12), 1)
-    return shares(values, known) / beyond
+def _rarity(values: Floats, reference: Floats) -> Floats:
+    """Return the fraction of validation images with as high a value; less beyond all: (N,)."""
+    beyond = np.maximum(values / max(float(reference[-1]), 1e-12), 1)
+    return shares(values, reference) / beyond
 
 
-def shares(values: Floats, known: Floats) -> Floats:
-    """(N,): the share of validation images with as high a value; never 0, a p-value.
+def shares(values: Floats, reference: Floats) -> Floats:
+    """Return the fraction of validation images with as high a value; never 0, a p-value.
 
     Args:
         values: (N,).
-        known: (V,) ascending.
+        reference: (V,) ascending.
     """
-    at_least = len(known) - np.searchsorted(known, values, side="left")
-    found: Floats = (1 + at_least) / (1 + len(known))
-    return found
+    at_least = len(reference) - np.searchsorted(reference, values, side="left")
+    fractions: Floats = (1 + at_least) / (1 + len(reference))
+    return fractions
