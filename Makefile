@@ -1,4 +1,4 @@
-# Two commands: `make repro` and `make test`. `make help` lists the rest.
+# The main commands are `make repro` and `make test`; `make help` lists all.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
@@ -11,29 +11,29 @@ export PATH := $(BIN):$(PATH)
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-repro: $(VENV)/.installed .dvc/.scm  ## install, then run the whole pipeline as params.yaml says
+repro: $(VENV)/.installed .dvc/.scm  ## install, then run the whole pipeline with params.yaml
 	dvc repro
 
-init: $(VENV)/.installed  ## install, then write the params.yaml that suits IMAGES
-	@test -n "$(IMAGES)" || { echo "error: name your images: make init IMAGES=folder"; exit 1; }
-	python -m pipeline init "$(IMAGES)" $(if $(BACKBONE),--backbone "$(BACKBONE)")
+init: $(VENV)/.installed  ## install, then write a params.yaml for IMAGES (BACKBONE=..., FORCE=1)
+	@test -n "$(IMAGES)" || { echo "error: no images: make init IMAGES=folder"; exit 1; }
+	python -m pipeline init "$(IMAGES)" $(if $(BACKBONE),--backbone "$(BACKBONE)") $(if $(FORCE),--force)
 
 sweep: $(VENV)/.installed .dvc/.scm  ## install, then search the cut and the learning rate
 	python -m pipeline sweep
 
-promote: $(VENV)/.installed  ## make the present model the champion, if the gate holds
+promote: $(VENV)/.installed  ## make the current model the champion, if it passes the gate
 	python -m pipeline promote
 
-serve: $(VENV)/.installed  ## answer over HTTP with the champion (PORT=5001)
+serve: $(VENV)/.installed  ## serve the champion over HTTP (PORT=5001)
 	python -m pipeline serve serve.port=$(or $(PORT),5001)
 
-demo: $(VENV)/.installed-dev  ## a page to drop images on (PORT=7860)
+demo: $(VENV)/.installed-dev  ## open a page to classify images (PORT=7860)
 	python -m pipeline demo demo.port=$(or $(PORT),7860)
 
-test: $(VENV)/.installed-dev .dvc/.scm  ## install, then run the tests that need minutes
+test: $(VENV)/.installed-dev .dvc/.scm  ## install, then run the quick tests
 	python -m pytest -n 2 -m "not slow"
 
-test-all: $(VENV)/.installed-dev .dvc/.scm  ## likewise all tests: with browser, databases, servers
+test-all: $(VENV)/.installed-dev .dvc/.scm  ## install, then run all tests, with browser, databases and servers
 	python -m pytest -n 2
 
 lint: $(VENV)/.installed-dev  ## ruff and mypy
@@ -41,7 +41,7 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 	ruff format --check .
 	mypy
 
-format: $(VENV)/.installed-dev  ## let ruff rewrite the code
+format: $(VENV)/.installed-dev  ## format the code with ruff
 	ruff check --fix .
 	ruff format .
 
@@ -51,7 +51,7 @@ ui: $(VENV)/.installed  ## compare runs in the MLflow UI (PORT=5000)
 pretrain: $(VENV)/.installed  ## regenerate the weights of glyph_cnn, bit for bit
 	python -m benchmarks.pretrain
 
-lock: $(VENV)/.installed-dev  ## resolve pyproject.toml into requirements*.txt
+lock: $(VENV)/.installed-dev  ## resolve pyproject.toml to requirements*.txt
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate --fork-strategy fewest --quiet -o requirements-dev.txt
 	uv pip compile pyproject.toml --constraint requirements-dev.txt --universal --python-version 3.11 \
@@ -62,17 +62,18 @@ clean:  ## remove outputs, keep the DVC cache and the runs
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v < (3, 14))' || \
-	  { echo "error: Python 3.11 to 3.13 is needed, $$($(PYTHON) --version) found: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	  { echo "error: Python 3.11 to 3.13 is needed, not $$($(PYTHON) --version): make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
 	$(PIP) -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(PIP) -r requirements-dev.txt
 	@touch $@
 
-# DVC works without git when told so; a downloaded archive has no .git.
+# A downloaded archive has no .git: configure DVC to work without.
 .dvc/.scm:
 	@test -e .git || printf '[core]\n    no_scm = true\n' > .dvc/config.local

@@ -7,9 +7,12 @@ checked config), `stages` (one file per stage), then the packages they use, from
 `storage`, `data`, `intake`, `networks`, `features`, `training`, `finetuning`, `evaluation`,
 `serving`, `tracking`, `release`, `export`, `sweep`; and `commands` (one file per command). Each
 package's docstring says what it does. Imports point one way; tests/whole/test_house.py checks it.
+In Python, `from pipeline import Classifier` (`api`).
 """
 
+import importlib
 import os
+from typing import Any
 
 __version__ = "0.2.0"
 
@@ -27,3 +30,10 @@ for _name in tuple(os.environ):
 # TensorFlow enables oneDNN by default on newer processors only. Without it, the last bits of an
 # image's activations depend on its place in the batch, and cached and plain training diverge.
 os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import `Classifier` on first use: its libraries take a while."""
+    if name == "Classifier":
+        return importlib.import_module(f"{__name__}.api").Classifier
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

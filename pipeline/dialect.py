@@ -115,7 +115,7 @@ def _check_type(value: Any, hint: Any, name: str) -> None:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value has a type; text that is a number counts as one, as OmegaConf reads it."""
+    """Check a value against a type; numeric text counts as a number, as in OmegaConf."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return any(_fits(value, part) for part in typing.get_args(hint))
     if hint in (int, float):

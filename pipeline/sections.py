@@ -1,6 +1,6 @@
-"""The sections of params.yaml that no stage reads: no result depends on them.
+"""The sections of params.yaml that do not affect results.
 
-A section that a stage reads is declared where it is read. Imports nothing heavy.
+Sections that a stage reads are declared with the stage. Has no heavy imports.
 """
 
 import re
@@ -15,7 +15,7 @@ from pipeline.storage import addresses
 
 
 class Sampler(StrEnum):
-    """How the settings of a trial are chosen."""
+    """Algorithm that chooses the settings of trials."""
 
     tpe = "tpe"
     random = "random"
@@ -23,7 +23,7 @@ class Sampler(StrEnum):
 
 
 class Pruner(StrEnum):
-    """When a trial is ended early."""
+    """Algorithm that stops unpromising trials early."""
 
     median = "median"
     hyperband = "hyperband"
@@ -35,13 +35,13 @@ class Pruner(StrEnum):
 class Tracking:
     """Section `tracking`."""
 
-    enabled: bool = setting(True, "Whether runs are logged at all.")
+    enabled: bool = setting(True, "Log runs to MLflow.")
     uri: str | None = setting(
-        None, "Tracking store; null is $MLFLOW_TRACKING_URI, or else mlflow.db beside dvc.yaml."
+        None, "Tracking store; null uses $MLFLOW_TRACKING_URI, or mlflow.db in the project."
     )
     experiment: str = setting("pipeline", "Name of the MLflow experiment.")
-    log_model: bool = setting(True, "Whether fine-tuning logs its model.")
-    port: int = setting(5000, "Of the UI.", least=1, most=65535)
+    log_model: bool = setting(True, "Log the fine-tuned model.", advanced=True)
+    port: int = setting(5000, "Port of the MLflow UI.", least=1, most=65535)
 
 
 @dataclass
@@ -50,73 +50,81 @@ class Sweep:
 
     n_trials: int = setting(
         20,
-        "How many trials there are in the end: running again continues after those that have "
-        "finished.",
+        "Total number of trials; running again resumes after the finished ones.",
         least=1,
     )
     cuts: Any = setting(
         "blocks",
-        "Where to cut: blocks for the beginning of every block, all for every cut point, or a "
-        "list of what finetune.cut takes. Head only is always tried.",
+        "Cuts to try: blocks for the start of every block, all for every cut point, or a list of "
+        "values for finetune.cut. Head only is always included.",
     )
     space: dict[str, Any] = setting(
         {},
-        "What else is varied, nested like params.yaml: a list of choices, or {low, high} with "
-        "`log: true` or a `step`. If empty, the learning rate of fine-tuning, 1e-5 to 1e-2.",
+        "Settings to vary, nested like params.yaml: a list of choices, or {low, high} with "
+        "`log: true` or a `step`. By default the learning rate of fine-tuning, 1e-5 to 1e-2.",
     )
     study: str | None = setting(
-        None, "First part of the study's name; null for the data's and the backbone's."
+        None, "Prefix of the study's name; null uses data and backbone.", advanced=True
     )
     storage: str = setting(
-        "sqlite", "`sqlite`, or the URL of a database that several machines share."
+        "sqlite", "`sqlite`, or the URL of a database shared by several machines."
     )
     objectives: list[str] = setting(
         ["val_score"],
-        "What trials are judged by: val_score, val_loss or val_accuracy, then others of these, "
-        "ms_per_image (milliseconds of the forward pass on this machine) or parameters. With "
-        "several, the sweep ends with those that no other beats in all, and prunes none.",
+        "Objectives: val_score, val_loss or val_accuracy first, then others of these, "
+        "ms_per_image (forward pass on this machine) or parameters. With several, the result is "
+        "a Pareto front, and no trial is pruned.",
+        advanced=True,
     )
     folds: int = setting(
         1,
-        "With more than 1, a trial is judged by cross-validation on train and val together: "
-        "trained so many times. For few images, and sweep.pruner=wilcoxon.",
+        "Number of cross-validation folds of train and val together; each trial is trained as "
+        "often. Useful with few images, and needed for sweep.pruner=wilcoxon.",
         least=1,
+        advanced=True,
     )
     patience: int | None = setting(
-        None, "End when so many trials in a row brought nothing better.", least=1
+        None,
+        "Stop after this many trials without improvement.",
+        least=1,
+        advanced=True,
     )
     soup: bool = setting(
         True,
-        "Whether the average of the best trials is tried at the end, for which up to five are "
-        "trained once more.",
+        "Try averaging the weights of the best trials at the end (model soup), for which up to "
+        "five are trained again.",
+        advanced=True,
     )
     sampler: Sampler = setting(
         Sampler.tpe,
-        "tpe learns from the trials so far, random draws blindly, grid tries every combination "
-        "once, for which sweep.space needs lists.",
+        "tpe learns from earlier trials, random does not, grid tries every combination once and "
+        "needs lists in sweep.space.",
+        advanced=True,
     )
     pruner: Pruner = setting(
         Pruner.median,
-        "Ends trials early: median by the score at that epoch, hyperband gives many trials few "
-        "epochs, wilcoxon compares trials fold by fold, none lets every trial run to its end.",
+        "median compares scores at each epoch, hyperband gives many trials few epochs, wilcoxon "
+        "compares trials by fold, none lets every trial finish.",
+        advanced=True,
     )
-    workers: int = setting(1, "Processes on this machine.", least=1)
+    workers: int = setting(1, "Number of worker processes on this machine.", least=1)
     heartbeat_s: int = setting(
         60,
-        "How often a worker tells a database that it is alive; after two missing ones another "
-        "worker takes up its trial.",
+        "Interval of heartbeats to a shared database in seconds; after two missed heartbeats "
+        "another worker takes over a trial.",
         least=1,
+        advanced=True,
     )
 
     def described(self) -> dict[str, Any]:
-        """The settings, without a database's password."""
+        """Return the settings without a database's password."""
         return {**asdict(self), "storage": addresses.public(self.storage)}
 
     def check(self, name: str) -> None:
-        """Check what becomes a folder's name."""
+        """Check the study's name, which names a folder."""
         if self.study is not None and not re.fullmatch(r"[\w][\w.-]{0,99}", self.study):
             raise InputError(
-                f"{name}.study must be letters, digits, dots, dashes and underscores, got "
+                f"{name}.study may have letters, digits, dots, dashes and underscores, got "
                 f"{self.study!r}: it names a folder in sweeps/"
             )
 
@@ -125,19 +133,19 @@ class Sweep:
 class Promote:
     """Section `promote`."""
 
-    name: str = setting("classifier", "Of the registered model.")
-    metric: str = setting("accuracy", "By which candidate and champion are compared.")
+    name: str = setting("classifier", "Name of the registered model.")
+    metric: str = setting("accuracy", "Metric for comparing candidate and champion.")
     margin: float = setting(
         0.01,
-        "How much worse than the champion the candidate may be: all of the paired 95 % interval "
-        "of the difference must be within it.",
+        "Largest tolerated disadvantage to the champion; the whole paired 95 % interval of the "
+        "difference must be within it.",
         least=0,
     )
     max_calibration_error: float | None = setting(
-        0.1, "The candidate's may not be above; null for no limit.", least=0, most=1
+        0.1, "Highest allowed calibration error; null for no limit.", least=0, most=1
     )
     min_recall: float | None = setting(
-        0.5, "No class's recall may be below; null for no limit.", least=0, most=1
+        0.5, "Lowest allowed recall of any class; null for no limit.", least=0, most=1
     )
 
 
@@ -146,32 +154,31 @@ class Serve:
     """Section `serve`."""
 
     model: str | None = setting(
-        None, "Such as models:/NAME/2; null is the champion of promote.name."
+        None, "Model to serve, such as models:/NAME/2; null serves the champion."
     )
     host: str = setting(
-        "127.0.0.1", "Address to listen on; 0.0.0.0 for all, which lets anybody in."
+        "127.0.0.1", "Address to listen on; 0.0.0.0 makes it reachable from other machines."
     )
     port: int = setting(5001, "Port to listen on.", least=1, most=65535)
     workers: int = setting(
         1,
-        "Processes. Requests share a forward pass within one, and it uses `threads` processors: "
-        "more are for machines with many.",
+        "Number of server processes, each using `threads` processors.",
         least=1,
     )
-    timeout_s: int = setting(60, "After which a request is given up.", least=1)
+    timeout_s: int = setting(60, "Time limit of a request in seconds.", least=1)
     max_request_mb: int = setting(
-        MAX_REQUEST_MB, "Maximum size of a request, also decompressed.", least=1
+        MAX_REQUEST_MB, "Maximum size of a request, also when decompressed.", least=1
     )
     unknown: float = setting(
         DEFAULTS["unknown"],
-        "Share of ordinary images that may be called unknown, here, in predict and in evaluate: "
-        "the larger, the fewer strange ones pass.",
+        "Fraction of ordinary images that may be flagged as unknown in serve, predict and "
+        "evaluate; larger values catch more unusual images.",
         least=0,
         below=1,
     )
     coverage: float = setting(
         DEFAULTS["coverage"],
-        "Share of images whose set of labels has the true one, here and in evaluate: needs "
+        "Target coverage of prediction sets in serve and evaluate; needs "
         "prepare.calibration_fraction.",
         above=0,
         below=1,
@@ -183,9 +190,9 @@ class Demo:
     """Section `demo`."""
 
     model: str | None = setting(
-        None, "Such as models:/NAME/2; null is the champion of promote.name."
+        None, "Model to serve, such as models:/NAME/2; null serves the champion."
     )
     host: str = setting(
-        "127.0.0.1", "Address to listen on; 0.0.0.0 for all, which lets anybody in."
+        "127.0.0.1", "Address to listen on; 0.0.0.0 makes it reachable from other machines."
     )
     port: int = setting(7860, "Port to listen on.", least=1, most=65535)

@@ -48,7 +48,7 @@ def test_numbers_are_the_same_both_ways(cwd: Path, text: str, value: int) -> Non
     [
         ("2023", 'a number: .* such as "2023"'),
         ("1.10", "a number"),
-        ("true", 'a truth value: .* such as "true"'),
+        ("true", 'a boolean: .* such as "true"'),
         ("~", "a missing value"),
     ],
 )

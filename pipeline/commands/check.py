@@ -231,7 +231,7 @@ def _write(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
     )
     text = pages.get_template("check.html").render(
-        found=results,
+        findings=results,
         verdict=verdict,
         histograms=base64.b64encode(drawn).decode(),
         strangest=cards,

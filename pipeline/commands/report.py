@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from pipeline.config import Config
 from pipeline.data.manifest import CALIBRATION, SPLITS, Manifest
 from pipeline.errors import InputError, redacted
-from pipeline.evaluation import feature_map, label_errors, near_duplicates, trust
+from pipeline.evaluation import feature_map, label_errors, near_duplicates, summary, trust
 from pipeline.evaluation.metrics import LOWER_IS_BETTER
 from pipeline.evaluation.plots import PLOTS
 from pipeline.evaluation.resampling import DRAWS, MAX_AREA_VALUES
@@ -45,7 +45,9 @@ def run(config: Config) -> None:
 
     _write(config)
     runs.attach(config, PATH)
+    print(summary.headline(ROOT / "evaluate", config.evaluate.split))
     print(f"report: {PATH}")
+    print("next: python -m pipeline predict IMAGE ...")
 
 
 def _write(config: Config) -> None:
@@ -68,8 +70,12 @@ def _write(config: Config) -> None:
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
     )
     cut = derived.value(ROOT / "finetune", "finetune.cut", config.finetune.cut)
+    tuned = _json(ROOT / "finetune" / "summary.json")
+    recipe = summary.Recipe(config.backbone.use, config.head.use, str(cut), tuned)
     text = pages.get_template("report.html").render(
-        title=f"{config.data.use}, {config.backbone.use}, cut {cut}",
+        title=config.data.title,
+        headline=summary.headline(evaluated, config.evaluate.split),
+        summary=summary.sentences(evaluated, data, recipe),
         split=config.evaluate.split,
         image_count=len(tables.read_records(evaluated / "predictions.csv")),
         classes=data.classes,

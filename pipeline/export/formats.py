@@ -45,7 +45,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Format:
-    """How to write and run a runtime's networks.
+    """A runtime's format: how to write and run its networks.
 
     Attributes:
         path: File or folder, relative to the export's folder.

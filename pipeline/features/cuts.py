@@ -1,4 +1,4 @@
-"""Where a network can be cut: cut points, the split at one, and what is trainable above it.
+"""Cut a network: its cut points, the split at one, and what is trainable above it.
 
 A cut point is a layer whose output is the only tensor that passes from the layers before it to
 those after it. Model -> lower and upper, with upper(lower(x)) equal to model(x) and shared weights.

@@ -137,8 +137,8 @@ def _translate_h5(path: Path, copy: Path) -> None:
     with h5py.File(copy, "r+") as file:
         if "model_config" in file.attrs:  # otherwise Keras says what is missing
             root = translated(json.loads(file.attrs["model_config"]))
-            kept = {key: root[key] for key in ("class_name", "config")}
-            file.attrs["model_config"] = json.dumps(kept).encode()
+            translated_root = {key: root[key] for key in ("class_name", "config")}
+            file.attrs["model_config"] = json.dumps(translated_root).encode()
 
 
 def _translate_keras(path: Path, copy: Path) -> None:

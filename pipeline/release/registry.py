@@ -221,7 +221,6 @@ def champion_or(model: str | None, name: str, config: Tracking) -> tuple[str, Pa
 
     Raises:
         InputError: There is no such model.
-        InputError: There is no such model.
     """
     uri = model or f"models:/{name}@{_ALIAS}"
     return uri, download(uri, config)

@@ -117,9 +117,7 @@ def look(
         )
         config = _config(settings)
         listed = [replace(item, split="test") if item.split == "val" else item for item in listed]
-        surveyed = replace(
-            survey(listed, left_out, config.ignore, seed), splits=tuple(sorted(named))
-        )
+    surveyed = replace(survey(listed, left_out, config.ignore, seed), splits=tuple(sorted(named)))
     _check(path, surveyed)
     return Looked(settings, reasons, config, surveyed)
 

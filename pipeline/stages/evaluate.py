@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import keras
 
 _ALWAYS = ("accuracy", "log_loss")
-_GAIN = "fine_tuned against head_only"
+_GAIN = "fine_tuned compared with head_only"
 
 
 @dataclass

@@ -63,7 +63,7 @@ class RowWriter:
 
 
 class Shared(Enum):
-    """How a file's content was put in a second place."""
+    """Method by which a file's content was put in a second place."""
 
     cloned = "cloned"
     linked = "linked"

@@ -4,6 +4,6 @@
     >>> space.overrides({"finetune.learning_rate": 0.001})
     ['finetune.learning_rate=0.001']
 
-settings -> space (what is varied) -> study (which trials there are, on disk or in a database)
--> worker (runs trials) ; supervisor (starts workers, shows progress) -> report (what was found).
+settings -> space (what is varied) -> study (trials, on disk or in a database) -> worker (runs
+trials); supervisor (starts workers, shows progress) -> report.
 """

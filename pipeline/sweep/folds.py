@@ -1,6 +1,6 @@
 """Cross-validation: prepared images with other splits.
 
-output of prepare -> the same images, those of train and val dealt anew.
+output of prepare -> the same images, with train and val reassigned.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from pipeline.errors import InputError
 from pipeline.storage import arrays, outputs, workspace
 from pipeline.storage.digests import file_sha256
 
-_DEALT = ("train", "val")
+_REASSIGNED = ("train", "val")
 _SAME = ("classes.txt", "summary.json")
 
 
 def check(folds: int, group: str | None) -> None:
-    """Stop where images that belong together would be torn apart.
+    """Stop if folds would separate images that belong together.
 
     Args:
-        folds: How many.
+        folds: Number of folds.
         group: `data.group`.
 
     Raises:
-        InputError: There are groups, which a prepared data set does not record.
+        InputError: There are groups, which a prepared dataset does not record.
     """
     if folds > 1 and group:
         raise InputError(
-            f"sweep.folds={folds} would tear apart the groups of data.group={group}: set "
-            "sweep.folds=1, to judge on the validation split"
+            f"sweep.folds={folds} would separate the groups of data.group={group}: set "
+            "sweep.folds=1 to use the validation split"
         )
 
 
 def split(prepared: Path, fold: int, folds: int, seed: int) -> Path:
-    """Prepared images in which one part of train and val is val, and the rest is train.
+    """Create prepared images in which one fold of train and val is val, and the rest is train.
 
     Args:
         prepared: Output of prepare.
-        fold: Which part.
-        folds: How many there are.
-        seed: Deals them.
+        fold: Number of the fold.
+        folds: Number of folds.
+        seed: Seed of the folds.
     """
     key = {
         "manifest": file_sha256(prepared / "manifest.csv"),
@@ -68,27 +68,29 @@ def _write(prepared: Path, out: Path, fold: int, folds: int, seed: int) -> None:
     arrays.share(prepared / "images.npy", out / "images.npy")
     for name in _SAME:
         shutil.copyfile(prepared / name, out / name)
-    judged = _judged_on(data, fold, folds, seed)
-    dealt = [
-        replace(row, split="val" if place in judged else "train") if row.split in _DEALT else row
+    held_out = _held_out(data, fold, folds, seed)
+    reassigned = [
+        replace(row, split="val" if place in held_out else "train")
+        if row.split in _REASSIGNED
+        else row
         for place, row in enumerate(data.rows)
     ]
     others = [r for r in manifest.read_rows(prepared / "manifest.csv") if r.verdict not in KEPT]
-    manifest.write_rows(out / "manifest.csv", [*dealt, *others])
+    manifest.write_rows(out / "manifest.csv", [*reassigned, *others])
 
 
-def _judged_on(data: Manifest, fold: int, folds: int, seed: int) -> set[int]:
-    """Rows of one part; each has its share of every class, and copies stay together."""
+def _held_out(data: Manifest, fold: int, folds: int, seed: int) -> set[int]:
+    """Select the rows of a fold, stratified by class, with copies kept together."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    rows = np.concatenate([data.indices(name) for name in _DEALT])
+    rows = np.concatenate([data.indices(name) for name in _REASSIGNED])
     least = np.bincount(data.labels[rows]).min()
     if least < folds:
         raise InputError(
-            f"sweep.folds={folds} needs as many images of each class in train and val, a class "
-            f"has {least}: set sweep.folds={max(1, least)}"
+            f"sweep.folds={folds} needs as many images of each class in train and val, but one "
+            f"class has {least}: set sweep.folds={max(1, least)}"
         )
     copies = [hashlib.sha256(data.images[row].tobytes()).hexdigest() for row in rows]
-    dealer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    parts = list(dealer.split(rows, data.labels[rows], copies))
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    parts = list(splitter.split(rows, data.labels[rows], copies))
     return {int(row) for row in rows[parts[fold][1]]}

@@ -1,6 +1,6 @@
-"""The backbones of a sweep: that of params.yaml and those that `sweep.space.backbone` lists.
+"""The backbones of a sweep: that of params.yaml and those in `sweep.space.backbone`.
 
-section `backbone`, size, fold -> network, features and fine-tuner, each made once a process.
+section `backbone`, size, fold -> network, features and fine-tuner, each created once per process.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 OWN = ""
 """Name of the backbone of params.yaml."""
 SETTING = "backbone"
-"""Of `sweep.space`: names of further ones."""
+"""Key of `sweep.space` for names of further backbones."""
 
 SIZE = "prepare.image_size"
-"""Of `sweep.space`: sides of the images in px."""
+"""Key of `sweep.space` for image sizes in px."""
 
 _PLAIN = {"use", "path"}
 _TIMED, _PASSES = 32, 5
@@ -46,7 +46,7 @@ _TIMED, _PASSES = 32, 5
 
 @dataclass(frozen=True)
 class Network:
-    """A backbone that trials are made with.
+    """A backbone for trials.
 
     Attributes:
         body: The network with its weights.
@@ -61,7 +61,7 @@ class Network:
     finetuner: Finetuner
 
     def ms_per_image(self, config: Config) -> float:
-        """Of a forward pass of `forward.engine` here: the median of a few."""
+        """Measure the milliseconds per image of a forward pass here: the median of a few."""
         images = Manifest(self.prepared).images[:_TIMED]
         forward = engines.forward(
             self.body.model,
@@ -80,13 +80,13 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Which network a training needs.
+class Key:
+    """The network that a training needs.
 
     Attributes:
-        name: Of the backbone; `OWN` for that of params.yaml.
+        name: Name of the backbone; `OWN` for that of params.yaml.
         size_px: Side of the images; None for that of params.yaml.
-        fold: Of the cross-validation; None to judge on the validation split.
+        fold: Fold of the cross-validation; None for the validation split.
     """
 
     name: str = OWN
@@ -95,41 +95,41 @@ class Asked:
 
 
 def others(config: Config) -> list[str]:
-    """The further backbones that are searched.
+    """List the further backbones to search.
 
     Raises:
-        InputError: `sweep.space.backbone` is no list of names, or the section `backbone` of
-            params.yaml has settings that would be those of the others, too.
+        InputError: `sweep.space.backbone` is not a list of names, or section `backbone` of
+            params.yaml has settings that would also apply to the others.
     """
-    asked = config.sweep.space.get(SETTING, [])
-    if not isinstance(asked, list) or not all(isinstance(name, str) for name in asked):
+    listed = config.sweep.space.get(SETTING, [])
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
         raise InputError(
             "sweep.space.backbone must list files of conf/backbone or .keras files, such as "
-            f"[mobilenet_v2, efficientnet_v2_b0], got {asked}"
+            f"[mobilenet_v2, efficientnet_v2_b0], got {listed}"
         )
-    for name in asked:
+    for name in listed:
         _check(name)
-    names = [name for name in asked if name != config.backbone.use]
+    names = [name for name in listed if name != config.backbone.use]
     more = set(read(PARAMS).get("backbone") or {}) - _PLAIN
     if names and more:
         raise InputError(
-            f"sweep.space.backbone needs a section backbone of use and path alone, got also "
-            f"{', '.join(sorted(more))}: put these into a file of conf/backbone and use that"
+            f"sweep.space.backbone requires a section backbone with only use and path, got also "
+            f"{', '.join(sorted(more))}: move these to a file in conf/backbone and use that"
         )
     return names
 
 
 def _check(name: str) -> None:
-    """Stop at a backbone that is not there.
+    """Stop at a backbone that does not exist.
 
     Raises:
-        InputError: It is neither a file of conf/backbone, nor a model or KerasHub folder on disk.
+        InputError: It is neither a file in conf/backbone, nor a model or KerasHub folder on disk.
     """
     if Path(backbones.section(name)["path"]).exists():
         return
-    known = choices("backbone")
-    near = get_close_matches(name, known, n=1)
-    remedy = f"did you mean {near[0]}?" if near else f"conf/backbone has {', '.join(known)}"
+    names = choices("backbone")
+    near = get_close_matches(name, names, n=1)
+    remedy = f"did you mean {near[0]}?" if near else f"conf/backbone has {', '.join(names)}"
     raise InputError(
         f"sweep.space.backbone must list files of conf/backbone, .keras files or KerasHub folders, "
         f"got {name!r}: {remedy}"
@@ -137,80 +137,80 @@ def _check(name: str) -> None:
 
 
 def digests(config: Config) -> dict[str, str]:
-    """Name of each further backbone -> digest of its file: another content is another search."""
+    """Map further backbones to digests of their files: other content is another search."""
     return {name: dvc_md5(Path(backbones.section(name)["path"])) for name in others(config)}
 
 
 def settings(name: str) -> dict[str, str]:
-    """The section that chooses a backbone: full name -> value; empty for that of params.yaml."""
+    """Return the settings that choose a backbone: full name -> value; empty for params.yaml's."""
     chosen = backbones.section(name) if name != OWN else {}
     return {f"{SETTING}.{key}": value for key, value in chosen.items()}
 
 
 class Networks:
-    """The backbones of a sweep, made when a trial first asks for them.
+    """The backbones of a sweep, created when a trial first needs them.
 
     Args:
         config: The whole config.
         compose: Settings -> whole config.
-        store: Keeps activations.
+        store: Cache for activations.
     """
 
     def __init__(
         self, config: Config, compose: Callable[[dict[str, Any]], Config], store: Store
     ) -> None:
         self._config, self._compose, self._store = config, compose, store
-        self._made: dict[Asked, Network] = {}
+        self._made: dict[Key, Network] = {}
 
-    def __getitem__(self, asked: Asked) -> Network:
-        if asked not in self._made:
-            name = asked.name
+    def __getitem__(self, key: Key) -> Network:
+        if key not in self._made:
+            name = key.name
             config = self._compose(settings(name)) if name != OWN else self._config
-            self._made[asked] = self._make(asked, config)
-        return self._made[asked]
+            self._made[key] = self._make(key, config)
+        return self._made[key]
 
-    def _make(self, asked: Asked, config: Config) -> Network:
+    def _make(self, key: Key, config: Config) -> Network:
         plain = outputs.ROOT / "prepare"
-        prepared = _prepared(config, asked.size_px)
-        if asked.fold is not None:
-            prepared = folds.split(prepared, asked.fold, config.sweep.folds, config.seed)
+        prepared = _prepared(config, key.size_px)
+        if key.fold is not None:
+            prepared = folds.split(prepared, key.fold, config.sweep.folds, config.seed)
         features = outputs.ROOT / "extract_features"
-        frozen = replace(config.frozen, cluster=Cluster())  # runs where its worker does
-        if asked.name == OWN:
+        frozen = replace(config.frozen, cluster=Cluster())  # runs in its worker
+        if key.name == OWN:
             frozen = scaling.as_extracted(frozen, features)
         else:
             frozen, _ = scaling.resolved(frozen, Manifest(plain))
-        whole = Asked(asked.name, asked.size_px)  # folds share its weights
+        whole = Key(key.name, key.size_px)  # folds share its weights
         size_px = Manifest(prepared).image_size
-        body = self[whole].body if asked != whole else frozen.build(size_px)
-        if asked.name != OWN or prepared != plain:
+        body = self[whole].body if key != whole else frozen.build(size_px)
+        if key.name != OWN or prepared != plain:
             features = _extracted(frozen, config.activations, body, prepared)
         finetuner = Finetuner(body, prepared, self._store, frozen)
         return Network(body, prepared, features, finetuner)
 
 
 def _prepared(config: Config, size_px: int | None) -> Path:
-    """What prepare writes at a size that params.yaml does not name."""
+    """Return the output of prepare for a size that params.yaml does not name."""
     plain = outputs.ROOT / "prepare"
     if size_px is None or size_px == Manifest(plain).image_size:
         return plain
-    asked = replace(config.prepare, image_size=size_px)
+    resized = replace(config.prepare, image_size=size_px)
     key = {
-        "prepare": asdict(asked),
+        "prepare": asdict(resized),
         "data": asdict(config.data),
         "manifest": file_sha256(plain / "manifest.csv"),
         "seed": config.seed,
     }
     return _made(
         workspace.work("prepared", key),
-        lambda aside: prepare.run(asked, config.seed, config.data, Cluster(), Folders(aside)),
+        lambda aside: prepare.run(resized, config.seed, config.data, Cluster(), Folders(aside)),
     )
 
 
 def _extracted(
     frozen: FrozenPart, activations: store.Config, body: Backbone, prepared: Path
 ) -> Path:
-    """What extract_features writes for a backbone that params.yaml does not name."""
+    """Return the output of extract_features for a backbone that params.yaml does not name."""
     key = {
         **frozen.key(body),
         "images": Manifest(prepared).images_sha256,
@@ -223,7 +223,7 @@ def _extracted(
 
 
 def _made(folder: Path, write: Callable[[Path], object]) -> Path:
-    """A folder of the work folder, which is written unless it is there."""
+    """Return a folder of the work folder, writing it if it does not exist."""
     with outputs.locked(folder):
         if not folder.exists():
             with outputs.replacing(folder) as aside:

@@ -1,4 +1,4 @@
-"""Plots of a study: interactive pages that work offline.
+"""Plots of a study: interactive HTML that works offline.
 
 study -> front, history, cut against score, learning curves, parallel coordinates, importance.
 """
@@ -17,18 +17,20 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 _CUT = "cut"
+_MIN_FOR_IMPORTANCE = 20
+"""Fewer trials give importances that are mostly noise."""
 
 
 def draw(
     opened: Study, trials: list[FrozenTrial], cuts: list[str], names: Sequence[str]
 ) -> list[str]:
-    """Plots as pieces of HTML, the first with all scripts.
+    """Render plots as pieces of HTML, the first with all scripts.
 
     Args:
         opened: The study.
-        trials: Its trials that have ended, at least one of them complete.
+        trials: Its finished trials, at least one of them complete.
         cuts: Names of the cuts, shallow to deep, backbone by backbone.
-        names: Of the objectives; where one value is shown, the first.
+        names: Objectives; plots of one value use the first.
     """
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     several = len(names) > 1
@@ -37,18 +39,18 @@ def draw(
     named = _with_names(opened, done, cuts)
     figures: list[go.Figure] = []
     if several:
-        # Of more than three, the first two: no plot has four axes.
-        shown: dict[str, Any] = {"target_names": list(names)}
+        # With more than three objectives, the first two: a plot has no four axes.
+        targets: dict[str, Any] = {"target_names": list(names)}
         if len(names) > 3:
-            shown = {"target_names": list(names[:2]), "targets": lambda trial: trial.values[:2]}
-        figures.append(interactive.plot_pareto_front(opened, **shown))
+            targets = {"target_names": list(names[:2]), "targets": lambda trial: trial.values[:2]}
+        figures.append(interactive.plot_pareto_front(opened, **targets))
     figures.append(interactive.plot_optimization_history(opened, **first, **by_first))
     figures.append(_cut_against_score(trials, cuts, names[0]))
     if any(trial.intermediate_values for trial in trials):
         figures.append(interactive.plot_intermediate_values(opened))
     if len({str(trial.params) for trial in done}) > 1:
         figures.append(interactive.plot_parallel_coordinate(named, **first))
-    if len(done) > 3 and len({trial.values[0] for trial in done}) > 1:
+    if len(done) >= _MIN_FOR_IMPORTANCE and len({trial.values[0] for trial in done}) > 1:
         figures.append(interactive.plot_param_importances(named, **first))
     return [
         figure.to_html(full_html=False, include_plotlyjs=number == 0)
@@ -57,7 +59,7 @@ def draw(
 
 
 def _with_names(opened: Study, done: list[FrozenTrial], cuts: list[str]) -> Study:
-    """The trials by their first objective, with cuts' names instead of numbers, in memory."""
+    """Copy the trials in memory, with the first objective and names of cuts."""
     named = optuna.create_study(direction=opened.directions[0])
     for trial in done:
         params = {**trial.params, _CUT: cuts[trial.params[_CUT]]}
@@ -67,14 +69,14 @@ def _with_names(opened: Study, done: list[FrozenTrial], cuts: list[str]) -> Stud
 
 
 def _rates(trials: list[FrozenTrial]) -> list[float]:
-    """Learning rates, which colour the trials; 0 where they do not vary."""
+    """Return learning rates, which colour the trials; 0 if they do not vary."""
     return [float(trial.params.get("finetune.learning_rate", 0)) for trial in trials]
 
 
 def _scored(
     trials: list[FrozenTrial], name: str
 ) -> list[tuple[str, list[FrozenTrial], list[float]]]:
-    """What is shown of complete and pruned trials: marks, trials, values."""
+    """Return marker, trials and values of complete and pruned trials."""
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     pruned = [t for t in trials if t.state == TrialState.PRUNED and t.intermediate_values]
     last = [trial.intermediate_values[max(trial.intermediate_values)] for trial in pruned]
@@ -89,7 +91,7 @@ def _cut_against_score(trials: list[FrozenTrial], cuts: list[str], name: str) ->
         colors, title = rates, "learning rate"
         if rates and all(rates):
             colors, title = [math.log10(rate) for rate in rates], "log10 of learning rate"
-        told = [
+        texts = [
             f"trial {t.number}, learning rate {r:.2g}" for t, r in zip(some, rates, strict=True)
         ]
         marker = {"size": 11, "symbol": symbol, "color": colors, "colorscale": "Viridis"}
@@ -100,10 +102,12 @@ def _cut_against_score(trials: list[FrozenTrial], cuts: list[str], name: str) ->
                 y=values,
                 mode="markers",
                 name="complete" if symbol == "circle" else "pruned",
-                text=told,
+                text=texts,
                 marker=marker,
             )
         )
     ticks = {"tickvals": list(range(len(cuts))), "ticktext": cuts}
-    figure.update_layout(title="Cut and score", xaxis=ticks, yaxis={"title": name})
+    figure.update_layout(
+        title="First trainable layer and score", xaxis=ticks, yaxis={"title": name}
+    )
     return figure

@@ -1,7 +1,7 @@
-"""What a sweep found: a table, a verdict, plots, and the winner as a params.yaml.
+"""The report of a sweep: a table, a verdict, plots, and the winner as a params.yaml.
 
 study -> best.yaml, trials.csv, report.html (works offline); with several objectives also
-front/trial_N.yaml of each trial that no other beats in all.
+front/trial_N.yaml for each trial on the Pareto front.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _HEADER = "# Found by a sweep:"
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a sweep found.
+class Result:
+    """Result of a sweep.
 
     Attributes:
-        text: For people: the verdict, and what to do next.
-        metrics: For the tracker.
+        text: Verdict and next step, for people.
+        metrics: Metrics for the tracker.
     """
 
     text: str
@@ -54,18 +54,18 @@ class Found:
 
 
 def named(trial: FrozenTrial) -> str:
-    """A trial by what it tried."""
-    return space.named(trial.user_attrs.get("settings", {})) or "not begun"
+    """Describe a trial by its settings."""
+    return space.named(trial.user_attrs.get("settings", {})) or "not started"
 
 
-def write(opened: Study, config: Config, words: list[str], folder: Path) -> Found:
-    """Write everything down; what there was before is replaced.
+def write(opened: Study, config: Config, words: list[str], folder: Path) -> Result:
+    """Write all files, replacing earlier ones.
 
     Args:
         opened: The study.
         config: The whole config.
         words: The command line.
-        folder: Gets the files.
+        folder: Output folder.
     """
     trials = sharing.finished(opened.get_trials(deepcopy=False))
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
@@ -76,24 +76,25 @@ def write(opened: Study, config: Config, words: list[str], folder: Path) -> Foun
     }
     _write_table(trials, folder / "trials.csv")
     if not done:
-        return Found(f"no trial has come to its end; {_counted(counts)}", dict(counts))
+        return Result(f"no trial was completed; {_counted(counts)}", dict(counts))
     names = config.sweep.objectives
     best = min(done, key=lambda trial: objectives.order(names, trial))
     verdict, metrics = _verdict(done, best)
-    averaged = soup.tried(opened, names)
+    averaged = soup.result(opened, names)
     added: list[FrozenTrial] = []
     if averaged:
-        numbers = ", ".join(map(str, averaged["kept"]))
+        numbers = ", ".join(map(str, averaged["used"]))
         better = averaged["val_score"] < _score(best)
         metrics["soup_val_score"] = averaged["val_score"]
         if better:
             ordered = {trial.number: trial for trial in done}
-            best, *added = (ordered[number] for number in averaged["kept"])
+            best, *added = (ordered[number] for number in averaged["used"])
         verdict += (
-            f"\naveraging the weights of trials {numbers}: val_score {averaged['val_score']:.4f}, "
-            f"val_accuracy {averaged['val_accuracy']:.4f}, which best.yaml does"
+            f"\naveraging the weights of trials {numbers} is better: val_score "
+            f"{averaged['val_score']:.4f}, val_accuracy {averaged['val_accuracy']:.4f}; best.yaml "
+            "does this"
             if better
-            else "\naveraging the weights of the best trials of this cut did not improve the score"
+            else "\naveraging the weights of the best trials did not improve the score"
         )
     winner = _Winner(config, words, opened.study_name)
     winner.write(folder / _BEST, _BEST, best, added)
@@ -103,32 +104,34 @@ def write(opened: Study, config: Config, words: list[str], folder: Path) -> Foun
     verdict += f"\n{objectives.outlook(opened)}"
     cuts = opened.user_attrs["cuts"]
     pages = plots.draw(opened, trials, cuts, names)
-    shown = [c for c in _COLUMNS if c in ("trial", "state") or any(c in t.user_attrs for t in done)]
+    columns = [
+        c for c in _COLUMNS if c in ("trial", "state") or any(c in t.user_attrs for t in done)
+    ]
     document = _template().render(
         title=f"Sweep {opened.study_name}",
         verdict=verdict,
         counts=_counted(counts),
-        columns=("tried", *shown),
-        rows=_rows(trials, shown, names, front),
+        columns=("settings", *columns),
+        rows=_rows(trials, columns, names, front),
         front=bool(front),
         plots=pages,
     )
     with outputs.replacing_file(folder / "report.html") as aside:
         aside.write_text(document, encoding="utf-8")
     near = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    adopt = f"to adopt the best: cp {near}/best.yaml params.yaml && dvc repro"
-    text = f"{_counted(counts)}\n{verdict}\nplots: {near}/report.html\n{adopt}"
-    return Found(text, {**counts, **metrics})
+    adopt = f"next: cp {near}/best.yaml params.yaml && dvc repro"
+    text = f"{_counted(counts)}\n{verdict}\nreport: {near}/report.html\n{adopt}"
+    return Result(text, {**counts, **metrics})
 
 
 def _front(front: list[FrozenTrial], winner: _Winner, folder: Path) -> str:
-    """Write each trial of the front as a params.yaml; returns them in words."""
+    """Write each trial of the Pareto front as a params.yaml; returns a description."""
     names = winner.config.sweep.objectives
     with outputs.replacing(folder) as aside:
         for trial in front:
             file = f"trial_{trial.number}.yaml"
             winner.write(aside / file, f"{_FRONT}/{file}", trial, [])
-    lines = [f"no trial beats these in all of {', '.join(names)} ({_FRONT}/trial_N.yaml):"]
+    lines = [f"Pareto front for {', '.join(names)} ({_FRONT}/trial_N.yaml):"]
     for trial in sorted(front, key=lambda trial: objectives.order(names, trial)):
         values = ", ".join(f"{name} {trial.user_attrs[name]:.4g}" for name in names)
         lines.append(f"  trial {trial.number}: {named(trial)}: {values}")
@@ -141,13 +144,13 @@ def _template() -> jinja2.Template:
 
 
 def _verdict(done: list[FrozenTrial], best: FrozenTrial) -> tuple[str, dict[str, float]]:
-    """Whether fine-tuning was worth it, in words and numbers."""
+    """Say whether fine-tuning was worth it, in words and numbers."""
     images = len(Manifest(outputs.ROOT / "prepare").indices("val"))
     metrics = {"best_val_score": _score(best), "best_val_accuracy": _accuracy(best)}
     head = [trial for trial in done if trial.user_attrs["settings"]["finetune.cut"] == space.NONE]
     if not head:
-        return f"best: {named(best)}, val_score {_score(best):.4f}; head only has not run", metrics
-    # Where the head varies, the best of them is what fine-tuning must beat.
+        return f"best: {named(best)}, val_score {_score(best):.4f}; head only did not run", metrics
+    # If the head varies, fine-tuning must beat the best of them.
     alone = min(head, key=_score)
     metrics["head_only_val_score"] = _score(alone)
     metrics["head_only_val_accuracy"] = _accuracy(alone)
@@ -157,12 +160,14 @@ def _verdict(done: list[FrozenTrial], best: FrozenTrial) -> tuple[str, dict[str,
         f"val_accuracy {_accuracy(best):.4f}"
     )
     if _score(best) >= _score(alone):
-        return f"{scores}\nfine-tuning was not worth it: its val_score is no better", metrics
+        return f"{scores}\nfine-tuning did not improve the validation score", metrics
     lower = 1 - _score(best) / _score(alone)
     more = round((_accuracy(best) - _accuracy(alone)) * images)
     words = f"{abs(more)} {'more' if more >= 0 else 'fewer'} of {images} validation images"
-    improvement = f"fine-tuning improved the validation score by {lower:.0%} and got {words} right"
-    doubt = "; a difference that small may be chance" if more < 3 else ""
+    improvement = (
+        f"fine-tuning improved the validation score by {lower:.0%} and classified {words} correctly"
+    )
+    doubt = "; such a small difference may be chance" if more < 3 else ""
     return f"{scores}\n{improvement}{doubt}", metrics
 
 
@@ -189,9 +194,9 @@ def _rows(
     for trial in [*sorted(done, key=lambda t: objectives.order(names, t)), *others]:
         values = {"trial": trial.number, "state": trial.state.name.lower(), **trial.user_attrs}
         cells = [values.get(name, "") for name in columns]
-        shown = [f"{cell:.5g}" if isinstance(cell, float) else str(cell) for cell in cells]
+        texts = [f"{cell:.5g}" if isinstance(cell, float) else str(cell) for cell in cells]
         mark = "* " if trial.number in numbers else ""
-        rows.append([f"{mark}{named(trial)}", *shown])
+        rows.append([f"{mark}{named(trial)}", *texts])
     return rows
 
 
@@ -222,13 +227,13 @@ class _Winner:
     study: str
 
     def write(self, path: Path, file: str, best: FrozenTrial, added: list[FrozenTrial]) -> None:
-        """Write params.yaml with a trial's settings, its comments kept.
+        """Write params.yaml with a trial's settings, keeping its comments.
 
         Args:
-            path: To write to.
-            file: Where it lies in the end, in the study's folder.
+            path: File to write.
+            file: Its final name in the study's folder.
             best: The trial.
-            added: Trials whose weights are averaged with its weights.
+            added: Trials whose weights are averaged with it.
         """
         yaml = YAML()
         yaml.preserve_quotes = True
@@ -254,7 +259,7 @@ class _Winner:
 
     def _header(self, file: str, best: FrozenTrial) -> str:
         same_code = best.user_attrs["code"] == digests.code_sha256()
-        stale = "" if same_code else "# Other code scored it: dvc repro may differ.\n"
+        stale = "" if same_code else "# It was scored by other code: dvc repro may differ.\n"
         words = map(redacted, self.words)
         return (
             f"{_HEADER} {named(best)}: val_score {_score(best)!r}, "
@@ -265,12 +270,10 @@ class _Winner:
         )
 
 
-_HIDDEN = (
-    "# Passwords are hidden: set them again, or refer to them as ${oc.env:NAME} in params.yaml.\n"
-)
+_HIDDEN = "# Passwords are hidden: set them again, or use ${oc.env:NAME} in params.yaml.\n"
 
 
 def _full_name(word: str) -> str:
-    """The setting that a word of the command line changes, if results depend on it."""
+    """Return the setting that a word of the command line changes, if it affects results."""
     key = word.lstrip("+~").partition("=")[0]
     return key if key.startswith(("finetune.", "train_head.", "head.")) else ""

@@ -1,9 +1,8 @@
-"""The trials of a study, run by several processes: none lost, none counted twice.
+"""Share the trials of a study among processes: none lost, none counted twice.
 
-A worker that dies leaves its trial RUNNING: another one of this machine puts it back as
-it was, at once; one of another machine starts it again when its heartbeats are missing.
-
-`_storage` and `_trial_id`: Optuna has no public way to change a trial that another process ran.
+A worker that dies leaves its trial RUNNING: another one on this machine requeues it at once, one on
+another machine restarts it when its heartbeats are missing. `_storage` and `_trial_id`: Optuna has
+no public way to change a trial that another process ran.
 """
 
 from __future__ import annotations
@@ -34,35 +33,35 @@ Objective = Callable[[Trial], tuple[float, ...]]
 
 
 class Surplus(Exception):
-    """A trial too many: two machines queued or started one in the same moment."""
+    """A trial too many: two machines queued or started one at the same moment."""
 
 
 class TakenOver(BaseException):
-    """A trial that another machine took up: it missed the heartbeats of this one, which slept.
+    """A trial taken over by another machine, because this one slept and missed its heartbeats.
 
-    Not an Exception: Optuna would end the trial for it, and the trial has ended.
+    Not an Exception: Optuna would end the trial, which has already ended.
     """
 
 
 def lock_of(name: str) -> FileLock:
-    """Held by a worker of this machine while it takes a trial."""
+    """Return the lock that a worker of this machine holds while it takes a trial."""
     return FileLock(folder() / f".{name}.lock")
 
 
 def add_once(
-    study: Study, params: dict[str, Any], kind: str, telling: tuple[str, ...] = ()
+    study: Study, params: dict[str, Any], kind: str, identifying: tuple[str, ...] = ()
 ) -> None:
-    """Queue a trial with given parameters unless the study has it, in whatever state.
+    """Queue a trial with fixed parameters unless the study has it, in any state.
 
     Args:
-        study: Of the trial.
-        params: Its parameters.
-        kind: What it is for.
-        telling: The parameters that tell whether it is there; all of them if empty.
+        study: The study.
+        params: Parameters of the trial.
+        kind: Purpose of the trial.
+        identifying: Parameters that identify it; all if empty.
     """
     for trial in study.get_trials(deepcopy=False):
         there = _fixed(trial) or trial.params
-        same = all(there.get(name) == params[name] for name in telling or params)
+        same = all(there.get(name) == params[name] for name in identifying or params)
         if same and not _died(trial):
             return
     study.enqueue_trial(params, user_attrs={"kind": kind})
@@ -74,22 +73,22 @@ def run_trials(study: Study, objective: Objective, total: int, patience: int | N
     Args:
         study: Shared with other workers, here and elsewhere.
         objective: A trial -> its values. Its exceptions fail the trial, not the sweep.
-        total: How many trials there are in the end.
-        patience: After how many fruitless ones there are no more; None for never.
+        total: Total number of trials.
+        patience: Number of trials without progress after which to stop; None for never.
     """
     lock = lock_of(study.study_name)
     while True:
         with lock:
             put_back(study)
             if not _is_local(study):
-                # Optuna looks only when it begins a trial; what is missing may be the last one.
+                # Optuna only checks when it starts a trial; the missing one may be the last.
                 optuna.storages.fail_stale_trials(study)
             trials = study.get_trials(deepcopy=False)
             running = [trial for trial in trials if trial.state == TrialState.RUNNING]
             waiting = any(trial.state == TrialState.WAITING for trial in trials)
-            enough = patience is not None and objectives.fruitless(study) >= patience
+            enough = patience is not None and objectives.without_progress(study) >= patience
             if len(finished(trials)) + len(running) < total and (waiting or not enough):
-                # Held until the trial knows whose it is.
+                # Held until the trial records its process.
                 mine = _owned(objective, study, lock, total)
                 try:
                     study.optimize(mine, n_trials=1, catch=(Exception,))
@@ -102,16 +101,16 @@ def run_trials(study: Study, objective: Objective, total: int, patience: int | N
 
 
 def finished(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Complete, pruned, and failed by a fault of their own."""
+    """Select complete and pruned trials, and those that failed by their own fault."""
     return [trial for trial in trials if trial.state.is_finished() and not _died(trial)]
 
 
 def put_back(study: Study) -> None:
-    """Queue again, as they were, the trials whose process on this machine is gone."""
+    """Requeue trials whose process on this machine is gone, with their parameters."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         owner = trial.user_attrs.get("process", {})
-        if owner.get("since") != str(trial.datetime_start):  # whoever had it before
-            # Killed before it could say so; or started this moment on another machine.
+        if owner.get("since") != str(trial.datetime_start):  # its previous owner
+            # Killed before it could record its process, or just started on another machine.
             started = trial.datetime_start or datetime.now()
             if (datetime.now() - started).total_seconds() < 60 and not _is_local(study):
                 continue
@@ -133,11 +132,11 @@ def _died_once_more(study: Study, trial: FrozenTrial) -> None:
 
 
 def requeue(study: Study, trial_id: int) -> None:
-    """Let another worker run a trial, with the parameters that it has."""
+    """Let another worker run a trial, with the same parameters."""
     storage = study._storage
     backend = getattr(storage, "_backend", storage)  # Optuna puts a cache before a database
     if isinstance(backend, RDBStorage):
-        backend.record_heartbeat(trial_id)  # or it would count as missing from the start
+        backend.record_heartbeat(trial_id)  # otherwise it would count as missing at once
     storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
 
@@ -147,17 +146,17 @@ def _is_local(study: Study) -> bool:
 
 
 def _fixed(trial: FrozenTrial) -> dict[str, Any]:
-    """The parameters that a trial was queued with."""
+    """Return the parameters that a trial was queued with."""
     return dict(trial.system_attrs.get("fixed_params", {}))
 
 
 def _died(trial: FrozenTrial) -> bool:
-    """Whether a trial ended with its process, or was one too many."""
+    """Check if a trial ended with its process, or was surplus."""
     return trial.state == TrialState.FAIL and "error" not in trial.user_attrs
 
 
 def _owned(objective: Objective, study: Study, lock: FileLock, total: int) -> Objective:
-    """The objective, told whose it is, with what went wrong kept."""
+    """Wrap the objective: record its process and errors."""
 
     def owned(trial: Trial) -> tuple[float, ...]:
         try:
@@ -185,7 +184,7 @@ def _owned(objective: Objective, study: Study, lock: FileLock, total: int) -> Ob
 
 
 def _surplus(trials: list[FrozenTrial], number: int, total: int) -> bool:
-    """Whether enough trials, or one that was queued alike, began before this one."""
+    """Check if enough trials, or an identical queued one, started before this one."""
     before = [t for t in trials if t.number < number and t.state != TrialState.WAITING]
     before = [t for t in before if not _died(t)]
     (own,) = [_fixed(t) for t in trials if t.number == number]
@@ -194,14 +193,14 @@ def _surplus(trials: list[FrozenTrial], number: int, total: int) -> bool:
 
 @contextmanager
 def _given_up_if_ended(study: Study, trial: Trial) -> Iterator[None]:
-    """Whatever came of a trial here, it does not count if the trial has ended meanwhile."""
+    """Discard the result of a trial that has ended elsewhere meanwhile."""
     failed = None
     try:
         yield
     except Exception as error:
         failed = error
     if study.get_trials(deepcopy=False)[trial.number].state.is_finished():
-        message = f"trial {trial.number} was taken up by another machine while this one slept"
+        message = f"trial {trial.number} was taken over by another machine while this one slept"
         raise TakenOver(message) from failed
     if failed:
         raise failed
@@ -209,7 +208,7 @@ def _given_up_if_ended(study: Study, trial: Trial) -> Iterator[None]:
 
 @contextmanager
 def _reacquired(lock: FileLock) -> Iterator[None]:
-    """The lock is released by whoever took it: it must be held again at the end."""
+    """Acquire the lock again at the end, because its holder releases it."""
     try:
         yield
     finally:

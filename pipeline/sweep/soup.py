@@ -1,6 +1,6 @@
-"""The average of a sweep's best trials, tried at its end.
+"""Average a sweep's best trials at its end (model soup).
 
-study -> which trials share a cut and a head with the best one -> a fine-tuning of their soup.
+study -> trials that share cut and head with the best one -> a fine-tuning of their soup.
 """
 
 from __future__ import annotations
@@ -15,34 +15,37 @@ from pipeline.sweep import objectives
 from pipeline.sweep.space import NONE
 
 ATTRIBUTE = "soup"
-"""Of the study: what came of it."""
-MOST = 5
-"""Trials in a soup: each is trained once more."""
+"""Attribute of the study with the result."""
+MAX_TRIALS = 5
+"""Maximum number of trials in a soup: each is trained again."""
 
 _CUT = "finetune.cut"
 _PREFIX = "finetune."
 
 
 def candidates(study: Study, names: Sequence[str]) -> list[FrozenTrial]:
-    """The best trial and those that may be averaged with it, best first; fewer than 2 if none.
+    """List the best trial and those that can be averaged with it, best first.
 
     Args:
-        study: All of whose trials have ended.
-        names: Of its objectives.
+        study: Study whose trials have all ended.
+        names: Its objectives.
+
+    Returns:
+        Fewer than two trials if there is nothing to average.
     """
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     ranked = sorted(done, key=lambda trial: objectives.order(names, trial))
     if not ranked or _settings(ranked[0])[_CUT] == NONE:
         return []
-    alike = _shared(ranked[0])
-    return [trial for trial in ranked if _shared(trial) == alike][:MOST]
+    same = _shared(ranked[0])
+    return [trial for trial in ranked if _shared(trial) == same][:MAX_TRIALS]
 
 
 def recipe(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
-    """`finetune.soup` that adds all trials but the first to the first.
+    """Return the `finetune.soup` that adds all other trials to the first one.
 
     Args:
-        trials: As `candidates` gives them.
+        trials: Result of `candidates`.
     """
     return [
         {
@@ -54,12 +57,12 @@ def recipe(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
     ]
 
 
-def tried(study: Study, names: Sequence[str]) -> Mapping[str, Any]:
-    """What came of the soup, if the study's present trials were tried: trials, val_score, ...
+def result(study: Study, names: Sequence[str]) -> Mapping[str, Any]:
+    """Return the soup's result if it used the study's present trials: trials, val_score, ...
 
     Args:
-        study: All of whose trials have ended.
-        names: Of its objectives.
+        study: Study whose trials have all ended.
+        names: Its objectives.
     """
     outcome: Mapping[str, Any] = study.user_attrs.get(ATTRIBUTE, {})
     present = [trial.number for trial in candidates(study, names)]
@@ -72,6 +75,6 @@ def _settings(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def _shared(trial: FrozenTrial) -> dict[str, Any]:
-    """Cut and head: weights of others have nothing in common that could be averaged."""
+    """Return cut and head, which weights must have in common to be averaged."""
     settings = _settings(trial).items()
     return {key: value for key, value in settings if key == _CUT or not key.startswith(_PREFIX)}

@@ -1,4 +1,4 @@
-"""What a sweep varies: the cut, and settings of the head and of both trainings.
+"""The search space of a sweep: the cut, and settings of the head and both trainings.
 
 settings + backbone -> parameters of a trial -> overrides of the config.
 """
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 _SECTIONS = ("finetune", "head", "train_head")
 _REFUSED = {
-    "finetune.cut": "it is varied already: limit it with sweep.cuts",
-    "finetune.monitor": "it is what trials are compared by",
-    "train_head.monitor": "it is what trials are compared by",
-    "finetune.cache": "it changes no result",
-    "finetune.soup": "an average of the best trials is tried at the end",
+    "finetune.cut": "it is always varied: limit it with sweep.cuts",
+    "finetune.monitor": "trials are compared by it",
+    "train_head.monitor": "trials are compared by it",
+    "finetune.cache": "it does not affect results",
+    "finetune.soup": "the best trials are averaged at the end",
     "finetune.replicas": "it is fixed when a worker starts",
 }
 _DEFAULT = {"finetune": {"learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}}}
@@ -44,13 +44,13 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class Space:
-    """What is varied.
+    """A search space.
 
     Attributes:
-        cuts: Names of layers from which on the backbone may train, shallow to deep, and
-            `none` for head only: a trial's parameter `cut` is an index of it.
-        knobs: Full name of each further setting, and where it is drawn from.
-        others: Name of each further backbone with one of its cuts: the indices go on here.
+        cuts: Names of first trainable layers, shallow to deep, then `none` for head only: a
+            trial's parameter `cut` is an index of this.
+        knobs: Full name of each further setting, and its distribution.
+        others: Name of each further backbone with one of its cuts, with the following indices.
     """
 
     cuts: tuple[str, ...]
@@ -59,18 +59,18 @@ class Space:
 
     @property
     def head_only(self) -> int:
-        """The index of `none`."""
+        """Index of `none`."""
         return len(self.cuts) - 1
 
     @property
     def labels(self) -> list[str]:
-        """What each index of a cut stands for, for people."""
+        """Description of each index of a cut."""
         more = [f"{name} {'head only' if cut == NONE else cut}" for name, cut in self.others]
         return ["head only" if cut == NONE else cut for cut in self.cuts] + more
 
     @property
     def combinations(self) -> int | None:
-        """How many different trials there are, head only being one; None for infinitely many."""
+        """Number of different trials, counting head only once; None if infinite."""
         total = self.head_only + len(self.others)
         for knob in self.knobs.values():
             if isinstance(knob, CategoricalDistribution):
@@ -92,27 +92,27 @@ class Space:
         return {"finetune.cut": cut, **networks.settings(name), **settings}
 
     def params(self, config: Config, cut: str) -> dict[str, Any]:
-        """The parameters of a trial that does what a config says, at a cut."""
+        """Return the parameters of a trial with a config's settings, at a cut."""
         current = {key: _encoded(setting(config, key)) for key in self.knobs}
         return {"cut": self.cuts.index(cut), **current}
 
     def current(self, config: Config, model: keras.Model) -> str:
-        """The name here of the cut that a config asks for."""
+        """Return the name in `cuts` of the config's cut."""
         from pipeline.features import cuts
 
         if config.finetune.head_only:
             return NONE
         batch_norm = config.finetune.batch_norm == "train"
-        asked = cuts.resolve(model, config.finetune.cut, batch_norm)
-        wanted = cuts.learning(model, asked, batch_norm)
+        resolved = cuts.resolve(model, config.finetune.cut, batch_norm)
+        wanted = cuts.learning(model, resolved, batch_norm)
         for name in self.cuts[:-1]:
             if cuts.learning(model, cuts.resolve(model, name, batch_norm), batch_norm) == wanted:
                 return name
-        raise AssertionError("the present cut is always among them")
+        raise AssertionError("the current cut is always among them")
 
 
 def overrides(settings: dict[str, Any]) -> list[str]:
-    """Settings as words of the command line."""
+    """Convert settings to words of the command line."""
     return [
         f"{key}={value if isinstance(value, str) else json.dumps(value)}"
         for key, value in settings.items()
@@ -120,45 +120,46 @@ def overrides(settings: dict[str, Any]) -> list[str]:
 
 
 def named(settings: dict[str, Any]) -> str:
-    """A trial's settings for people: `block_13_expand, 3.1e-04`."""
+    """Describe a trial's settings: `block_13_expand, 3.1e-04`."""
     varied = {key: value for key, value in settings.items() if key != "backbone.path"}
-    shown = [f"{v:.2g}" if isinstance(v, float) else str(v) for v in varied.values()]
-    if shown[:1] == [NONE]:
+    parts = [f"{v:.2g}" if isinstance(v, float) else str(v) for v in varied.values()]
+    if parts[:1] == [NONE]:
         other = settings.get("backbone.use")
         return f"head only, {other}" if other else "head only"
-    return ", ".join(shown)
+    return ", ".join(parts)
 
 
 def setting(config: Config, key: str) -> Any:
-    """The value of a setting with this full name."""
+    """Look up a setting by its full name."""
     return reduce(getattr, key.split("."), config)
 
 
 def knobs(config: Config) -> dict[str, BaseDistribution]:
-    """Read `sweep.space`; the present value of each setting always belongs to it.
+    """Read `sweep.space`; it always includes the current value of each setting.
 
     Raises:
-        InputError: A setting that cannot be varied, or a range that is none.
+        InputError: A setting that cannot be varied, or an invalid range.
     """
     distributions = {}
     for key, drawn_from in _leaves(config.sweep.space) or _leaves(_DEFAULT):
         section = key.partition(".")[0]
         if key in _REFUSED:
-            raise InputError(f"sweep.space cannot hold {key}: {_REFUSED[key]}")
+            raise InputError(f"sweep.space cannot contain {key}: {_REFUSED[key]}")
         if section not in _SECTIONS and key != networks.SIZE:
             raise InputError(
-                f"sweep.space may hold backbone, {networks.SIZE} and settings of "
-                f"{', '.join(_SECTIONS)}, got {key}: for others, edit params.yaml and sweep again"
+                f"sweep.space can contain backbone, {networks.SIZE} and settings of "
+                f"{', '.join(_SECTIONS)}, got {key}: to vary others, edit params.yaml and sweep "
+                "again"
             )
         if key == networks.SIZE and not isinstance(drawn_from, list):
             raise InputError(
-                f"sweep.space of {key} must be a list of sides in px, got {drawn_from}: every one "
+                f"sweep.space of {key} must be a list of sizes in px, got {drawn_from}: each size "
                 "needs its own prepared images"
             )
         try:
             current = setting(config, key)
         except AttributeError as error:
-            raise InputError(f"sweep.space holds {key}, which is no setting") from error
+            raise InputError(f"unknown setting {key} in sweep.space") from error
         _check_values(key, drawn_from)
         distributions[key] = _distribution(key, drawn_from, current)
     return distributions
@@ -168,7 +169,7 @@ def _check_values(key: str, drawn_from: Any) -> None:
     """Stop at a value that its setting does not allow, before any work.
 
     Raises:
-        InputError: Out of its range, or not among its choices.
+        InputError: Out of range, or not one of its choices.
     """
     (about,) = described(key) or (None,)
     ends = drawn_from if isinstance(drawn_from, dict) else {}
@@ -183,15 +184,15 @@ def _check_values(key: str, drawn_from: Any) -> None:
 
 
 def study_name(config: Config, varied: list[str], prepared: Path, features: Path) -> str:
-    """A study's name: another search space, other fixed settings or data give another.
+    """Name a study: another search space, other fixed settings or data give another name.
 
     Args:
         config: The whole config.
-        varied: Full names of the settings that are.
+        varied: Full names of the varied settings.
         prepared: Output of prepare.
         features: Output of extract_features.
     """
-    # Of data and weights the content counts, wherever it lies.
+    # For data and weights the content counts, not the path.
     varied = ["finetune.cut", *varied, "data"]
     varied += ["backbone.use", "backbone.path", "backbone.weights"]
     fixed = {
@@ -220,9 +221,9 @@ def study_name(config: Config, varied: list[str], prepared: Path, features: Path
 
 
 def cut_choices(model: keras.Model, config: Config) -> tuple[str, ...]:
-    """The cuts that `sweep.cuts` allows and the present one, shallow to deep, then `none`.
+    """List the cuts that `sweep.cuts` allows and the current one, shallow to deep, then `none`.
 
-    Cuts from which on the same layers learn are one.
+    Cuts that train the same layers are merged.
 
     Raises:
         InputError: No such cut.
@@ -230,15 +231,15 @@ def cut_choices(model: keras.Model, config: Config) -> tuple[str, ...]:
     from pipeline.features import cuts
 
     batch_norm = config.finetune.batch_norm == "train"
-    asked = config.sweep.cuts
-    if asked == "blocks":
+    selection = config.sweep.cuts
+    if selection == "blocks":
         wanted: list[Any] = [{"blocks": n + 1} for n in range(cuts.blocks(model, batch_norm))]
-    elif asked == "all":
+    elif selection == "all":
         wanted = cuts.trainable_points(model, batch_norm)
-    elif isinstance(asked, list) and asked:
-        wanted = [cut for cut in asked if cut not in (None, NONE)]
+    elif isinstance(selection, list) and selection:
+        wanted = [cut for cut in selection if cut not in (None, NONE)]
     else:
-        raise InputError(f"sweep.cuts must be blocks, all, or a list of cuts, got {asked!r}")
+        raise InputError(f"sweep.cuts must be blocks, all, or a list of cuts, got {selection!r}")
     if not config.finetune.head_only:
         wanted = [config.finetune.cut, *wanted]
     by_learning: dict[tuple[str, ...], str] = {}
@@ -251,14 +252,14 @@ def cut_choices(model: keras.Model, config: Config) -> tuple[str, ...]:
 
 
 def _leaves(space: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Full names and what they are drawn from; {low, high} is a leaf."""
+    """List full names and distributions; {low, high} is a leaf."""
     leaves = []
     for section, inner in space.items():
         if section == networks.SETTING:
             continue
         if not isinstance(inner, dict):
             raise InputError(
-                "sweep.space is nested like params.yaml, a section and below it its settings, "
+                "sweep.space is nested like params.yaml, sections with their settings, "
                 f"got {section}: {inner}"
             )
         leaves += [(f"{section}.{name}", value) for name, value in inner.items()]
@@ -303,7 +304,7 @@ def _draw(trial: Trial, key: str, knob: BaseDistribution) -> Any:
 
 
 def _encoded(value: Any) -> Any:
-    """What Optuna can store: lists become text."""
+    """Convert lists to text, which Optuna can store."""
     return json.dumps(list(value)) if isinstance(value, (list, tuple)) else value
 
 

@@ -1,4 +1,4 @@
-"""Where the trials of a sweep are kept, who draws their settings and who prunes them."""
+"""Storage, sampler and pruner of a sweep's trials."""
 
 from __future__ import annotations
 
@@ -32,37 +32,37 @@ from pipeline.storage import addresses, databases, workspace
 from pipeline.sweep import objectives
 
 TOTAL = "total"
-"""Attribute of a study: how many trials there are in the end, on a grid fewer than asked for."""
+"""Attribute of a study with its total number of trials, which may be lower on a grid."""
 
 
 @cache
 def _quiet() -> None:
-    """Optuna's own words about trials are left out: the sweep has a bar and a report."""
+    """Silence Optuna's messages about trials: the sweep has a bar and a report."""
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("optuna").addFilter(lambda record: "failed with" not in record.getMessage())
 
 
 def folder() -> Path:
-    """Where the results of all sweeps are."""
+    """Return the folder with the results of all sweeps."""
     return workspace.root() / "sweeps"
 
 
 def open_study(sweep: Sweep, seed: int, name: str, avoid: int | None = None) -> Study:
-    """Open a study, which is made if it is not there.
+    """Open a study, creating it if needed.
 
     Args:
         sweep: Section `sweep`.
-        seed: Of the sampler.
-        name: Of the study.
+        seed: Seed of the sampler.
+        name: Name of the study.
         avoid: Value of the parameter `cut` that is not drawn: head only is tried once.
 
     Raises:
-        InputError: The storage cannot be reached.
+        InputError: The storage does not answer.
     """
     _quiet()
     folder().mkdir(parents=True, exist_ok=True)
-    # Two processes that make the tables at once would break them.
+    # Two processes that create the tables at the same time would break them.
     with FileLock(folder() / ".storage.lock"):
         return optuna.create_study(
             study_name=name,
@@ -100,26 +100,26 @@ def _storage(config: Sweep) -> BaseStorage:
         try:
             return _database(url, config.heartbeat_s)
         except (IntegrityError, ProgrammingError):
-            # A worker of another machine made the tables in the same moment: they are there.
+            # A worker on another machine created the tables at the same moment.
             time.sleep(1)
             return _database(url, config.heartbeat_s)
     except ImportError as error:
         raise InputError(
-            f"sweep.storage needs a driver that is not installed: {str(error).splitlines()[0]}; "
-            "for PostgreSQL: pip install 'psycopg[binary]' and postgresql+psycopg://..."
+            f"sweep.storage needs a driver: {str(error).splitlines()[0]}; for PostgreSQL, "
+            "pip install 'psycopg[binary]' and use postgresql+psycopg://..."
         ) from error
     except Exception as error:
         reason = addresses.without_secrets(str(error.__cause__ or error).splitlines()[0], url)
         raise InputError(
-            f"sweep.storage must be a database that answers, got {addresses.public(url)}: "
+            f"the database {addresses.public(url)} in sweep.storage does not answer: "
             f"{reason}; start it, or correct the address"
         ) from error
 
 
 def _check(url: str) -> None:
-    """Stop at a database that answers and is not one of this Optuna."""
+    """Stop at a database that answers but does not suit this Optuna."""
     if not addresses.is_database(url) or addresses.unreachable(url):
-        return  # what opens it says why
+        return  # opening it explains why
     if reason := databases.unfit(url, databases.OPTUNA):
         raise InputError(
             f"sweep.storage must be an Optuna database, got {addresses.public(url)}: {reason}"
@@ -136,7 +136,7 @@ def _database(url: str, heartbeat_s: int) -> RDBStorage:
 
 
 class _Seeded(BaseSampler):
-    """A sampler that draws from (seed, trial number): a resumed study goes on as a whole one."""
+    """A sampler seeded by (seed, trial number), so that a resumed study continues identically."""
 
     def __init__(self, chosen: Callable[..., BaseSampler], seed: int, avoid: int | None) -> None:
         self._chosen, self._seed, self._avoid = chosen, seed, avoid

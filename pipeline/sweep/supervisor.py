@@ -1,6 +1,6 @@
-"""Start the workers of a sweep, show how far it is, and write down what it found.
+"""Start the workers of a sweep, show progress, and write the report.
 
-Imports no TensorFlow: should a trial take all of the memory, this process lives on.
+Has no TensorFlow import: if a trial uses up the memory, this process survives.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pipeline.tracking import store
 from pipeline.tracking.sweep_runs import Tracker
 
 _WORKER = "PIPELINE_SWEEP_STUDY"
-# What the command line may set: prepare and extract_features read none of it.
+# Settings for the command line: prepare and extract_features do not read them.
 _FREE = {
     "finetune",
     "train_head",
@@ -48,7 +48,7 @@ _RESTARTS = 10
 
 
 def run(config: Config, words: list[str], compose: Callable[[list[str]], Config]) -> None:
-    """Sweep, or be one of the workers of a sweep.
+    """Run a sweep, or one of its workers.
 
     Args:
         config: The whole config.
@@ -56,8 +56,8 @@ def run(config: Config, words: list[str], compose: Callable[[list[str]], Config]
         compose: Command line -> whole config.
 
     Raises:
-        InputError: Settings that no sweep can have, a pipeline that cannot run, or a
-            database that is gone.
+        InputError: Invalid settings for a sweep, a pipeline that cannot run, or a database that
+            stopped answering.
     """
     study_name = os.environ.get(_WORKER)
     try:
@@ -72,8 +72,8 @@ def run(config: Config, words: list[str], compose: Callable[[list[str]], Config]
         cause = getattr(error.__cause__, "orig", None) or error.__cause__ or error
         reason = " ".join(str(cause).split())
         raise InputError(
-            f"sweep.storage must answer until the sweep ends: {reason}; when it answers again, "
-            "the same command goes on"
+            f"the database in sweep.storage stopped answering: {reason}; run the same command "
+            "again when it answers"
         ) from error
 
 
@@ -92,7 +92,7 @@ def _supervise(config: Config, words: list[str], compose: Callable[[list[str]], 
         opened = study.open_study(config.sweep, config.seed, name)
         tracker = Tracker(config, name)
         tracker.start(config.sweep.described())
-        print(f"study {name}; what its workers say is in {folder}", flush=True)
+        print(f"study {name}; logs of its workers are in {folder}", flush=True)
         with tracker.ending():
             try:
                 workers.watch(opened)
@@ -108,15 +108,15 @@ def _check(config: Config, words: list[str]) -> None:
     folds.check(config.sweep.folds, getattr(config.data, "group", None))
     if config.sweep.pruner == Pruner.wilcoxon and config.sweep.folds < 2:
         raise InputError(
-            "sweep.pruner=wilcoxon compares trials fold by fold, got sweep.folds="
+            "sweep.pruner=wilcoxon compares trials by fold, got sweep.folds="
             f"{config.sweep.folds}: set sweep.folds=5"
         )
     for word in words:
         key = word.lstrip("+~").partition("=")[0]
         if key.partition(".")[0] not in _FREE:
             raise InputError(
-                f"a sweep runs on what dvc repro makes from params.yaml, got {word}: edit "
-                "params.yaml; the command line may set sweep, finetune, train_head and head"
+                f"a sweep uses the outputs of dvc repro with params.yaml, so {word} must be set "
+                "there; the command line can set sweep, finetune, train_head and head"
             )
 
 
@@ -128,15 +128,15 @@ def _bring_up_to_date() -> None:
         )
     if done.returncode:
         raise InputError(
-            "a sweep needs the outputs of prepare and extract_features, and they cannot be made: "
-            "run `dvc repro extract_features` to see why"
+            "a sweep needs the outputs of prepare and extract_features, which failed: run `dvc "
+            "repro extract_features` to see why"
         )
 
 
 class _Workers:
     """The processes that run the trials, here or on every node of a cluster.
 
-    One that is killed is replaced, unless its node is gone, too.
+    A killed one is replaced, unless its node is gone, too.
     """
 
     def __init__(self, config: Config, words: list[str], name: str, folder: Path) -> None:
@@ -148,7 +148,7 @@ class _Workers:
         self._running: dict[int, subprocess.Popen[bytes] | Process] = {}
 
     def _without_secrets(self, word: str) -> str:
-        """A word of the command line, which any list of processes shows; secrets go beside it."""
+        """Move secrets of a word to the environment, because any process list shows arguments."""
         if redacted(word) == word:
             return word
         key, _, value = word.partition("=")
@@ -161,7 +161,7 @@ class _Workers:
         if self._config.cluster.on:
             self._nodes = Nodes(self._config.cluster).__enter__()
             hosts = self._nodes.alive
-            _insist_on_a_shared_study(self._config.sweep.storage, len(set(hosts.values())))
+            _check_shared_study(self._config.sweep.storage, len(set(hosts.values())))
             total *= len(hosts)
         for number in range(total):
             self._start(number)
@@ -179,7 +179,7 @@ class _Workers:
         """Wait until the workers have run all trials.
 
         Raises:
-            InputError: A worker stopped with an error that is no trial's, or no node is left.
+            InputError: A worker stopped with an error of its own, or no node is left.
         """
         sweep = self._config.sweep
         progress = _Progress(opened, sweep.n_trials, sweep.objectives)
@@ -191,7 +191,7 @@ class _Workers:
                 progress.update()
                 if progress.ended and self._config.sweep.soup and not announced:
                     announced = True
-                    tqdm.write("all trials have ended: trying the average of the best ones")
+                    tqdm.write("all trials have ended: averaging the best ones")
                 for number, child in list(self._running.items()):
                     code = child.poll()
                     if code is None:
@@ -205,8 +205,7 @@ class _Workers:
             progress.close()
         if not ended:
             raise InputError(
-                "a sweep needs nodes to run on, all of the cluster's are gone: start some, and the "
-                "same command goes on"
+                "all nodes of the cluster are gone: start some, and run the same command again"
             )
 
     def _start(self, number: int) -> None:
@@ -220,50 +219,52 @@ class _Workers:
                     stderr=subprocess.STDOUT,
                 )
             return
-        busy = Counter(one.node for one in self._running.values() if isinstance(one, Process))
+        busy = Counter(c.node for c in self._running.values() if isinstance(c, Process))
         free = [node for node in self._nodes.alive if busy[node] < self._config.sweep.workers]
-        if not free:  # the one that it ran on is gone
+        if not free:  # its node is gone
             return
         node = min(free, key=lambda node: busy[node])
         self._running[number] = self._nodes.start(node, self._words, self._own, log)
 
     def _check(self, number: int, code: int, child: subprocess.Popen[bytes] | Process) -> None:
-        """A worker that was killed is replaced; one that gave up tells why."""
+        """Replace a killed worker; stop with the error of one that gave up."""
         log = self._log(number)
         self._restarts += 1
         if code < 0 and self._restarts <= _RESTARTS:
             name = signal.Signals(-code).name
-            tqdm.write(f"worker {number} was killed ({name}): another one takes up its trial")
+            tqdm.write(f"worker {number} was killed ({name}): another one takes over its trial")
             return
         text = child.output() if isinstance(child, Process) else log.read_text(errors="replace")
-        lines = text.strip().splitlines() or ["it said nothing"]
+        lines = text.strip().splitlines() or ["no output"]
         raise InputError(f"{lines[-1].removeprefix('error: ')} (worker {number}, {log})")
 
     def _log(self, number: int) -> Path:
         return self._folder / f"worker-{number}.log"
 
 
-def _insist_on_a_shared_study(storage: str, machines: int) -> None:
+def _check_shared_study(storage: str, machines: int) -> None:
     if machines > 1 and not addresses.is_postgresql(storage):
         raise InputError(
-            f"a sweep on {machines} machines needs a sweep.storage that all of them reach, got "
-            f"{addresses.public(storage)}: set postgresql+psycopg://..."
+            f"a sweep on {machines} machines needs a database that all of them can reach, got "
+            f"sweep.storage={addresses.public(storage)}: set postgresql+psycopg://..."
         )
 
 
 class _Progress:
-    """A line a trial that has ended, and a bar: how many, pruned, best, time left."""
+    """Print a line for each finished trial, and a bar: count, pruned, best, time left."""
 
     def __init__(self, opened: Study, total: int, names: list[str]) -> None:
         self._study, self._names = opened, names
-        self._told = {trial.number for trial in sharing.finished(opened.get_trials(deepcopy=False))}
-        self._bar = tqdm(total=total, initial=len(self._told), unit="trial", disable=None)
+        self._printed = {
+            trial.number for trial in sharing.finished(opened.get_trials(deepcopy=False))
+        }
+        self._bar = tqdm(total=total, initial=len(self._printed), unit="trial", disable=None)
 
     def update(self) -> None:
         trials = sharing.finished(self._study.get_trials(deepcopy=False))
         for trial in trials:
-            if trial.number not in self._told:
-                self._told.add(trial.number)
+            if trial.number not in self._printed:
+                self._printed.add(trial.number)
                 tqdm.write(_line(trial))
         done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
@@ -278,7 +279,7 @@ class _Progress:
 
     @property
     def ended(self) -> bool:
-        """Whether all trials have."""
+        """True if all trials have ended."""
         return bool(self._bar.n >= (self._bar.total or 0))
 
     def close(self) -> None:
@@ -292,7 +293,7 @@ def _line(trial: FrozenTrial) -> str:
         attrs = trial.user_attrs
         return begin + (
             f"val_score {attrs['val_score']:.4f}, val_accuracy {attrs['val_accuracy']:.3f}, "
-            + (f"{attrs['ms_per_image']:.2f} ms an image, " if "ms_per_image" in attrs else "")
+            + (f"{attrs['ms_per_image']:.2f} ms/image, " if "ms_per_image" in attrs else "")
             + f"{attrs['seconds']:.1f} s"
         )
     if trial.state == TrialState.PRUNED:

@@ -1,7 +1,7 @@
-"""A process that runs trials: draw settings, train the head, fine-tune, judge on validation.
+"""A process that runs trials: draw settings, train the head, fine-tune, validate.
 
-One backbone, one store and one traced model a cut serve all trials of the process.
-The test split is never read.
+One backbone, one cache and one traced model per cut serve all trials of the process. The test split
+is never read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pipeline.stages import train_head
 from pipeline.storage import digests, outputs, workspace
 from pipeline.storage.outputs import Folders
 from pipeline.sweep import networks, objectives, sharing, soup, space, study
-from pipeline.sweep.networks import Asked, Network, Networks
+from pipeline.sweep.networks import Network, Networks
 from pipeline.sweep.space import NONE, Space
 from pipeline.tracking import store as tracking_store
 from pipeline.tracking.sweep_runs import Tracker, TrialRun
@@ -40,19 +40,19 @@ from pipeline.training import curves
 
 Compose = Callable[[list[str]], "Config"]
 REFERENCES = ("current", "head only")
-"""Kinds of the first trials; both always run to their end."""
+"""Kinds of the first trials; both always run to completion."""
 
-_JUDGED = ("val_score", "val_loss", "val_accuracy")
+_METRICS = ("val_score", "val_loss", "val_accuracy")
 
 
 def run(config: Config, words: list[str], compose: Compose, name: str) -> None:
-    """Run trials until the study has as many as asked for.
+    """Run trials until the study is complete.
 
     Args:
         config: The whole config.
         words: The command line that it was composed with.
         compose: Command line -> whole config.
-        name: Of the study.
+        name: Name of the study.
     """
     # A worker that is asked to stop leaves its trial to others; Optuna would fail it.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -78,16 +78,16 @@ def _end_with_the_sweep(parent: int) -> None:
 
 
 def total_of(config: Config, searched: Space) -> int:
-    """How many trials there are in the end: no more than there are different ones on a grid."""
-    asked: int = config.sweep.n_trials
+    """Return the total number of trials, limited to the different ones on a grid."""
+    requested: int = config.sweep.n_trials
     if config.sweep.sampler != Sampler.grid:
-        return asked
+        return requested
     if searched.combinations is None:
         raise InputError(
-            "sweep.sampler=grid needs lists of choices, and sweep.space has a range: give a list "
-            "or a step, or set sweep.sampler=tpe"
+            "sweep.sampler=grid needs lists of choices, but sweep.space has a range: use a list or "
+            "a step, or set sweep.sampler=tpe"
         )
-    return min(asked, searched.combinations)
+    return min(requested, searched.combinations)
 
 
 class _Worker:
@@ -95,7 +95,7 @@ class _Worker:
         self._words, self._compose = words, compose
         self._store = Store(config.activations)
         self._networks = Networks(config, self._composed, self._store)
-        own = self._networks[Asked()].body.model
+        own = self._networks[networks.Key()].body.model
         data = Manifest(outputs.ROOT / "prepare")
         finetune, _ = recipe.derive(config.finetune, len(data.indices("train")), own)
         prepare = replace(config.prepare, image_size=data.image_size)
@@ -112,19 +112,19 @@ class _Worker:
         return self._compose([*self._words, *space.overrides(settings)])
 
     def _others(self, config: Config) -> Iterator[tuple[str, str]]:
-        """Further backbones and their cuts: names in `sweep.cuts` are those of the present one."""
+        """List further backbones with their cuts: names in `sweep.cuts` are the present one's."""
         listed = isinstance(config.sweep.cuts, list)
         sweep = replace(config.sweep, cuts="blocks") if listed else config.sweep
         for name in networks.others(config):
-            model = self._networks[Asked(name)].body.model
-            asked = replace(config, finetune=replace(config.finetune, cut=NONE), sweep=sweep)
-            yield from ((name, cut) for cut in space.cut_choices(model, asked))
+            model = self._networks[networks.Key(name)].body.model
+            other = replace(config, finetune=replace(config.finetune, cut=NONE), sweep=sweep)
+            yield from ((name, cut) for cut in space.cut_choices(model, other))
 
     def objective(self, trial: Trial) -> tuple[float, ...]:
-        """What a trial is worth, by each objective."""
+        """Evaluate a trial; returns a value for each objective."""
         try:
             return self._values(trial)
-        except tracking_store.Gone as error:  # no fault of the trial's: it is left to be taken up
+        except tracking_store.Gone as error:  # not the trial's fault: another worker takes over
             raise SystemExit(f"error: {error}") from error
 
     def _values(self, trial: Trial) -> tuple[float, ...]:
@@ -134,14 +134,14 @@ class _Worker:
         trial.set_user_attr("code", digests.code_sha256())
         try:
             config = self._composed(settings)
-        except InputError:  # a choice out of its range: tracked like any trial that fails
+        except InputError:  # an invalid choice: tracked like any trial that fails
             with self._tracker.trial(trial.number, space.named(settings), self._config):
                 raise
         hits, misses = self._store.hits, self._store.misses
         with self._tracker.trial(trial.number, space.named(settings), config) as run:
-            judged = self._folds if config.sweep.folds > 1 else self._once
+            evaluated = self._folds if config.sweep.folds > 1 else self._once
             outcome = {
-                **judged(trial, settings, config, run),
+                **evaluated(trial, settings, config, run),
                 **self._of_network(settings),
                 "seconds": perf_counter() - started,
                 "cache_hits": self._store.hits - hits,
@@ -156,8 +156,8 @@ class _Worker:
     def _once(
         self, trial: Trial, settings: dict[str, Any], config: Config, run: TrialRun
     ) -> dict[str, float]:
-        """Train once, and judge on the validation split."""
-        network = self._networks[self._asked(settings)]
+        """Train once, and evaluate on the validation split."""
+        network = self._networks[self._key(settings)]
         trained = self._head(config, network)
         first = len(curves.read(trained))
 
@@ -170,15 +170,15 @@ class _Worker:
     def _folds(
         self, trial: Trial, settings: dict[str, Any], config: Config, run: TrialRun
     ) -> dict[str, float]:
-        """Train once a fold; a trial's numbers are the means over the folds."""
-        found: list[dict[str, float]] = []
+        """Train once per fold; a trial's numbers are means over the folds."""
+        results: list[dict[str, float]] = []
         for fold in range(config.sweep.folds):
-            network = self._networks[self._asked(settings, fold)]
+            network = self._networks[self._key(settings, fold)]
             trained = self._head(config, network)
-            found.append(self._fit(network, config, trained, lambda *_: None))
-            run.log({name: found[-1][name] for name in _JUDGED}, fold)
-            self._report(trial, found[-1], fold)
-        return {key: float(np.mean([one[key] for one in found])) for key in found[0]}
+            results.append(self._fit(network, config, trained, lambda *_: None))
+            run.log({name: results[-1][name] for name in _METRICS}, fold)
+            self._report(trial, results[-1], fold)
+        return {key: float(np.mean([result[key] for result in results])) for key in results[0]}
 
     def _fit(
         self,
@@ -192,73 +192,73 @@ class _Worker:
         return {**tuned.fitted.best, "best_epoch": tuned.fitted.best_epoch}
 
     def _of_network(self, settings: dict[str, Any]) -> dict[str, float]:
-        """What is asked of the network itself, measured once in a study."""
-        asked = self._asked(settings)
-        found: dict[str, float] = {}
+        """Return objectives of the network itself, measured once per study."""
+        key = self._key(settings)
+        values: dict[str, float] = {}
         if "parameters" in self._names:
-            found["parameters"] = float(self._networks[asked].body.model.count_params())
+            values["parameters"] = float(self._networks[key].body.model.count_params())
         if "ms_per_image" in self._names:
-            key = f"ms {asked.name or self._config.backbone.use} {asked.size_px}"
+            attribute = f"ms {key.name or self._config.backbone.use} {key.size_px}"
             with sharing.lock_of(f"{self.study.study_name}.ms"):
-                known = self.study.user_attrs.get(key)
-                if known is None:
-                    known = self._networks[asked].ms_per_image(self._config)
-                    self.study.set_user_attr(key, known)
-            found["ms_per_image"] = known
-        return found
+                measured = self.study.user_attrs.get(attribute)
+                if measured is None:
+                    measured = self._networks[key].ms_per_image(self._config)
+                    self.study.set_user_attr(attribute, measured)
+            values["ms_per_image"] = measured
+        return values
 
     def try_soup(self) -> None:
-        """Fine-tune the average of the best trials, once, and keep what came of it."""
+        """Fine-tune the average of the best trials once, and store the result."""
         wanted = self._config.sweep.soup and self._config.sweep.folds == 1
         trials = soup.candidates(self.study, self._names) if wanted else []
-        if len(trials) < 2 or soup.tried(self.study, self._names):
+        if len(trials) < 2 or soup.result(self.study, self._names):
             return
         settings = trials[0].user_attrs["settings"]
-        config, network = self._composed(settings), self._networks[self._asked(settings)]
+        config, network = self._composed(settings), self._networks[self._key(settings)]
         averaged = replace(config.finetune, soup=soup.recipe(trials))
         trained = self._head(config, network)
         tuned = network.finetuner.fit(averaged, trained, lambda *_: None)
         outcome = {
             "tried": [trial.number for trial in trials],
-            "kept": [trials[place].number for place in tuned.soup],
+            "used": [trials[place].number for place in tuned.soup],
             **tuned.fitted.best,
         }
         self.study.set_user_attr(soup.ATTRIBUTE, outcome)
 
     def _report(self, trial: Trial, metrics: dict[str, float], step: int) -> None:
-        if len(self._names) > 1:  # what no other beats in all is known at the end alone
+        if len(self._names) > 1:  # the Pareto front is only known at the end
             return
-        known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
-        if step not in known:  # a trial that was taken up again reports its first steps twice
+        reported = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        if step not in reported:  # a requeued trial reports its first steps again
             trial.report(metrics[self._names[0]], step)
         if trial.user_attrs.get("kind") not in REFERENCES and trial.should_prune():
             raise Stopped(
                 f"pruned after {'fold' if self._config.sweep.folds > 1 else 'epoch'} {step}"
             )
 
-    def _asked(self, settings: dict[str, Any], fold: int | None = None) -> Asked:
+    def _key(self, settings: dict[str, Any], fold: int | None = None) -> networks.Key:
         use, path = settings.get("backbone.use", networks.OWN), settings.get("backbone.path", "")
         own_file = path.startswith("conf/")
-        return Asked(use if own_file else path, settings.get(networks.SIZE), fold)
+        return networks.Key(use if own_file else path, settings.get(networks.SIZE), fold)
 
     def _head(self, config: Config, network: Network) -> Path:
-        """The trained head of a trial: trials whose head has the same settings share it."""
-        asked = (config.train_head, config.head, config.seed, config.threads)
+        """Return the trained head of a trial, shared by trials with the same head settings."""
+        values = (config.train_head, config.head, config.seed, config.threads)
         read = Folders(Path(), network.prepared, network.features)
-        folder = workspace.work("heads", train_head.key(*asked, read))
+        folder = workspace.work("heads", train_head.key(*values, read))
         with outputs.locked(folder):
             if not folder.exists():
                 with outputs.replacing(folder) as aside:
-                    train_head.run(*asked, replace(read, out=aside), lambda *_: None)
+                    train_head.run(*values, replace(read, out=aside), lambda *_: None)
         return folder
 
 
 def _opened(config: Config, name: str, searched: Space, model: Any) -> Study:
-    """The study, with the trials that it begins with."""
+    """Open the study, with its first trials."""
     opened = study.open_study(config.sweep, config.seed, name, avoid=searched.head_only)
     with sharing.lock_of(name):
         opened.set_user_attr("cuts", searched.labels)
         current = searched.current(config, model)
         sharing.add_once(opened, searched.params(config, current), REFERENCES[0])
-        sharing.add_once(opened, searched.params(config, NONE), REFERENCES[1], telling=("cut",))
+        sharing.add_once(opened, searched.params(config, NONE), REFERENCES[1], identifying=("cut",))
     return opened

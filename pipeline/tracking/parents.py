@@ -30,19 +30,17 @@ INTERVAL = "accuracy_interval"
 """Tag of evaluated parents."""
 
 
-def name(settings: Mapping[str, Any], data_md5: str, first: Run | None) -> str:
+def name(title: str, settings: Mapping[str, Any], data_md5: str, first: Run | None) -> str:
     """Name a state of the pipeline by its data, and by how it differs from the first one.
 
     Args:
+        title: Name of the data.
         settings: Full name -> value of all settings.
         data_md5: Digest of the prepared data.
         first: The first parent with the same data and backbone; None if this is the first.
     """
-    path = Path(str(settings["data.path"]))
-    own = path.parts[:1] == ("conf",)
-    data = str(settings["data.use"]) if own else path.name.partition(".")[0]
     if first is None:
-        return _cut_off(f"{data} {settings['backbone.use']}", _MAX_NAME)
+        return _cut_off(f"{title} {settings['backbone.use']}", _MAX_NAME)
     before = first.data.params
     changed = [
         f"{key.rpartition('.')[2]}={_cut_off(str(value), _MAX_VALUE)}"
@@ -53,7 +51,7 @@ def name(settings: Mapping[str, Any], data_md5: str, first: Run | None) -> str:
         same_data = data_md5 == first.data.tags.get("data.md5")
         changed = ["other code" if same_data else f"data {data_md5[:7]}"]
     # Differences come first: the UI cuts off the end.
-    return _cut_off(f"{', '.join(changed)} ({data})", _MAX_NAME)
+    return _cut_off(f"{', '.join(changed)} ({title})", _MAX_NAME)
 
 
 def _cut_off(text: str, most: int) -> str:

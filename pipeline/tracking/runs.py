@@ -198,7 +198,8 @@ class _Tracked:
         query = "tags.`pipeline.state` LIKE '%'"
         query += "".join(f" and {key} = '{value}'" for key, value in same.items())
         first = self._search(query, order="attributes.start_time ASC")
-        name = parents.name(config.flat(), data_md5, first[0] if first else None)
+        first_run = first[0] if first else None
+        name = parents.name(config.data.title, config.flat(), data_md5, first_run)
         tags = {
             "pipeline.state": state,
             "data.md5": data_md5,

@@ -167,7 +167,7 @@ def test_bad_input(project: Path, init: Init, path: str, words: tuple[str, ...],
 
 
 @pytest.mark.slow
-def test_a_class_with_a_image_or_two_is_no_hindrance(project: Path, init: Init) -> None:
+def test_a_class_with_an_image_or_two_is_no_hindrance(project: Path, init: Init) -> None:
     images = digits(project / "images", classes=3, count=40)
     (images / "rare").mkdir()
     for place, image in enumerate(sorted((images / "0").glob("*.png"))[:3]):

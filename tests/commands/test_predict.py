@@ -141,5 +141,5 @@ def test_what_a_backbone_was_allowed_travels_with_the_model(
     words = (str(images / "0"), "--csv", "--model", str(elsewhere))
     refused = predict(run, clone, *words)
     assert refused.returncode == 1
-    assert refused.stderr.startswith(f"error: {elsewhere} holds code, which is not run unasked")
+    assert refused.stderr.startswith(f"error: {elsewhere} contains code, which is not run")
     assert predict(run, clone, *words, "--allow-code").stdout == own.stdout

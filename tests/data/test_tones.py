@@ -88,7 +88,7 @@ def test_16_bit_grey_with_transparency() -> None:
     assert (pixels[8:] == 255).all(), "on white"
 
 
-def test_a_image_beyond_the_data_sets_depth_is_told() -> None:
+def test_an_image_beyond_the_data_sets_depth_is_told() -> None:
     how = Decoding(tones=Tones.of_depth(12))
     with pytest.raises(BadImage, match=r"brightest value is 60000, beyond the 12 bits .*depth"):
         decode(png(ramp(60000, 1)), 16, how)
@@ -139,7 +139,7 @@ def test_a_large_photograph_is_let_in_and_a_bomb_is_not() -> None:
     found = decode(photograph, 32)
     assert (found.width, found.height) == (12000, 9000)
     drawing = saved(Image.new("1", (12000, 9000)), "PNG")
-    with pytest.raises(BadImage, match=r"12000 x 9000 .* 108 megapixels, at most 100 .*data\.max"):
+    with pytest.raises(BadImage, match=r"12000 x 9000 .* 108 megapixels, .* 100.*data\.max"):
         decode(drawing, 32)
     assert decode(drawing, 32, Decoding(max_megapixels=110)).width == 12000
 

@@ -132,7 +132,7 @@ def test_other_names_of_one_number_stop(tmp_path: Path, cwd: Path, one: str, oth
         for place in range(4):
             pixels = np.full((8, 8), 20 * number + place, np.uint8)
             Image.fromarray(pixels).save(tmp_path / "pics" / name / f"{place}.png")
-    with pytest.raises(InputError, match="the way a number is written, got '"):
+    with pytest.raises(InputError, match="number format, got '"):
         source.look(tmp_path / "pics", [], 0)
 
 
@@ -141,7 +141,7 @@ def test_names_that_no_folder_can_hold_together_stop(tmp_path: Path, cwd: Path) 
     with zipfile.ZipFile(path, "w") as pack:
         pack.writestr("cat/0.png", b"x")
         pack.writestr("cat/0.png/1.png", b"x")
-    with pytest.raises(InputError, match="names that no folder can hold together"):
+    with pytest.raises(InputError, match="names that cannot exist together"):
         source.look(path, [], 0)
 
 
@@ -152,7 +152,7 @@ def test_names_that_no_folder_can_hold_together_stop(tmp_path: Path, cwd: Path) 
         ("a.png,cat\nb.png,dog\nc.png,cat dog\n", "got several, 'cat dog'"),
         ("a.png,\"['cat', 'dog']\"\n", "got a list"),
         ("https://me:pw@example.org/a.png,cat\n", "download the images"),
-        ("a.png,c\0t\n", "line 2 holds a null byte"),
+        ("a.png,c\0t\n", "line 2 contains a null byte"),
         ("absent.png,cat\nb.png,dog\n", "none of the 1 files of class 'cat' exists"),
     ],
 )

@@ -143,11 +143,11 @@ def test_no_path_leaves_the_folder(name: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(packed, "w") as file:
         file.writestr(name, b"x")
     if ".." in name:
-        with pytest.raises(InputError, match="must not lead out of its folder, and holds "):
+        with pytest.raises(InputError, match=r"contains .*, which leads out of its folder"):
             found(config(tar))
     else:  # tarfile takes it as relative to the folder
         found(config(tar))
-    with pytest.raises(InputError, match="must stay in its folder"):
+    with pytest.raises(InputError, match="leads out of its folder"):
         found(config(packed))
     outside = [p for p in tmp_path.rglob("out.png") if ".work/archives" not in str(p)]
     assert not outside
@@ -164,7 +164,7 @@ def test_no_links_out(tmp_path: Path) -> None:
         info = zipfile.ZipInfo("a/link.png")
         info.external_attr = 0o120777 << 16
         file.writestr(info, "/etc/passwd")
-    with pytest.raises(InputError, match="must hold no links"):
+    with pytest.raises(InputError, match="contains a link"):
         found(config(packed))
 
 
@@ -174,7 +174,7 @@ def test_a_size_limit_holds_against_bombs(tmp_path: Path, monkeypatch: pytest.Mo
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("a/zeros.png", bytes(20_000_000))
     assert packed.stat().st_size < 50_000
-    with pytest.raises(InputError, match=r"at most 0\.001 GB: extract it"):
+    with pytest.raises(InputError, match=r"more than 0\.001 GB: extract it"):
         found(config(packed))
     assert not [
         p for p in (tmp_path / ".work").rglob("*") if p.is_file() and p.stat().st_size > 1e6
@@ -184,7 +184,7 @@ def test_a_size_limit_holds_against_bombs(tmp_path: Path, monkeypatch: pytest.Mo
 def test_neither_zip_nor_tar(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     path.write_bytes(os.urandom(1000))
-    with pytest.raises(InputError, match="and is none of them"):
+    with pytest.raises(InputError, match="but is none of them"):
         found(config(path))
 
 
@@ -200,7 +200,7 @@ def test_a_tar_that_is_cut_off_is_not_taken_in_part(
     content = whole.read_bytes()
     used = content if suffix else content.rstrip(b"\0")  # the end blocks count as missing
     cut.write_bytes(used[: int(len(used) * missing)])
-    with pytest.raises(InputError, match="get it again"):
+    with pytest.raises(InputError, match="download it again"):
         found(config(cut))
     assert not [path for path in (tmp_path / ".work/archives").iterdir() if path.is_dir()], (
         "no part stays"
@@ -221,7 +221,10 @@ def test_a_zip_that_rotted_is_not_taken_in_part(image_folder: Path, tmp_path: Pa
 
 def test_a_zip_with_a_password_and_one_of_another_method(tmp_path: Path) -> None:
     path = tmp_path / "odd.zip"
-    for offset, value, told in ((8, 1, "cat/0.png is encrypted"), (10, 9, "is by no. 9")):
+    for offset, value, told in (
+        (8, 1, "but cat/0.png is"),
+        (10, 9, "no. 9, cat/0.png"),
+    ):
         with zipfile.ZipFile(path, "w") as pack:
             pack.writestr("cat/0.png", b"x" * 100)
         content = bytearray(path.read_bytes())

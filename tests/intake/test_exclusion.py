@@ -26,7 +26,7 @@ def test_listed_images_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (None, "no such file"),
+        (None, "no file "),
         (b"", "with a column path"),
         (b"label\ncat\n", "has label"),
         (b"\xff\xfe\x00path\n", "csv file in UTF-8"),

@@ -116,8 +116,11 @@ def test_contradicting_labels_quarantine_both() -> None:
     ("settings", "told"),
     [
         ({"train_per_class": 0, "val_per_class": 1}, "must be at least 1, got"),
-        ({"train_per_class": 5}, "go together"),
-        ({"train_fraction": 0.9, "val_fraction": 0.1}, "leave some for test, got 0.9 and 0.1"),
+        ({"train_per_class": 5}, "must be set together"),
+        (
+            {"train_fraction": 0.9, "val_fraction": 0.1},
+            "for test, got 0.9 and 0.1",
+        ),
     ],
 )
 def test_shares_that_make_no_sense(settings: dict[str, float], told: str) -> None:
@@ -165,7 +168,7 @@ def test_a_group_is_never_torn_apart(count: int, each: int, seed: int) -> None:
     assert splits(again) == splits(done), "whatever the order of the files"
 
 
-def test_groups_that_share_a_image_are_one() -> None:
+def test_groups_that_share_an_image_are_one() -> None:
     images = patients(20, 4)
     first, other = images[0], next(one for one in images if one.group == "patient 2")
     copy = replace(other, path="copy", pixels=first.pixels, sha256="saved anew")
@@ -178,14 +181,14 @@ def test_a_group_in_two_given_splits_stays_in_the_one_that_is_tested() -> None:
     rows += [row("train/y", "a", "train", "3", "q"), row("val/y", "a", "val", "4", "r")]
     rows += [row("x", "a", "", "5", "p")]
     done, reasons = assign(rows, {}, FRACTIONS, seed=0)
-    assert reasons == {"train/x": "of group p, which is in test"}
+    assert reasons == {"train/x": "its group p is in test"}
     assert [one.split for one in done] == ["train", "test", "train", "val", "test"]
 
 
 def test_groups_go_with_fractions_and_need_one_a_split() -> None:
-    with pytest.raises(InputError, match=r"data\.group goes with fractions"):
+    with pytest.raises(InputError, match=r"data\.group needs fractions"):
         assign(patients(9, 3), {}, Shares(2, 2, 0.7, 0.15), seed=0)
-    with pytest.raises(InputError, match="needs a group for each of test, val, train, got 2"):
+    with pytest.raises(InputError, match="at least one group for each of test, val, train, got 2"):
         assign(patients(2, 9), {}, FRACTIONS, seed=0)
 
 
@@ -200,7 +203,7 @@ def test_calibration_images_come_out_of_train_alone() -> None:
     assert 0.15 < len(moved) / Counter(before.values())["train"] < 0.35
 
 
-def test_groups_go_to_calibration_as_a_whole_and_classes_keep_a_image() -> None:
+def test_groups_go_to_calibration_as_a_whole_and_classes_keep_an_image() -> None:
     grouped = [row(f"a/{n}", "a", "", f"a{n}", f"g{n // 5}") for n in range(200)]
     grouped += [row(f"b/{n}", "b", "", f"b{n}", f"h{n // 5}") for n in range(200)]
     done, _ = assign(grouped, {}, replace(FRACTIONS, calibration_fraction=0.9), seed=0)

@@ -107,7 +107,7 @@ def test_a_model_that_takes_images_and_a_named_feature(tmp_path: Path) -> None:
     assert backbones.build(keras_file.Config(path=path), 20, 0).model.output_shape == (None, 4)
     by_conv = backbones.build(keras_file.Config(path=path, features="conv"), 20, 0)
     assert by_conv.model.layers[-1].name == "features"
-    with pytest.raises(InputError, match=r"got 'con'; the nearest are conv"):
+    with pytest.raises(InputError, match=r"got 'con'; did you mean conv"):
         backbones.build(keras_file.Config(path=path, features="con"), 20, 0)
 
 
@@ -200,8 +200,8 @@ def test_what_keras_2_wrote(shared: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "told"),
     [
-        ((8, 8, 4), "4 bands cannot be made of them"),
-        ((3, 8, 8), "bands first: save it with data_format=channels_last"),
+        ((8, 8, 4), "images have 3 channels"),
+        ((3, 8, 8), "channels first: save it with data_format=channels_last"),
         ((8, 16, 3), "images are square"),
         ((5, 8, 8, 3), "use a network for single images"),
         ((16, 16, 3), "set prepare.image_size=16"),
@@ -228,7 +228,7 @@ def test_code_in_a_file_runs_only_when_asked(tmp_path: Path) -> None:
     x = keras.layers.Lambda(lambda t: t / 255.0)(entry)
     x = keras.layers.Flatten(name="flat")(x)
     path = str(saved(keras.Model(entry, keras.layers.Dense(2)(x)), tmp_path / "code.keras"))
-    with pytest.raises(InputError, match="holds code, which is not run unasked"):
+    with pytest.raises(InputError, match="contains code, which is not run by default"):
         backbones.build(keras_file.Config(path=path), 8, 0)
     allowed = backbones.build(keras_file.Config(path=path, allow_code=True), 8, 0)
     assert allowed.model.output_shape == (None, 192)

@@ -129,7 +129,7 @@ def test_features_of_a_teachable_machine_are_the_pooled_ones(written: "partial[P
 
 def test_code_of_keras_2_runs_only_when_asked(written: "partial[Path]") -> None:
     path = str(written("code") / "net.h5")
-    with pytest.raises(InputError, match="holds code, which is not run unasked"):
+    with pytest.raises(InputError, match="contains code, which is not run by default"):
         backbones.build(keras_file.Config(path=path), 64, 0)
     allowed = backbones.build(keras_file.Config(path=path, allow_code=True), 64, 0)
     assert allowed.model.output_shape == (None, 64 * 64 * 3)

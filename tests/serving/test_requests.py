@@ -92,7 +92,7 @@ def test_more_rows_than_may_be_are_refused_before_they_are_made(
     assert time.monotonic() - started < 10
 
 
-def test_a_image_as_an_array_is_one_row_however_many_numbers(url: str) -> None:
+def test_an_image_as_an_array_is_one_row_however_many_numbers(url: str) -> None:
     pixels = np.zeros((60, 60, 3), int).tolist()
     done = requests.post(url, json={"instances": [{"image": pixels}] * 2}, timeout=60)
     assert done.status_code == 200, done.text

@@ -34,6 +34,6 @@ def test_the_store_refuses_what_it_can_never_hold(tmp_path: Path) -> None:
     store = Store(Config(max_gb=0.001), tmp_path)
     rows = np.zeros((100, 1000), np.float32)
     store.put({"cut": "small"}, (1000,), 100, iter([rows]))
-    with pytest.raises(InputError, match=r"must have room for 1,000 images at big, 0\.004 GB"):
+    with pytest.raises(InputError, match=r"is too small for 1,000 images at big, 0\.004 GB"):
         store.put({"cut": "big"}, (1000,), 1000, iter([]))
     assert store.get({"cut": "small"}) is not None, "and removes nothing for it"

@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "release": "tracking",
     "sweep": "tracking",
     "setup": "tracking",
+    "api": "release",
     "commands": "release export sweep setup",
     "runner": "commands",
     "__main__": "runner",

@@ -53,6 +53,12 @@ class SourceConfig:
         advanced=True,
     )
 
+    @property
+    def title(self) -> str:
+        """Name of the data for people: that of the folder or file, or `use`."""
+        path = Path(self.path)
+        return self.use if path.parts[:1] == ("conf",) else path.name.partition(".")[0]
+
 
 @dataclass(frozen=True)
 class Sample:

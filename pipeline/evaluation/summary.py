@@ -1,0 +1,118 @@
+"""The result of a run in a few sentences, for people who read nothing else.
+
+outputs of evaluate and finetune -> what the model is, how good it is, and what would help most.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.manifest import Manifest
+from pipeline.evaluation import label_errors, trust
+
+_SHARES = {0.25: "a quarter of the way", 0.5: "half way", 0.75: "three quarters of the way"}
+_FEW = 50
+_CLEARLY_WEAKER = 0.1
+"""Difference in recall from which one class is worth more images than all together."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What was trained.
+
+    Attributes:
+        backbone: Name of the backbone.
+        head: Name of the head.
+        cut: First trainable layer, or `none`.
+        tuned: The summary that fine-tuning wrote.
+    """
+
+    backbone: str
+    head: str
+    cut: str
+    tuned: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        if self.cut in ("none", "None"):
+            return f"{self.head} head on frozen {self.backbone} features"
+        text = f"{self.backbone}, trains from {self.cut} on"
+        if not self.tuned["best_epoch"]:
+            return f"{text}; no epoch improved on the head-only weights, which were kept"
+        if self.tuned["share"] in _SHARES:
+            way = _SHARES[self.tuned["share"]]
+            text += f"; weights are {way} from the head-only to the fine-tuned model"
+        return text
+
+
+def headline(evaluated: Path, split: str) -> str:
+    """Say how many images are right, with the interval of the accuracy.
+
+    Args:
+        evaluated: Output of evaluate.
+        split: Evaluated split.
+    """
+    scores = _json(evaluated / "per_class.json")
+    images = round(sum(score["support"] for score in scores.values()))
+    accuracy = _json(evaluated / "intervals.json")["fine_tuned"]["accuracy"]
+    value, low, high = (100 * accuracy[end] for end in ("value", "low", "high"))
+    right = round(accuracy["value"] * images)
+    interval = f"95 % CI {low:.0f} to {high:.0f} %"
+    return f"{right} of {images} {split} images are right ({value:.1f} %, {interval})"
+
+
+def sentences(evaluated: Path, data: Manifest, recipe: Recipe) -> list[tuple[str, str]]:
+    """Describe the model and its results: title, sentence.
+
+    Args:
+        evaluated: Output of evaluate.
+        data: The prepared dataset.
+        recipe: What was trained.
+    """
+    scores = _json(evaluated / "per_class.json")
+    scores = {name: score for name, score in scores.items() if score["support"]}
+    suspects = label_errors.read(evaluated)
+    weakest = min(scores, key=lambda name: scores[name]["recall"])
+    right = round(scores[weakest]["recall"] * scores[weakest]["support"])
+    lines = [("Model", str(recipe))]
+    for comparison in _json(evaluated / "comparison.json").values():
+        lines.append(("Fine-tuning", comparison["verdict"][0]))
+    if right < scores[weakest]["support"]:
+        of = f"{right} of {scores[weakest]['support']:.0f} images are right"
+        lines.append(("Weakest class", f"{weakest}, {of}"))
+    else:
+        lines.append(("Weakest class", "none, all images of every class are right"))
+    if suspects:
+        lines.append(("Suspicious labels", f"{len(suspects)} of {len(data.rows)} images"))
+    lines.append(("Unknown", trust.sentences(_json(evaluated / trust.FILE))[0]))
+    lines.append(("What would help most", _advice(scores, weakest, suspects, data)))
+    return lines
+
+
+def _advice(
+    scores: Mapping[str, Mapping[str, float]],
+    weakest: str,
+    suspects: Sequence[Mapping[str, str]],
+    data: Manifest,
+) -> str:
+    train = Counter(data.rows[row].label for row in data.indices("train"))
+    images = round(sum(score["support"] for score in scores.values()))
+    recall = sum(score["recall"] * score["support"] for score in scores.values()) / images
+    if len(suspects) * 50 > len(data.rows):
+        return "check the suspicious labels below: wrong ones cost accuracy and hide it"
+    if recall == 1 or images < _FEW:
+        return f"more test images: {images} cannot show how good the model is"
+    if recall - scores[weakest]["recall"] >= _CLEARLY_WEAKER:
+        return f"more images of {weakest}, which has {train[weakest]} training images"
+    if suspects:
+        return "check the suspicious labels below, then more training images of every class"
+    return "more training images of every class, or a larger backbone (init --try)"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
