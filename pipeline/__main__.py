@@ -7,7 +7,7 @@ import signal
 import sys
 import warnings
 
-from pipeline import __version__
+import pipeline
 from pipeline.errors import InputError, Redacted
 
 _EXPLAINED = {
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
             print(runner.usage())
             return 0
         if command == "--version":
-            print(f"pipeline {__version__}")
+            print(f"pipeline {pipeline.__version__}")
             return 0
         return runner.run(command, words)
     except InputError as error:

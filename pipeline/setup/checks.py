@@ -58,7 +58,7 @@ def insist(config: Config) -> None:
 def every(config: Config) -> Iterator[Check]:
     """Run all checks of a project with a valid config."""
     yield from cheap(config)
-    yield dry_run.images(config)
+    yield dry_run.layout(config)
     yield dry_run.network(config)
     yield _engine(config)
     yield _memory()

@@ -60,11 +60,11 @@ def test_the_same_images_are_compared_in_pairs(clone: Path, run: Run) -> None:
 def test_names_that_mean_nothing(repository: Path, run: Run) -> None:
     done = compare(run, repository, "nothing")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: no evaluated experiment is called nothing: there are ")
+    assert done.stderr.startswith("error: no evaluated experiment nothing: there are ")
     assert done.stderr.count("\n") == 1
 
 
 def test_nothing_to_compare(project: Path, run: Run) -> None:
     done = compare(run, project)
     assert done.returncode == 1
-    assert done.stderr == "error: there is no evaluated experiment to compare yet: run dvc repro\n"
+    assert done.stderr == "error: there is no evaluated experiment to compare: run dvc repro first\n"

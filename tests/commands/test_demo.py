@@ -68,8 +68,8 @@ def test_in_a_browser(
     assert len(browser.find_elements(By.CSS_SELECTOR, ".gallery img, .gallery-item img")) == 10
     drop(files[3])
     (told,) = predicted(repository, run, [files[3]])
-    sure = round(100 * told["probabilities"][told["label"]])
-    wait.until(lambda _: f"{told['label']}\n{sure}%" in text())
+    sure = round(100 * told["probabilities"][told["prediction"]])
+    wait.until(lambda _: f"{told['prediction']}\n{sure}%" in text())
     wide = "return [...document.images].some(one => one.naturalWidth == 320)"
     wait.until(lambda b: b.execute_script(wide))
     bad = tmp_path / "bad.png"
@@ -91,7 +91,7 @@ def test_many_at_once_get_what_predict_says(
     expected = predicted(repository, run, files)
     for path, job, told in zip(files, jobs, expected, strict=True):
         label, heat, reason = job.result(timeout=120)
-        assert label["label"] == told["label"], path
+        assert label["label"] == told["prediction"], path
         sure = {one["label"]: one["confidence"] for one in label["confidences"]}
         assert sure == {name: told["probabilities"][name] for name in sure}
         assert reason.startswith("**Unknown**") == (not told["known"])
@@ -119,4 +119,4 @@ def test_without_gradio_and_on_a_port_that_is_taken(
     port = page.rpartition(":")[2]
     done = run(repository, sys.executable, "-m", "pipeline", "demo", f"demo.port={port}", model)
     assert done.returncode == 1
-    assert f"error: demo.port must be a port that is free on 127.0.0.1, got {port}" in done.stderr
+    assert f"error: demo.port={port} is not available on 127.0.0.1" in done.stderr

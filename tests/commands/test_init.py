@@ -145,10 +145,10 @@ def test_backbones_are_tried(project: Path, init: Init) -> None:
 @pytest.mark.parametrize(
     ("path", "words", "told"),
     [
-        ("nowhere", (), "got nowhere: no such file or folder"),
-        ("README.md", (), "got README.md: name the folder that holds a sub-folder for each class"),
-        ("one", (), "at least 2 classes with good images, got ['0']"),
-        ("empty", (), "must hold images in a folder for each class"),
+        ("nowhere", (), "no such file or folder: nowhere"),
+        ("README.md", (), "got README.md: name the folder with a subfolder for each class"),
+        ("one", (), "at least 2 classes with usable images, got ['0']"),
+        ("empty", (), "no images in class folders"),
         ("two", ("--backbone", "mobilenet"), "did you mean mobilenet_v2"),
         ("two", ("--backbone", "x.keras"), "x.keras: no such file"),
     ],

@@ -44,7 +44,7 @@ def test_a_folder_gives_what_evaluate_computed(repository: Path, run: Run, image
     both = found.keys() & expected.keys()
     assert len(found) == 100
     assert len(both) > 60
-    columns = ["predicted", *(f"probability_{digit}" for digit in range(10))]
+    columns = ["prediction", *(f"probability_{digit}" for digit in range(10))]
     for name in both:
         assert [found[name][c] for c in columns] == [expected[name][c] for c in columns], name
     one = sorted(both)[5]
@@ -62,7 +62,7 @@ def test_bad_files_are_told_and_do_not_stop_the_rest(
     bad, missing, fine = map(json.loads, done.stdout.splitlines())
     assert bad["error"].startswith("not an image")
     assert missing["error"] == "unreadable: No such file or directory"
-    assert fine["label"] == good.parent.name
+    assert fine["prediction"] == good.parent.name
     assert abs(sum(fine["probabilities"].values()) - 1) < 1e-5
     plain = predict(run, repository, str(good))
     assert plain.stdout.startswith(f"{good}\t{good.parent.name} ")
@@ -72,9 +72,9 @@ def test_bad_files_are_told_and_do_not_stop_the_rest(
 def test_no_model_and_no_images(repository: Path, run: Run, tmp_path: Path) -> None:
     done = predict(run, repository, str(tmp_path))
     assert done.returncode == 1
-    assert done.stderr.startswith("error: predict needs images, found none in")
+    assert done.stderr.startswith("error: no images to classify in")
     done = predict(run, repository, "x.png", "--model", "nowhere.keras")
-    assert done.stderr.startswith("error: the model must be a .keras file, got nowhere.keras")
+    assert done.stderr.startswith("error: no model at nowhere.keras")
 
 
 @pytest.mark.parametrize("words", [("predict", "a.png"), ("export",)])
@@ -87,7 +87,7 @@ def test_settings_of_the_registry_are_heeded(
     command = [sys.executable, "-m", "pipeline", name, *(str(tmp_path / path) for path in paths)]
     done = run(repository, *command, "--model", "models:/classifier@champion", store)
     assert done.returncode == 1
-    assert f"must be in the registry of sqlite:///{tmp_path / 'other.db'}" in done.stderr
+    assert f"no model models:/classifier@champion in the registry of sqlite:///{tmp_path / 'other.db'}" in done.stderr
 
 
 def test_patterns_lists_and_standard_input(
@@ -112,7 +112,7 @@ def test_patterns_lists_and_standard_input(
     assert done.stdout == named
     (tmp_path / "other.csv").write_text("file\nx\n")
     done = predict(run, repository, str(tmp_path / "other.csv"))
-    assert "needs a header with the column path, got ['file']" in done.stderr
+    assert "needs a column path, got ['file']" in done.stderr
     done = predict(run, repository, str(some[0]), "--json", "--top-k", "2")
     assert len(json.loads(done.stdout)["probabilities"]) == 2
     assert "--top-k must be at least 1" in predict(run, repository, "x", "--top-k", "0").stderr

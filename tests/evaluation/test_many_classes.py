@@ -115,7 +115,7 @@ def test_predictions_come_back_as_they_were(tmp_path: Path, classes: int) -> Non
         best = np.sort(values, axis=1)[:, ::-1][:, :5]
         told = [[float(row[f"probability_{place}"]) for place in range(1, 6)] for row in table]
         assert (np.array(told, np.float32) == best).all()
-        assert table[7]["class_1"] == table[7]["predicted"]
+        assert table[7]["class_1"] == table[7]["prediction"]
 
 
 def test_a_confusion_matrix_of_some_classes(tmp_path: Path) -> None:

@@ -31,14 +31,14 @@ def test_verdicts() -> None:
         )
 
     better = compared(bad, good)
-    assert better.verdict[0].startswith("better: accuracy")
+    assert better.verdict[0].startswith("accuracy is better")
     assert (better.only_first, better.only_second) == (0, 30)
     assert better.p_value == pytest.approx(2 * 0.5**30)
     assert better.differences["accuracy"].value == pytest.approx(30 / 400)
-    assert compared(good, bad).verdict[0].startswith("worse: accuracy")
-    assert compared(good, good).verdict[0].startswith("no difference: accuracy")
+    assert compared(good, bad).verdict[0].startswith("accuracy is worse")
+    assert compared(good, good).verdict[0].startswith("accuracy is the same")
     bad[wrong[2:]] = good[wrong[2:]]
-    assert "no difference that 400 images can tell" in compared(bad, good).verdict[0]
+    assert "no measurable difference in accuracy" in compared(bad, good).verdict[0]
 
 
 def test_a_model_may_be_no_more_accurate_and_yet_surer_of_what_it_knows() -> None:
@@ -46,27 +46,27 @@ def test_a_model_may_be_no_more_accurate_and_yet_surer_of_what_it_knows() -> Non
     timid = (0.3 * good + 0.7 / 3).astype(np.float32)  # the same answers, hardly meant
     first, second = (resampling.resample(facts.gather(labels, one), 0) for one in (timid, good))
     accuracy, log_loss, f1 = resampling.compare(first, second).verdict
-    assert accuracy.startswith("no difference: accuracy")
-    assert log_loss.startswith("better: log_loss")
-    assert f1.startswith("no difference that 400 images can tell: macro_f1")
+    assert accuracy.startswith("accuracy is the same")
+    assert log_loss.startswith("log loss is better")
+    assert f1.startswith("no measurable difference in macro F1")
     _, log_loss, brier = resampling.compare(second, first, "brier").verdict
-    assert log_loss.startswith("worse: log_loss")
-    assert brier.startswith("worse: brier"), "lower is better of it, too"
+    assert log_loss.startswith("log loss is worse")
+    assert brier.startswith("brier is worse"), "lower is better of it, too"
 
 
 @pytest.mark.parametrize(
     ("name", "bounds", "begin"),
     [
-        ("log_loss", (-0.2, -0.1), "better"),
-        ("log_loss", (0.1, 0.2), "worse"),
-        ("macro_f1", (0.1, 0.2), "better"),
-        ("macro_f1", (-0.2, -0.1), "worse"),
-        ("macro_f1", (-0.1, 0.2), "no difference"),
+        ("log_loss", (-0.2, -0.1), "log loss is better"),
+        ("log_loss", (0.1, 0.2), "log loss is worse"),
+        ("macro_f1", (0.1, 0.2), "macro F1 is better"),
+        ("macro_f1", (-0.2, -0.1), "macro F1 is worse"),
+        ("macro_f1", (-0.1, 0.2), "no measurable difference in macro F1"),
     ],
 )
 def test_which_way_is_better(name: str, bounds: tuple[float, float], begin: str) -> None:
     middle = sum(bounds) / 2
-    assert verdict.of_metric(name, 0.5, 0.5 + middle, bounds, 100).startswith(begin)
+    assert verdict.of_metric(name, 0.5, 0.5 + middle, bounds).startswith(begin)
 
 
 def test_a_difference_that_is_detectable_is_found_four_times_in_five() -> None:

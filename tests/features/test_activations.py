@@ -157,11 +157,11 @@ def decided(mode: str = "auto", **change: float) -> tuple[bool, str]:
 @pytest.mark.parametrize(
     ("mode", "change", "cached", "why"),
     [
-        ("auto", {}, True, "1.00 GB; up to 2.1 times faster"),
+        ("auto", {}, True, "1.00 GB, epochs up to 2.1x faster"),
         ("auto", {"flops_below": 0.0}, False, "0% of the work is below the cut: nothing to save"),
-        ("auto", {"needed_bytes": 2e10}, False, "they need 20.00 GB and 10.00 GB may be used"),
-        ("auto", {"free_bytes": 10**8}, False, "they need 1.00 GB and 0.10 GB may be used"),
-        ("auto", {"memory_bytes": 10**8}, True, "read from disk: more than memory holds"),
+        ("auto", {"needed_bytes": 2e10}, False, "they need 20.00 GB, but 10.00 GB are available"),
+        ("auto", {"free_bytes": 10**8}, False, "they need 1.00 GB, but 0.10 GB are available"),
+        ("auto", {"memory_bytes": 10**8}, True, "read from disk because memory is too small"),
         ("never", {}, False, "finetune.cache=never"),
         ("always", {"flops_below": 0.0}, True, "1.00 GB"),
     ],
@@ -175,7 +175,7 @@ def test_the_decision_and_its_reason(
 
 
 def test_always_that_does_not_fit_is_an_error() -> None:
-    with pytest.raises(InputError, match=r"needs 20\.00 GB and 10\.00 GB may be used: free some"):
+    with pytest.raises(InputError, match=r"needs 20\.00 GB, but 10\.00 GB are available: free some"):
         decided("always", needed_bytes=2e10)
 
 
@@ -194,7 +194,7 @@ def test_cached_or_not_the_model_is_the_same_file(clone: Path, run: Run) -> None
     before = (clone / "outputs/finetune/model.keras").read_bytes()
     stage = [sys.executable, "-m", "pipeline", "finetune", "tracking.enabled=false"]
     done = run(clone, *stage, "finetune.cache=never")
-    assert "activations below it are not cached: finetune.cache=never" in done.stdout
+    assert "not caching activations below the cut: finetune.cache=never" in done.stdout
     assert (clone / "outputs/finetune/model.keras").read_bytes() == before
 
 

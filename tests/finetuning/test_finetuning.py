@@ -133,10 +133,10 @@ def test_fresh_images_are_the_same_in_every_run_and_never_kept(
     settings = {"cut": "block3_conv1", "cache": "auto"}
     tuned, one = fit(make(views=0, layers=MOVED), head, **settings)
     assert not tuned.cached
-    assert "augment.views=0 makes new images in every epoch" in capsys.readouterr().out
+    assert "augment.views=0 creates new images in every epoch" in capsys.readouterr().out
     assert same(one, fit(make(views=0, layers=MOVED), head, **settings)[1])
     assert not same(one, fit(make(), head, **settings)[1])
-    with pytest.raises(InputError, match=r"finetune\.cache=always needs images that come again"):
+    with pytest.raises(InputError, match=r"finetune\.cache=always needs images that repeat"):
         fit(make(views=0, layers=MOVED), head, cut="block3_conv1")
 
 
@@ -166,7 +166,7 @@ def test_a_head_of_another_network_is_told(make: Any, tmp_path: Path) -> None:
     head = tmp_path / "other"
     head.mkdir()
     keras.Sequential([keras.Input((7,)), keras.layers.Dense(2)]).save(head / "head.keras")
-    with pytest.raises(InputError, match="takes 7 features and glyph_cnn gives 2048"):
+    with pytest.raises(InputError, match="takes 7 features, but glyph_cnn returns 2048"):
         make().fit(Config(cut="none"), head, lambda *_: None)
 
 

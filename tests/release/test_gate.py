@@ -37,16 +37,16 @@ def judge(labels: np.ndarray, wrong: int, champion: int | None, **settings: obje
 def test_no_class_of_the_champion_is_lost() -> None:
     assert gate.keeps_classes(["a", "b"], ["b", "a"]).holds
     more = gate.keeps_classes(["a", "b", "c"], ["a", "b"])
-    assert (more.holds, more.found) == (True, "all 2, and 1 new")
+    assert (more.holds, more.result) == (True, "all 2, and 1 new")
     gone = gate.keeps_classes(list("0123456789"), ["ants", "bees"])
     assert not gone.holds
-    assert gone.found.startswith("ants, bees are gone: set promote.name")
+    assert gone.result.startswith("ants, bees are missing: set promote.name")
 
 
 def test_the_whole_interval_has_to_be_within_the_margin(labels: np.ndarray) -> None:
     (better,) = judge(labels, wrong=10, champion=60)
     assert better.holds
-    assert better.found.startswith("+0.0833 (95 % interval +0.0")
+    assert better.result.startswith("+0.0833 (95 % CI +0.0")
     (same,) = judge(labels, wrong=30, champion=30)
     assert same.holds
     (worse,) = judge(labels, wrong=60, champion=10)
@@ -69,11 +69,11 @@ def test_where_less_is_better(labels: np.ndarray) -> None:
 def test_floors_hold_without_a_champion_too(labels: np.ndarray) -> None:
     assert judge(labels, wrong=0, champion=None) == []
     (calibration,) = judge(labels, wrong=0, champion=None, max_calibration_error=0.05)
-    assert (calibration.found, calibration.holds) == ("0.0800", False)
+    assert (calibration.result, calibration.holds) == ("0.0800", False)
     labels[:100] = 1
     (recall,) = judge(labels, wrong=100, champion=None, min_recall=0.9)
     expected = (labels[100:] == 1).sum() / (labels == 1).sum()
-    assert recall.found == f"{expected:.4f} (bee)"
+    assert recall.result == f"{expected:.4f} (bee)"
     assert not recall.holds
     (alone,) = judge(np.zeros(9, dtype=np.int64), wrong=0, champion=None, min_recall=1.0)
     assert alone.holds, "classes without an image have no recall"

@@ -70,7 +70,7 @@ def test_worse_is_refused_better_promoted_and_the_way_back(
 ) -> None:
     dry = pipeline(clone, run, "promote", "--dry-run")
     assert dry.returncode == 0, dry.stderr
-    assert "dry run: it would be promoted" in dry.stdout
+    assert "dry run: the model would be promoted" in dry.stdout
     assert client_of(clone).search_registered_models() == []
     good = (clone / "params.yaml").read_text()
     repro(clone, run, **WEAK)
@@ -109,28 +109,28 @@ def test_worse_is_refused_better_promoted_and_the_way_back(
     metrics = json.loads((clone / "outputs/evaluate/metrics.json").read_text())["fine_tuned"]
     assert float(made.tags["metrics.accuracy"]) == pytest.approx(metrics["accuracy"], abs=1e-6)
     again = pipeline(clone, run, "promote")
-    assert again.stdout == "classifier version 2 is this model already\n"
+    assert again.stdout == "classifier version 2 already is this model\n"
 
     repro(clone, run, **WEAK)
     worse = pipeline(clone, run, "promote")
     assert worse.returncode == 1
-    assert worse.stderr.startswith("error: not promoted, the champion stays: accuracy not worse")
-    assert "FAILS  accuracy not worse than the champion's by more than 0.01" in worse.stdout
+    assert worse.stderr.startswith("error: not promoted, the champion stays: accuracy at most 0.01 worse")
+    assert "FAILS  accuracy at most 0.01 worse than the champion's" in worse.stdout
     assert champion(clone).version == 2
     run_of_champion = client_of(clone).get_run(made.tags["promotion.run"]).info
     (Path(run_of_champion.artifact_uri.removeprefix("file://")) / "predictions.parquet").unlink()
     anew = pipeline(clone, run, "promote", "--dry-run")
-    assert "models:/classifier/2 has no answers to these images" in anew.stdout
+    assert "models:/classifier/2 has no predictions for these images" in anew.stdout
     assert anew.stderr == worse.stderr, "evaluated anew, the champion says what it had said"
     weak = client_of(clone).get_model_version("classifier", 1)
     assert not decision(clone, weak, tmp_path)["promoted"], "the same model is the same version"
 
     back = pipeline(clone, run, "rollback")
-    assert back.stdout == "rolled back: classifier version 1 is the champion, 2 was\n"
+    assert back.stdout == "rolled back: classifier version 1 is the champion again, instead of 2\n"
     assert champion(clone).version == 1
     none = pipeline(clone, run, "rollback")
     assert none.returncode == 1
-    assert "is its first champion: there is none before it" in none.stderr
+    assert "is its first champion: there is no previous one" in none.stderr
 
 
 KILLED_AT_THE_END = """
@@ -172,11 +172,11 @@ def test_two_at_once_are_judged_one_after_the_other(
     assert last.tags["champion.before"] == str(first.version)
     assert decision(clone, last, tmp_path)["champion"] == f"classifier/{first.version}"
     assert decision(clone, first, tmp_path)["champion"] is None
-    with pytest.raises(InputError, match=f"became version {last.version} meanwhile"):
+    with pytest.raises(InputError, match=f"is now version {last.version}"):
         Registry(client, "classifier").crown(first, first)
     client.delete_model_version("classifier", str(first.version))
     gone = pipeline(clone, run, "rollback")
-    assert f"version {first.version} of classifier, the champion before, was deleted" in gone.stderr
+    assert f"version {first.version} of classifier, the previous champion, was deleted" in gone.stderr
     assert champion(clone).version == last.version
 
 
@@ -190,7 +190,7 @@ def test_through_a_server_of_mlflow(
         assert done.returncode == 0, done.stderr
         assert done.stdout.endswith("promoted: classifier version 1 is the champion\n")
         again = pipeline(clone, run, "promote", *words)
-        assert again.stdout == "classifier version 1 is this model already\n"
+        assert again.stdout == "classifier version 1 already is this model\n"
         done = pipeline(clone, run, "rollback", *words)
         assert "error: version 1 of classifier is its first champion" in done.stderr
         image = clone / "docs/demo.png"
@@ -213,9 +213,9 @@ def test_a_champion_that_was_judged_on_other_images_is_evaluated_anew(
     repro(clone, run, seed=("seed: 0", "seed: 1"), **short)
     done = pipeline(clone, run, "promote", "promote.margin=0.5")
     assert done.returncode == 0, done.stderr
-    assert "models:/classifier/1 has no answers to these images" in done.stdout
+    assert "models:/classifier/1 has no predictions for these images" in done.stdout
     rule = decision(clone, champion(clone), tmp_path)["rules"][1]
-    assert rule["found"] == "the champion was evaluated anew on these"
+    assert rule["result"] == "the champion was evaluated on these now"
 
 
 def test_images_of_another_size_come_from_the_source(repository: Path) -> None:
@@ -243,22 +243,22 @@ def test_what_cannot_be_promoted(clone: Path, run: Run) -> None:
     done = pipeline(clone, run, "promote", "promote.name=a/b")
     assert "error: promote.name must be a name that the MLflow registry takes" in done.stderr
     done = pipeline(clone, run, "promote", "tracking.enabled=false")
-    assert "error: the registry is MLflow's, got tracking.enabled=false" in done.stderr
+    assert "error: the registry needs MLflow, got tracking.enabled=false" in done.stderr
     done = pipeline(clone, run, "promote", "evaluate.split=val")
-    assert "is of another split than evaluate.split=val" in done.stderr
+    assert "belongs to another split than evaluate.split=val" in done.stderr
     path = clone / "params.yaml"
     text = path.read_text()
     path.write_text(text.replace("cut: block2_conv1", "cut: none"))
     done = pipeline(clone, run, "promote")
-    assert "dvc.lock records, finetune in params.yaml is another since" in done.stderr
+    assert "finetune in params.yaml has changed since" in done.stderr
     path.write_text(text)
     done = pipeline(clone, run, "rollback")
-    assert "error: classifier has no champion to roll back: run promote first" in done.stderr
+    assert "error: classifier has no champion: run promote first" in done.stderr
     with (clone / "outputs/finetune/classes.txt").open("a") as file:
         file.write("x\n")
     done = pipeline(clone, run, "promote")
-    assert "promote registers what dvc.lock records, outputs/finetune is another" in done.stderr
+    assert "can be promoted, but outputs/finetune differs" in done.stderr
     (clone / "dvc.lock").unlink()
     done = pipeline(clone, run, "promote")
-    assert "error: promote registers what dvc.lock records, there is none" in done.stderr
+    assert "error: only outputs recorded in dvc.lock can be promoted: run dvc repro first" in done.stderr
     assert done.returncode == 1

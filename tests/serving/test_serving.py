@@ -35,8 +35,8 @@ def test_every_test_image_over_http_is_as_evaluate_computed_it(
     assert len(rows) == len(names) > 1000
     for name, row in zip(names, rows, strict=True):
         assert row["probabilities"] == expected[name], name
-        assert row["label"] == max(expected[name], key=lambda one: expected[name][one])
-        assert row["probability"] == expected[name][row["label"]]
+        assert row["prediction"] == max(expected[name], key=lambda one: expected[name][one])
+        assert row["probability"] == expected[name][row["prediction"]]
         assert row["error"] is None
 
 
@@ -63,8 +63,8 @@ def test_a_bad_row_tells_why_and_costs_nothing_else(
         "not base64": "!!",
         "not an image: no decoder": encoded(b"no image"),
         "empty file": "",
-        "not an image: a row has": None,
-        "not an image: a row has the base64": {"path": str(secret)},
+        "not an image: a row must have": None,
+        "not an image: a row must have the base64": {"path": str(secret)},
         "too large: 26.0 MB, at most 25": encoded(bytes(26_000_000)),
         "not base64: ": str(secret),
         "truncated": encoded(photograph()[:1500]),
@@ -74,7 +74,7 @@ def test_a_bad_row_tells_why_and_costs_nothing_else(
         assert row["probabilities"] == expected[name]
     for reason, row in zip(bad, rows[1:-1], strict=True):
         assert row["error"].startswith(reason), row
-        assert row["label"] is row["probability"] is row["probabilities"] is None
+        assert row["prediction"] is row["probability"] is row["probabilities"] is None
 
 
 def photograph() -> bytes:
@@ -142,9 +142,9 @@ def test_in_process_a_row_may_be_bytes_a_path_or_an_array(
     assert list(found["probabilities"]) == [expected[name]] * len(good)
     bad: dict[Any, str] = {
         "unreadable: No such file or directory": tmp_path / "missing",
-        "not an image: a row has": np.full((4, 4), 300),
-        "not an image: a row has the base64 of": np.full((4, 4), 0.5),
-        "not an image: a row": [[1, 2], [3]],
+        "not an image: a row must have": np.full((4, 4), 300),
+        "not an image: a row must have the base64 of": np.full((4, 4), 0.5),
+        "not an image: a row must have": [[1, 2], [3]],
         "too large: 2.2": bytes(2_200_000),
     }
     found = service.predict(pd.DataFrame({"image": pd.Series(list(bad.values()), dtype=object)}))
@@ -204,7 +204,7 @@ print(json.dumps({
     "random": np.random.random() == drawn,
     "foreign": [name for name in sys.modules if name.split(".")[0] == "pipeline"],
     "packages": sorted(ours),
-    "labels": [list(one["label"]) for one in answers],
+    "labels": [list(one["prediction"]) for one in answers],
     "probabilities": [list(one["probabilities"]) for one in answers],
 }))
 """
@@ -218,8 +218,8 @@ def test_an_application_with_a_pipeline_of_its_own(
     run_in(promoted, "cp", "-r", str(promoted), str(project))
     source = project / "pipeline" / "serving" / "pyfunc.py"
     text = source.read_text()
-    assert text.count('"label": label,') == 1
-    source.write_text(text.replace('"label": label,', '"label": f"second {label}",'))
+    assert text.count('"prediction": prediction,') == 1
+    source.write_text(text.replace('"prediction": prediction,', '"prediction": f"second {prediction}",'))
     words = (sys.executable, "-m", "pipeline", "promote", "promote.margin=1")
     done = run_in(project, *words, forked=False, env={"PYTHONPATH": ""})
     assert done.returncode == 0, done.stderr
@@ -249,8 +249,7 @@ def test_what_cannot_be_served(repository: Path, run: Run) -> None:
         return str(done.stderr)
 
     told = serve()
-    assert told.startswith("error: the model must be in the registry of sqlite:///")
-    assert "got models:/classifier@champion" in told
+    assert told.startswith("error: no model models:/classifier@champion in the registry of sqlite:///")
     assert "serve.workers must be at least 1, got 0" in serve("serve.workers=0")
     told = serve("serve.port=99999")
     assert "serve.port must be at least 1 and at most 65535, got 99999" in told
@@ -258,8 +257,8 @@ def test_what_cannot_be_served(repository: Path, run: Run) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert f"got {port}: Address already in use; choose another" in serve(f"serve.port={port}")
+        assert f"serve.port={port} is not available on 127.0.0.1 (Address already in use)" in serve(f"serve.port={port}")
         done = run(repository, sys.executable, "-m", "pipeline", "ui", f"tracking.port={port}")
-        assert f"error: tracking.port must be a port that is free on 127.0.0.1, got {port}" in (
+        assert f"error: tracking.port={port} is not available on 127.0.0.1" in (
             done.stderr
         )

@@ -68,7 +68,7 @@ def independent(folder: Path) -> dict[str, float]:
     # As written, the shortest decimals that tell one float32 from all others: read as such.
     scores = np.array([[float(row[name]) for name in columns] for row in table], np.float32)
     predicted = [classes[place] for place in scores.argmax(axis=1)]
-    assert predicted == [row["predicted"] for row in table]
+    assert predicted == [row["prediction"] for row in table]
     return by_scikit_learn(np.array([classes.index(row["label"]) for row in table]), scores)
 
 
@@ -164,7 +164,7 @@ def test_slices(clone: Path, run: Run, image_folder: Path) -> None:
     for row in table:
         mine = [p for p in predictions if cameras[p["path"]] == row["value"]]
         assert int(row["images"]) == len(mine)
-        right = np.mean([p["label"] == p["predicted"] for p in mine])
+        right = np.mean([p["label"] == p["prediction"] for p in mine])
         assert float(row["accuracy"]) == pytest.approx(right, abs=1e-6)
     assert "By column of the manifest" in (clone / ROOT / "report.html").read_text()
 
@@ -243,7 +243,7 @@ def test_a_report_without_outputs_says_what_to_do(project: Path, run: Run) -> No
     done = run(project, sys.executable, "-m", "pipeline", "report", "tracking.enabled=false")
     assert done.returncode == 1
     assert (
-        "a report needs the outputs of all stages, prepare has none: run dvc repro" in done.stderr
+        "the report needs the outputs of every stage, and prepare has none: run dvc repro" in done.stderr
     )
 
 

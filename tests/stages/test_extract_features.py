@@ -32,9 +32,9 @@ def network(kernel: float) -> keras.Model:
 @pytest.mark.parametrize(
     ("kernel", "told"),
     [
-        (np.nan, r"net gives NaN or infinity for 1797 of 1797 images"),
+        (np.nan, r"net returns NaN or infinity for 1797 of 1797 images"),
         (1e38, r"NaN or infinity for \d+ of 1797"),
-        (0.0, "net gives the same for all 1797"),
+        (0.0, "net returns the same features for all 1797"),
     ],
 )
 def test_features_without_a_meaning(

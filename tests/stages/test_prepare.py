@@ -103,7 +103,7 @@ def test_given_splits_are_kept(image_folder: Path, tmp_path: Path) -> None:
     metrics = prepared(folder.Config(path=str(root)), tmp_path / "out")
     assert [metrics[f"images_{s}"] for s in ("train", "val", "test")] == [16, 4, 4]
     renamed = folder.Config(path=str(root), splits={"val": "dev"})
-    with pytest.raises(InputError, match="maps to train, val, test or class, got val: dev"):
+    with pytest.raises(InputError, match="values must be train, val, test or class, got val: dev"):
         prepared(renamed, tmp_path / "other")
 
 
@@ -136,7 +136,7 @@ def test_a_csv_lists_images_labels_and_splits(image_folder: Path, tmp_path: Path
     [
         ("path,label\n0/a,v2.png,cat\n", "line 2 must have 2 cells like the header, got 3"),
         ('path,label\na.png,"ca\nt"\n', "a label must be one line of text"),
-        ("chemin,étiquette\na.png,a\n", "needs a header with the columns path and label"),
+        ("chemin,étiquette\na.png,a\n", "needs the columns path and label"),
     ],
 )
 def test_a_csv_with_a_slip(tmp_path: Path, content: str, told: str) -> None:
@@ -194,7 +194,7 @@ def test_no_class_is_gone_in_silence(image_folder: Path, tmp_path: Path) -> None
 
 def test_classes_that_differ_in_case_alone(image_folder: Path, tmp_path: Path) -> None:
     (image_folder / "dark").rename(image_folder / "Bright ")
-    with pytest.raises(InputError, match=r"more than case, blanks .*, got 'Bright' and 'bright'"):
+    with pytest.raises(InputError, match=r"more than case, spaces .*, got 'Bright' and 'bright'"):
         prepared(folder.Config(path=str(image_folder)), tmp_path / "a")
 
 
@@ -213,9 +213,9 @@ def test_images_without_a_label_are_listed(
 def test_too_little_or_too_bad_data_stops(image_folder: Path, tmp_path: Path) -> None:
     source = folder.Config(path=str(image_folder))
     (image_folder / "dark" / "bad.png").write_bytes(b"bad")
-    with pytest.raises(InputError, match="at most 0% of the files may be bad, got 1 of 25"):
+    with pytest.raises(InputError, match="1 of 25 files are bad, at most 0% are tolerated"):
         prepared(source, tmp_path / "a", max_bad_fraction=0.0)
-    with pytest.raises(InputError, match="at most 1% of the files may be bad, got 1 of 25"):
+    with pytest.raises(InputError, match="1 of 25 files are bad, at most 1% are tolerated"):
         prepared(source, tmp_path / "b", max_bad_fraction=0.01)
     (image_folder / "dark" / "bad.png").unlink()
     with pytest.raises(

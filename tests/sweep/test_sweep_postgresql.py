@@ -146,7 +146,7 @@ def test_a_database_that_goes_away(server: Server, clone: Path, run: Run) -> Non
     server.stop()
     assert sweep.wait(120) == 1
     *_, error = (clone / "told.txt").read_text().splitlines()
-    assert error.startswith("error: sweep.storage must answer until the sweep ends: ")
+    assert error.startswith("error: the database in sweep.storage stopped answering: ")
     assert "Traceback" not in (clone / "told.txt").read_text()
     server.start()
     again = run(clone, *command)

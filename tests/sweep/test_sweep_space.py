@@ -35,7 +35,7 @@ def test_cuts_are_ordered_and_told_apart_by_what_learns(composed: Any) -> None:
     assert listed == ("block2_conv1", "block3_conv1", "block3_conv2", "none"), "the present, too"
     again = space.cut_choices(model, composed("sweep.cuts=[block3_conv1,{blocks: 1}]"))
     assert again == ("block2_conv1", "block3_conv1", "none"), "two names for one cut"
-    with pytest.raises(InputError, match=r"finetune\.cut must name a layer"):
+    with pytest.raises(InputError, match=r"finetune\.cut=blok is not a layer"):
         space.cut_choices(model, composed("sweep.cuts=[blok]"))
     with pytest.raises(InputError, match=r"sweep\.cuts must be blocks, all, or a list of cuts"):
         space.cut_choices(model, composed("sweep.cuts=some"))
@@ -80,10 +80,10 @@ def test_how_many_different_trials(composed: Any) -> None:
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("+sweep.space.finetune.cut=[a]", "cannot hold finetune.cut: it is varied already"),
-        ("+sweep.space.finetune.monitor=[accuracy]", "it is what trials are compared by"),
-        ("+sweep.space.prepare={fit: [pad]}", "got prepare.fit: for others, edit"),
-        ("+sweep.space.finetune.rate=[1]", "holds finetune.rate, which is no setting"),
+        ("+sweep.space.finetune.cut=[a]", "cannot contain finetune.cut: it is always varied"),
+        ("+sweep.space.finetune.monitor=[accuracy]", "trials are compared by it"),
+        ("+sweep.space.prepare={fit: [pad]}", "got prepare.fit: to vary others, edit"),
+        ("+sweep.space.finetune.rate=[1]", "unknown setting finetune.rate in sweep.space"),
         ("+sweep.space.seed=3", "nested like params.yaml.* got seed: 3"),
         ("sweep.space.finetune.learning_rate=3", "must be a list of choices, or {low, high}"),
         ("+sweep.space.finetune.epochs={low: 5}", "must be a list of choices, or {low, high}"),

@@ -203,7 +203,7 @@ def test_a_machine_that_slept_gives_up_the_trial_that_another_took(
     assert [trial.state.name for trial in found] == ["FAIL"] + ["COMPLETE"] * 3
     assert found[1].params == found[0].params, "taken up"
     assert [trial.number for trial in sharing.finished(found)] == [1, 2, 3]
-    assert "trial 0 was taken up by another machine" in capsys.readouterr().out
+    assert "trial 0 was taken over by another machine" in capsys.readouterr().out
 
 
 def test_a_machine_that_slept_stops_when_it_is_asked_to(cwd: Path) -> None:

@@ -20,24 +20,23 @@ def first(**tags: str) -> Any:
 
 
 def test_the_first_is_named_after_data_and_network() -> None:
-    assert parents.name(SETTINGS, "abc", None) == "digits glyph_cnn"
+    assert parents.name("digits", SETTINGS, "abc", None) == "digits glyph_cnn"
 
 
 def test_others_are_named_after_what_differs() -> None:
     other = {**SETTINGS, "seed": 3, "finetune.learning_rate": 1e-2}
-    told = parents.name(other, "abc", first())
-    assert told == "seed=3, finetune.learning_rate=0.01 (digits glyph_cnn)"
+    told = parents.name("digits", other, "abc", first())
+    assert told == "seed=3, learning_rate=0.01 (digits)"
 
 
 def test_long_values_and_many_are_cut() -> None:
     known = first()
     known.data.params |= {f"x.{n}": "" for n in range(6)}
     other = {**SETTINGS, **{f"x.{n}": "y" * 90 for n in range(6)}}
-    told = parents.name(other, "abc", known)
-    assert told.endswith("and 2 more (digits glyph_cnn)")
-    assert len(told) < 200
+    told = parents.name("digits", other, "abc", known)
+    assert told == "0=yyyyyyyyyyyyyyy…, 1=yyyyyyyyyyyyyyy…,…"
 
 
 def test_other_data_and_other_code() -> None:
-    assert parents.name(SETTINGS, "0123456789", first()) == "data 0123456 (digits glyph_cnn)"
-    assert parents.name(SETTINGS, "abc", first()) == "other code (digits glyph_cnn)"
+    assert parents.name("digits", SETTINGS, "0123456789", first()) == "data 0123456 (digits)"
+    assert parents.name("digits", SETTINGS, "abc", first()) == "other code (digits)"

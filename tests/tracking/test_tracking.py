@@ -119,7 +119,7 @@ def test_a_skipped_stage_logs_nothing_and_is_linked(clone: Path, run: Run) -> No
 def test_a_stage_that_fails_is_failed_and_one_that_is_killed_too(clone: Path, run: Run) -> None:
     done = stage(clone, run, "finetune", "finetune.cut=nowhere")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: finetune.cut must name a layer of glyph_cnn")
+    assert done.stderr.startswith("error: finetune.cut=nowhere is not a layer of glyph_cnn")
     failed = runs(clone)[-1]
     assert failed.info.status == "FAILED"
     assert "nowhere" in failed.data.tags["error"]
@@ -154,7 +154,7 @@ def test_another_store_and_none(clone: Path, run: Run, empty_store: Path, tmp_pa
     assert len(runs(clone)) == before
     done = stage(clone, run, "prepare", "tracking.uri=http://127.0.0.1:9")
     assert done.returncode == 1
-    assert "error: tracking.uri must be a store that answers, got http://127.0.0.1:9" in done.stderr
+    assert "error: the tracking store http://127.0.0.1:9 does not answer" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -172,8 +172,8 @@ def test_a_project_that_was_moved_takes_its_runs_along(
     (model,) = {one.model_id for one in logged_models(place)}
     first, second = predict(), predict()
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-    assert f"the project has moved: its runs are now in {place / 'mlartifacts'}" in first.stderr
-    assert "has moved" not in second.stderr
+    assert f"the project was moved: its runs are now in {place / 'mlartifacts'}" in first.stderr
+    assert "was moved" not in second.stderr
     assert first.stdout == second.stdout
     here = (place / "mlartifacts").as_uri()
     assert {Path(one.info.artifact_uri).parents[1] for one in runs(place)} == {Path(here)}
@@ -186,7 +186,7 @@ def test_a_project_that_was_moved_takes_its_runs_along(
     shutil.rmtree(place / "mlartifacts" / "models")
     gone = predict()
     assert gone.returncode == 1
-    assert f"got models:/{model}: it is listed there, but its files are gone" in gone.stderr
+    assert "it is registered, but its files are missing" in gone.stderr
 
 
 @pytest.mark.usefixtures("cwd")
@@ -219,11 +219,11 @@ def test_a_server_that_goes_away_is_told_and_nothing_is_lost(
             time.sleep(0.05)
     _, told = child.communicate(timeout=120)
     assert child.returncode == 1
-    rule = f"error: tracking.uri must be a store that answers until the end, got {address}: "
+    rule = f"error: the tracking store {address} stopped answering: "
     assert told.splitlines()[-1].startswith(rule), told
     assert "Traceback" not in told
     done = stage(clone, run, *words, "tracking.enabled=false")
-    assert "goes on after epoch" in done.stdout
+    assert "resuming after epoch" in done.stdout
 
 
 def test_what_was_removed_costs_its_link_and_no_more(clone: Path, run: Run) -> None:
@@ -244,6 +244,6 @@ def test_a_deleted_experiment_is_told_from_an_absent_server(clone: Path, run: Ru
     client.delete_experiment(client.get_experiment_by_name("pipeline").experiment_id)
     done = stage(clone, run, "evaluate")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: tracking.experiment must be one that is not deleted")
+    assert done.stderr.startswith("error: tracking.experiment=pipeline was deleted")
     assert "mlflow experiments restore -x 1" in done.stderr
     assert done.stderr.count("\n") == 1

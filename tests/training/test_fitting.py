@@ -169,7 +169,7 @@ def test_a_loss_that_is_no_number_stops(tmp_path: Path) -> None:
     model = heads.build(heads.Config(), 8, 3)
     good, bad = examples(1), examples()
     bad.inputs[3] = np.nan
-    with pytest.raises(InputError, match=r"finite number, it was nan in epoch 1: lower the learn"):
+    with pytest.raises(InputError, match=r"the loss was nan in epoch 1: lower the learn"):
         fitting.fit(model, bad, good, Training(), fitting.Session(0, tmp_path / "w", print))
     assert not (tmp_path / "w").exists(), "nothing is left to go on with"
 

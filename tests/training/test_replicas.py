@@ -48,5 +48,5 @@ def test_the_same_bytes_each_time_also_after_a_kill(clone: Path, run: Run) -> No
     child.wait()
     assert list(checkpoints.glob("*/last.npz")), "killed in the middle"
     done = run(clone, *SHARED)
-    assert "goes on after epoch" in done.stdout, done.stderr
+    assert "resuming after epoch" in done.stdout, done.stderr
     assert result(clone) == shared

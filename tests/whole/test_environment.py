@@ -132,7 +132,7 @@ def test_outputs_that_dvc_lock_does_not_record(clone: Path, run: Run, image_fold
     (clone / "dvc.lock").write_text(lock[:at] + "0" * 4 + lock[at + 4 :])
     done = run(clone, *words)
     assert done.returncode == 0
-    assert "warning: outputs/finetune is not what dvc.lock records" in done.stderr
+    assert "warning: outputs/finetune differs from dvc.lock" in done.stderr
 
 
 def test_a_folder_of_another_user(clone: Path, run: Run) -> None:
@@ -183,4 +183,4 @@ def test_a_project_in_which_nothing_may_be_written(
         content = base64.b64encode((image_folder / "dark" / "0.png").read_bytes()).decode()
         rows = {"dataframe_records": [{"image": content}]}
         answer = requests.post(f"{address}/invocations", json=rows, timeout=60)
-        assert answer.json()["predictions"][0]["label"]
+        assert answer.json()["predictions"][0]["prediction"]

@@ -58,7 +58,7 @@ def test_a_killed_repro_ends_with_the_same_bytes(
     done = run(folder, "dvc", "repro")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"Running stage '{stage}'" in done.stdout
-    assert "goes on after epoch" in done.stdout
+    assert "resuming after epoch" in done.stdout
     assert (folder / "dvc.lock").read_bytes() == (uninterrupted / "dvc.lock").read_bytes()
     for name in STAGES:
         assert digest(folder / ROOT / name) == digest(uninterrupted / ROOT / name), name
