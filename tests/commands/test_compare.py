@@ -67,4 +67,6 @@ def test_names_that_mean_nothing(repository: Path, run: Run) -> None:
 def test_nothing_to_compare(project: Path, run: Run) -> None:
     done = compare(run, project)
     assert done.returncode == 1
-    assert done.stderr == "error: there is no evaluated experiment to compare: run dvc repro first\n"
+    assert (
+        done.stderr == "error: there is no evaluated experiment to compare: run dvc repro first\n"
+    )

@@ -38,7 +38,7 @@ def test_images_that_are_not_the_models(repository: Path, tmp_path: Path, capfd:
     )
     code, _, error = export(repository, capfd, "--model", str(save()))
     assert (code, error.count("\n")) == (1, 1)
-    assert "do not match the model: 16 px, pad, 10 classes (0, 1, 2 ...) expected, got 8 px" in error
+    assert "the model: 16 px, pad, 10 classes (0, 1, 2 ...) expected, got 8 px" in error
     code, _, error = export(tmp_path, capfd, "--model", str(tmp_path / "model.keras"))
     assert (code, error.count("\n")) == (1, 1)
     assert "no manifest.csv in outputs/prepare: run the prepare stage first" in error

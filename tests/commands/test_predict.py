@@ -87,7 +87,10 @@ def test_settings_of_the_registry_are_heeded(
     command = [sys.executable, "-m", "pipeline", name, *(str(tmp_path / path) for path in paths)]
     done = run(repository, *command, "--model", "models:/classifier@champion", store)
     assert done.returncode == 1
-    assert f"no model models:/classifier@champion in the registry of sqlite:///{tmp_path / 'other.db'}" in done.stderr
+    assert (
+        f"no model models:/classifier@champion in the registry of sqlite:///{tmp_path / 'other.db'}"
+        in done.stderr
+    )
 
 
 def test_patterns_lists_and_standard_input(

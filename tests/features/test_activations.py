@@ -175,7 +175,7 @@ def test_the_decision_and_its_reason(
 
 
 def test_always_that_does_not_fit_is_an_error() -> None:
-    with pytest.raises(InputError, match=r"needs 20\.00 GB, but 10\.00 GB are available: free some"):
+    with pytest.raises(InputError, match=r"needs 20\.00 GB, but 10\.00 GB are available: free"):
         decided("always", needed_bytes=2e10)
 
 

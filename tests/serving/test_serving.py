@@ -144,7 +144,7 @@ def test_in_process_a_row_may_be_bytes_a_path_or_an_array(
         "unreadable: No such file or directory": tmp_path / "missing",
         "not an image: a row must have": np.full((4, 4), 300),
         "not an image: a row must have the base64 of": np.full((4, 4), 0.5),
-        "not an image: a row must have": [[1, 2], [3]],
+        "not an image: a row must": [[1, 2], [3]],
         "too large: 2.2": bytes(2_200_000),
     }
     found = service.predict(pd.DataFrame({"image": pd.Series(list(bad.values()), dtype=object)}))
@@ -219,7 +219,9 @@ def test_an_application_with_a_pipeline_of_its_own(
     source = project / "pipeline" / "serving" / "pyfunc.py"
     text = source.read_text()
     assert text.count('"prediction": prediction,') == 1
-    source.write_text(text.replace('"prediction": prediction,', '"prediction": f"second {prediction}",'))
+    source.write_text(
+        text.replace('"prediction": prediction,', '"prediction": f"second {prediction}",')
+    )
     words = (sys.executable, "-m", "pipeline", "promote", "promote.margin=1")
     done = run_in(project, *words, forked=False, env={"PYTHONPATH": ""})
     assert done.returncode == 0, done.stderr
@@ -249,7 +251,9 @@ def test_what_cannot_be_served(repository: Path, run: Run) -> None:
         return str(done.stderr)
 
     told = serve()
-    assert told.startswith("error: no model models:/classifier@champion in the registry of sqlite:///")
+    assert told.startswith(
+        "error: no model models:/classifier@champion in the registry of sqlite:///"
+    )
     assert "serve.workers must be at least 1, got 0" in serve("serve.workers=0")
     told = serve("serve.port=99999")
     assert "serve.port must be at least 1 and at most 65535, got 99999" in told
@@ -257,8 +261,8 @@ def test_what_cannot_be_served(repository: Path, run: Run) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert f"serve.port={port} is not available on 127.0.0.1 (Address already in use)" in serve(f"serve.port={port}")
-        done = run(repository, sys.executable, "-m", "pipeline", "ui", f"tracking.port={port}")
-        assert f"error: tracking.port={port} is not available on 127.0.0.1" in (
-            done.stderr
+        assert f"serve.port={port} is not available on 127.0.0.1 (Address already in use)" in serve(
+            f"serve.port={port}"
         )
+        done = run(repository, sys.executable, "-m", "pipeline", "ui", f"tracking.port={port}")
+        assert f"error: tracking.port={port} is not available on 127.0.0.1" in (done.stderr)

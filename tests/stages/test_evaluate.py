@@ -243,7 +243,8 @@ def test_a_report_without_outputs_says_what_to_do(project: Path, run: Run) -> No
     done = run(project, sys.executable, "-m", "pipeline", "report", "tracking.enabled=false")
     assert done.returncode == 1
     assert (
-        "the report needs the outputs of every stage, and prepare has none: run dvc repro" in done.stderr
+        "the report needs the outputs of every stage, and prepare has none: run dvc repro"
+        in done.stderr
     )
 
 

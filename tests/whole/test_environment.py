@@ -1,6 +1,5 @@
 """Results depend on the config, whatever the machine, the user or the shell have set."""
 
-import base64
 import json
 import os
 import subprocess
@@ -8,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import requests
-from conftest import PROJECT, Run, answering
+from conftest import PROJECT, Run
 
 STATE = """
 from pipeline.networks import runtime
@@ -161,26 +159,3 @@ def test_before_the_first_run(
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in done.stderr
     assert "run dvc repro" in done.stderr or "`dvc repro`" in done.stderr
-
-
-def test_a_project_in_which_nothing_may_be_written(
-    promoted: Path, tmp_path: Path, image_folder: Path
-) -> None:
-    """As in a container: predict by file and by registry, and the server's own start."""
-    mount = "mount --bind {0} {0} && mount -o remount,bind,ro {0} && cd {0} && ! touch x"
-    command = ["unshare", "--mount", "sh", "-c", f'{mount.format(promoted)} && exec "$@"', "sh"]
-    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount")
-    words = [sys.executable, "-m", "pipeline", "predict", str(image_folder / "dark" / "0.png")]
-    for model in ([], ["--model", "models:/classifier@champion"]):
-        done = subprocess.run(
-            [*command, *words, *model], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert "0.png\t" in done.stdout
-    server = [*command, "timeout", "60", sys.executable, "-m", "pipeline", "serve"]
-    with answering(tmp_path, [*server, "serve.port={port}"]) as (address, _):
-        content = base64.b64encode((image_folder / "dark" / "0.png").read_bytes()).decode()
-        rows = {"dataframe_records": [{"image": content}]}
-        answer = requests.post(f"{address}/invocations", json=rows, timeout=60)
-        assert answer.json()["predictions"][0]["prediction"]

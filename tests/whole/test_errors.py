@@ -39,7 +39,10 @@ def fails_in_one_line(done: subprocess.CompletedProcess[str], *told: str) -> Non
         (("extract_features", "backbone.weights=nowhere.h5"), "nowhere.h5: no such file"),
         (("extract_features", "threads=0"), "threads must be at least 1, got 0"),
         (("train_head", "head.units=[0]"), "head.units must be at least 1"),
-        (("finetune", "finetune.cut=5000"), "finetune.cut=5000 is not a layer of glyph_cnn: it has the layers 0 to"),
+        (
+            ("finetune", "finetune.cut=5000"),
+            "finetune.cut=5000 is not a layer of glyph_cnn: it has the layers 0 to",
+        ),
         (("finetune", "finetune.batch_norm=maybe"), "must be one of frozen, train, got 'maybe'"),
         (
             ("evaluate", "evaluate.split=dev"),
