@@ -81,8 +81,8 @@ class Project:
 
     def _judged(self, which: str, seconds: float) -> Outcome:
         workshop.run(self.folder, sys.executable, "-m", "benchmarks.predictions", which)
-        found = json.loads((self.folder / "judged.json").read_text())
-        return Outcome(found["right"], found["log_loss"], seconds)
+        actual = json.loads((self.folder / "judged.json").read_text())
+        return Outcome(actual["right"], actual["log_loss"], seconds)
 
 
 def measure(folder: Path, seed: int, with_guide: bool) -> dict[str, Outcome]:
@@ -110,8 +110,8 @@ def few(folder: Path, seed: int, count: int) -> dict[str, Outcome]:
 def gain(ours: list[Outcome], other: list[Outcome]) -> str:
     """Difference of accuracy in points with its paired bootstrap interval over images."""
     by_image: dict[str, list[float]] = {}
-    for one, two in zip(ours, other, strict=True):
-        for path, right in one.right.items():
+    for item, two in zip(ours, other, strict=True):
+        for path, right in item.right.items():
             by_image.setdefault(path, []).append(float(right) - float(two.right[path]))
     differences = np.array([np.mean(values) for values in by_image.values()])
     drawn = np.random.default_rng(0).integers(len(differences), size=(2000, len(differences)))
@@ -126,9 +126,9 @@ def rows(name: str, results: list[dict[str, Outcome]]) -> list[str]:
     for recipe in results[0]:
         own = [result[recipe] for result in results]
         cells = [
-            side_by_side.middle([one.accuracy for one in own], ".3f"),
-            side_by_side.middle([one.log_loss for one in own], ".3f"),
-            side_by_side.middle([one.seconds for one in own], ".0f"),
+            side_by_side.middle([item.accuracy for item in own], ".3f"),
+            side_by_side.middle([item.log_loss for item in own], ".3f"),
+            side_by_side.middle([item.seconds for item in own], ".0f"),
             "" if recipe == "the pipeline" else gain(ours, own),
         ]
         lines.append(f"| {name} | {recipe} | {' | '.join(cells)} |")
@@ -158,14 +158,14 @@ def main(seeds: int, backbone: str, with_few: bool, with_guide: bool) -> None:
             project_of(folder, name, backbone)
             if with_few:
                 for count in FEW:
-                    found = [few(folder, seed, count) for seed in range(seeds)]
-                    lines += rows(f"{name}, {count} a class", found)
+                    actual = [few(folder, seed, count) for seed in range(seeds)]
+                    lines += rows(f"{name}, {count} a class", actual)
             else:
-                found = [measure(folder, seed, with_guide) for seed in range(seeds)]
-                lines += rows(name, found)
+                actual = [measure(folder, seed, with_guide) for seed in range(seeds)]
+                lines += rows(name, actual)
     side_by_side.write(title, "\n".join(lines))
 
 
 if __name__ == "__main__":
-    asked = [*sys.argv[1:], *("3", "mobilenet_v2")[len(sys.argv) - 1 :]]
-    main(int(asked[0]), asked[1], "few" in asked, "own" not in asked)
+    requested = [*sys.argv[1:], *("3", "mobilenet_v2")[len(sys.argv) - 1 :]]
+    main(int(requested[0]), requested[1], "few" in requested, "own" not in requested)

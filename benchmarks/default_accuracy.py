@@ -28,15 +28,15 @@ def accuracies(seed: int, folder: Path) -> dict[str, float]:
         return folder / "outputs" / name
 
     data = Manifest(stage("prepare"))
-    found = {"raw pixels": linear(data.images.reshape(len(data.images), -1), data)}
+    actual = {"raw pixels": linear(data.images.reshape(len(data.images), -1), data)}
     untrained = stage("extract_features", "backbone.weights=null")
-    found["untrained backbone"] = linear(np.load(untrained / "features.npy"), data)
+    actual["untrained backbone"] = linear(np.load(untrained / "features.npy"), data)
     for name in ("extract_features", "train_head", "finetune"):
         stage(name)
     metrics = json.loads((stage("evaluate") / "metrics.json").read_text())
-    found["head only"] = metrics["head_only"]["accuracy"]
-    found["fine-tuned"] = metrics["fine_tuned"]["accuracy"]
-    return found
+    actual["head only"] = metrics["head_only"]["accuracy"]
+    actual["fine-tuned"] = metrics["fine_tuned"]["accuracy"]
+    return actual
 
 
 def linear(inputs: np.ndarray, data: Manifest) -> float:

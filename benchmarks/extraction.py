@@ -66,7 +66,7 @@ def rate_of(run: Callable[[], Any], images: np.ndarray) -> float:
 
 def main(rounds: int) -> None:
     names = [f"{network} {way}" for network in COUNTS for way in WAYS]
-    found = side_by_side.in_turn("benchmarks.extraction", names, rounds)
+    actual = side_by_side.in_turn("benchmarks.extraction", names, rounds)
     lines = [
         f"`python -m benchmarks.extraction {rounds}`: images a second at {SIZE_PX} px on",
         f"{THREADS} threads, median (range) of {rounds} rounds; times `model.predict` at its best",
@@ -78,13 +78,13 @@ def main(rounds: int) -> None:
     for way in WAYS:
         cells = []
         for network in COUNTS:
-            figures = found[f"{network} {way}"]
-            rates = [one["images_per_s"] for one in figures]
+            figures = actual[f"{network} {way}"]
+            rates = [item["images_per_s"] for item in figures]
             cell = side_by_side.middle(rates, ".1f")
             if not way.startswith("predict"):
                 best = np.max(
                     [
-                        [one["images_per_s"] for one in found[f"{network} predict {size}"]]
+                        [item["images_per_s"] for item in actual[f"{network} predict {size}"]]
                         for size in PREDICT
                     ],
                     axis=0,

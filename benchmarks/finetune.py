@@ -48,7 +48,7 @@ def calibrate(network: Any, images: np.ndarray) -> None:
     """Give BatchNorm the statistics of images: fresh ones squash everything to denormals."""
     import keras
 
-    norms = [one for one in network.layers if isinstance(one, keras.layers.BatchNormalization)]
+    norms = [item for item in network.layers if isinstance(item, keras.layers.BatchNormalization)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
@@ -128,13 +128,13 @@ def ours(name: str, cut: str, count: int) -> float:
         store = Store(Config(), Path(folder))
         source = Source(workshop.frozen(config, BATCH), body.model, "", images, "")
         kept = activations.below(store, source, chosen.at, np.arange(count))
-        one = np.arange(1)
+        item = np.arange(1)
         above = heads.join(upper, head, "above")
         recipe = Finetune(learning_rate=1e-5, epochs=EPOCHS, batch_size=BATCH)
         fitting.fit(
             above,
             Examples(kept, np.arange(count), labels),
-            Examples(kept, one, labels[:1]),
+            Examples(kept, item, labels[:1]),
             recipe,
             fitting.Session(0, Path(folder) / "work", lambda *_: None),
         )
@@ -166,7 +166,7 @@ def theory(case: str) -> float:
 
 
 def possible(case: str) -> float:
-    """What the ratio would be if a plain epoch were the bare forward and training steps.
+    """Compute the ratio if a plain epoch were only the bare forward and training steps.
 
     On tensors that are there already, without Keras' loop, metrics and input pipeline: the
     gap to the theory is what the network's backward pass takes more than twice its forward.
@@ -218,7 +218,7 @@ def possible(case: str) -> float:
 def main(rounds: int) -> None:
     names = [f"{way} {case}" for case in CASES for way in ("plain", "ours", "possible")]
     names.append(f"tuned {TUNED}")
-    found = side_by_side.in_turn("benchmarks.finetune", names, rounds)
+    actual = side_by_side.in_turn("benchmarks.finetune", names, rounds)
     lines = [
         f"`python -m benchmarks.finetune {rounds}`: seconds an epoch, medians of {rounds} rounds.",
         "",
@@ -228,18 +228,18 @@ def main(rounds: int) -> None:
     runtime.configure(0, THREADS)
     for case in CASES:
         times = {
-            recipe: median(figures["epoch_s"] for figures in found[f"{recipe} {case}"])
+            recipe: median(figures["epoch_s"] for figures in actual[f"{recipe} {case}"])
             for recipe in ("plain", "ours")
         }
-        gains = side_by_side.ratios(found, f"plain {case}", f"ours {case}", "epoch_s")
+        gains = side_by_side.ratios(actual, f"plain {case}", f"ours {case}", "epoch_s")
         best = theory(case)
-        bare = median(figures["ratio"] for figures in found[f"possible {case}"])
+        bare = median(figures["ratio"] for figures in actual[f"possible {case}"])
         lines.append(
             f"| {case} | {times['plain']:.2f} | {times['ours']:.2f} "
             f"| {side_by_side.middle(gains)} | {best:.2f} | {median(gains) / best:.0%} "
             f"| {bare:.2f} |"
         )
-    waited = [figures["epoch_s"] for figures in found[f"tuned {TUNED}"]]
+    waited = [figures["epoch_s"] for figures in actual[f"tuned {TUNED}"]]
     lines += [
         "",
         "*Bare steps*: the ratio of forward and training steps on tensors that are there already,",

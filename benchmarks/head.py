@@ -109,7 +109,7 @@ def measure(name: str) -> side_by_side.Figures:
 
 def main(rounds: int) -> None:
     names = ["plain", "plain, no tuner", "ours"]
-    found = side_by_side.in_turn("benchmarks.head", names, rounds)
+    actual = side_by_side.in_turn("benchmarks.head", names, rounds)
     lines = [
         f"`python -m benchmarks.head {rounds}`: 1,000 images of 160 px and 200 for validation,",
         "MobileNetV2, 10 epochs; seconds, medians, and how many times as fast ours is.",
@@ -118,11 +118,13 @@ def main(rounds: int) -> None:
         "|---|---|---|---|---|---|",
     ]
     for key, label in (("epoch_s", "an epoch"), ("total_s", "all of it, extraction included")):
-        cells = [f"{median(figures[key] for figures in found[name]):.3f}" for name in names]
+        cells = [f"{median(figures[key] for figures in actual[name]):.3f}" for name in names]
         for other in names[:2]:
-            cells.append(side_by_side.middle(side_by_side.ratios(found, other, "ours", key), ".1f"))
+            cells.append(
+                side_by_side.middle(side_by_side.ratios(actual, other, "ours", key), ".1f")
+            )
         lines.append(f"| {label} | {' | '.join(cells)} |")
-    rates = [figures["images_per_s"] for figures in found["ours"]]
+    rates = [figures["images_per_s"] for figures in actual["ours"]]
     lines += ["", f"Extraction: {side_by_side.middle(rates, '.0f')} images a second."]
     side_by_side.write("Head training", "\n".join(lines))
 

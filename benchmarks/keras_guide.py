@@ -31,7 +31,7 @@ def main(seed: int) -> None:
     x = keras.layers.RandomRotation(0.1)(x)
     x = keras.layers.Dropout(0.2)(base(x, training=False))
     model = keras.Model(images, keras.layers.Dense(len(data.classes))(x))
-    shown = (
+    cells = (
         tf.data.Dataset.from_tensor_slices((np.asarray(data.images[train]), data.labels[train]))
         .shuffle(len(train), seed=seed)
         .batch(BATCH)
@@ -44,7 +44,7 @@ def main(seed: int) -> None:
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
         )
-        model.fit(shown, epochs=EPOCHS, verbose=0)
+        model.fit(cells, epochs=EPOCHS, verbose=0)
     logits = model.predict(np.asarray(data.images), batch_size=BATCH, verbose=0)
     np.save(GUIDE, tf.nn.softmax(logits).numpy())
 

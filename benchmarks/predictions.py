@@ -1,4 +1,4 @@
-"""Which test images a model gets right, and its log loss at the best temperature for validation.
+"""A model's correct test images, and its log loss at the temperature that suits validation best.
 
 python -m benchmarks.predictions head|model|guide: outputs -> judged.json.
 """
@@ -35,11 +35,11 @@ def main(which: str) -> None:
     val, test = data.indices("val"), data.indices("test")
     temperature = calibration.temperature(data.labels[val], probabilities[val])
     right = probabilities[test].argmax(axis=1) == data.labels[test]
-    found = {
-        "right": {data.rows[row].path: bool(one) for row, one in zip(test, right, strict=True)},
+    actual = {
+        "right": {data.rows[row].path: bool(item) for row, item in zip(test, right, strict=True)},
         "log_loss": calibration.log_loss(data.labels[test], probabilities[test], temperature),
     }
-    Path("judged.json").write_text(json.dumps(found))
+    Path("judged.json").write_text(json.dumps(actual))
 
 
 if __name__ == "__main__":

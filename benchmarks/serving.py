@@ -45,7 +45,7 @@ Row = tuple[bytes, dict[str, Any]]
 
 @dataclass
 class Load:
-    """What the clients saw."""
+    """The clients' measurements."""
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
@@ -63,13 +63,13 @@ def main(rounds: int, seconds: int, clients: int) -> None:
             limits = ["promote.min_recall=null", "promote.max_calibration_error=null"]
             workshop.run(folder, sys.executable, "-m", "pipeline", "promote", *limits)
             good, bad = test_images(), oddities(folder)
-            found = []
+            actual = []
             for number in range(rounds):
                 with server(folder) as (url, process):
                     loaded = load(url, process, bodies(good, bad), seconds, clients)
-                found.append(figures(loaded) | bare(folder, good))
-                print(f"{preset}, round {number + 1} of {rounds}: {found[-1]}", file=sys.stderr)
-            columns[name] = lines(found)
+                actual.append(figures(loaded) | bare(folder, good))
+                print(f"{preset}, round {number + 1} of {rounds}: {actual[-1]}", file=sys.stderr)
+            columns[name] = lines(actual)
     names = list(columns)
     table = [
         f"`python -m benchmarks.serving {rounds} {seconds} {clients}`: {clients} clients for",
@@ -91,10 +91,10 @@ def main(rounds: int, seconds: int, clients: int) -> None:
 def test_images() -> list[Row]:
     """Files of the test split, and what evaluate said of them."""
     with Path("outputs/evaluate/predictions.csv").open() as file:
-        told = {line.pop("path"): line for line in csv.DictReader(file)}
+        message = {line.pop("path"): line for line in csv.DictReader(file)}
     rows = []
     for image in sources.images(config.compose().data):
-        if line := told.get(image.path):
+        if line := message.get(image.path):
             begin = "probability_"
             columns = [name for name in line if name.startswith(begin)]
             values = {name.removeprefix(begin): float(np.float32(line[name])) for name in columns}
@@ -114,13 +114,13 @@ def oddities(folder: Path) -> list[Row]:
             text=True,
             check=False,
         )
-        told = [json.loads(line) for line in done.stdout.splitlines()]
+        message = [json.loads(line) for line in done.stdout.splitlines()]
         return [
             (
-                Path(one["path"]).read_bytes(),
-                {"probabilities": one.get("probabilities"), "error": one.get("error")},
+                Path(item["path"]).read_bytes(),
+                {"probabilities": item.get("probabilities"), "error": item.get("error")},
             )
-            for one in told
+            for item in message
         ]
 
 
@@ -175,7 +175,7 @@ def load(
     clients: int,
 ) -> Load:
     """Ask for some seconds."""
-    found = Load()
+    actual = Load()
     lock = threading.Lock()
     began = time.perf_counter()
 
@@ -184,48 +184,50 @@ def load(
         rng = random.Random(number)
         while time.perf_counter() - began < seconds:
             body, expected = rng.choice(made)
-            asked = time.perf_counter()
+            requested = time.perf_counter()
             done = session.post(url, data=body, headers={"Content-Type": "application/json"})
-            latency = time.perf_counter() - asked
+            latency = time.perf_counter() - requested
             with lock:
-                found.latencies.append(latency)
+                actual.latencies.append(latency)
                 if done.status_code != 200:
-                    found.refused.append(f"{done.status_code} {done.text[:200]}")
+                    actual.refused.append(f"{done.status_code} {done.text[:200]}")
                     continue
                 answers = done.json()["predictions"]
-                told = [{key: one[key] for key in ("probabilities", "error")} for one in answers]
-                found.rows += len(told)
-                found.wrong += told != expected
+                message = [
+                    {key: item[key] for key in ("probabilities", "error")} for item in answers
+                ]
+                actual.rows += len(message)
+                actual.wrong += message != expected
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
         family = [process, *process.children(recursive=True)]
-        found.memory_mb.append(sum(one.memory_info().rss for one in family) / 1e6)
+        actual.memory_mb.append(sum(item.memory_info().rss for item in family) / 1e6)
         time.sleep(1)
-    found.seconds = time.perf_counter() - began
-    return found
+    actual.seconds = time.perf_counter() - began
+    return actual
 
 
-def figures(found: Load) -> side_by_side.Figures:
-    """What the clients saw, in numbers."""
-    p50, p95, p99 = np.percentile(found.latencies, [50, 95, 99])
-    begun = len(found.memory_mb) // 6  # every kind of row has been seen by then
-    for line in found.refused[:5]:
+def figures(actual: Load) -> side_by_side.Figures:
+    """Return the clients' measurements as numbers."""
+    p50, p95, p99 = np.percentile(actual.latencies, [50, 95, 99])
+    begun = len(actual.memory_mb) // 6  # every kind of row has been seen by then
+    for line in actual.refused[:5]:
         print(line, file=sys.stderr)
     return {
-        "requests": len(found.latencies),
-        "refused": len(found.refused),
-        "wrong": found.wrong,
-        "rows_per_s": found.rows / found.seconds,
+        "requests": len(actual.latencies),
+        "refused": len(actual.refused),
+        "wrong": actual.wrong,
+        "rows_per_s": actual.rows / actual.seconds,
         "p50_ms": 1000 * float(p50),
         "p95_ms": 1000 * float(p95),
         "p99_ms": 1000 * float(p99),
-        "slowest_ms": 1000 * max(found.latencies),
-        "begun_mb": found.memory_mb[begun],
-        "half_mb": found.memory_mb[len(found.memory_mb) // 2],
-        "end_mb": found.memory_mb[-1],
+        "slowest_ms": 1000 * max(actual.latencies),
+        "begun_mb": actual.memory_mb[begun],
+        "half_mb": actual.memory_mb[len(actual.memory_mb) // 2],
+        "end_mb": actual.memory_mb[-1],
     }
 
 
@@ -236,9 +238,9 @@ def bare(folder: Path, good: list[Row]) -> side_by_side.Figures:
     floats = images.astype(np.float32)
     model = classifier.model
     ways: dict[str, tuple[int, Callable[[], Any]]] = {
-        "decoding": (len(images), lambda: [classifier.decode(one) for one, _ in good[:BARE]]),
+        "decoding": (len(images), lambda: [classifier.decode(item) for item, _ in good[:BARE]]),
         "predict": (len(images), lambda: model.predict(floats, 32, verbose=0)),
-        "one_by_one": (32, lambda: [model(one[None], training=False) for one in floats[:32]]),
+        "one_by_one": (32, lambda: [model(item[None], training=False) for item in floats[:32]]),
         "forward": (len(images), lambda: classifier.probabilities(images)),
     }
     rates = {}
@@ -254,13 +256,13 @@ def lines(rounds: list[side_by_side.Figures]) -> dict[str, str]:
     """Row of the table -> value."""
 
     def of(key: str, form: str = ".0f") -> str:
-        return side_by_side.middle([one[key] for one in rounds], form)
+        return side_by_side.middle([item[key] for item in rounds], form)
 
     def all_of(key: str) -> str:
-        return f"{sum(one[key] for one in rounds):.0f}"
+        return f"{sum(item[key] for item in rounds):.0f}"
 
     def share(of_which: str) -> str:
-        values = [100 * one["rows_per_s"] / one[of_which] for one in rounds]
+        values = [100 * item["rows_per_s"] / item[of_which] for item in rounds]
         return f"{side_by_side.middle(values, '.0f')} %"
 
     return {

@@ -17,16 +17,16 @@ Figures = dict[str, float]
 
 def in_turn(module: str, names: list[str], rounds: int) -> dict[str, list[Figures]]:
     """The figures of each measurement, a list entry a round."""
-    found: dict[str, list[Figures]] = {name: [] for name in names}
+    actual: dict[str, list[Figures]] = {name: [] for name in names}
     for number in range(rounds):
         for name in names:
             command = [sys.executable, "-m", module, "--one", name]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise SystemExit(f"{module} {name} failed:\n{done.stderr[-3000:]}")
-            found[name].append(json.loads(done.stdout.splitlines()[-1]))
-            print(f"round {number + 1} of {rounds}: {name} {found[name][-1]}", file=sys.stderr)
-    return found
+            actual[name].append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"round {number + 1} of {rounds}: {name} {actual[name][-1]}", file=sys.stderr)
+    return actual
 
 
 def start(module: str, measure: Callable[[str], Figures], main: Callable[[int], None]) -> None:
@@ -43,10 +43,10 @@ def middle(values: list[float], form: str = ".2f") -> str:
     return f"{median(values):{form}} ({low:{form}} to {high:{form}})"
 
 
-def ratios(found: dict[str, list[Figures]], over: str, under: str, key: str) -> list[float]:
+def ratios(actual: dict[str, list[Figures]], over: str, under: str, key: str) -> list[float]:
     """`over` by `under`, round by round."""
-    pairs = zip(found[over], found[under], strict=True)
-    return [one[key] / other[key] for one, other in pairs]
+    pairs = zip(actual[over], actual[under], strict=True)
+    return [item[key] / other[key] for item, other in pairs]
 
 
 def write(title: str, text: str) -> None:

@@ -27,27 +27,27 @@ main([stage, "tracking.enabled=" + sys.argv[2]])
 
 
 def main(rounds: int) -> None:
-    found: dict[str, list[float]] = {}
+    actual: dict[str, list[float]] = {}
     with workshop.copy() as folder:
         workshop.run(folder, "dvc", "repro")
         for _ in range(rounds):
             started = time.perf_counter()
             workshop.run(folder, "dvc", "repro")
-            found.setdefault("dvc repro, nothing to do", []).append(time.perf_counter() - started)
+            actual.setdefault("dvc repro, nothing to do", []).append(time.perf_counter() - started)
             for stage in STAGES:
                 for tracking in ("true", "false"):
-                    told = workshop.run(folder, sys.executable, "-c", UNTIL_RUN, stage, tracking)
+                    message = workshop.run(folder, sys.executable, "-c", UNTIL_RUN, stage, tracking)
                     name = f"{stage}, {'' if tracking == 'true' else 'not '}tracked"
-                    found.setdefault(name, []).append(float(told.splitlines()[-1]))
+                    actual.setdefault(name, []).append(float(message.splitlines()[-1]))
     lines = [
         f"`python -m benchmarks.startup {rounds}`: seconds from the start of the process until the",
         "stage is called (Python, Hydra, MLflow; TensorFlow where the stage needs it before).",
         "",
         "| | median (range) |",
         "|---|---|",
-        *(f"| {name} | {side_by_side.middle(times)} |" for name, times in found.items()),
+        *(f"| {name} | {side_by_side.middle(times)} |" for name, times in actual.items()),
     ]
-    slowest = max(median(times) for times in found.values())
+    slowest = max(median(times) for times in actual.values())
     print(f"slowest: {slowest:.1f} s", file=sys.stderr)
     side_by_side.write("Start-up", "\n".join(lines))
 

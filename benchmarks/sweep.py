@@ -147,8 +147,8 @@ def alone(folder: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.sweep", "--plain"]
     outputs = [str(folder / "outputs" / "prepare"), str(folder / "outputs" / "train_head")]
     done = subprocess.run([*command, *outputs], capture_output=True, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    actual: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return actual
 
 
 def main(rounds: int) -> None:
@@ -157,7 +157,7 @@ def main(rounds: int) -> None:
         "ours, 1 worker": lambda folder: ours(folder, 1),
         "ours, 2 workers": lambda folder: ours(folder, 2),
     }
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in measured}
+    actual: dict[str, list[dict[str, Any]]] = {name: [] for name in measured}
     for number in range(rounds):
         for name, measure in measured.items():
             with workshop.copy("hymenoptera_mobilenet_v2") as folder:
@@ -165,30 +165,30 @@ def main(rounds: int) -> None:
                 workshop.run(folder, sys.executable, "-m", "dvc", "repro", "train_head")
                 started = time.perf_counter()
                 result = measure(folder)
-                found[name].append({**result, "seconds": time.perf_counter() - started})
-            print(f"round {number + 1}: {name} {found[name][-1]}", file=sys.stderr)
+                actual[name].append({**result, "seconds": time.perf_counter() - started})
+            print(f"round {number + 1}: {name} {actual[name][-1]}", file=sys.stderr)
     lines = [
         f"`python -m benchmarks.sweep {rounds}`: 5 cuts by 4 learning rates, 5 epochs, MobileNetV2",
         "at 224 px, 179 images for training and 52 for validation. All begin with decoded",
         "images and a trained head, and end with the best trial; plain rebuilds the model in",
         "each trial, ours is the whole command.",
         "",
-        f"| rounds: {rounds} | {' | '.join(found)} |",
-        f"|---|{'---|' * len(found)}",
+        f"| rounds: {rounds} | {' | '.join(actual)} |",
+        f"|---|{'---|' * len(actual)}",
     ]
-    cells = [side_by_side.middle([one["seconds"] for one in of], ".0f") for of in found.values()]
+    cells = [side_by_side.middle([item["seconds"] for item in of], ".0f") for of in actual.values()]
     lines.append(f"| seconds | {' | '.join(cells)} |")
     gains = {
-        name: side_by_side.ratios(found, "plain", name, "seconds") for name in list(measured)[1:]
+        name: side_by_side.ratios(actual, "plain", name, "seconds") for name in list(measured)[1:]
     }
     cells = [side_by_side.middle(of, ".1f") for of in gains.values()]
     lines.append(f"| times as fast | 1 | {' | '.join(cells)} |")
     for count in (5, 10, 15, 20):
         cells = [
-            f"{median(one['memory_mb'][count - 1] for one in of):.0f}" for of in found.values()
+            f"{median(item['memory_mb'][count - 1] for item in of):.0f}" for of in actual.values()
         ]
         lines.append(f"| memory after {count} trials, MB | {' | '.join(cells)} |")
-    bests = [of[-1]["best"] for of in found.values()]
+    bests = [of[-1]["best"] for of in actual.values()]
     cells = [f"{cut}, {rate:g}, {loss:.5f}" for cut, rate, loss in bests]
     lines.append(f"| best: cut, learning rate, validation loss | {' | '.join(cells)} |")
     side_by_side.write("Sweep", "\n".join(lines))

@@ -21,7 +21,7 @@ VAL, EPOCHS, BATCH, CLASSES = 100, 12, 32, 5
 
 
 def network(case: str) -> Any:
-    """What is trained: (B, ...) -> (B, K)."""
+    """Build the trained network: (B, ...) -> (B, K)."""
     from pipeline.features import cuts
     from pipeline.networks import backbones, heads
     from pipeline.networks.backbones import keras_application
@@ -62,8 +62,8 @@ def measure(name: str) -> side_by_side.Figures:
         return made.batch(BATCH).prefetch(2).with_options(options)
 
     def of_keras() -> None:
-        model.fit(shown[0], verbose=0)
-        model.evaluate(shown[1], verbose=0)
+        model.fit(parts[0], verbose=0)
+        model.evaluate(parts[1], verbose=0)
 
     def step_by_step() -> None:
         train, val = (
@@ -73,7 +73,7 @@ def measure(name: str) -> side_by_side.Figures:
         steps.train(model, train, [1e-5] * -(-len(splits[0]) // BATCH))
         steps.probabilities(model, val)
 
-    shown = [dataset(rows) for rows in splits]
+    parts = [dataset(rows) for rows in splits]
     epoch = of_keras if way == "fit" else step_by_step
     times = []
     for _ in range(EPOCHS):
@@ -85,7 +85,7 @@ def measure(name: str) -> side_by_side.Figures:
 
 def main(rounds: int) -> None:
     names = [f"{way} {case}" for case in CASES for way in ("fit", "steps")]
-    found = side_by_side.in_turn("benchmarks.training_loop", names, rounds)
+    actual = side_by_side.in_turn("benchmarks.training_loop", names, rounds)
     lines = [
         f"`python -m benchmarks.training_loop {rounds}`: seconds an epoch with its validation.",
         "",
@@ -95,10 +95,10 @@ def main(rounds: int) -> None:
     labels = {"head": "a head, 1,000 images", "block_16": "from block_16, 256 images"}
     for case, label in labels.items():
         cells = [
-            f"{median(figures['epoch_s'] for figures in found[f'{way} {case}']):.3f}"
+            f"{median(figures['epoch_s'] for figures in actual[f'{way} {case}']):.3f}"
             for way in ("fit", "steps")
         ]
-        gain = side_by_side.ratios(found, f"fit {case}", f"steps {case}", "epoch_s")
+        gain = side_by_side.ratios(actual, f"fit {case}", f"steps {case}", "epoch_s")
         lines.append(f"| {label} | {' | '.join(cells)} | {side_by_side.middle(gain)} |")
     side_by_side.write("Training loop", "\n".join(lines))
 

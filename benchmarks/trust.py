@@ -1,4 +1,4 @@
-"""How well mislabelled and unknown images are found, and what sets of labels cover.
+"""Detection of mislabelled and unknown images, and coverage of prediction sets.
 
 python -m benchmarks.trust [errors] [unknown] [sets]
 
@@ -84,7 +84,7 @@ def flip(folder: Path, seed: int) -> set[str]:
         if path.is_file():
             by_class.setdefault(path.parent, []).append(path)
     for place, paths in by_class.items():
-        others = [one for one in by_class if one.parent == place.parent and one != place]
+        others = [item for item in by_class if item.parent == place.parent and item != place]
         for path in rng.permutation(np.array(paths))[: round(FLIPPED * len(paths))]:
             target = others[rng.integers(len(others))] / f"moved_{path.name}"
             shutil.move(path, target)
@@ -94,7 +94,7 @@ def flip(folder: Path, seed: int) -> set[str]:
 
 def errors(name: str) -> str:
     """Precision and recall, medians of three draws."""
-    found = []
+    actual = []
     for seed in range(3):
         with workshop.copy() as folder:
             with tarfile.open(workshop.SHARED / "data" / f"{name}.tar") as archive:
@@ -105,10 +105,10 @@ def errors(name: str) -> str:
             data = Manifest(folder / "outputs/prepare")
             features = np.load(folder / "outputs/extract_features/features.npy")
             suspects = label_errors.find(data, features, seed=0, threads=2)
-            hits = [data.rows[one.row].path in moved for one in suspects]
+            hits = [data.rows[item.row].path in moved for item in suspects]
             there = sum(row.path in moved for row in data.rows)
-            found.append((np.mean(hits), sum(hits) / there, len(suspects), there))
-    middles = [median(column) for column in zip(*found, strict=True)]
+            actual.append((np.mean(hits), sum(hits) / there, len(suspects), there))
+    middles = [median(column) for column in zip(*actual, strict=True)]
     return f"| {name} | {middles[3]:.0f} | {middles[2]:.0f} | {middles[0]:.2f} | {middles[1]:.2f} |"
 
 
@@ -116,8 +116,8 @@ def foreign(folder: Path, other: str, classifier: Classifier) -> Pixels:
     """Decoded images that the classifier does not know."""
     if other == "digits":
         files = [folder / f"{n}.png" for n in range(FOREIGN)]
-        for file, one in zip(files, load_digits().images, strict=False):
-            Image.fromarray((one * 15.9).astype(np.uint8)).save(file)
+        for file, item in zip(files, load_digits().images, strict=False):
+            Image.fromarray((item * 15.9).astype(np.uint8)).save(file)
     else:
         place = folder / "left_out"
         if other:
@@ -146,9 +146,9 @@ def unknown(name: str, other: str, left_out: str) -> str:
         assert theirs.strangeness is not None
         cells = []
         for score in (
-            lambda one: one.strangeness,
-            lambda one: typicality.doubts(one.probabilities),
-            lambda one: typicality.distances(known.space, one.positions),
+            lambda item: item.strangeness,
+            lambda item: typicality.doubts(item.probabilities),
+            lambda item: typicality.distances(known.space, item.positions),
         ):
             here, there = score(ours), score(theirs)
             truth = np.repeat([0, 1], [len(here), len(there)])
@@ -176,26 +176,26 @@ def sets(name: str) -> str:
             aside, test = drawn[:count], drawn[count:]
             misses = np.sort(1 - values[aside, labels[aside]].astype(np.float64))
             judge = Judge(replace(known, misses=misses), len(data.classes), coverage=0.9)
-            found = np.concatenate([values, np.zeros((len(rows), len(known.space.axes)))], axis=1)
-            given = judge(found[test].astype(np.float32)).labels
+            actual = np.concatenate([values, np.zeros((len(rows), len(known.space.axes)))], axis=1)
+            given = judge(actual[test].astype(np.float32)).labels
             assert given is not None
             covered.append(given[np.arange(len(test)), labels[test]].mean())
             sizes.append(given.sum(axis=1).mean())
-    shown = f"{side_by_side.middle(covered, '.3f')} | {side_by_side.middle(sizes)}"
-    return f"| {name} | {count} | {shown} |"
+    cells = f"{side_by_side.middle(covered, '.3f')} | {side_by_side.middle(sizes)}"
+    return f"| {name} | {count} | {cells} |"
 
 
-def main(asked: set[str]) -> None:
-    if "errors" in asked:
+def main(requested: set[str]) -> None:
+    if "errors" in requested:
         lines = ["| data | mislabelled | suspects | precision | recall |", "|---|---|---|---|---|"]
         lines += [errors(name) for name in ("hymenoptera", "sign_digits")]
         side_by_side.write("Mislabelled images", "\n".join(lines))
-    if "unknown" in asked:
+    if "unknown" in requested:
         head = "| known, foreign | strangeness | confidence | distance | called unknown |"
         lines = ["Area under the ROC curve, and false positives at 95 %.", "", head]
         lines += ["|---|---|---|---|---|", *(unknown(*pair) for pair in PAIRS)]
         side_by_side.write("Unknown images", "\n".join(lines))
-    if "sets" in asked:
+    if "sets" in requested:
         lines = ["| data | calibration images | covered, asked for 0.9 | labels an image |"]
         lines += ["|---|---|---|---|", *(sets(name) for name in ("hymenoptera", "sign_digits"))]
         lines.append(sets("cifar10_small"))

@@ -132,7 +132,7 @@ def run() -> Run:
 
 
 def copy_project(folder: Path) -> Path:
-    """What a clone has, as it is in the working tree."""
+    """Copy the files that a clone would have, from the working tree."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"],
         cwd=PROJECT,
@@ -221,8 +221,8 @@ def listening(
     The port's setting is `COMMAND.port`, unless it is another.
     """
     program = [sys.executable, "-m", "pipeline", command, *words]
-    with answering(folder, [*program, f"{setting or command}.port={{port}}"]) as found:
-        yield found
+    with answering(folder, [*program, f"{setting or command}.port={{port}}"]) as actual:
+        yield actual
 
 
 @contextmanager

@@ -158,7 +158,7 @@ def save_as_hugging_face_does(folder: Path) -> Path:
 
     width, inner = 16, 32
     block = {
-        **{f"attention.attention.{one}": (width, width) for one in ("query", "key", "value")},
+        **{f"attention.attention.{item}": (width, width) for item in ("query", "key", "value")},
         "attention.output.dense": (width, width),
         "mlp.fc1": (inner, width),
         "mlp.fc2": (width, inner),
@@ -187,7 +187,7 @@ def save_as_hugging_face_does(folder: Path) -> Path:
         {name: value.astype(np.float32) for name, value in values.items()},
         folder / "model.safetensors",
     )
-    told = {
+    message = {
         "model_type": "dinov2",
         "architectures": ["Dinov2Model"],
         "hidden_size": width,
@@ -203,7 +203,7 @@ def save_as_hugging_face_does(folder: Path) -> Path:
         "qkv_bias": True,
         "use_swiglu_ffn": False,
     }
-    (folder / "config.json").write_text(json.dumps(told), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(message), encoding="utf-8")
     scaling = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
     (folder / "preprocessor_config.json").write_text(
         json.dumps({**scaling, "image_mean": MEAN, "image_std": DEVIATION}), encoding="utf-8"

@@ -18,7 +18,7 @@ from pipeline.serving.classifier import Classifier
 from pipeline.serving.pyfunc import Service
 
 MAX_BYTES = 2_000_000
-CONTENT = {one.path: one.content for one in digits.images(digits.Config())}
+CONTENT = {item.path: item.content for item in digits.images(digits.Config())}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def promoted(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="session")
 def url(promoted: Path) -> Iterator[str]:
-    """Where `serve` answers."""
+    """Address of a running `serve`."""
     with listening(promoted, "serve", "serve.max_request_mb=40") as (address, _):
         yield f"{address}/invocations"
 

@@ -80,14 +80,14 @@ MISTAKES = [
 def test_a_mistake_on_the_command_line(word: str, rule: str, remedy: str) -> None:
     with pytest.raises(InputError) as caught:
         config.compose([word])
-    told = str(caught.value)
-    assert rule in told
-    assert remedy in told
-    assert "\n" not in told
+    message = str(caught.value)
+    assert rule in message
+    assert remedy in message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "message"),
     [
         ("image_size: 8", "image_siz: 8", "unknown setting prepare.image_siz"),
         (
@@ -102,11 +102,11 @@ def test_a_mistake_on_the_command_line(word: str, rule: str, remedy: str) -> Non
         ("cut: block", "cut: ??? # block", "finetune.cut has no value ('???')"),
     ],
 )
-def test_a_mistake_in_params_yaml(params: Path, before: str, after: str, told: str) -> None:
+def test_a_mistake_in_params_yaml(params: Path, before: str, after: str, message: str) -> None:
     edited(params, before, after)
     with pytest.raises(InputError) as caught:
         config.compose()
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

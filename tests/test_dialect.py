@@ -44,7 +44,7 @@ def test_numbers_are_the_same_both_ways(cwd: Path, text: str, value: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("2023", 'a number: .* such as "2023"'),
         ("1.10", "a number"),
@@ -52,16 +52,16 @@ def test_numbers_are_the_same_both_ways(cwd: Path, text: str, value: int) -> Non
         ("~", "a missing value"),
     ],
 )
-def test_what_is_no_text_is_refused_with_quotes(cwd: Path, text: str, told: str) -> None:
+def test_what_is_no_text_is_refused_with_quotes(cwd: Path, text: str, message: str) -> None:
     write(ignore=f"[{text}]")
-    with pytest.raises(InputError, match=rf"data\.ignore must be text, got .*, .* {told}"):
+    with pytest.raises(InputError, match=rf"data\.ignore must be text, got .*, .* {message}"):
         config.compose()
     write(labels=f"{{a: {text}}}")
-    with pytest.raises(InputError, match=rf"data\.labels must be text, got .*, .* {told}"):
+    with pytest.raises(InputError, match=rf"data\.labels must be text, got .*, .* {message}"):
         config.compose()
     if text != "~":
         write()
-        with pytest.raises(InputError, match=rf"data\.ignore must be text, got .*, .* {told}"):
+        with pytest.raises(InputError, match=rf"data\.ignore must be text, got .*, .* {message}"):
             config.compose([f"data.ignore=[{text}]"])
 
 

@@ -19,12 +19,12 @@ def test_help(
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as ended:
         runner.run(name, ["--help"])
-    shown = capsys.readouterr().out
+    usage_text = capsys.readouterr().out
     assert ended.value.code in (0, None)
     summary = next(line for line in runner.usage().splitlines() if line.startswith(f"  {name} "))
-    assert summary.split(maxsplit=1)[1] in shown
-    assert f"python -m pipeline {name}" in shown.partition("\n")[2], "an example"
-    for line in re.findall(r"^  ([a-z_]+\.[\w.]+=\S*.*)", shown, re.MULTILINE):
+    assert summary.split(maxsplit=1)[1] in usage_text
+    assert f"python -m pipeline {name}" in usage_text.partition("\n")[2], "an example"
+    for line in re.findall(r"^  ([a-z_]+\.[\w.]+=\S*.*)", usage_text, re.MULTILINE):
         assert re.search(r" {2,}[A-Za-z.]|=.{30,}$", line), f"{line} has no description"
 
 

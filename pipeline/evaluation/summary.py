@@ -23,7 +23,7 @@ _CLEARLY_WEAKER = 0.1
 
 @dataclass(frozen=True)
 class Recipe:
-    """What was trained.
+    """Type of training.
 
     Attributes:
         backbone: Name of the backbone.

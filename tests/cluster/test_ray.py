@@ -52,35 +52,35 @@ def squares() -> Any:
 
 
 def test_results_come_in_order_from_all_nodes(config: Config) -> None:
-    found = list(pool.ordered(config, squares, range(40), threads=2))
-    assert [square for square, _ in found] == [task**2 for task in range(40)]
-    assert len({process for _, process in found}) == 2
+    actual = list(pool.ordered(config, squares, range(40), threads=2))
+    assert [square for square, _ in actual] == [task**2 for task in range(40)]
+    assert len({process for _, process in actual}) == 2
     assert list(pool.ordered(config, squares, [], threads=1)) == []
 
 
 def slowly() -> Any:
-    def one(task: int) -> tuple[int, int]:
+    def item(task: int) -> tuple[int, int]:
         time.sleep(0.3)
         return task, os.getpid()
 
-    return one
+    return item
 
 
 def test_a_killed_worker_costs_no_result(config: Config) -> None:
-    found = pool.ordered(config, slowly, range(20), threads=2)
-    _, process = next(found)
+    actual = pool.ordered(config, slowly, range(20), threads=2)
+    _, process = next(actual)
     os.kill(process, signal.SIGKILL)
-    rest = list(found)
+    rest = list(actual)
     assert [task for task, _ in rest] == list(range(1, 20))
     assert len({process for _, process in rest}) > 1
 
 
 def test_a_node_that_goes_away_costs_no_result(cluster: Any, config: Config) -> None:
     extra = cluster.add_node(**NODE)
-    found = pool.ordered(config, slowly, range(30), threads=2)
-    first = [next(found) for _ in range(4)]
+    actual = pool.ordered(config, slowly, range(30), threads=2)
+    first = [next(actual) for _ in range(4)]
     cluster.remove_node(extra, allow_graceful=False)
-    assert [task for task, _ in [*first, *found]] == list(range(30))
+    assert [task for task, _ in [*first, *actual]] == list(range(30))
 
 
 def deadly() -> Any:
@@ -128,15 +128,15 @@ def test_prepare_and_extraction_give_the_same_bytes(
     clone: Path, cluster: Any, config: Config, run: Run
 ) -> None:
     spread = ("cluster.use=ray", f"cluster.address={config.address}")
-    found = []
+    actual = []
     for words in ((), spread):
         run(clone, "rm", "-rf", ".work/activations")
         for name in ("prepare", "extract_features"):
             done = run(clone, *stage(name, *words), forked=not words)
             assert done.returncode == 0, done.stderr
         both = contents(clone / "outputs/prepare") | contents(clone / "outputs/extract_features")
-        found.append(both)
-    assert found[0] == found[1]
+        actual.append(both)
+    assert actual[0] == actual[1]
 
 
 def test_a_node_with_other_images_is_refused(clone: Path, config: Config, tmp_path: Path) -> None:
@@ -212,11 +212,11 @@ def test_a_sweep_on_two_nodes_one_of_which_goes_away(
         time.sleep(0.2)
     time.sleep(8)
     cluster.remove_node(extra, allow_graceful=False)
-    told = sweep.communicate(timeout=400)[0]
-    assert sweep.returncode == 0, told
-    ended = [line for line in told.replace("\r", "\n").splitlines() if line.startswith("trial ")]
+    message = sweep.communicate(timeout=400)[0]
+    assert sweep.returncode == 0, message
+    ended = [line for line in message.replace("\r", "\n").splitlines() if line.startswith("trial ")]
     numbers = [int(line.split()[1].rstrip(":")) for line in ended]
-    assert sorted(numbers) == list(range(8)), told
+    assert sorted(numbers) == list(range(8)), message
     assert not [p for p in psutil.process_iter(["cmdline"]) if is_worker(p, clone)]
 
 

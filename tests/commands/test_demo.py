@@ -23,8 +23,8 @@ IMAGES = list(digits.images(digits.Config()))
 @pytest.fixture(scope="module")
 def model(repository: Path) -> str:
     """The one that fine-tuning logged."""
-    (found,) = MlflowClient(f"sqlite:///{repository / 'mlflow.db'}").search_logged_models(["1"])
-    return f"demo.model=models:/{found.model_id}"
+    (actual,) = MlflowClient(f"sqlite:///{repository / 'mlflow.db'}").search_logged_models(["1"])
+    return f"demo.model=models:/{actual.model_id}"
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +67,9 @@ def test_in_a_browser(
     wait.until(lambda _: "Of the test split" in text())
     assert len(browser.find_elements(By.CSS_SELECTOR, ".gallery img, .gallery-item img")) == 10
     drop(files[3])
-    (told,) = predicted(repository, run, [files[3]])
-    sure = round(100 * told["probabilities"][told["prediction"]])
-    wait.until(lambda _: f"{told['prediction']}\n{sure}%" in text())
+    (message,) = predicted(repository, run, [files[3]])
+    sure = round(100 * message["probabilities"][message["prediction"]])
+    wait.until(lambda _: f"{message['prediction']}\n{sure}%" in text())
     wide = "return [...document.images].some(one => one.naturalWidth == 320)"
     wait.until(lambda b: b.execute_script(wide))
     bad = tmp_path / "bad.png"
@@ -89,12 +89,12 @@ def test_many_at_once_get_what_predict_says(
     client = Client(page, verbose=False)
     jobs = [client.submit(handle_file(str(path)), api_name="/predict") for path in files]
     expected = predicted(repository, run, files)
-    for path, job, told in zip(files, jobs, expected, strict=True):
+    for path, job, message in zip(files, jobs, expected, strict=True):
         label, heat, reason = job.result(timeout=120)
-        assert label["label"] == told["prediction"], path
-        sure = {one["label"]: one["confidence"] for one in label["confidences"]}
-        assert sure == {name: told["probabilities"][name] for name in sure}
-        assert reason.startswith("**Unknown**") == (not told["known"])
+        assert label["label"] == message["prediction"], path
+        sure = {item["label"]: item["confidence"] for item in label["confidences"]}
+        assert sure == {name: message["probabilities"][name] for name in sure}
+        assert reason.startswith("**Unknown**") == (not message["known"])
         assert np.asarray(Image.open(heat)).shape == (320, 320, 3)
 
 
@@ -102,8 +102,8 @@ def test_nobody_has_a_file_of_the_server_read(page: str, files: list[Path]) -> N
     named = {"path": str(files[0]), "meta": {"_type": "gradio.FileData"}}  # never uploaded
     call = f"{page}/gradio_api/call/predict"
     event = requests.post(call, json={"data": [named]}, timeout=60).json()["event_id"]
-    told = requests.get(f"{call}/{event}", timeout=60).text
-    assert told.startswith("event: error"), told
+    message = requests.get(f"{call}/{event}", timeout=60).text
+    assert message.startswith("event: error"), message
 
 
 def test_without_gradio_and_on_a_port_that_is_taken(

@@ -15,8 +15,8 @@ def doctor(run: Run, folder: Path, *words: str, **env: str) -> CompletedProcess[
 
 
 def line_of(done: CompletedProcess[str], name: str) -> str:
-    (found,) = [line for line in done.stdout.splitlines() if line[9:].startswith(f"{name} ")]
-    return found
+    (actual,) = [line for line in done.stdout.splitlines() if line[9:].startswith(f"{name} ")]
+    return actual
 
 
 def test_a_healthy_project(repository: Path, run: Run) -> None:
@@ -33,7 +33,7 @@ RESNET = ["backbone.use=resnet50", "finetune.cut=auto", "prepare.image_size=64"]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "name", "level", "told"),
+    ("words", "name", "level", "message"),
     [
         (["data.use=folder", "data.path=nowhere"], "images", "error", "data.path=nowhere"),
         (["backbone.use=keras_file", "backbone.path=no.keras"], "weights", "error", "no.keras"),
@@ -48,12 +48,12 @@ RESNET = ["backbone.use=resnet50", "finetune.cut=auto", "prepare.image_size=64"]
     ],
 )
 def test_each_thing_broken(
-    repository: Path, run: Run, words: list[str], name: str, level: str, told: str
+    repository: Path, run: Run, words: list[str], name: str, level: str, message: str
 ) -> None:
     done = doctor(run, repository, *words, KERAS_HOME=str(repository / "no_keras"))
-    found = line_of(done, name)
-    assert found.startswith(level)
-    assert told in found
+    actual = line_of(done, name)
+    assert actual.startswith(level)
+    assert message in actual
     assert done.returncode == (level == "error")
     assert "secret" not in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

@@ -33,8 +33,8 @@ Floats = np.ndarray[Any, np.dtype[np.float32]]
 def by_saved_model(path: Path, images: Floats) -> Floats:
     entry = keras.Input(images.shape[1:])
     layer = keras.layers.TFSMLayer(str(path), call_endpoint="serving_default")
-    (found,) = keras.Model(entry, layer(entry)).predict(images, verbose=0).values()
-    return found
+    (actual,) = keras.Model(entry, layer(entry)).predict(images, verbose=0).values()
+    return actual
 
 
 def by_onnx(path: Path, images: Floats) -> Floats:
@@ -86,26 +86,26 @@ READERS: dict[str, Callable[[Path, Floats], Floats]] = {
 
 def check_all(out: Path, model: Path, prepared: Path, most: int = 500) -> dict[str, Any]:
     """Compare what is told with what the networks say, each asked as its users do."""
-    told = json.loads((out / "agreement.json").read_text())["networks"]
-    assert set(told) == {"keras", *PATHS}
+    message = json.loads((out / "agreement.json").read_text())["networks"]
+    assert set(message) == {"keras", *PATHS}
     data = Manifest(prepared)
     rows = data.indices("test")
     if len(rows) > most:
         rows = rows[np.round(np.linspace(0, len(rows) - 1, most)).astype(int)]
     images, labels = data.images[rows].astype(np.float32), data.labels[rows]
     expected = keras.saving.load_model(model).predict(images, verbose=0)
-    assert told["keras"]["accuracy"] == np.mean(expected.argmax(1) == labels)
+    assert message["keras"]["accuracy"] == np.mean(expected.argmax(1) == labels)
     for name, read in READERS.items():
-        found, row = read(out / PATHS[name], images), told[name]
-        assert found.shape == expected.shape
-        assert row["accuracy"] == np.mean(found.argmax(1) == labels), name
-        assert row["same_class"] == np.mean(found.argmax(1) == expected.argmax(1)), name
-        difference = np.abs(found - expected)
+        actual, row = read(out / PATHS[name], images), message[name]
+        assert actual.shape == expected.shape
+        assert row["accuracy"] == np.mean(actual.argmax(1) == labels), name
+        assert row["same_class"] == np.mean(actual.argmax(1) == expected.argmax(1)), name
+        difference = np.abs(actual - expected)
         assert row["max_difference"] == pytest.approx(difference.max(), abs=2e-5), name
         assert row["mean_difference"] == pytest.approx(difference.mean(), abs=2e-6), name
         assert row["max_difference"] < (1 if name == "tflite_int8" else 1e-4), name
-    assert told["tflite_int8"]["max_difference"] > 1e-4, "it is quantised"
-    return told
+    assert message["tflite_int8"]["max_difference"] > 1e-4, "it is quantised"
+    return message
 
 
 @pytest.fixture(scope="module")
@@ -118,17 +118,19 @@ def exported(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 def test_every_format_does_what_keras_does(repository: Path, exported: tuple[Path, str]) -> None:
     out, printed = exported
-    told = check_all(
+    message = check_all(
         out, repository / "outputs/finetune/model.keras", repository / "outputs/prepare"
     )
     lines = {line.split()[0]: line for line in printed.splitlines()}
-    for name, row in told.items():
+    for name, row in message.items():
         assert f"accuracy {row['accuracy']:.4f}  same class {row['same_class']:.4f}" in lines[name]
         assert f"max {row['max_difference']:.1e} mean {row['mean_difference']:.1e}" in lines[name]
         assert f"{row['size_mb']:.2f} MB" in lines[name]
         assert lines[name].index("accuracy") == lines["keras"].index("accuracy"), "aligned"
-    assert told["tflite_int8"]["size_mb"] < told["tflite"]["size_mb"] / 3
-    assert told["saved_model"]["size_mb"] < 1.3 * told["tflite"]["size_mb"], "each weight once"
+    assert message["tflite_int8"]["size_mb"] < message["tflite"]["size_mb"] / 3
+    assert message["saved_model"]["size_mb"] < 1.3 * message["tflite"]["size_mb"], (
+        "each weight once"
+    )
     card = json.loads((out / "classifier.json").read_text())
     assert (card["classes"], card["image_size"], card["fit"]) == (list("0123456789"), 8, "crop")
     assert {path.name for path in out.iterdir()} == {
@@ -178,9 +180,9 @@ def test_mobilenet_v2_with_a_temperature(
     words = ("--model", str(path), "--out", str(out), "--min-agreement", "0.9")
     code, _, error = export(project, capfd, *words)
     assert (code, error) == (0, "")
-    told = check_all(out, path, project / "outputs" / "prepare")
-    assert told["keras"]["accuracy"] > 0.75, "the weights are real"
-    assert told["tflite_int8"]["accuracy"] > 0.7
+    message = check_all(out, path, project / "outputs" / "prepare")
+    assert message["keras"]["accuracy"] > 0.75, "the weights are real"
+    assert message["tflite_int8"]["accuracy"] > 0.7
 
 
 def test_constants_and_grouped_convolutions_of_other_backbones(

@@ -1,4 +1,4 @@
-"""What is not exported, or not unasked: each said in a line."""
+"""Exports that are refused, or need an option: one line each."""
 
 import json
 import sys
@@ -17,18 +17,18 @@ from pipeline.storage.digests import dvc_md5
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("onnx", "coreml"), "choose from saved_model, onnx, tflite, tflite_int8"),
         (("--model", "no.keras"), "no model at no.keras"),
         (("--min-agreement", "95"), "--min-agreement must be between 0 and 1, got 95.0"),
     ],
 )
-def test_bad_words(repository: Path, capfd: Any, words: tuple[str, ...], told: str) -> None:
+def test_bad_words(repository: Path, capfd: Any, words: tuple[str, ...], message: str) -> None:
     code, printed, error = export(repository, capfd, *words)
     assert (code, printed, error.count("\n")) == (1, "", 1)
     assert error.startswith("error: ")
-    assert told in error
+    assert message in error
     assert not (repository / "exported").exists()
 
 
@@ -74,9 +74,9 @@ def test_a_layer_that_a_runtime_lacks(repository: Path, tmp_path: Path, capfd: A
     words = ("--model", str(tmp_path / "x.keras"), "--out", str(out))
     code, printed, error = export(repository, capfd, "onnx", "tflite", *words)
     assert code == 1
-    told = error.splitlines()
-    assert len(told) == 2, error
-    for line, name in zip(told, ("onnx", "tflite"), strict=True):
+    message = error.splitlines()
+    assert len(message) == 2, error
+    for line, name in zip(message, ("onnx", "tflite"), strict=True):
         assert line.startswith(f"error: {name} cannot represent this network")
         assert "erfinv" in line.lower()
         assert "export another format" in line
@@ -116,7 +116,7 @@ def test_floats_that_differ(repository: Path, tmp_path: Path, capfd: Any) -> Non
     network = keras.Model(entry, inner)
     network.layers[-2].set_weights([weights])
     network.layers[-1].set_weights([weights[:, shuffled]])
-    left, right = (keras.ops.sum(one, axis=1, keepdims=True) for one in inner)
+    left, right = (keras.ops.sum(item, axis=1, keepdims=True) for item in inner)
     logits = keras.ops.concatenate([left - right, right - left], axis=1) * 1e9
     _, card = model_file.load(repository / "outputs/finetune/model.keras")
     logits = keras.layers.Dense(10, use_bias=False)(logits)
@@ -143,5 +143,5 @@ def test_exports_of_another_model_are_told(repository: Path, tmp_path: Path, cap
     assert code == 0
     assert f"note: {out / 'model.tflite'} belongs to another model or dataset" in printed
     assert dvc_md5(out / "model.tflite") == before
-    told = json.loads((out / "agreement.json").read_text())["networks"]
-    assert set(told) == {"keras", "saved_model"}
+    message = json.loads((out / "agreement.json").read_text())["networks"]
+    assert set(message) == {"keras", "saved_model"}

@@ -46,7 +46,7 @@ def test_two_commands_and_no_edit(clone: Path, run: Run) -> None:
     shipped = (clone / "params.yaml").read_bytes()
     done = run(clone, sys.executable, "-m", "pipeline", "init", "images", "--backbone", "glyph_cnn")
     assert done.returncode == 0, done.stderr
-    for told in (
+    for message in (
         "121 images of 3 classes",
         "  0  40",
         "splits in the source: none",
@@ -55,7 +55,7 @@ def test_two_commands_and_no_edit(clone: Path, run: Run) -> None:
         "dvc repro will take about",
         "test images: differences of less than",
     ):
-        assert told in done.stdout
+        assert message in done.stdout
     assert (clone / "params.before.yaml").read_bytes() == shipped
     text = (clone / "params.yaml").read_text()
     sections = yaml.safe_load(text)
@@ -102,16 +102,16 @@ def test_a_csv_and_an_archive(project: Path, init: Init) -> None:
     assert done.returncode == 0, done.stderr
     assert "  no. 1  30" in done.stdout
     assert "column writer has 9 values: data.group=writer would bring the images" in done.stdout
-    found = yaml.safe_load((project / "params.yaml").read_text())
-    assert found["data"] == {"use": "csv", "path": "list of images.csv"}
+    actual = yaml.safe_load((project / "params.yaml").read_text())
+    assert actual["data"] == {"use": "csv", "path": "list of images.csv"}
 
     with tarfile.open(project / "images.tar", "w") as archive:
         archive.add(images, "images")
     done = init("images.tar", "--backbone", "glyph_cnn", "--force")
     assert done.returncode == 0, done.stderr
-    found = yaml.safe_load((project / "params.yaml").read_text())
-    assert found["data"]["use"] == "archive"
-    assert len(found["data"]["sha256"]) == 64
+    actual = yaml.safe_load((project / "params.yaml").read_text())
+    assert actual["data"]["use"] == "archive"
+    assert len(actual["data"]["sha256"]) == 64
 
 
 @pytest.mark.slow
@@ -125,8 +125,8 @@ def test_a_labelled_val_without_test_is_the_test_split(project: Path, init: Init
     assert done.returncode == 0, done.stderr
     assert "splits in the source: train, val" in done.stdout
     assert ", 40 test" in done.stdout
-    found = yaml.safe_load((project / "params.yaml").read_text())
-    assert found["data"]["splits"] == {"val": "test"}
+    actual = yaml.safe_load((project / "params.yaml").read_text())
+    assert actual["data"]["splits"] == {"val": "test"}
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_backbones_are_tried(project: Path, init: Init) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "words", "told"),
+    ("path", "words", "message"),
     [
         ("nowhere", (), "no such file or folder: nowhere"),
         ("README.md", (), "got README.md: name the folder with a subfolder for each class"),
@@ -153,7 +153,9 @@ def test_backbones_are_tried(project: Path, init: Init) -> None:
         ("two", ("--backbone", "x.keras"), "x.keras: no such file"),
     ],
 )
-def test_bad_input(project: Path, init: Init, path: str, words: tuple[str, ...], told: str) -> None:
+def test_bad_input(
+    project: Path, init: Init, path: str, words: tuple[str, ...], message: str
+) -> None:
     digits(project / "one", classes=1, count=3)
     digits(project / "two", classes=2, count=3)
     (project / "empty").mkdir()
@@ -162,7 +164,7 @@ def test_bad_input(project: Path, init: Init, path: str, words: tuple[str, ...],
     assert done.returncode == 1
     assert done.stderr.startswith("error: "), done.stderr
     assert done.stderr.count("\n") == 1
-    assert told in done.stderr
+    assert message in done.stderr
     assert (project / "params.yaml").read_bytes() == before
 
 

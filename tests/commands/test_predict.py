@@ -38,18 +38,18 @@ def table(text: str, root: Path) -> dict[str, dict[str, str]]:
 def test_a_folder_gives_what_evaluate_computed(repository: Path, run: Run, images: Path) -> None:
     done = predict(run, repository, str(images), "--csv")
     assert done.returncode == 0, done.stderr
-    found = table(done.stdout, images)
+    actual = table(done.stdout, images)
     with (repository / "outputs/evaluate/predictions.csv").open() as file:
         expected = {row["path"]: row for row in csv.DictReader(file)}
-    both = found.keys() & expected.keys()
-    assert len(found) == 100
+    both = actual.keys() & expected.keys()
+    assert len(actual) == 100
     assert len(both) > 60
     columns = ["prediction", *(f"probability_{digit}" for digit in range(10))]
     for name in both:
-        assert [found[name][c] for c in columns] == [expected[name][c] for c in columns], name
-    one = sorted(both)[5]
-    alone = table(predict(run, repository, str(images / one), "--csv").stdout, images)
-    assert alone[one] == found[one]
+        assert [actual[name][c] for c in columns] == [expected[name][c] for c in columns], name
+    item = sorted(both)[5]
+    alone = table(predict(run, repository, str(images / item), "--csv").stdout, images)
+    assert alone[item] == actual[item]
 
 
 def test_bad_files_are_told_and_do_not_stop_the_rest(

@@ -44,14 +44,14 @@ def test_two_experiments_are_compared(clone: Path, run: Run, browser: object) ->
         browser.set_window_size(1600, 900)
         name = "finetune.cut=none (digits glyph_cnn)"
         table = text_of(browser, dict(views)["experiments"], name, "accuracy_interval")
-        shown = [line.strip() for line in table.splitlines()]
-        assert "train_head" not in shown, "parents alone"
+        page_lines = [line.strip() for line in table.splitlines()]
+        assert "train_head" not in page_lines, "parents alone"
         for parent in parents:
-            assert parent.data.tags["accuracy_interval"] in shown
+            assert parent.data.tags["accuracy_interval"] in page_lines
             assert "against head only" in parent.data.tags["mlflow.note.content"]
             curve = client.get_metric_history(parent.info.run_id, "curves/val_loss")
             assert len(curve) > 20
-            tables = [one.path for one in client.list_artifacts(parent.info.run_id, "tables")]
+            tables = [item.path for item in client.list_artifacts(parent.info.run_id, "tables")]
             assert {"tables/per_class.json", "tables/mistakes.json"} <= set(tables)
         assert {parent.info.run_name for parent in parents} == {"digits glyph_cnn", name}
         assert text_of(browser, dict(views)["sweeps"], "All runs are filtered")

@@ -110,7 +110,7 @@ def test_a_blank_first_frame_is_passed_over(kind: str, blank: tuple[int, ...]) -
 
 def test_the_field_cases(shared: Path) -> None:
     with tarfile.open(shared / "data" / "field_cases_2.tar") as archive:
-        files = {one.name.partition("/")[2]: one for one in archive if one.isfile()}
+        files = {item.name.partition("/")[2]: item for item in archive if item.isfile()}
 
         def pixels(name: str) -> np.ndarray:
             content = archive.extractfile(files[name])

@@ -125,8 +125,8 @@ def test_every_oddity_has_its_outcome(oddities: dict[str, bytes]) -> None:
     wrong = {}
     for name, expected in ODDITIES.items():
         try:
-            found = decode(oddities[name], 96, Decoding(Fit.pad))
-            outcome: tuple[int, int] | str = (found.width, found.height)
+            actual = decode(oddities[name], 96, Decoding(Fit.pad))
+            outcome: tuple[int, int] | str = (actual.width, actual.height)
         except BadImage as bad:
             outcome = str(bad)
         same = outcome == expected
@@ -139,10 +139,10 @@ def test_every_oddity_has_its_outcome(oddities: dict[str, bytes]) -> None:
 
 def test_the_same_image_in_many_formats_looks_alike(oddities: dict[str, bytes]) -> None:
     reference = decode(oddities["hopper/hopper.png"], 96)[0].astype(int)
-    alike = ["hopper.Lab.tif", "hopper.avif", "hopper.bmp", "hopper.gif", "hopper.jpg"]
-    alike += ["hopper.tif", "hopper.webp", "hopper_lzw.tif", "hopper_rle8.bmp"]
-    alike += [f"hopper_orientation_{n}.jpg" for n in range(2, 9)] + ["hopper_orientation_6.webp"]
-    for name in alike:
+    equal = ["hopper.Lab.tif", "hopper.avif", "hopper.bmp", "hopper.gif", "hopper.jpg"]
+    equal += ["hopper.tif", "hopper.webp", "hopper_lzw.tif", "hopper_rle8.bmp"]
+    equal += [f"hopper_orientation_{n}.jpg" for n in range(2, 9)] + ["hopper_orientation_6.webp"]
+    for name in equal:
         pixels = decode(oddities[f"hopper/{name}"], 96)[0].astype(int)
         assert np.abs(pixels - reference).mean() < 10, name
 

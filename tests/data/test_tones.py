@@ -72,10 +72,10 @@ def ramp(top: int, channels: int) -> NDArray[np.uint16]:
 def test_every_tone_of_16_bits_a_colour_is_kept(kind: str, bits: int) -> None:
     values = ramp(2**bits - 1, {"png with alpha": 4, "grey": 1}.get(kind, 3))
     content = tiff(values, kind[-1]) if kind.startswith("tiff") else png(values)
-    found = decode(content, 16)
-    assert found.tones == Tones.of_depth(bits)
+    actual = decode(content, 16)
+    assert actual.tones == Tones.of_depth(bits)
     expected = np.round(values[..., :3] / (2**bits - 1) * 255)
-    assert np.array_equal(found.pixels, np.broadcast_to(expected, (16, 16, 3)))
+    assert np.array_equal(actual.pixels, np.broadcast_to(expected, (16, 16, 3)))
     brighter = decode(content, 16, Decoding(tones=Tones.of_depth(16))).pixels
     assert abs(int(brighter.max()) - 255 / 2 ** (16 - bits)) <= 1, "the data set says what is white"
 
@@ -108,12 +108,12 @@ def test_values_without_an_agreed_white() -> None:
 
 def test_what_is_no_number_does_not_count() -> None:
     holes = np.array([[0.0, 0.5], [np.nan, 1.0]], np.float32)
-    found = decode(saved(Image.fromarray(holes), "TIFF"), 2)
-    assert found.tones == Tones(0, 1)
-    assert found.pixels[..., 0].tolist() == [[0, 128], [0, 255]]
+    actual = decode(saved(Image.fromarray(holes), "TIFF"), 2)
+    assert actual.tones == Tones(0, 1)
+    assert actual.pixels[..., 0].tolist() == [[0, 128], [0, 255]]
     holes[1] = [np.inf, -np.inf]
-    found = decode(saved(Image.fromarray(holes), "TIFF"), 2)
-    assert found.pixels[..., 0].tolist() == [[0, 128], [255, 0]]
+    actual = decode(saved(Image.fromarray(holes), "TIFF"), 2)
+    assert actual.pixels[..., 0].tolist() == [[0, 128], [255, 0]]
     empty = saved(Image.fromarray(np.full((2, 2), np.nan, np.float32)), "TIFF")
     assert (decode(empty, 2).pixels == 0).all()
 
@@ -136,8 +136,8 @@ def test_smaller_copies_are_no_pages() -> None:
 
 def test_a_large_photograph_is_let_in_and_a_bomb_is_not() -> None:
     photograph = saved(Image.new("RGB", (12000, 9000), "red"), "JPEG")  # of a telephone
-    found = decode(photograph, 32)
-    assert (found.width, found.height) == (12000, 9000)
+    actual = decode(photograph, 32)
+    assert (actual.width, actual.height) == (12000, 9000)
     drawing = saved(Image.new("1", (12000, 9000)), "PNG")
     with pytest.raises(BadImage, match=r"12000 x 9000 .* 108 megapixels, .* 100.*data\.max"):
         decode(drawing, 32)

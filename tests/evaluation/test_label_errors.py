@@ -30,22 +30,22 @@ def flipped(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_most_flipped_labels_are_found_and_few_others() -> None:
     features, labels, wrong = flipped(0)
-    found = label_errors.find(data_of(labels), features, seed=0, threads=2)
-    rows = np.array([one.row for one in found])
+    actual = label_errors.find(data_of(labels), features, seed=0, threads=2)
+    rows = np.array([item.row for item in actual])
     precision, recall = wrong[rows].mean(), wrong[rows].sum() / wrong.sum()
     assert precision > 0.75
     assert recall > 0.8
     assert wrong[rows[:20]].mean() > 0.9, "the most probable first"
     again = label_errors.find(data_of(labels), features, seed=0, threads=2)
-    assert again == found
+    assert again == actual
 
 
 def test_a_class_with_one_image_is_no_suspect() -> None:
     features, labels, _ = flipped(1)
     labels[labels == 9] = 8
     labels[17] = 9
-    found = label_errors.find(data_of(labels), features, seed=0, threads=2)
-    assert 17 not in [one.row for one in found]
+    actual = label_errors.find(data_of(labels), features, seed=0, threads=2)
+    assert 17 not in [item.row for item in actual]
 
 
 def test_the_csv_is_what_prepare_excludes(tmp_path: Path) -> None:

@@ -29,20 +29,20 @@ def some() -> tuple[facts.Labels, Any]:
 
 def test_numbers_are_those_of_scikit_learn(some: tuple[facts.Labels, Any]) -> None:
     labels, probabilities = some
-    found = metrics.of(facts.gather(labels, probabilities))
+    actual = metrics.of(facts.gather(labels, probabilities))
     exact = metrics.of(facts.gather(labels, np.asarray(probabilities, np.float64)))
     predicted, every = probabilities.argmax(axis=1), np.arange(CLASSES)
-    assert found["accuracy"] == sk.accuracy_score(labels, predicted)
+    assert actual["accuracy"] == sk.accuracy_score(labels, predicted)
     f1 = sk.f1_score(labels, predicted, labels=every, average="macro", zero_division=0)
-    assert found["macro_f1"] == pytest.approx(f1, abs=1e-12)
+    assert actual["macro_f1"] == pytest.approx(f1, abs=1e-12)
     top = sk.top_k_accuracy_score(labels, probabilities, k=5, labels=every)
-    assert found["top_5_accuracy"] == pytest.approx(top)
+    assert actual["top_5_accuracy"] == pytest.approx(top)
     scores = probabilities.astype(np.float64)
     scores /= scores.sum(axis=1, keepdims=True)
     present = [k for k in every if (labels == k).any()]
     areas = [sk.roc_auc_score(labels == k, scores[:, k]) for k in present]
-    assert found["roc_auc"] == pytest.approx(np.mean(areas), abs=1e-9)
-    assert found["roc_auc"] == pytest.approx(exact["roc_auc"], abs=1e-9)
+    assert actual["roc_auc"] == pytest.approx(np.mean(areas), abs=1e-9)
+    assert actual["roc_auc"] == pytest.approx(exact["roc_auc"], abs=1e-9)
 
 
 def most_memory(path: Path, images: int) -> int:
@@ -94,17 +94,17 @@ def test_predictions_come_back_as_they_were(tmp_path: Path, classes: int) -> Non
     trust = predictions.Trust(rng.random(50), known, sets, np.zeros((50, 2)))
     predictions.write(tmp_path, data, np.arange(50), values, trust)
     first = (tmp_path / predictions.FILE).read_bytes()
-    found = predictions.read(tmp_path / predictions.FILE)
-    assert found.paths == tuple(row.path for row in rows)
-    assert (found.labels == labels).all()
-    assert found.classes == names
-    assert (found.probabilities == values).all()
+    actual = predictions.read(tmp_path / predictions.FILE)
+    assert actual.paths == tuple(row.path for row in rows)
+    assert (actual.labels == labels).all()
+    assert actual.classes == names
+    assert (actual.probabilities == values).all()
     predictions.write(tmp_path, data, np.arange(50), values, trust)
     assert (tmp_path / predictions.FILE).read_bytes() == first
     with (tmp_path / predictions.TABLE).open(newline="") as file:
         table = list(csv.DictReader(file))
     assert len(table) == 50
-    assert [row["known"] for row in table] == ["yes" if one else "no" for one in known]
+    assert [row["known"] for row in table] == ["yes" if item else "no" for item in known]
     assert [len(row["labels"].split(" | ")) for row in table] == [max(1, len(s)) for s in sets]
     if classes <= predictions.COLUMNS_MOST:
         columns = predictions.columns_of(names)
@@ -113,15 +113,15 @@ def test_predictions_come_back_as_they_were(tmp_path: Path, classes: int) -> Non
     else:
         assert len(table[0]) == 3 + 3 + 2 * 5
         best = np.sort(values, axis=1)[:, ::-1][:, :5]
-        told = [[float(row[f"probability_{place}"]) for place in range(1, 6)] for row in table]
-        assert (np.array(told, np.float32) == best).all()
+        message = [[float(row[f"probability_{place}"]) for place in range(1, 6)] for row in table]
+        assert (np.array(message, np.float32) == best).all()
         assert table[7]["class_1"] == table[7]["prediction"]
 
 
 def test_a_confusion_matrix_of_some_classes(tmp_path: Path) -> None:
     labels, predicted = np.array([0, 1, 2, 2, 9]), np.array([0, 2, 2, 1, 9])
-    shown = np.array([1, 2])
-    assert metrics.confusion(labels, predicted, shown).tolist() == [[0, 1], [1, 1]]
+    subset = np.array([1, 2])
+    assert metrics.confusion(labels, predicted, subset).tolist() == [[0, 1], [1, 1]]
     assert metrics.confusion(labels, predicted, np.array([5])).tolist() == [[0]]
     figures.confusion_matrix(tmp_path / "c.png", np.eye(2, dtype=int), ["a", "b"], 300)
     assert (tmp_path / "c.png").stat().st_size > 1000

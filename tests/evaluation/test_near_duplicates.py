@@ -20,12 +20,12 @@ pytestmark = pytest.mark.slow
 
 STAGES = ("prepare", "extract_features", "train_head", "finetune", "evaluate")
 CLOTHES = {
-    "saved anew": lambda one: one,
-    "half the size": lambda one: one.resize((one.width // 2, one.height // 2)),
-    "cropped": lambda one: one.crop(
-        (one.width // 20, one.height // 20, one.width * 19 // 20, one.height * 19 // 20)
+    "saved anew": lambda item: item,
+    "half the size": lambda item: item.resize((item.width // 2, item.height // 2)),
+    "cropped": lambda item: item.crop(
+        (item.width // 20, item.height // 20, item.width * 19 // 20, item.height * 19 // 20)
     ),
-    "mirrored": lambda one: one.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+    "mirrored": lambda item: item.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
 }
 
 
@@ -77,7 +77,9 @@ def test_they_are_found_listed_and_left_out(
     )
     assert "24 images are nearly the same as one that training saw: left out" in dropped.stdout
     with (evaluated / "predictions.csv").open(newline="") as file:
-        assert not {line["path"] for line in csv.DictReader(file)} & {one["path"] for one in lines}
+        assert not {line["path"] for line in csv.DictReader(file)} & {
+            item["path"] for item in lines
+        }
     left = json.loads((evaluated / "per_class.json").read_text())
     assert both["bees"]["support"] - left["bees"]["support"] == 24
     assert near_duplicates.left_out(evaluated) == {line["path"] for line in lines}
@@ -88,13 +90,13 @@ def test_they_are_found_listed_and_left_out(
 
 def test_different_images_of_one_kind_are_not_taken_for_the_same(shared: Path) -> None:
     with tarfile.open(shared / "data" / "sign_digits.tar") as archive:
-        files = [one for one in archive if one.isfile() and one.name.lower().endswith(".jpg")]
-        chosen = [archive.extractfile(one) for one in files[::10]]
+        files = [item for item in archive if item.isfile() and item.name.lower().endswith(".jpg")]
+        chosen = [archive.extractfile(item) for item in files[::10]]
         images = np.stack(
             [
-                np.asarray(Image.open(io.BytesIO(one.read())).resize((96, 96)))
-                for one in chosen
-                if one
+                np.asarray(Image.open(io.BytesIO(item.read())).resize((96, 96)))
+                for item in chosen
+                if item
             ]
         )
     data = Manifest.__new__(Manifest)

@@ -1,4 +1,4 @@
-"""What is said of two models: for each metric what its interval bears out, and no more."""
+"""Verdicts about two models: for each metric, no more than its interval supports."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def test_verdicts() -> None:
 def test_a_model_may_be_no_more_accurate_and_yet_surer_of_what_it_knows() -> None:
     labels, good = some(3, 400)
     timid = (0.3 * good + 0.7 / 3).astype(np.float32)  # the same answers, hardly meant
-    first, second = (resampling.resample(facts.gather(labels, one), 0) for one in (timid, good))
+    first, second = (resampling.resample(facts.gather(labels, item), 0) for item in (timid, good))
     accuracy, log_loss, f1 = resampling.compare(first, second).verdict
     assert accuracy.startswith("accuracy is the same")
     assert log_loss.startswith("log loss is better")
@@ -76,11 +76,11 @@ def test_a_difference_that_is_detectable_is_found_four_times_in_five() -> None:
     images, apart = 1_000, 0.1
     gain = verdict.detectable(images, apart)
     rng = np.random.default_rng(0)
-    found = 0
+    actual = 0
     for _ in range(1_000):
         only_second, only_first, _ = rng.multinomial(
             images, [(apart + gain) / 2, (apart - gain) / 2, 1 - apart]
         )
-        found += stats.binomtest(only_second, only_second + only_first).pvalue < 0.05
-    assert 720 <= found <= 880
+        actual += stats.binomtest(only_second, only_second + only_first).pvalue < 0.05
+    assert 720 <= actual <= 880
     assert verdict.detectable(10) > verdict.detectable(1_000)

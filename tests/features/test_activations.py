@@ -53,10 +53,10 @@ def test_a_row_does_not_depend_on_its_batch(source: Source) -> None:
 
 def test_what_is_stored_is_what_the_network_computes(store: Store, source: Source) -> None:
     rows = np.array([5, 1, 30])
-    found = below(store, source, "block2_pool", rows)
-    assert isinstance(found, np.memmap)
+    actual = below(store, source, "block2_pool", rows)
+    assert isinstance(actual, np.memmap)
     lower, _ = cuts.split(source.model, "block2_pool")
-    assert (found == KerasForward(lower, 16).all(source.images, rows)).all()
+    assert (actual == KerasForward(lower, 16).all(source.images, rows)).all()
 
 
 def test_a_deeper_cut_comes_from_the_deepest_shallower_one(store: Store, source: Source) -> None:
@@ -124,7 +124,7 @@ def writer(root: Path, pause: float = 0.02) -> "subprocess.Popen[bytes]":
 @pytest.mark.slow
 def test_several_writers_write_once(tmp_path: Path) -> None:
     writers = [writer(tmp_path) for _ in range(4)]
-    assert [one.wait() for one in writers] == [0] * 4
+    assert [item.wait() for item in writers] == [0] * 4
     assert len(Store(Config(), tmp_path).entries()) == 1
     assert not list(tmp_path.glob(".*.partial"))
 
@@ -169,9 +169,9 @@ def decided(mode: str = "auto", **change: float) -> tuple[bool, str]:
 def test_the_decision_and_its_reason(
     mode: str, change: dict[str, float], cached: bool, why: str
 ) -> None:
-    found, told = decided(mode, **change)
-    assert found == cached
-    assert why in told
+    actual, message = decided(mode, **change)
+    assert actual == cached
+    assert why in message
 
 
 def test_always_that_does_not_fit_is_an_error() -> None:
@@ -181,9 +181,9 @@ def test_always_that_does_not_fit_is_an_error() -> None:
 
 def test_the_command_lists_and_clears(clone: Path, run: Run) -> None:
     command = [sys.executable, "-m", "pipeline", "cache"]
-    told = run(clone, *command).stdout
-    assert "glyph_cnn at features, 8 px" in told
-    assert "glyph_cnn at block2_pool, 8 px" in told
+    message = run(clone, *command).stdout
+    assert "glyph_cnn at features, 8 px" in message
+    assert "glyph_cnn at block2_pool, 8 px" in message
     assert run(clone, *command, "clear").stdout.strip().startswith("0.0 MB")
     wrong = run(clone, *command, "drop")
     assert wrong.returncode == 1

@@ -141,7 +141,7 @@ def test_mobilenet_v2_cut_at_index_100() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "cut", "told"),
+    ("name", "cut", "message"),
     [
         ("VGG16", 100, "finetune.cut=100 is not a layer of vgg16: it has the layers 0 to 19"),
         (
@@ -155,8 +155,8 @@ def test_mobilenet_v2_cut_at_index_100() -> None:
         ("MobileNetV2", "Conv_1_bn", "Conv_1_bn leaves nothing to train"),
     ],
 )
-def test_a_cut_that_cannot_be_names_the_nearest(name: str, cut: str | int, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_a_cut_that_cannot_be_names_the_nearest(name: str, cut: str | int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         cuts.resolve(network(name), cut)
 
 

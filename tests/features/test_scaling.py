@@ -1,4 +1,4 @@
-"""Where nothing says how a network wants its images, training images tell."""
+"""The scaling of a network's inputs, found on training images if nothing specifies it."""
 
 import tarfile
 from pathlib import Path
@@ -127,11 +127,11 @@ def test_grey_networks_are_not_offered_colours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scale", "offset", "told"),
+    ("scale", "offset", "message"),
     [("ImageNet", 0.0, "must be a number or one of auto, none"), ("unit", 1.0, "needs a num")],
 )
-def test_scalings_that_make_no_sense(scale: str, offset: float, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_scalings_that_make_no_sense(scale: str, offset: float, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         check(Config(use="keras_file", path="x", scale=scale, offset=offset), "backbone")
 
 

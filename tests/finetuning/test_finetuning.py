@@ -68,8 +68,8 @@ def fit(finetuner: Finetuner, head: Path, **settings: Any) -> tuple[Tuned, list[
     return tuned, [*finetuner._body.model.get_weights(), *tuned.head.get_weights()]
 
 
-def same(one: list[Any], other: list[Any]) -> bool:
-    return all((a == b).all() for a, b in zip(one, other, strict=True))
+def same(item: list[Any], other: list[Any]) -> bool:
+    return all((a == b).all() for a, b in zip(item, other, strict=True))
 
 
 @pytest.mark.slow
@@ -131,11 +131,11 @@ def test_fresh_images_are_the_same_in_every_run_and_never_kept(
     make: Any, head: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = {"cut": "block3_conv1", "cache": "auto"}
-    tuned, one = fit(make(views=0, layers=MOVED), head, **settings)
+    tuned, item = fit(make(views=0, layers=MOVED), head, **settings)
     assert not tuned.cached
     assert "augment.views=0 creates new images in every epoch" in capsys.readouterr().out
-    assert same(one, fit(make(views=0, layers=MOVED), head, **settings)[1])
-    assert not same(one, fit(make(), head, **settings)[1])
+    assert same(item, fit(make(views=0, layers=MOVED), head, **settings)[1])
+    assert not same(item, fit(make(), head, **settings)[1])
     with pytest.raises(InputError, match=r"finetune\.cache=always needs images that repeat"):
         fit(make(views=0, layers=MOVED), head, cut="block3_conv1")
 

@@ -41,9 +41,9 @@ def test_what_improves_the_average_is_in_it() -> None:
 def test_a_soup_of_fine_tunings(make: Any, head: Path) -> None:
     others = [{"learning_rate": 3e-3}, {"learning_rate": 5e-4, "weight_decay": 0.1}]
     settings = {"cut": "block2_conv1", "epochs": 3}
-    alone = [fit(make(), head, **{**settings, **one})[0] for one in ({}, *others)]
+    alone = [fit(make(), head, **{**settings, **item})[0] for item in ({}, *others)]
     tuned, weights = fit(make(), head, **settings, soup=others)
-    scores = [one.fitted.best["val_score"] for one in alone]
+    scores = [item.fitted.best["val_score"] for item in alone]
     assert tuned.fitted.best["val_score"] <= min(scores)
     assert tuned.soup[0] == int(np.argmin(scores))
     _, again = fit(make(), head, **settings, soup=others)
@@ -51,7 +51,7 @@ def test_a_soup_of_fine_tunings(make: Any, head: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ("{cut: block1_conv1}", r"finetune.soup\[0\] may hold .*, got cut"),
         ("{rate: 1}", r"finetune.soup\[0\] may hold .*, got rate"),
@@ -62,9 +62,9 @@ def test_a_soup_of_fine_tunings(make: Any, head: Path) -> None:
     ],
 )
 def test_settings_of_a_soup_are_checked_like_others(
-    changes: str, told: str, project: Path, monkeypatch: pytest.MonkeyPatch
+    changes: str, message: str, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project)
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         config.compose([f"finetune.soup=[{changes}]"])
     assert "\n" not in str(caught.value)

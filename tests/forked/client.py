@@ -21,8 +21,13 @@ def main() -> int:
             program = str(Path(PROGRAMS, name))
             os.execv(program, [program, *words])
         name, words = "pipeline", words[2:]
-    asked = {"program": name, "words": words, "cwd": str(Path.cwd()), "environ": dict(os.environ)}
-    request = json.dumps(asked).encode()
+    requested = {
+        "program": name,
+        "words": words,
+        "cwd": str(Path.cwd()),
+        "environ": dict(os.environ),
+    }
+    request = json.dumps(requested).encode()
     with socket.socket(socket.AF_UNIX) as server:
         while True:  # it may still be importing
             try:

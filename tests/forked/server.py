@@ -82,18 +82,18 @@ def _run(client: socket.socket, mains: dict[str, Callable[[list[str]], int | Non
     request, files, *_ = socket.recv_fds(client, size, 3)
     while len(request) < size:
         request += client.recv(size - len(request))
-    asked = json.loads(request)
+    requested = json.loads(request)
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
-    os.chdir(asked["cwd"])
+    os.chdir(requested["cwd"])
     os.environ.clear()
-    os.environ.update(asked["environ"])
-    sys.argv = [asked["program"], *asked["words"]]
+    os.environ.update(requested["environ"])
+    sys.argv = [requested["program"], *requested["words"]]
     sys.executable = str(Path(os.environ["FORK_SERVER"]).with_name("python"))
     client.sendall(f"{os.getpid()}\n".encode())
     try:
-        code = int(mains[asked["program"]](asked["words"]) or 0)
+        code = int(mains[requested["program"]](requested["words"]) or 0)
     except SystemExit as stop:
         if isinstance(stop.code, str):
             print(stop.code, file=sys.stderr)

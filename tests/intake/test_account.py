@@ -124,10 +124,10 @@ def test_prepare_prints_and_keeps_the_account(project: Path, run: Run, image_fol
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("1", "1.0"), ("01", "1"), ("1e0", "1"), ("-0", "0"), ("\uff11", "1")]
+    ("item", "other"), [("1", "1.0"), ("01", "1"), ("1e0", "1"), ("-0", "0"), ("\uff11", "1")]
 )
-def test_other_names_of_one_number_stop(tmp_path: Path, cwd: Path, one: str, other: str) -> None:
-    for number, name in enumerate((one, other, "2")):
+def test_other_names_of_one_number_stop(tmp_path: Path, cwd: Path, item: str, other: str) -> None:
+    for number, name in enumerate((item, other, "2")):
         (tmp_path / "pics" / name).mkdir(parents=True)
         for place in range(4):
             pixels = np.full((8, 8), 20 * number + place, np.uint8)
@@ -146,7 +146,7 @@ def test_names_that_no_folder_can_hold_together_stop(tmp_path: Path, cwd: Path) 
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("a.png,cat|dog\n", "got several, 'cat|dog'"),
         ("a.png,cat\nb.png,dog\nc.png,cat dog\n", "got several, 'cat dog'"),
@@ -156,11 +156,11 @@ def test_names_that_no_folder_can_hold_together_stop(tmp_path: Path, cwd: Path) 
         ("absent.png,cat\nb.png,dog\n", "none of the 1 files of class 'cat' exists"),
     ],
 )
-def test_lines_of_a_csv_that_cannot_be_meant(tmp_path: Path, text: str, told: str) -> None:
+def test_lines_of_a_csv_that_cannot_be_meant(tmp_path: Path, text: str, message: str) -> None:
     for name in "abc":
         Image.fromarray(np.full((8, 8), ord(name), np.uint8)).save(tmp_path / f"{name}.png")
     (tmp_path / "list.csv").write_text("path,label\n" + text)
-    with pytest.raises(InputError, match=re.escape(told)) as stopped:
+    with pytest.raises(InputError, match=re.escape(message)) as stopped:
         source.look(tmp_path / "list.csv", [], 0)
     assert "pw@" not in str(stopped.value)
     assert "leave the class out" not in str(stopped.value)

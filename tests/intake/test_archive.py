@@ -71,7 +71,7 @@ def _own_folder(cwd: Path) -> None:
     """Archives are extracted below the project's folder."""
 
 
-def found(config: archive.Config) -> list[str]:
+def actual(config: archive.Config) -> list[str]:
     return [f"{p.label}:{Path(p.path).name}" for p in archive.images(config)]
 
 
@@ -84,22 +84,22 @@ def config(url: object, sha256: str = "", **settings: object) -> archive.Config:
 
 
 def test_a_local_tar_and_zip(tar: Path, image_folder: Path, tmp_path: Path) -> None:
-    assert sorted(found(config(tar))) == EXPECTED
+    assert sorted(actual(config(tar))) == EXPECTED
     path = tmp_path / "images.zip"
     with zipfile.ZipFile(path, "w") as file:
         for image in image_folder.rglob("*.png"):
             file.write(image, image.relative_to(image_folder))
-    assert sorted(found(config(path))) == EXPECTED
+    assert sorted(actual(config(path))) == EXPECTED
 
 
 def test_a_download_that_breaks_off_is_resumed(tar: Path, server: Server, tmp_path: Path) -> None:
     server.content, server.break_after = tar.read_bytes(), 20_000
     wanted = config(f"http://127.0.0.1:{server.server_port}/images.tar.gz", file_sha256(tar))
     with pytest.raises(InputError, match=r"cannot download .* run again to go on"):
-        found(wanted)
-    assert sorted(found(wanted)) == EXPECTED
+        actual(wanted)
+    assert sorted(actual(wanted)) == EXPECTED
     assert server.requested == [None, "bytes=16384-"]  # whole blocks are kept
-    assert sorted(found(wanted)) == EXPECTED
+    assert sorted(actual(wanted)) == EXPECTED
     assert len(server.requested) == 2  # the extracted folder is there
 
 
@@ -108,24 +108,24 @@ def test_a_server_without_ranges_starts_again(tar: Path, server: Server, tmp_pat
     url = f"http://127.0.0.1:{server.server_port}/images.tar.gz"
     wanted = config(url, file_sha256(tar))
     with pytest.raises(InputError):
-        found(wanted)
-    assert sorted(found(wanted)) == EXPECTED
+        actual(wanted)
+    assert sorted(actual(wanted)) == EXPECTED
 
 
 def test_another_file_than_the_one_meant(tar: Path, server: Server, tmp_path: Path) -> None:
     server.content = tar.read_bytes()
     url = f"http://127.0.0.1:{server.server_port}/images.tar.gz"
     with pytest.raises(InputError, match="must have the sha256 0000"):
-        found(config(url, "0" * 64))
+        actual(config(url, "0" * 64))
     with pytest.raises(InputError, match="must have the sha256 0000"):
-        found(config(tar, "0" * 64))
+        actual(config(tar, "0" * 64))
     with pytest.raises(InputError, match="no such file"):
-        found(config("nowhere.tar", "0" * 64))
+        actual(config("nowhere.tar", "0" * 64))
 
 
 def test_no_server(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot download"):
-        found(config("http://127.0.0.1:9/x.tar", "0" * 64))
+        actual(config("http://127.0.0.1:9/x.tar", "0" * 64))
 
 
 def evil_tar(path: Path, member: tarfile.TarInfo, content: bytes = b"x") -> Path:
@@ -144,11 +144,11 @@ def test_no_path_leaves_the_folder(name: str, tmp_path: Path) -> None:
         file.writestr(name, b"x")
     if ".." in name:
         with pytest.raises(InputError, match=r"contains .*, which leads out of its folder"):
-            found(config(tar))
+            actual(config(tar))
     else:  # tarfile takes it as relative to the folder
-        found(config(tar))
+        actual(config(tar))
     with pytest.raises(InputError, match="leads out of its folder"):
-        found(config(packed))
+        actual(config(packed))
     outside = [p for p in tmp_path.rglob("out.png") if ".work/archives" not in str(p)]
     assert not outside
     assert not Path("/tmp/out.png").exists()
@@ -158,14 +158,14 @@ def test_no_links_out(tmp_path: Path) -> None:
     link = tarfile.TarInfo("a/link.png")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
     with pytest.raises(InputError, match=r"a/link\.png, a link to /etc/passwd"):
-        found(config(evil_tar(tmp_path / "link.tar", link)))
+        actual(config(evil_tar(tmp_path / "link.tar", link)))
     packed = tmp_path / "link.zip"
     with zipfile.ZipFile(packed, "w") as file:
         info = zipfile.ZipInfo("a/link.png")
         info.external_attr = 0o120777 << 16
         file.writestr(info, "/etc/passwd")
     with pytest.raises(InputError, match="contains a link"):
-        found(config(packed))
+        actual(config(packed))
 
 
 def test_a_size_limit_holds_against_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,7 @@ def test_a_size_limit_holds_against_bombs(tmp_path: Path, monkeypatch: pytest.Mo
         file.writestr("a/zeros.png", bytes(20_000_000))
     assert packed.stat().st_size < 50_000
     with pytest.raises(InputError, match=r"more than 0\.001 GB: extract it"):
-        found(config(packed))
+        actual(config(packed))
     assert not [
         p for p in (tmp_path / ".work").rglob("*") if p.is_file() and p.stat().st_size > 1e6
     ]
@@ -185,7 +185,7 @@ def test_neither_zip_nor_tar(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     path.write_bytes(os.urandom(1000))
     with pytest.raises(InputError, match="but is none of them"):
-        found(config(path))
+        actual(config(path))
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".xz"])
@@ -201,7 +201,7 @@ def test_a_tar_that_is_cut_off_is_not_taken_in_part(
     used = content if suffix else content.rstrip(b"\0")  # the end blocks count as missing
     cut.write_bytes(used[: int(len(used) * missing)])
     with pytest.raises(InputError, match="download it again"):
-        found(config(cut))
+        actual(config(cut))
     assert not [path for path in (tmp_path / ".work/archives").iterdir() if path.is_dir()], (
         "no part stays"
     )
@@ -216,12 +216,12 @@ def test_a_zip_that_rotted_is_not_taken_in_part(image_folder: Path, tmp_path: Pa
     content[len(content) // 3] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(InputError, match="damaged"):
-        found(config(path))
+        actual(config(path))
 
 
 def test_a_zip_with_a_password_and_one_of_another_method(tmp_path: Path) -> None:
     path = tmp_path / "odd.zip"
-    for offset, value, told in (
+    for offset, value, message in (
         (8, 1, "but cat/0.png is"),
         (10, 9, "no. 9, cat/0.png"),
     ):
@@ -231,8 +231,8 @@ def test_a_zip_with_a_password_and_one_of_another_method(tmp_path: Path) -> None
         start = content.index(b"PK\1\2")  # the entry in the directory at the end
         content[start + offset] = value
         path.write_bytes(content)
-        with pytest.raises(InputError, match=told):
-            found(config(path))
+        with pytest.raises(InputError, match=message):
+            actual(config(path))
 
 
 def test_a_zip_made_on_windows(image_folder: Path, tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_a_zip_made_on_windows(image_folder: Path, tmp_path: Path) -> None:
             pack.writestr(f"{name}\\", b"")
             for file in sorted((image_folder / name).iterdir()):
                 pack.write(file, f"{name}\\{file.name}")
-    assert sorted(found(config(path))) == EXPECTED
+    assert sorted(actual(config(path))) == EXPECTED
 
 
 class BareName(zipfile.ZipInfo):
@@ -261,7 +261,7 @@ def test_names_in_another_code_page(image_folder: Path, tmp_path: Path, encoding
                 entry = BareName(f"{label}/{place}.png".encode(encoding).decode("cp437"))
                 pack.writestr(entry, (image_folder / "dark" / f"{place}.png").read_bytes())
     setting = {} if encoding == "utf-8" else {"encoding": encoding}
-    labels = {one.partition(":")[0] for one in found(config(path, **setting))}
+    labels = {item.partition(":")[0] for item in actual(config(path, **setting))}
     assert labels == {"日本", "犬"}
 
 
@@ -274,6 +274,6 @@ def test_queued_experiments_extract_once(
         copy = tmp_path / ".dvc" / "tmp" / "exps" / str(number)
         copy.mkdir(parents=True)
         monkeypatch.chdir(copy)
-        assert sorted(found(config(tar))) == EXPECTED
+        assert sorted(actual(config(tar))) == EXPECTED
         assert not (copy / ".work").exists()
     assert len(list((tmp_path / ".work" / "archives").glob("[0-9a-f]*/wrapped"))) == 1

@@ -24,7 +24,7 @@ def test_listed_images_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (None, "no file "),
         (b"", "with a column path"),
@@ -32,11 +32,11 @@ def test_listed_images_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixtur
         (b"\xff\xfe\x00path\n", "csv file in UTF-8"),
     ],
 )
-def test_what_is_no_list(tmp_path: Path, content: bytes | None, told: str) -> None:
+def test_what_is_no_list(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "exclude.csv"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         soundness.excluded(path, ROWS)
 
 

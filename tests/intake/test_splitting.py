@@ -62,9 +62,9 @@ def test_calibration_takes_its_share_of_every_class(fraction: float) -> None:
 
 
 def test_the_seed_chooses() -> None:
-    one, _ = assign(rows(100), {}, FRACTIONS, seed=0)
+    item, _ = assign(rows(100), {}, FRACTIONS, seed=0)
     other, _ = assign(rows(100), {}, FRACTIONS, seed=1)
-    assert splits(one) != splits(other)
+    assert splits(item) != splits(other)
 
 
 def test_counts_are_exact_in_every_class() -> None:
@@ -83,10 +83,10 @@ def test_counts_are_exact_in_every_class() -> None:
 def test_a_given_split_is_kept_and_the_missing_one_drawn_from_train() -> None:
     given = rows(100, split="train") + rows(40, "b", split="test")
     done, _ = assign(given, {}, FRACTIONS, seed=0)
-    found = Counter((row.label, row.split) for row in done)
-    assert found["b", "test"] == 40
-    assert set(found) == {("a", "train"), ("a", "val"), ("b", "test")}
-    assert 5 < found["a", "val"] < 40
+    actual = Counter((row.label, row.split) for row in done)
+    assert actual["b", "test"] == 40
+    assert set(actual) == {("a", "train"), ("a", "val"), ("b", "test")}
+    assert 5 < actual["a", "val"] < 40
 
 
 def test_duplicates_within_a_split_are_noted_and_kept() -> None:
@@ -113,7 +113,7 @@ def test_contradicting_labels_quarantine_both() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"train_per_class": 0, "val_per_class": 1}, "must be at least 1, got"),
         ({"train_per_class": 5}, "must be set together"),
@@ -123,8 +123,8 @@ def test_contradicting_labels_quarantine_both() -> None:
         ),
     ],
 )
-def test_shares_that_make_no_sense(settings: dict[str, float], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_shares_that_make_no_sense(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         check(Config(**settings), "prepare")
 
 
@@ -140,7 +140,7 @@ def test_a_file_saved_anew_is_the_same_image() -> None:
     train, test = row("train/x", "a", "train", "one"), row("test/x", "a", "test", "other")
     done, reasons = assign([train, replace(test, pixels=train.pixels)], {}, FRACTIONS, seed=0)
     assert reasons == {"train/x": "duplicate of test/x, which is in test"}
-    assert [one.verdict for one in done] == ["quarantined", "ok"]
+    assert [item.verdict for item in done] == ["quarantined", "ok"]
 
 
 def patients(count: int, each: int) -> list[Row]:
@@ -156,9 +156,9 @@ def patients(count: int, each: int) -> list[Row]:
 def test_a_group_is_never_torn_apart(count: int, each: int, seed: int) -> None:
     done, reasons = assign(patients(count, each), {}, FRACTIONS, seed)
     assert not reasons
-    splits_of = {(one.group, one.split) for one in done}
+    splits_of = {(item.group, item.split) for item in done}
     assert len(splits_of) == count, "each patient is in one split"
-    counts = Counter((one.label, one.split) for one in done)
+    counts = Counter((item.label, item.split) for item in done)
     assert set(counts) == set(itertools.product("ab", ("train", "val", "test")))
     if count >= 40:
         for label in "ab":
@@ -170,10 +170,10 @@ def test_a_group_is_never_torn_apart(count: int, each: int, seed: int) -> None:
 
 def test_groups_that_share_an_image_are_one() -> None:
     images = patients(20, 4)
-    first, other = images[0], next(one for one in images if one.group == "patient 2")
+    first, other = images[0], next(item for item in images if item.group == "patient 2")
     copy = replace(other, path="copy", pixels=first.pixels, sha256="saved anew")
     done, _ = assign([*images, copy], {}, FRACTIONS, seed=0)
-    assert len({one.split for one in done if one.group in (first.group, other.group)}) == 1
+    assert len({item.split for item in done if item.group in (first.group, other.group)}) == 1
 
 
 def test_a_group_in_two_given_splits_stays_in_the_one_that_is_tested() -> None:
@@ -182,7 +182,7 @@ def test_a_group_in_two_given_splits_stays_in_the_one_that_is_tested() -> None:
     rows += [row("x", "a", "", "5", "p")]
     done, reasons = assign(rows, {}, FRACTIONS, seed=0)
     assert reasons == {"train/x": "its group p is in test"}
-    assert [one.split for one in done] == ["train", "test", "train", "val", "test"]
+    assert [item.split for item in done] == ["train", "test", "train", "val", "test"]
 
 
 def test_groups_go_with_fractions_and_need_one_a_split() -> None:
@@ -208,10 +208,10 @@ def test_groups_go_to_calibration_as_a_whole_and_classes_keep_an_image() -> None
     grouped += [row(f"b/{n}", "b", "", f"b{n}", f"h{n // 5}") for n in range(200)]
     done, _ = assign(grouped, {}, replace(FRACTIONS, calibration_fraction=0.9), seed=0)
     by_group: dict[str, set[str]] = {}
-    for one in done:
-        by_group.setdefault(one.group, set()).add(one.split)
-    assert all(len(found) == 1 for found in by_group.values())
-    counts = Counter((one.label, one.split) for one in done)
+    for item in done:
+        by_group.setdefault(item.group, set()).add(item.split)
+    assert all(len(actual) == 1 for actual in by_group.values())
+    counts = Counter((item.label, item.split) for item in done)
     for label in "ab":
         assert counts[label, CALIBRATION]
         assert counts[label, "train"]

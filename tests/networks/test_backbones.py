@@ -30,8 +30,8 @@ def test_preprocessing_is_the_networks_own_and_inside(name: str) -> None:
     plain = network(weights=None, include_top=False, pooling="avg", input_shape=(64, 64, 3))
     preprocess = sys.modules[network.__module__].preprocess_input
     expected = plain(preprocess(x.copy()), training=False)
-    found = application(name).model(x, training=False)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    actual = application(name).model(x, training=False)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_real_weights_by_path_and_by_name_are_the_same(
@@ -54,9 +54,9 @@ def test_imagenet_without_network_names_the_file(
     monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path))
     with pytest.raises(InputError) as caught:
         application("MobileNetV2", "imagenet", 224)
-    told = str(caught.value)
-    assert "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5" in told
-    assert "set backbone.weights to the path" in told
+    message = str(caught.value)
+    assert "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5" in message
+    assert "set backbone.weights to the path" in message
 
 
 def test_what_cannot_be_a_backbone(tmp_path: Path) -> None:
@@ -182,8 +182,8 @@ def test_other_precisions_become_float32(policy: str, tmp_path: Path) -> None:
         keras.config.set_dtype_policy("float32")
     model = backbones.build(keras_file.Config(path=path), 8, 0).model
     assert {str(layer.compute_dtype) for layer in model.layers} == {"float32"}
-    found = model.predict(np.ones((2, 8, 8, 3), np.float32), verbose=0)
-    assert found.dtype == np.float32
+    actual = model.predict(np.ones((2, 8, 8, 3), np.float32), verbose=0)
+    assert actual.dtype == np.float32
 
 
 def test_what_keras_2_wrote(shared: Path, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_what_keras_2_wrote(shared: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "told"),
+    ("shape", "message"),
     [
         ((8, 8, 4), "images have 3 channels"),
         ((3, 8, 8), "channels first: save it with data_format=channels_last"),
@@ -207,11 +207,11 @@ def test_what_keras_2_wrote(shared: Path, tmp_path: Path) -> None:
         ((16, 16, 3), "set prepare.image_size=16"),
     ],
 )
-def test_why_images_do_not_fit(shape: tuple[int, ...], told: str, tmp_path: Path) -> None:
+def test_why_images_do_not_fit(shape: tuple[int, ...], message: str, tmp_path: Path) -> None:
     entry = keras.Input(shape)
     model = keras.Model(entry, keras.layers.Dense(2)(keras.layers.Flatten()(entry)))
     path = saved(model, tmp_path / "net.keras")
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         backbones.build(keras_file.Config(path=str(path)), 8, 0)
 
 

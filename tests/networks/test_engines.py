@@ -31,7 +31,7 @@ def images(size: int, count: int = 40) -> np.ndarray:
 
 
 def attention() -> keras.Model:
-    """Of the operations that newer networks have: patches, attention, GELU, LayerNormalization."""
+    """A network with newer operations: patches, attention, GELU, LayerNormalization."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((16, 16, 3))
     x = keras.layers.Conv2D(24, 4, 4)(keras.layers.Rescaling(1 / 255)(inputs))
@@ -42,13 +42,13 @@ def attention() -> keras.Model:
     return keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(x), name="attention")
 
 
-def forward(model: keras.Model, engine: Engine, shown: np.ndarray, **change: Any) -> Any:
-    settings = {"batch_size": 8, "threads": 2, "images": shown, **change}
+def forward(model: keras.Model, engine: Engine, batch: np.ndarray, **change: Any) -> Any:
+    settings = {"batch_size": 8, "threads": 2, "images": batch, **change}
     return engines.forward(model, Config(engine), **settings)
 
 
-def difference(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+def difference(actual: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
 @pytest.mark.parametrize("engine", OTHERS)
@@ -58,11 +58,11 @@ def test_each_cut_of_a_real_network_agrees_with_keras(engine: Engine, shared: Pa
         name="MobileNetV2", weights=str(weights), options={"alpha": 0.35}
     )
     model = backbones.build(config, 96, 0).model
-    shown = images(96)
+    batch = images(96)
     for at in ("block_3_expand", "block_13_expand", "out_relu", cuts.cut_points(model)[-1]):
         lower, _ = cuts.split(model, at)
-        found = forward(lower, engine, shown).all(shown)
-        assert difference(found, KerasForward(lower, 8).all(shown)) < 1e-5, at
+        actual = forward(lower, engine, batch).all(batch)
+        assert difference(actual, KerasForward(lower, 8).all(batch)) < 1e-5, at
 
 
 @pytest.mark.parametrize("engine", OTHERS)
@@ -77,21 +77,21 @@ def test_places_batches_and_threads_change_no_byte(
     else:
         path = request.getfixturevalue("shared") / "weights/efficientnet_lite0.keras"
         model, size = backbones.build(keras_file.Config(path=str(path)), 64, 0).model, 64
-    shown = images(size)
-    outputs = forward(model, engine, shown).all(shown)
-    assert difference(outputs, KerasForward(model, 8).all(shown)) < 1e-5
-    places = np.random.default_rng(1).permutation(len(shown))
-    other = forward(model, engine, shown, batch_size=5, threads=3)
-    assert (other.all(shown, places) == outputs[places]).all()
-    assert (other(shown[7:8]) == outputs[7]).all()
-    assert other.all(shown[:0]).shape == (0, *outputs.shape[1:])
+    batch = images(size)
+    outputs = forward(model, engine, batch).all(batch)
+    assert difference(outputs, KerasForward(model, 8).all(batch)) < 1e-5
+    places = np.random.default_rng(1).permutation(len(batch))
+    other = forward(model, engine, batch, batch_size=5, threads=3)
+    assert (other.all(batch, places) == outputs[places]).all()
+    assert (other(batch[7:8]) == outputs[7]).all()
+    assert other.all(batch[:0]).shape == (0, *outputs.shape[1:])
 
 
 @pytest.mark.parametrize("engine", OTHERS)
 def test_the_same_network_is_converted_to_the_same_bytes(engine: Engine) -> None:
-    shown = images(16)
-    first = engines.convert(attention(), Config(engine), threads=2, images=shown)
-    again = engines.convert(attention(), Config(engine), threads=1, images=shown)  # other names
+    batch = images(16)
+    first = engines.convert(attention(), Config(engine), threads=2, images=batch)
+    again = engines.convert(attention(), Config(engine), threads=1, images=batch)  # other names
     assert first is not None
     assert first == again
 
@@ -110,36 +110,36 @@ def in_python(x: Any) -> Any:
 def test_keras_computes_what_an_engine_cannot(
     engine: Engine, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    model, shown = with_layer(in_python), images(8)
-    found = forward(model, engine, shown)
-    assert isinstance(found, KerasForward)
-    assert (found.all(shown) == KerasForward(model, 8).all(shown)).all()
-    told = capfd.readouterr()
-    assert told.out.startswith(f"{engine} does not run odd, Keras does: ")
-    assert told.out.count("\n") == 1
-    assert told.err == ""
+    model, batch = with_layer(in_python), images(8)
+    actual = forward(model, engine, batch)
+    assert isinstance(actual, KerasForward)
+    assert (actual.all(batch) == KerasForward(model, 8).all(batch)).all()
+    message = capfd.readouterr()
+    assert message.out.startswith(f"{engine} does not run odd, Keras does: ")
+    assert message.out.count("\n") == 1
+    assert message.err == ""
 
 
 @pytest.mark.parametrize("engine", OTHERS)
 def test_a_conversion_that_disagrees_is_refused_with_the_numbers(
     engine: Engine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown, model = images(16), attention()
-    assert not isinstance(forward(model, engine, shown), KerasForward)
+    batch, model = images(16), attention()
+    assert not isinstance(forward(model, engine, batch), KerasForward)
     monkeypatch.setitem(engines._TOLERANCE, Precision.float32, 0.0)  # less than rounding
-    assert isinstance(forward(model, engine, shown), KerasForward)
+    assert isinstance(forward(model, engine, batch), KerasForward)
     assert "from Keras', at most 0 is let pass" in capsys.readouterr().out
 
 
 def test_bfloat16_is_coarser_and_close() -> None:
-    model, shown = attention(), images(16)
+    model, batch = attention(), images(16)
     config = Config(Engine.openvino, Precision.bfloat16)
     try:
-        found = engines.forward(model, config, batch_size=8, threads=2, images=shown).all(shown)
+        actual = engines.forward(model, config, batch_size=8, threads=2, images=batch).all(batch)
     except InputError as error:
         assert "bfloat16 needs a processor that has it" in str(error)  # noqa: PT017
         pytest.skip("this processor has no bfloat16")
-    assert 1e-5 < difference(found, KerasForward(model, 8).all(shown)) < 0.1
+    assert 1e-5 < difference(actual, KerasForward(model, 8).all(batch)) < 0.1
     assert engines.described(config)["products"] == "bfloat16"
 
 
@@ -171,10 +171,10 @@ assert not [name for name in sys.modules if name.split(".")[0] in unwanted]
 
 @pytest.mark.parametrize("engine", OTHERS)
 def test_a_model_file_predicts_without_tensorflow(engine: Engine, tmp_path: Path) -> None:
-    shown, entry = images(8), keras.Input((8, 8, 3))
+    batch, entry = images(8), keras.Input((8, 8, 3))
     x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(entry))
     model = keras.Model(entry, keras.layers.Dense(2, activation="softmax")(x))
-    converted = engines.convert(model, Config(engine), threads=2, images=shown)
+    converted = engines.convert(model, Config(engine), threads=2, images=batch)
     assert converted is not None
     path, card = tmp_path / "m.keras", Card(["a", "b"], 8, Decoding(), 32, 2)
     some = np.random.default_rng(0).random((20, 2 + 8 * 8 * 3), np.float32)
@@ -185,11 +185,11 @@ def test_a_model_file_predicts_without_tensorflow(engine: Engine, tmp_path: Path
         "version": converted.version,
         "precision": "float32",
     }
-    np.save(tmp_path / "shown.npy", shown)
+    np.save(tmp_path / "shown.npy", batch)
     files = [str(tmp_path / name) for name in ("m.keras", "found.npy", "shown.npy")]
     subprocess.run([sys.executable, "-c", ALONE, *files], check=True)
-    found = np.load(tmp_path / "found.npy")
-    assert difference(found, keras.saving.load_model(path).predict(shown, verbose=0)) < 1e-5
+    actual = np.load(tmp_path / "found.npy")
+    assert difference(actual, keras.saving.load_model(path).predict(batch, verbose=0)) < 1e-5
     bytes_of_one = path.read_bytes()
     model_file.save(model, path, card, converted, known)
     assert path.read_bytes() == bytes_of_one

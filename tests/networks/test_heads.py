@@ -17,9 +17,9 @@ PROJECT = Path(__file__).parents[2]
 def test_a_head_gives_probabilities(choice: str, cwd: Path) -> None:
     (cwd / "params.yaml").write_text((PROJECT / "params.yaml").read_text())
     head = heads.build(config.compose([f"head.use={choice}"]).head, 12, 5)
-    found = head.predict(np.random.default_rng(0).normal(size=(4, 12)), verbose=0)
-    assert found.shape == (4, 5)
-    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    actual = head.predict(np.random.default_rng(0).normal(size=(4, 12)), verbose=0)
+    assert actual.shape == (4, 5)
+    np.testing.assert_allclose(actual.sum(axis=1), 1, rtol=1e-5)
     assert head.layers[-1].name == "probabilities"
 
 

@@ -51,13 +51,13 @@ def test_a_family_is_cut_between_its_blocks(preset: Path) -> None:
     body = backbones.build(config(preset), SIDE, 0).model
     points = cuts.cut_points(body)
     assert set(BLOCKS[preset.name]) <= set(points)
-    shown = images()
-    whole = body(shown, training=False).numpy()
+    batch = images()
+    whole = body(batch, training=False).numpy()
     assert whole.ndim == 2
     assert whole.std(axis=0).max() > 0
     for at in points:
         lower, upper = cuts.split(body, at)
-        halves = upper(lower(shown, training=False), training=False)
+        halves = upper(lower(batch, training=False), training=False)
         assert (halves.numpy() == whole).all(), at
 
 
@@ -80,8 +80,8 @@ def test_scaling_is_the_presets_own(preset: Path) -> None:
 
     network = hub.models.Backbone.from_preset(str(preset))
     network = getattr(network, "vision_encoder", network)
-    shown = images()
-    scaled = shown * np.array(hub_presets.SCALE, np.float32) + np.array(hub_presets.OFFSET)
+    batch = images()
+    scaled = batch * np.array(hub_presets.SCALE, np.float32) + np.array(hub_presets.OFFSET)
     expected = np.asarray(network(scaled.astype(np.float32), training=False))
     if expected.ndim == 4:
         expected = expected.mean(axis=(1, 2))
@@ -89,7 +89,7 @@ def test_scaling_is_the_presets_own(preset: Path) -> None:
         expected = expected.mean(axis=1)
     elif expected.ndim == 3:
         expected = expected[:, 0]
-    np.testing.assert_allclose(body(shown, training=False), expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(body(batch, training=False), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_a_folder_of_hugging_face(tmp_path: Path) -> None:
@@ -97,11 +97,11 @@ def test_a_folder_of_hugging_face(tmp_path: Path) -> None:
     body = backbones.build(config(folder), SIDE, 0).model
     assert {"layers_0", "layers_1", "layernorm"} <= set(cuts.cut_points(body))
     lower, upper = cuts.split(body, "preprocessing")
-    shown = images()
-    expected = (shown / 255 - hub_presets.MEAN) / hub_presets.DEVIATION
-    np.testing.assert_allclose(lower(shown), expected, atol=1e-5)
-    token = body(shown, training=False).numpy()
-    assert (upper(lower(shown)).numpy() == token).all()
+    batch = images()
+    expected = (batch / 255 - hub_presets.MEAN) / hub_presets.DEVIATION
+    np.testing.assert_allclose(lower(batch), expected, atol=1e-5)
+    token = body(batch, training=False).numpy()
+    assert (upper(lower(batch)).numpy() == token).all()
     assert token.std(axis=0).min() > 0
     assert backbones.scalings(config(folder), SIDE) == ((), "")
     (folder / "preprocessor_config.json").unlink()
@@ -151,19 +151,19 @@ def test_what_cannot_be_a_preset(preset: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("preset", ["swin", "siglip"], indirect=True)
 def test_no_token_where_there_is_none(preset: Path) -> None:
-    asked = config(preset, pool=keras_hub.Pool.token)
+    requested = config(preset, pool=keras_hub.Pool.token)
     if preset.name == "siglip":
-        assert backbones.build(asked, SIDE, 0).taken == "its own pooled output"
+        assert backbones.build(requested, SIDE, 0).taken == "its own pooled output"
         return
     with pytest.raises(InputError, match=r"set backbone\.pool=patches"):
-        backbones.build(asked, SIDE, 0)
+        backbones.build(requested, SIDE, 0)
 
 
 def test_content_counts_and_not_its_place(preset: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(preset, tmp_path / preset.name)
     assert config(moved).shaping() == config(preset).shaping()
-    told = json.loads((moved / "config.json").read_text())
-    (moved / "config.json").write_text(json.dumps({**told, "further": 1}))
+    message = json.loads((moved / "config.json").read_text())
+    (moved / "config.json").write_text(json.dumps({**message, "further": 1}))
     assert config(moved).shaping() != config(preset).shaping()
 
 
@@ -210,5 +210,5 @@ def test_the_table_of_cuts(preset: Path, project: Path, run: Run) -> None:
     words += [f"prepare.image_size={SIDE}", "tracking.enabled=false"]
     done = run(project, sys.executable, "-m", "pipeline", "prepare", *words)
     assert done.returncode == 0, done.stderr
-    shown = run(project, sys.executable, "-m", "pipeline", "cuts", *words)
-    assert all(block in shown.stdout for block in BLOCKS[preset.name]), shown.stderr
+    batch = run(project, sys.executable, "-m", "pipeline", "cuts", *words)
+    assert all(block in batch.stdout for block in BLOCKS[preset.name]), batch.stderr

@@ -1,4 +1,4 @@
-"""What is kept is never taken for what other settings of the network would give."""
+"""Cached arrays are never used for other settings of the network."""
 
 from dataclasses import fields, replace
 from pathlib import Path

@@ -117,8 +117,8 @@ def test_files_of_keras_2_give_what_keras_2_gave(
     assert foreign_file.written_by(path).startswith("2")
     model = foreign_file.load_keras2(path, safe_mode=True)
     expected = np.load(path.parent / "answers.npy")
-    found = np.asarray(model(np.load(path.parent / "images.npy"), training=False))
-    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    actual = np.asarray(model(np.load(path.parent / "images.npy"), training=False))
+    assert np.abs(actual - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def test_features_of_a_teachable_machine_are_the_pooled_ones(written: "partial[Path]") -> None:
@@ -136,14 +136,16 @@ def test_code_of_keras_2_runs_only_when_asked(written: "partial[Path]") -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("sliced", r"the operation tf\.__operators__\.getitem, which is no layer"),
         ("own_layer", r"own layers, mine>Scaled is none and the file does not hold its code"),
     ],
 )
-def test_what_keras_3_cannot_have_is_named(written: "partial[Path]", name: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_what_keras_3_cannot_have_is_named(
+    written: "partial[Path]", name: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
         backbones.build(keras_file.Config(path=str(written(name) / "net.h5")), 64, 0)
 
 
@@ -151,16 +153,16 @@ def test_the_command_for_a_saved_model_makes_a_file_that_loads(
     written: "partial[Path]", tmp_path: Path
 ) -> None:
     folder = written("tutorial")
-    with pytest.raises(InputError, match="is a SavedModel folder: pip install tf_keras") as told:
+    with pytest.raises(InputError, match="is a SavedModel folder: pip install tf_keras") as message:
         backbones.build(keras_file.Config(path=str(folder / "saved")), 64, 0)
-    command = re.search(r'python -c "(.*?)" makes', str(told.value))
+    command = re.search(r'python -c "(.*?)" makes', str(message.value))
     assert command
     code = command[1]
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
     model = foreign_file.load_keras2(tmp_path / "model.h5", safe_mode=True)
     expected = np.load(folder / "answers.npy")
-    found = np.asarray(model(np.load(folder / "images.npy"), training=False))
-    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    actual = np.asarray(model(np.load(folder / "images.npy"), training=False))
+    assert np.abs(actual - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def zipped(path: Path, name: str) -> None:
@@ -173,7 +175,7 @@ def made(path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "make", "told"),
+    ("name", "make", "message"),
     [
         ("net.pth", partial(zipped, name="archive/data.pkl"), "a PyTorch file"),
         ("net", partial(zipped, name="archive/data.pkl"), "a PyTorch file"),
@@ -186,9 +188,11 @@ def made(path: Path, content: bytes) -> None:
         ("absent.keras", lambda path: None, "must be a file, got .*: no such file"),
     ],
 )
-def test_other_files_are_named(name: str, make: partial[None], told: str, tmp_path: Path) -> None:
+def test_other_files_are_named(
+    name: str, make: partial[None], message: str, tmp_path: Path
+) -> None:
     make(tmp_path / name)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         backbones.build(keras_file.Config(path=str(tmp_path / name)), 64, 0)
 
 

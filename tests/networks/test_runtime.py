@@ -1,4 +1,4 @@
-"""What every command does before TensorFlow's first operation."""
+"""Setup that every command does before TensorFlow's first operation."""
 
 import sys
 from pathlib import Path

@@ -27,19 +27,19 @@ def outputs(count: int, seed: int, noise: float = 1.5) -> tuple[np.ndarray, np.n
 
 def made(seed: int = 0, calibration: int = 200) -> Reference:
     aside, labels = outputs(calibration, seed + 2, noise=HARD)
-    known, shown = outputs(300, seed)[0], outputs(200, seed + 1)[0]
-    return reference.make(known, shown, aside, labels, CLASSES, {"brightness": [0.5, 0.25]})
+    known, unseen = outputs(300, seed)[0], outputs(200, seed + 1)[0]
+    return reference.make(known, unseen, aside, labels, CLASSES, {"brightness": [0.5, 0.25]})
 
 
 def test_it_comes_back_as_it_was() -> None:
-    one = made()
-    files = one.files()
+    item = made()
+    files = item.files()
     back = reference.read(files)
     assert back is not None
     assert back.files() == files
     assert made().files() == files, "the same bytes for the same values"
     rows, _ = outputs(50, 9)
-    first, second = (Judge(which, CLASSES)(rows) for which in (one, back))
+    first, second = (Judge(which, CLASSES)(rows) for which in (item, back))
     assert first.typicality is not None
     assert second.typicality is not None
     assert (first.typicality == second.typicality).all()

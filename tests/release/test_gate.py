@@ -13,9 +13,9 @@ CLASSES = ["ant", "bee", "wasp"]
 
 def answers(labels: np.ndarray, wrong: int) -> np.ndarray:
     """(N, 3), sure of the label, but of the next class for the first `wrong` images."""
-    told = labels.copy()
-    told[:wrong] = (told[:wrong] + 1) % 3
-    return (np.eye(3, dtype=np.float32)[told] * 0.88 + 0.04).astype(np.float32)
+    message = labels.copy()
+    message[:wrong] = (message[:wrong] + 1) % 3
+    return (np.eye(3, dtype=np.float32)[message] * 0.88 + 0.04).astype(np.float32)
 
 
 @pytest.fixture
@@ -80,12 +80,12 @@ def test_floors_hold_without_a_champion_too(labels: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"metric": "luck"}, "promote.metric must be one of accuracy, macro_f1"),
         ({"margin": -0.1}, "promote.margin must be at least 0, got -0.1"),
     ],
 )
-def test_bad_settings(labels: np.ndarray, settings: dict, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_bad_settings(labels: np.ndarray, settings: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         judge(labels, wrong=1, champion=1, **settings)

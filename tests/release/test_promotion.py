@@ -94,9 +94,9 @@ def test_worse_is_refused_better_promoted_and_the_way_back(
     assert "promoted: classifier version 2 is the champion" in second.stdout
     made = champion(clone)
     assert made.version == 2, "the version that was registered before the kill is used"
-    told = decision(clone, made, tmp_path)
-    assert told["champion"] == "classifier/1"
-    assert [rule["holds"] for rule in told["rules"]] == [True] * 5
+    message = decision(clone, made, tmp_path)
+    assert message["champion"] == "classifier/1"
+    assert [rule["holds"] for rule in message["rules"]] == [True] * 5
     assert made.description.startswith("digits, glyph_cnn, cut block2_conv1: accuracy 0.96")
     lock = (clone / "dvc.lock").read_text()
     for stage in ("prepare", "finetune", "evaluate"):
@@ -163,12 +163,14 @@ def test_two_at_once_are_judged_one_after_the_other(
         while not all(waiting in log.read_text() for log in logs):
             assert time.monotonic() < deadline, [log.read_text() for log in logs]
             time.sleep(0.2)
-    told = [(process.wait(120), log.read_text()) for process, log in zip(both, logs, strict=True)]
-    assert [code for code, _ in told] == [0, 0], told
+    message = [
+        (process.wait(120), log.read_text()) for process, log in zip(both, logs, strict=True)
+    ]
+    assert [code for code, _ in message] == [0, 0], message
     client = client_of(clone)
-    versions = {one.version: one for one in client.search_model_versions("name = 'classifier'")}
+    versions = {item.version: item for item in client.search_model_versions("name = 'classifier'")}
     last = champion(clone)
-    (first,) = [one for one in versions.values() if one.version != last.version]
+    (first,) = [item for item in versions.values() if item.version != last.version]
     assert last.tags["champion.before"] == str(first.version)
     assert decision(clone, last, tmp_path)["champion"] == f"classifier/{first.version}"
     assert decision(clone, first, tmp_path)["champion"] is None
@@ -194,14 +196,14 @@ def test_through_a_server_of_mlflow(
         done = pipeline(clone, run, "rollback", *words)
         assert "error: version 1 of classifier is its first champion" in done.stderr
         image = clone / "docs/demo.png"
-        told = [
+        message = [
             run(clone, sys.executable, "-m", "pipeline", "predict", str(image), *model, env=there)
             for model, there in (
                 ((), {}),
                 (("--model", "models:/classifier@champion"), {"MLFLOW_TRACKING_URI": address}),
             )
         ]
-        assert told[0].stdout == told[1].stdout != ""
+        assert message[0].stdout == message[1].stdout != ""
     assert client_of(clone).search_registered_models() == []
 
 
@@ -225,8 +227,8 @@ def test_images_of_another_size_come_from_the_source(repository: Path) -> None:
     expected = classifier.probabilities(data.images[rows])
     # Of square images: the same pixels, but decoded once more.
     data.decoding = Decoding(Fit.squash)
-    found = champions._evaluate(digits.Config(), classifier, data, rows)
-    np.testing.assert_array_equal(found, expected)
+    actual = champions._evaluate(digits.Config(), classifier, data, rows)
+    np.testing.assert_array_equal(actual, expected)
 
 
 def test_a_class_that_only_one_of_them_knows() -> None:

@@ -44,17 +44,17 @@ def test_every_test_image_is_as_evaluate_computed_it(
     expected = predictions.read(clone / "outputs/evaluate" / predictions.FILE)
     assert len(expected.paths) > 900
     relied = parquet.read_table(clone / "outputs/evaluate" / predictions.FILE).to_pylist()
-    assert {one["known"] for one in relied} == {True, False}
-    assert {len(one["labels"]) for one in relied} > {1}
+    assert {item["known"] for item in relied} == {True, False}
+    assert {len(item["labels"]) for item in relied} > {1}
 
     service = Service(Classifier(path, coverage=COVERAGE), MAX_BYTES)
     contents = [CONTENT[name] for name in expected.paths]
     for start, end in ((0, 1), (1, 8), (8, 700), (700, len(contents))):
         answers = service.predict(pd.DataFrame({"image": contents[start:end]}))
-        found = [list(row.values()) for row in answers["probabilities"]]
-        assert (np.array(found, np.float32) == expected.probabilities[start:end]).all()
+        actual = [list(row.values()) for row in answers["probabilities"]]
+        assert (np.array(actual, np.float32) == expected.probabilities[start:end]).all()
         trusted = answers[["known", "typicality", "labels"]].to_dict("records")
-        assert trusted == [{name: one[name] for name in TRUST} for one in relied[start:end]]
+        assert trusted == [{name: item[name] for name in TRUST} for item in relied[start:end]]
 
     folder = tmp_path / "all"
     folder.mkdir()
@@ -63,17 +63,17 @@ def test_every_test_image_is_as_evaluate_computed_it(
     done = run(clone, sys.executable, "-m", "pipeline", "predict", "--csv", str(folder))
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     columns = columns_of(expected.classes)
-    told = [[float(row[name]) for name in columns] for row in rows]
-    assert (np.array(told, np.float32) == expected.probabilities).all()
-    for row, one in zip(rows, relied, strict=True):
-        assert [row[name] for name in TRUST] == trust_cells(*(one[name] for name in TRUST))
+    message = [[float(row[name]) for name in columns] for row in rows]
+    assert (np.array(message, np.float32) == expected.probabilities).all()
+    for row, item in zip(rows, relied, strict=True):
+        assert [row[name] for name in TRUST] == trust_cells(*(item[name] for name in TRUST))
 
     done = run(clone, sys.executable, "-m", "pipeline", "promote")
     assert done.returncode == 0, done.stderr
     with listening(clone, "serve") as (address, _):
         answered = ask(f"{address}/invocations", [encoded(content) for content in contents])
-    found = [[one["probabilities"][name] for name in expected.classes] for one in answered]
-    assert (np.array(found, np.float32) == expected.probabilities).all()
-    assert [{name: one[name] for name in TRUST} for one in answered] == [
-        {name: one[name] for name in TRUST} for one in relied
+    actual = [[item["probabilities"][name] for name in expected.classes] for item in answered]
+    assert (np.array(actual, np.float32) == expected.probabilities).all()
+    assert [{name: item[name] for name in TRUST} for item in answered] == [
+        {name: item[name] for name in TRUST} for item in relied
     ]

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("served")]
 
 
 @pytest.mark.parametrize(
-    ("body", "kind", "status", "told"),
+    ("body", "kind", "status", "message"),
     [
         (b"", "application/json", 400, "valid JSON"),
         (b"{", "application/json", 400, "valid JSON"),
@@ -40,12 +40,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("served")]
     ],
 )
 def test_a_request_that_cannot_be_read_gets_one_line(
-    url: str, body: bytes, kind: str | None, status: int, told: str
+    url: str, body: bytes, kind: str | None, status: int, message: str
 ) -> None:
     headers = {"Content-Type": kind} if kind else {}
     done = requests.post(url, data=body, headers=headers, timeout=60)
     assert done.status_code == status, done.text
-    assert told in done.json()["error"]
+    assert message in done.json()["error"]
     assert list(done.json()) == ["error"]
     assert "Traceback" not in done.text
     assert len(done.text) < 1000
@@ -63,7 +63,7 @@ RECORDS = json.dumps({"dataframe_records": [{"image": "x"}] * 500_000}).encode()
 
 
 @pytest.mark.parametrize(
-    ("body", "kind", "told"),
+    ("body", "kind", "message"),
     [
         (SMALL_PARQUET, "application/vnd.apache.parquet", "at most 10000 rows, got 2000000"),
         (
@@ -83,12 +83,12 @@ RECORDS = json.dumps({"dataframe_records": [{"image": "x"}] * 500_000}).encode()
     ],
 )
 def test_more_rows_than_may_be_are_refused_before_they_are_made(
-    url: str, body: bytes, kind: str, told: str
+    url: str, body: bytes, kind: str, message: str
 ) -> None:
     started = time.monotonic()
     done = requests.post(url, data=body, headers={"Content-Type": kind}, timeout=60)
     assert done.status_code == 413, done.text
-    assert told in done.json()["error"]
+    assert message in done.json()["error"]
     assert time.monotonic() - started < 10
 
 
@@ -128,10 +128,10 @@ def test_what_a_client_is_told_names_nothing_of_python(url: str) -> None:
             url, data=body, headers={"Content-Type": "application/json"}, timeout=60
         )
         assert done.status_code == 400, done.text
-        told = done.json()["error"]
-        assert not re.search(r"NoneType|JSONDecodeError|TypeError|\w+Error\b|DataFrame\b", told), (
-            told
-        )
+        message = done.json()["error"]
+        assert not re.search(
+            r"NoneType|JSONDecodeError|TypeError|\w+Error\b|DataFrame\b", message
+        ), message
 
 
 def test_the_page_says_what_is_served(url: str, browser: Any, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_the_page_says_what_is_served(url: str, browser: Any, tmp_path: Path) ->
         text = browser.find_element("tag name", "body").text
         assert "which of 10 classes an image shows: 0, 1, 2" in text
         assert "10000 rows and 40 MB, an image's file 25 MB" in text
-    assert not [one for one in browser.get_log("browser") if one["level"] == "SEVERE"]
+    assert not [item for item in browser.get_log("browser") if item["level"] == "SEVERE"]
 
 
 def test_work_ends_with_its_request_and_with_the_server(promoted: Path) -> None:
@@ -151,8 +151,8 @@ def test_work_ends_with_its_request_and_with_the_server(promoted: Path) -> None:
     with listening(promoted, "serve", *limits) as (address, _):
         port = int(address.rpartition(":")[2])
         (server,) = {
-            one.pid for one in psutil.net_connections() if one.laddr and one.laddr.port == port
-            and one.status == psutil.CONN_LISTEN
+            item.pid for item in psutil.net_connections() if item.laddr and item.laddr.port == port
+            and item.status == psutil.CONN_LISTEN
         }  # fmt: skip
         worker = psutil.Process(server)
         body = json.dumps(slow).encode()

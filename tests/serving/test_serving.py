@@ -30,12 +30,12 @@ def test_every_test_image_over_http_is_as_evaluate_computed_it(
     # Requests of many sizes, from several clients at once.
     parts = [names[:1], names[1:8], names[8:300], names[300:301], names[301:]]
     with ThreadPoolExecutor(5) as clients:
-        found = clients.map(lambda part: ask(url, [encoded(CONTENT[n]) for n in part]), parts)
-        rows = [row for part in found for row in part]
+        actual = clients.map(lambda part: ask(url, [encoded(CONTENT[n]) for n in part]), parts)
+        rows = [row for part in actual for row in part]
     assert len(rows) == len(names) > 1000
     for name, row in zip(names, rows, strict=True):
         assert row["probabilities"] == expected[name], name
-        assert row["prediction"] == max(expected[name], key=lambda one: expected[name][one])
+        assert row["prediction"] == max(expected[name], key=lambda item: expected[name][item])
         assert row["probability"] == expected[name][row["prediction"]]
         assert row["error"] is None
 
@@ -50,8 +50,8 @@ def test_predict_with_the_champion_is_the_same(
     done = run(promoted, sys.executable, "-m", "pipeline", *words)
     assert done.returncode == 0, done.stderr
     for name, row in zip(names, csv.DictReader(io.StringIO(done.stdout)), strict=True):
-        found = {k: float(np.float32(row[f"probability_{k}"])) for k in expected[name]}
-        assert found == expected[name]
+        actual = {k: float(np.float32(row[f"probability_{k}"])) for k in expected[name]}
+        assert actual == expected[name]
 
 
 def test_a_bad_row_tells_why_and_costs_nothing_else(
@@ -91,11 +91,11 @@ def test_other_forms_of_mlflow(url: str, expected: dict[str, dict[str, float]]) 
     table = io.BytesIO()
     pd.DataFrame({"image": [CONTENT[name] for name in names]}).to_parquet(table)
     bodies: list[dict[str, Any]] = [
-        {"json": {"dataframe_split": {"columns": ["image"], "data": [[one] for one in texts]}}},
-        {"json": {"instances": [{"image": one} for one in texts]}},
+        {"json": {"dataframe_split": {"columns": ["image"], "data": [[item] for item in texts]}}},
+        {"json": {"instances": [{"image": item} for item in texts]}},
         {"json": {"inputs": {"image": texts}}},
         {"json": {"dataframe_records": [{"image": f"data:image/png;base64,{t}"} for t in texts]}},
-        {"json": {"dataframe_records": [{"image": one} for one in pixels]}},
+        {"json": {"dataframe_records": [{"image": item} for item in pixels]}},
         {
             "data": table.getvalue(),
             "headers": {"Content-Type": "application/vnd.apache.parquet"},
@@ -104,8 +104,8 @@ def test_other_forms_of_mlflow(url: str, expected: dict[str, dict[str, float]]) 
     for body in bodies:
         done = requests.post(url, timeout=60, **body)
         assert done.status_code == 200, done.text
-        found = [row["probabilities"] for row in done.json()["predictions"]]
-        assert found == [expected[name] for name in names], str(body)[:100]
+        actual = [row["probabilities"] for row in done.json()["predictions"]]
+        assert actual == [expected[name] for name in names], str(body)[:100]
 
 
 def test_every_oddity_is_answered_as_predict_answers(
@@ -113,19 +113,19 @@ def test_every_oddity_is_answered_as_predict_answers(
 ) -> None:
     with tarfile.open(shared / "data/oddities.tar") as archive:
         archive.extractall(tmp_path, filter="data")
-    files = sorted(one for one in tmp_path.rglob("*") if one.is_file())
+    files = sorted(item for item in tmp_path.rglob("*") if item.is_file())
     done = run(repository, sys.executable, "-m", "pipeline", "predict", "--json", *map(str, files))
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    asked = [file for file in files if file.stat().st_size <= MAX_BYTES]
-    assert len(asked) > 80
+    message = [json.loads(line) for line in done.stdout.splitlines()]
+    requested = [file for file in files if file.stat().st_size <= MAX_BYTES]
+    assert len(requested) > 80
     rows = []
-    for start in range(0, len(asked), 20):
-        rows += ask(url, [encoded(one.read_bytes()) for one in asked[start : start + 20]])
-    by_path = {one["path"]: one for one in told}
-    for file, row in zip(asked, rows, strict=True):
-        one = by_path[str(file)]
-        assert row["error"] == one.get("error"), file
-        assert row["probabilities"] == one.get("probabilities"), file
+    for start in range(0, len(requested), 20):
+        rows += ask(url, [encoded(item.read_bytes()) for item in requested[start : start + 20]])
+    by_path = {item["path"]: item for item in message}
+    for file, row in zip(requested, rows, strict=True):
+        item = by_path[str(file)]
+        assert row["error"] == item.get("error"), file
+        assert row["probabilities"] == item.get("probabilities"), file
 
 
 def test_in_process_a_row_may_be_bytes_a_path_or_an_array(
@@ -138,8 +138,8 @@ def test_in_process_a_row_may_be_bytes_a_path_or_an_array(
         *(CONTENT[name], bytearray(CONTENT[name]), tmp_path / "image", pixels),
         *(np.stack([pixels] * 3, axis=-1), pixels.astype(np.float32), pixels.tolist()),
     ]
-    found = service.predict(pd.DataFrame({"image": pd.Series(good, dtype=object)}))
-    assert list(found["probabilities"]) == [expected[name]] * len(good)
+    actual = service.predict(pd.DataFrame({"image": pd.Series(good, dtype=object)}))
+    assert list(actual["probabilities"]) == [expected[name]] * len(good)
     bad: dict[Any, str] = {
         "unreadable: No such file or directory": tmp_path / "missing",
         "not an image: a row must have": np.full((4, 4), 300),
@@ -147,8 +147,8 @@ def test_in_process_a_row_may_be_bytes_a_path_or_an_array(
         "not an image: a row must": [[1, 2], [3]],
         "too large: 2.2": bytes(2_200_000),
     }
-    found = service.predict(pd.DataFrame({"image": pd.Series(list(bad.values()), dtype=object)}))
-    for reason, error in zip(bad, found["error"], strict=True):
+    actual = service.predict(pd.DataFrame({"image": pd.Series(list(bad.values()), dtype=object)}))
+    for reason, error in zip(bad, actual["error"], strict=True):
         assert error.startswith(reason)
 
 
@@ -235,13 +235,13 @@ def test_an_application_with_a_pipeline_of_its_own(
     uris = ("models:/classifier/1", "models:/classifier/2")
     done = run(application, sys.executable, "-c", APPLICATION, *uris, env=store)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert sorted(found["foreign"]) == ["pipeline", "pipeline.etl"]
-    assert len(found["packages"]) == 2
-    assert found["probabilities"] == [[expected[name] for name in names]] * 2
-    first, second = found["labels"]
+    actual = json.loads(done.stdout.splitlines()[-1])
+    assert sorted(actual["foreign"]) == ["pipeline", "pipeline.etl"]
+    assert len(actual["packages"]) == 2
+    assert actual["probabilities"] == [[expected[name] for name in names]] * 2
+    first, second = actual["labels"]
     assert second == [f"second {label}" for label in first]
-    assert found["random"], "the application's own random numbers go on"
+    assert actual["random"], "the application's own random numbers go on"
 
 
 def test_what_cannot_be_served(repository: Path, run: Run) -> None:
@@ -250,13 +250,13 @@ def test_what_cannot_be_served(repository: Path, run: Run) -> None:
         assert done.returncode == 1
         return str(done.stderr)
 
-    told = serve()
-    assert told.startswith(
+    message = serve()
+    assert message.startswith(
         "error: no model models:/classifier@champion in the registry of sqlite:///"
     )
     assert "serve.workers must be at least 1, got 0" in serve("serve.workers=0")
-    told = serve("serve.port=99999")
-    assert "serve.port must be at least 1 and at most 65535, got 99999" in told
+    message = serve("serve.port=99999")
+    assert "serve.port must be at least 1 and at most 65535, got 99999" in message
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -1,4 +1,4 @@
-"""What evaluate says is what scikit-learn says of its predictions, and what people read."""
+"""Metrics of evaluate equal scikit-learn's; its files and pages are complete."""
 
 import csv
 import json
@@ -74,10 +74,10 @@ def independent(folder: Path) -> dict[str, float]:
 
 def test_the_numbers_are_those_of_the_predictions(repository: Path) -> None:
     folder = repository / ROOT / "evaluate"
-    found = json.loads((folder / "metrics.json").read_text())["fine_tuned"]
-    assert found == pytest.approx(independent(folder), abs=1e-9)
+    actual = json.loads((folder / "metrics.json").read_text())["fine_tuned"]
+    assert actual == pytest.approx(independent(folder), abs=1e-9)
     spread = json.loads((folder / "intervals.json").read_text())["fine_tuned"]
-    for name, value in found.items():
+    for name, value in actual.items():
         assert spread[name]["low"] <= value + 1e-6, name
         assert spread[name]["high"] >= value - 1e-6 or name == "calibration_error", name
 
@@ -87,16 +87,16 @@ def test_a_draw_counts_as_its_images_repeated(classes: int, images: int) -> None
     labels, probabilities = some(classes, images)
     rng = np.random.default_rng(1)
     drawn = [rng.integers(images, size=images) for _ in range(5)]
-    counts = np.stack([np.bincount(one, minlength=images) for one in drawn]).astype(float)
+    counts = np.stack([np.bincount(item, minlength=images) for item in drawn]).astype(float)
     known = facts.gather(labels, probabilities)
-    found = metrics.weighted(known, counts) | {"roc_auc": metrics.roc_auc(known, counts)}
+    actual = metrics.weighted(known, counts) | {"roc_auc": metrics.roc_auc(known, counts)}
     for place, chosen in enumerate(drawn):
         expected = by_scikit_learn(labels[chosen], probabilities[chosen])
-        assert {n: v[place] for n, v in found.items()} == pytest.approx(expected, abs=1e-12)
+        assert {n: v[place] for n, v in actual.items()} == pytest.approx(expected, abs=1e-12)
 
 
 def test_intervals_hold_what_they_promise(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 95 % intervals around samples, about 95 % hold the value of the whole."""
+    """About 95 % of the 95 % intervals of samples contain the true value."""
     monkeypatch.setattr(resampling, "DRAWS", 300)
     labels, probabilities = some(3, 20_000)
     whole = metrics.of(facts.gather(labels, probabilities))["accuracy"]
@@ -104,8 +104,8 @@ def test_intervals_hold_what_they_promise(monkeypatch: pytest.MonkeyPatch) -> No
     for start in range(0, 20_000, 200):
         part = slice(start, start + 200)
         sample = resampling.resample(facts.gather(labels[part], probabilities[part]), start)
-        found = resampling.intervals(sample)["accuracy"]
-        held += found.low <= whole <= found.high
+        actual = resampling.intervals(sample)["accuracy"]
+        held += actual.low <= whole <= actual.high
     assert 88 <= held <= 100
 
 
@@ -115,21 +115,21 @@ def test_the_report_works_offline(repository: Path, browser: Any) -> None:
     images = browser.find_elements("css selector", "img")
     assert len(images) == 8
     assert all(int(image.get_property("naturalWidth")) > 300 for image in images)
-    told = browser.find_element("tag name", "body").text
-    found = json.loads((repository / ROOT / "evaluate" / "metrics.json").read_text())
-    assert f"{found['fine_tuned']['accuracy']:.4f}" in told
-    assert f"{found['head_only']['log_loss']:.4f}" in told
-    assert "fine tuned against head only:" in told
+    message = browser.find_element("tag name", "body").text
+    actual = json.loads((repository / ROOT / "evaluate" / "metrics.json").read_text())
+    assert f"{actual['fine_tuned']['accuracy']:.4f}" in message
+    assert f"{actual['head_only']['log_loss']:.4f}" in message
+    assert "fine tuned against head only:" in message
     for heading in ("Metrics", "Calibration", "Grad-CAM", "Data", "Lineage", "Config"):
         assert heading in [h.text for h in browser.find_elements("tag name", "h2")]
     points = browser.find_elements("css selector", "#map circle")
     assert len(points) == 1000, "more would lie on top of each other"
     wrong = next(p for p in points if "taken for" in p.get_attribute("textContent"))
-    shown = browser.find_element("id", "shown")
-    assert not shown.is_displayed()
+    remark = browser.find_element("id", "shown")
+    assert not remark.is_displayed()
     ActionChains(browser).scroll_to_element(wrong).move_to_element(wrong).perform()
-    assert shown.is_displayed()
-    assert shown.text
+    assert remark.is_displayed()
+    assert remark.text
     assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
     assert "http" not in page.read_text().replace("http-equiv", "")
 
@@ -184,8 +184,8 @@ def test_classes_may_be_called_like_columns(clone: Path, run: Run, image_folder:
         done = run(clone, sys.executable, "-m", "pipeline", stage, *words)
         assert done.returncode == 0, done.stderr
     folder = clone / ROOT / "evaluate"
-    found = json.loads((folder / "metrics.json").read_text())["fine_tuned"]
-    assert found == pytest.approx(independent(folder), abs=1e-6)
+    actual = json.loads((folder / "metrics.json").read_text())["fine_tuned"]
+    assert actual == pytest.approx(independent(folder), abs=1e-6)
     with (folder / "predictions.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             assert row["path"].startswith(f"{row['label']}/")
@@ -198,8 +198,8 @@ def test_a_temperature_makes_a_classifier_as_sure_as_it_is_right() -> None:
     for too_sure in (0.5, 3.0):
         values = np.exp(logits * too_sure)
         values /= values.sum(axis=1, keepdims=True)
-        found = calibration.temperature(labels, values.astype(np.float32))
-        assert found == pytest.approx(too_sure * right, rel=1e-3)
+        actual = calibration.temperature(labels, values.astype(np.float32))
+        assert actual == pytest.approx(too_sure * right, rel=1e-3)
 
 
 @pytest.mark.parametrize("sharpness", [0.3, 1.0, 4.0])
@@ -212,11 +212,11 @@ def test_a_temperature_never_makes_the_loss_it_was_fitted_to_higher(
         labels = probabilities.argmax(axis=1)
     values = probabilities.astype(np.float64) ** sharpness
     values = (values / values.sum(axis=1, keepdims=True)).astype(np.float32)
-    found = calibration.temperature(labels, values)
+    actual = calibration.temperature(labels, values)
     plain = calibration.log_loss(labels, values)
-    assert calibration.log_loss(labels, values, found) <= plain + 1e-6
+    assert calibration.log_loss(labels, values, actual) <= plain + 1e-6
     if all_right:
-        assert 0.05 < found <= 1, "surer, but not without end"
+        assert 0.05 < actual <= 1, "surer, but not without end"
 
 
 @pytest.mark.slow
@@ -271,8 +271,8 @@ def test_grad_cam_finds_what_speaks_for_a_class() -> None:
     assert np.unravel_index(red.argmax(), red.shape) == (1, 2)
     assert np.unravel_index(blue.argmax(), blue.shape) == (6, 5)
     assert red.max() == blue.max() == 1
-    shown = overlay(image, red)
-    changed = np.argwhere((shown != image).any(axis=-1))
+    remark = overlay(image, red)
+    changed = np.argwhere((remark != image).any(axis=-1))
     assert 0 < len(changed) < 200, "only what is warm is coloured"
 
 
@@ -311,14 +311,14 @@ def test_hymenoptera_with_real_weights(
     assert len(card["weights_sha256"]) == 64
     folder = clone / ROOT / "evaluate"
     metrics = json.loads((folder / "metrics.json").read_text())
-    found = metrics["fine_tuned"]
+    actual = metrics["fine_tuned"]
     assert metrics["head_only"]["accuracy"] > 0.85
-    assert found["accuracy"] > 0.85
+    assert actual["accuracy"] > 0.85
     recomputed = independent(folder)
-    assert found == pytest.approx(recomputed, abs=1e-9)
+    assert actual == pytest.approx(recomputed, abs=1e-9)
     browser.get(f"file://{clone / ROOT / 'report.html'}")
-    told = browser.find_element("tag name", "body").text
+    message = browser.find_element("tag name", "body").text
     for name, value in recomputed.items():
-        assert f"{value:.4f}" in told, name
+        assert f"{value:.4f}" in message, name
     browser.save_screenshot(str(tmp_path / "report.png"))
     assert Image.open(tmp_path / "report.png").width > 1000

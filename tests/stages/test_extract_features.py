@@ -30,7 +30,7 @@ def network(kernel: float) -> keras.Model:
 
 
 @pytest.mark.parametrize(
-    ("kernel", "told"),
+    ("kernel", "message"),
     [
         (np.nan, r"net returns NaN or infinity for 1797 of 1797 images"),
         (1e38, r"NaN or infinity for \d+ of 1797"),
@@ -38,10 +38,10 @@ def network(kernel: float) -> keras.Model:
     ],
 )
 def test_features_without_a_meaning(
-    kernel: float, told: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kernel: float, message: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         extracted(network(kernel), repository, tmp_path)
     assert not list((tmp_path / "out").iterdir())
 

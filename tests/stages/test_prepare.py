@@ -117,7 +117,7 @@ def test_a_csv_lists_images_labels_and_splits(image_folder: Path, tmp_path: Path
     assert (
         quarantine(tmp_path / "out")["dark/missing.png"] == "unreadable: No such file or directory"
     )
-    for content, told in (
+    for content, message in (
         ("file,label\na,b\n", "columns path and label"),
         ("path,label\na.png,\n", "line 2 needs a path and a label"),
         (
@@ -127,22 +127,22 @@ def test_a_csv_lists_images_labels_and_splits(image_folder: Path, tmp_path: Path
         ("path,label\na.png,a\na.png,a\n", "line 3 lists a.png again"),
     ):
         table.write_text(content)
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             list(csv_source.images(csv_source.Config(path=str(table))))
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("path,label\n0/a,v2.png,cat\n", "line 2 must have 2 cells like the header, got 3"),
         ('path,label\na.png,"ca\nt"\n', "a label must be one line of text"),
         ("chemin,étiquette\na.png,a\n", "needs the columns path and label"),
     ],
 )
-def test_a_csv_with_a_slip(tmp_path: Path, content: str, told: str) -> None:
+def test_a_csv_with_a_slip(tmp_path: Path, content: str, message: str) -> None:
     table = tmp_path / "list.csv"
     table.write_text(content)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         list(csv_source.images(csv_source.Config(path=str(table))))
 
 
@@ -158,9 +158,9 @@ def test_a_csv_in_another_encoding(
         with pytest.raises(InputError, match=r"line 2 is not: save it as UTF-8, or set data.enc"):
             list(csv_source.images(csv_source.Config(path=str(table))))
     config = csv_source.Config(path=str(table), encoding=setting)
-    (found,) = csv_source.images(config)
-    assert found.label == "château"
-    assert found.file == image_folder / "dark" / "0.png"
+    (actual,) = csv_source.images(config)
+    assert actual.label == "château"
+    assert actual.file == image_folder / "dark" / "0.png"
 
 
 @pytest.mark.parametrize(
@@ -174,17 +174,19 @@ def test_a_csv_from_another_system_finds_its_files(
         shutil.copy(image_folder / "dark" / "0.png", image_folder / file)
     table = image_folder / "list.csv"
     table.write_text(f"path,label\n{path},a\n")
-    (found,) = csv_source.images(csv_source.Config(path=str(table)))
-    assert found.file == image_folder / file
+    (actual,) = csv_source.images(csv_source.Config(path=str(table)))
+    assert actual.file == image_folder / file
 
 
 def test_no_class_is_gone_in_silence(image_folder: Path, tmp_path: Path) -> None:
     (image_folder / "parrot").mkdir()
     for place in range(2):
         (image_folder / "parrot" / f"{place}.heic").write_bytes(b"\0\0\0\x18ftypheic")
-    told = r"class 'parrot' has 2 files and no usable image: the first is parrot/0.heic \(.*HEIF\)"
+    message = (
+        r"class 'parrot' has 2 files and no usable image: the first is parrot/0.heic \(.*HEIF\)"
+    )
     source = folder.Config(path=str(image_folder))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         prepared(source, tmp_path / "a", max_bad_fraction=0.5)
     left_out = folder.Config(path=str(image_folder), ignore=["parrot"])
     config = prepare.Config(image_size=16, **HALF)
@@ -204,8 +206,8 @@ def test_images_without_a_label_are_listed(
     for place in range(20):
         shutil.copy(image_folder / "dark" / "0.png", image_folder / f"{place}.png")
     prepared(folder.Config(path=str(image_folder)), tmp_path / "out")
-    told = "44 files: 24 used, 0 quarantined, 20 left out: 20 in no class folder"
-    assert told in capsys.readouterr().out
+    message = "44 files: 24 used, 0 quarantined, 20 left out: 20 in no class folder"
+    assert message in capsys.readouterr().out
     listed = {row["path"]: row["reason"] for row in read_records(tmp_path / "out/left_out.csv")}
     assert listed["0.png"] == "in no class folder"
 

@@ -19,10 +19,10 @@ from pipeline.storage import addresses
 )
 def test_a_password_is_hidden(address: str) -> None:
     for word in (address, f"sweep.storage={address}", f"++sweep.storage={address}"):
-        told = addresses.public(word)
-        assert "s3cret" not in told
-        assert "***" in told
-        assert "host" in told or "tracking.example.org" in told
+        printed = addresses.public(word)
+        assert "s3cret" not in printed
+        assert "***" in printed
+        assert "host" in printed or "tracking.example.org" in printed
     password = "wo@s3cret" if "%40" in address else "s3cret"
     message = f"no answer from {address} with the password {password}"
     assert "s3cret" not in addresses.without_secrets(message, address)

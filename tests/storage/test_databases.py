@@ -49,15 +49,17 @@ def test_older_newer_and_foreign_databases(made: Callable[[Tool], Path], tool: T
     )
     changed(path, f"UPDATE alembic_version SET version_num = '{OLDEST[tool]}'")
     before = path.read_bytes()
-    told = databases.unfit(address, tool)
-    assert f"an older {tool.name} made it than {tool.name} " in told
-    assert f"back it up, then run {tool.upgrade.format(address=addresses.public(address))}" in told
+    message = databases.unfit(address, tool)
+    assert f"an older {tool.name} made it than {tool.name} " in message
+    assert (
+        f"back it up, then run {tool.upgrade.format(address=addresses.public(address))}" in message
+    )
     assert path.read_bytes() == before
     changed(path, "UPDATE alembic_version SET version_num = 'fffffffffff'")
-    told = databases.unfit(address, tool)
-    assert f"a newer {tool.name} made it" in told
-    assert "use the environment that made it" in told
-    assert "upgrade" not in told, "which cannot help"
+    message = databases.unfit(address, tool)
+    assert f"a newer {tool.name} made it" in message
+    assert "use the environment that made it" in message
+    assert "upgrade" not in message, "which cannot help"
 
 
 def test_what_is_no_database_of_theirs(tmp_path: Path) -> None:
@@ -80,7 +82,7 @@ def test_each_command_says_so_in_one_line_and_changes_nothing(
     own, foreign = clone / "mlflow.db", tmp_path / "shop.db"
     changed(own, f"UPDATE alembic_version SET version_num = '{OLDEST[MLFLOW]}'")
     changed(foreign, "CREATE TABLE orders (id INTEGER)")
-    for path, words, told in (
+    for path, words, message in (
         (own, ["compare"], "an older MLflow made it"),
         (own, ["promote"], "an older MLflow made it"),
         (own, ["train_head"], "an older MLflow made it"),
@@ -93,7 +95,7 @@ def test_each_command_says_so_in_one_line_and_changes_nothing(
         assert done.returncode == 1, words
         *_, error = done.stderr.splitlines()
         assert error.startswith("error: "), done.stderr
-        assert told in error
+        assert message in error
         assert "Traceback" not in done.stderr
         assert path.read_bytes() == before, words
     assert "error" in run(clone, sys.executable, "-m", "pipeline", "doctor").stdout

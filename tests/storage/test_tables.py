@@ -33,7 +33,7 @@ def test_no_cell_is_a_formula_and_all_are_read_as_they_were(tmp_path: Path) -> N
     tables.write_table(path, cells, [cells, [1.5] * len(cells)])
     with path.open(newline="") as file:
         header, line, numbers = csv.reader(file)
-    assert header == line == [*(f"'{one}" for one in FORMULAS), *HARMLESS]
+    assert header == line == [*(f"'{item}" for item in FORMULAS), *HARMLESS]
     assert set(numbers) == {"1.5"}
     assert tables.read_table(path) == (cells, [cells, numbers])
     assert tables.read_records(path)[0] == dict(zip(cells, cells, strict=True))
@@ -47,9 +47,9 @@ def test_a_remedy_can_be_pasted(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     (word,) = shlex.split(names.added("data.ignore", name))
     assert config.compose([word]).data.ignore == [name]
     pairs = {name: "other", "third": name}
-    told = names.mapped("data.labels", pairs)
-    if " in section data of params.yaml" in told:
-        assert yaml.safe_load(told.partition(" in section")[0]) == {"labels": pairs}
+    message = names.mapped("data.labels", pairs)
+    if " in section data of params.yaml" in message:
+        assert yaml.safe_load(message.partition(" in section")[0]) == {"labels": pairs}
     else:
-        (word,) = shlex.split(told)
+        (word,) = shlex.split(message)
         assert config.compose([word]).data.labels == pairs

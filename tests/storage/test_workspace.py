@@ -11,12 +11,12 @@ from pipeline.tracking import provenance
 def test_a_folder_is_named_after_its_key_and_the_code(
     cwd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = workspace.work("finetune", {"seed": 0})
-    assert workspace.work("finetune", {"seed": 0}) == one
-    assert workspace.work("finetune", {"seed": 1}) != one
-    assert one.is_relative_to(cwd / ".work" / "finetune")
+    item = workspace.work("finetune", {"seed": 0})
+    assert workspace.work("finetune", {"seed": 0}) == item
+    assert workspace.work("finetune", {"seed": 1}) != item
+    assert item.is_relative_to(cwd / ".work" / "finetune")
     monkeypatch.setattr(workspace, "code_sha256", lambda: "other code")
-    assert workspace.work("finetune", {"seed": 0}) != one
+    assert workspace.work("finetune", {"seed": 0}) != item
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"seen": 1}', "\0"])

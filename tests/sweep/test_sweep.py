@@ -32,9 +32,9 @@ def sweep(folder: Path, run: Run, *words: str) -> str:
 
 def study_of(folder: Path) -> tuple[Path, list[FrozenTrial]]:
     """The folder of the newest study, and its trials."""
-    found = max((folder / "sweeps").glob("*-*"), key=lambda path: path.stat().st_mtime)
+    actual = max((folder / "sweeps").glob("*-*"), key=lambda path: path.stat().st_mtime)
     storage = f"sqlite:///{folder / 'sweeps' / 'optuna.db'}"
-    return found, optuna.load_study(study_name=found.name, storage=storage).get_trials()
+    return actual, optuna.load_study(study_name=actual.name, storage=storage).get_trials()
 
 
 def runs(folder: Path, query: str) -> list[Any]:
@@ -49,7 +49,7 @@ def test_from_the_sweep_to_the_adopted_winner(
     browser: Any,
 ) -> None:
     words = [*QUICK, "+sweep.space.head={dropout: [0.0, 0.3], units: [[], [32]]}"]
-    told = sweep(clone, run, *words, "sweep.n_trials=6")
+    message = sweep(clone, run, *words, "sweep.n_trials=6")
     folder, trials = study_of(clone)
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 6
     assert [trial.user_attrs.get("kind") for trial in trials[:3]] == ["current", "head only", None]
@@ -59,7 +59,7 @@ def test_from_the_sweep_to_the_adopted_winner(
     head = json.loads((clone / ROOT / "train_head" / "summary.json").read_text())
     assert trials[1].value == head["val_score"], "head only is what train_head made"
     best = min(trials, key=lambda trial: trial.value)
-    assert "fine-tuning improved the validation score" in told
+    assert "fine-tuning improved the validation score" in message
 
     best_file = folder / "best.yaml"
     assert f"cp {best_file.relative_to(clone)} params.yaml" in best_file.read_text()
@@ -67,7 +67,7 @@ def test_from_the_sweep_to_the_adopted_winner(
     # In MLflow: a run a study, below it one a trial.
     (parent,) = runs(clone, "tags.`sweep.role` = 'study'")
     children = runs(clone, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
-    assert {one.info.status for one in (parent, *children)} == {"FINISHED"}
+    assert {item.info.status for item in (parent, *children)} == {"FINISHED"}
     assert parent.data.metrics["best_val_score"] == best.value
     assert parent.data.metrics["head_only_val_score"] == head["val_score"]
     by_number = {int(child.data.tags["sweep.trial"]): child for child in children}
@@ -176,13 +176,13 @@ def test_a_killed_sweep_ends_as_an_uninterrupted_one(
         os.kill(int(listed.split()[-1]), signal.SIGKILL)
         assert child.wait(300) == 0, "the sweep went on by itself"
     sweep(clone, run, *FOUR)
-    folder, found = study_of(clone)
-    assert [(t.number, t.params, t.value) for t in found] == [
+    folder, actual = study_of(clone)
+    assert [(t.number, t.params, t.value) for t in actual] == [
         (t.number, t.params, t.value) for t in expected
     ]
     assert (folder / "best.yaml").read_bytes() == (whole / "best.yaml").read_bytes()
     assert checkpoints(clone) == []
-    assert {one.info.status for one in runs(clone, "tags.`sweep.role` != ''")} == {"FINISHED"}
+    assert {item.info.status for item in runs(clone, "tags.`sweep.role` != ''")} == {"FINISHED"}
 
 
 def test_a_tracking_server_that_goes_away_costs_no_trial(
@@ -195,11 +195,11 @@ def test_a_tracking_server_that_goes_away_costs_no_trial(
         while not checkpoints(clone):
             assert time.monotonic() < deadline, "in mid-trial"
             time.sleep(0.02)
-    _, told = child.communicate(timeout=240)
+    _, message = child.communicate(timeout=240)
     assert child.returncode == 1
-    line = told.decode().splitlines()[-1]
-    assert line.startswith("error: the tracking store "), told
-    assert "Traceback" not in told.decode()
+    line = message.decode().splitlines()[-1]
+    assert line.startswith("error: the tracking store "), message
+    assert "Traceback" not in message.decode()
     states = [trial.state.name for trial in study_of(clone)[1]]
     assert not {"FAIL", "RUNNING"} & set(states), states
     sweep(clone, run, *words, "tracking.enabled=false")
@@ -210,7 +210,7 @@ def test_failed_and_pruned_trials_are_kept_and_tracked(clone: Path, run: Run) ->
     words = ["finetune.epochs=6", "finetune.patience=6", "sweep.n_trials=10"]
     words += ["sweep.sampler=random"]
     rate = "sweep.space.finetune.learning_rate"  # the second of which no training survives
-    told = sweep(clone, run, *words, f"~{rate}", f"+{rate}=[1e-4, 1e30]")
+    message = sweep(clone, run, *words, f"~{rate}", f"+{rate}=[1e-4, 1e30]")
     _, trials = study_of(clone)
     states = {trial.number: trial.state.name for trial in trials}
     assert {"COMPLETE", "FAIL"} <= set(states.values()) <= {"COMPLETE", "FAIL", "PRUNED"}
@@ -222,7 +222,7 @@ def test_failed_and_pruned_trials_are_kept_and_tracked(clone: Path, run: Run) ->
     failed = next(trial for trial in trials if trial.state.name == "FAIL")
     assert "the loss must be a finite number" in failed.user_attrs["error"]
     assert "Traceback" in failed.user_attrs["error"]
-    assert f"{sum(state == 'FAIL' for state in states.values())} failed" in told
+    assert f"{sum(state == 'FAIL' for state in states.values())} failed" in message
     child = next(c for c in children if int(c.data.tags["sweep.trial"]) == failed.number)
     client = MlflowClient(f"sqlite:///{clone / 'mlflow.db'}")
     assert "traceback.txt" in {f.path for f in client.list_artifacts(child.info.run_id)}
@@ -246,12 +246,12 @@ def test_a_sweep_that_a_mistake_ends_has_failed(clone: Path, run: Run) -> None:
     done = run(clone, sys.executable, "-m", "pipeline", "sweep", "sweep.sampler=grid")
     assert done.returncode == 1
     assert "grid needs lists of choices" in done.stderr
-    states = {one.info.status for one in runs(clone, "tags.`sweep.role` = 'study'")}
+    states = {item.info.status for item in runs(clone, "tags.`sweep.role` = 'study'")}
     assert states == {"FAILED"}, "neither going on nor stopped by somebody"
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "message"),
     [
         ("prepare.image_size=16", "got prepare.image_size=16: edit params.yaml"),
         ("seed=1", "got seed=1: edit params.yaml"),
@@ -262,8 +262,8 @@ def test_a_sweep_that_a_mistake_ends_has_failed(clone: Path, run: Run) -> None:
         ("sweep.sampler=grid", "sweep.sampler=grid needs lists of choices"),
     ],
 )
-def test_mistakes_are_told_in_one_line(clone: Path, run: Run, word: str, told: str) -> None:
+def test_mistakes_are_told_in_one_line(clone: Path, run: Run, word: str, message: str) -> None:
     done = run(clone, sys.executable, "-m", "pipeline", "sweep", word, "tracking.enabled=false")
     assert done.returncode == 1
-    assert told in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr

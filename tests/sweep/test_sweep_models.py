@@ -1,4 +1,4 @@
-"""What a sweep may choose beside settings: other backbones, and the average of its best trials."""
+"""Choices of a sweep besides settings: other backbones, and the average of its best trials."""
 
 import json
 import shutil
@@ -20,27 +20,27 @@ pytestmark = pytest.mark.slow
 
 def test_the_best_trials_are_averaged_at_the_end(clone: Path, run: Run) -> None:
     words = ["finetune.epochs=4", "sweep.pruner=none", "sweep.cuts=[block2_conv1]"]
-    told = sweep(clone, run, *words, "sweep.n_trials=6")
+    message = sweep(clone, run, *words, "sweep.n_trials=6")
     folder, trials = study_of(clone)
     assert len(trials) == 6, "the average is no trial"
     storage = f"sqlite:///{clone / 'sweeps' / 'optuna.db'}"
-    found = optuna.load_study(study_name=folder.name, storage=storage).user_attrs["soup"]
+    actual = optuna.load_study(study_name=folder.name, storage=storage).user_attrs["soup"]
     best = min(trials, key=lambda trial: trial.value)
-    assert found["tried"][0] == best.number
-    assert len(found["tried"]) == 5, "head only has nothing in common with them"
-    assert found["val_score"] <= best.value
+    assert actual["tried"][0] == best.number
+    assert len(actual["tried"]) == 5, "head only has nothing in common with them"
+    assert actual["val_score"] <= best.value
     adopted = yaml.safe_load((folder / "best.yaml").read_text())
-    if found["val_score"] == best.value:
-        assert "did not improve the score" in told
+    if actual["val_score"] == best.value:
+        assert "did not improve the score" in message
         assert "soup" not in adopted["finetune"]
         return
-    assert "averaging the weights of trials" in told
-    assert len(adopted["finetune"]["soup"]) == len(found["kept"]) - 1
+    assert "averaging the weights of trials" in message
+    assert len(adopted["finetune"]["soup"]) == len(actual["kept"]) - 1
     shutil.copy(folder / "best.yaml", clone / "params.yaml")
     done = run(clone, "dvc", "repro", "finetune")
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((clone / ROOT / "finetune" / "summary.json").read_text())
-    assert summary["val_score"] == found["val_score"]
+    assert summary["val_score"] == actual["val_score"]
 
 
 def test_backbones_are_searched_too(clone: Path, run: Run) -> None:
@@ -48,7 +48,7 @@ def test_backbones_are_searched_too(clone: Path, run: Run) -> None:
     keras.utils.set_random_seed(0)
     glyph_cnn.network(8).save(clone / "fresh.keras")
     words = ["finetune.epochs=2", "sweep.pruner=none", "sweep.sampler=random"]
-    told = sweep(clone, run, *words, "+sweep.space.backbone=[fresh.keras]", "sweep.n_trials=8")
+    message = sweep(clone, run, *words, "+sweep.space.backbone=[fresh.keras]", "sweep.n_trials=8")
     folder, trials = study_of(clone)
     used = [trial.user_attrs["settings"].get("backbone.use", "glyph_cnn") for trial in trials]
     assert used[:2] == ["glyph_cnn", "glyph_cnn"], "params.yaml as it is, and its head alone"
@@ -58,7 +58,7 @@ def test_backbones_are_searched_too(clone: Path, run: Run) -> None:
     worst = max(trials, key=lambda trial: trial.value)
     assert used[worst.number] == "keras_file"
     assert "fresh.keras" in (folder / "report.html").read_text()
-    assert "8 trials" in told
+    assert "8 trials" in message
     # A trial of another backbone is what the pipeline makes of the same settings.
     settings = worst.user_attrs["settings"]
     words = [f"{key}={value}" for key, value in settings.items()]

@@ -56,7 +56,7 @@ def test_two_objectives_over_two_backbones_killed_and_resumed(clone: Path, run: 
         time.sleep(0.02)
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
-    told = sweep(clone, run, *TWO)
+    message = sweep(clone, run, *TWO)
     folder, trials = study_of(clone)
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 8
     names = ("val_accuracy", "ms_per_image")
@@ -77,7 +77,7 @@ def test_two_objectives_over_two_backbones_killed_and_resumed(clone: Path, run: 
     page = (folder / "report.html").read_text()
     assert "Pareto-front Plot" in page
     assert "* no other is better in all objectives" in page
-    assert "no trial beats these in all of val_accuracy, ms_per_image" in told
+    assert "no trial beats these in all of val_accuracy, ms_per_image" in message
     best = max(trials, key=lambda trial: trial.values[0])
     adopted = yaml.safe_load((folder / "best.yaml").read_text())
     accuracy = trials[best.number].values[0]
@@ -89,12 +89,12 @@ def test_two_objectives_over_two_backbones_killed_and_resumed(clone: Path, run: 
 
 def test_sizes_of_images_are_searched(clone: Path, run: Run) -> None:
     words = ["finetune.epochs=3", "sweep.pruner=none", "sweep.sampler=random", "sweep.soup=false"]
-    told = sweep(clone, run, *words, "+sweep.space.prepare.image_size=[12]", "sweep.n_trials=6")
+    message = sweep(clone, run, *words, "+sweep.space.prepare.image_size=[12]", "sweep.n_trials=6")
     _, trials = study_of(clone)
     sides = [trial.user_attrs["settings"]["prepare.image_size"] for trial in trials]
     assert sides[:2] == [8, 8], "params.yaml as it is, and its head alone"
     assert set(sides) == {8, 12}
-    assert "6 trials" in told
+    assert "6 trials" in message
     other = trials[sides.index(12)]
     settings = [f"{key}={value}" for key, value in other.user_attrs["settings"].items()]
     for stage in ("prepare", "extract_features", "train_head", "finetune"):
@@ -127,16 +127,16 @@ def test_trials_judged_by_folds(clone: Path, run: Run) -> None:
 def test_a_sweep_ends_when_nothing_gets_better(clone: Path, run: Run) -> None:
     words = ["finetune.epochs=1", "sweep.pruner=none", "sweep.sampler=random", "sweep.soup=false"]
     words += ["sweep.cuts=[block3_conv2]", "+sweep.space.finetune.label_smoothing=[0.0]"]
-    told = sweep(clone, run, *words, "sweep.n_trials=30", "sweep.patience=4")
+    message = sweep(clone, run, *words, "sweep.n_trials=30", "sweep.patience=4")
     _, trials = study_of(clone)
     best = min(trials, key=lambda trial: (trial.value, trial.number))
     assert len(trials) == best.number + 5
     assert len(trials) < 30
-    assert f"{len(trials)} trials" in told
+    assert f"{len(trials)} trials" in message
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["sweep.objectives=[ms_per_image]"], "sweep.objectives must begin with one of val_score"),
         (["sweep.objectives=[val_score,speed]"], "got ['val_score', 'speed']"),
@@ -144,10 +144,12 @@ def test_a_sweep_ends_when_nothing_gets_better(clone: Path, run: Run) -> None:
         (["+sweep.space.prepare.image_size={low: 8, high: 16}"], "must be a list of sides in px"),
     ],
 )
-def test_what_no_sweep_can_be_judged_by(clone: Path, run: Run, words: list[str], told: str) -> None:
+def test_what_no_sweep_can_be_judged_by(
+    clone: Path, run: Run, words: list[str], message: str
+) -> None:
     done = run(clone, sys.executable, "-m", "pipeline", "sweep", *words)
     assert done.returncode == 1
-    assert told in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not list((clone / "sweeps").glob("*-*"))
     shutil.rmtree(clone / "sweeps", ignore_errors=True)

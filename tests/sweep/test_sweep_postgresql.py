@@ -43,8 +43,8 @@ def _made(engine: sqlalchemy.Engine) -> bool:
 
 
 def trials(storage: RDBStorage) -> list[FrozenTrial]:
-    (one,) = storage.get_all_studies() or [None]
-    return storage.get_all_trials(one._study_id) if one else []
+    (item,) = storage.get_all_studies() or [None]
+    return storage.get_all_trials(item._study_id) if item else []
 
 
 MACHINE = """
@@ -66,11 +66,11 @@ def test_machines_that_make_the_tables_in_the_same_moment(server: Server, tmp_pa
         folder = tmp_path / str(number)
         folder.mkdir()
         started.append(subprocess.Popen([sys.executable, "-c", code, server.url], cwd=folder))
-    assert [one.wait(120) for one in started] == [0, 0, 0, 0]
+    assert [item.wait(120) for item in started] == [0, 0, 0, 0]
     assert len(optuna.get_all_study_names(server.url)) == 1
 
 
-@pytest.mark.parametrize("machines", ["one", "two"])
+@pytest.mark.parametrize("machines", ["item", "two"])
 def test_a_killed_worker_loses_no_trial(
     server: Server, clone: Path, tmp_path: Path, machines: str
 ) -> None:
@@ -114,8 +114,8 @@ def test_a_killed_worker_loses_no_trial(
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert second.wait(300) == 0, (other / "told.txt").read_text()
-    found = trials(storage)
-    done = [trial for trial in found if trial.state == TrialState.COMPLETE]
+    actual = trials(storage)
+    done = [trial for trial in actual if trial.state == TrialState.COMPLETE]
     assert len(done) == 6
     assert len({str(trial.params) for trial in done}) == 6, "none counted twice"
     (taken_up,) = [trial for trial in done if trial.params == mine[0].params]
@@ -125,19 +125,19 @@ def test_a_killed_worker_loses_no_trial(
         assert taken_up.number == mine[0].number, "put back as it was"
     else:
         # Both machines may have queued a first trial, and one of them given it up at once.
-        stopped = [t for t in found if t.state == TrialState.FAIL and t.intermediate_values]
+        stopped = [t for t in actual if t.state == TrialState.FAIL and t.intermediate_values]
         assert [trial.number for trial in stopped] == [mine[0].number], "its heartbeats stopped"
-    told = (other / "told.txt").read_text()
-    assert "6 trials, 0 of them pruned, 0 failed" in told
+    message = (other / "told.txt").read_text()
+    assert "6 trials, 0 of them pruned, 0 failed" in message
     (best,) = other.glob("sweeps/*/best.yaml")
-    assert "secret" not in best.read_text() + told
+    assert "secret" not in best.read_text() + message
 
 
 def test_a_database_that_goes_away(server: Server, clone: Path, run: Run) -> None:
     command = [sys.executable, "-m", "pipeline", "sweep", f"sweep.storage={server.url}"]
     command += ["sweep.n_trials=4", "sweep.pruner=none", "finetune.epochs=5"]
-    with (clone / "told.txt").open("wb") as told:
-        sweep = subprocess.Popen(command, cwd=clone, stdout=told, stderr=subprocess.STDOUT)
+    with (clone / "told.txt").open("wb") as message:
+        sweep = subprocess.Popen(command, cwd=clone, stdout=message, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + 300
     storage = joined(server.url, deadline)
     while not any(trial.state == TrialState.COMPLETE for trial in trials(storage)):
@@ -156,7 +156,7 @@ def test_a_database_that_goes_away(server: Server, clone: Path, run: Run) -> Non
 
 
 def _of(trial: FrozenTrial, group: int) -> bool:
-    """Whether the process that runs a trial belongs to a process group."""
+    """Check if the process that runs a trial belongs to a process group."""
     pid = trial.user_attrs.get("process", {}).get("process.pid")
     try:
         return pid is not None and os.getpgid(int(pid)) == group

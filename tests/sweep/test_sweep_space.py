@@ -1,4 +1,4 @@
-"""What a sweep varies: cuts in order, ranges, choices, and mistakes in them."""
+"""Search space of a sweep: cuts in order, ranges, choices, and mistakes in them."""
 
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,9 @@ def test_cuts_are_ordered_and_told_apart_by_what_learns(composed: Any) -> None:
 def test_the_blocks_of_a_real_network(composed: Any) -> None:
     network = keras_application.Config(name="MobileNetV2", weights=None)
     model = backbones.build(network, 96, 0).model
-    found = space.cut_choices(model, composed("finetune.cut=block_13_expand"))
-    assert 15 < len(found) < 22
-    assert found.index("block_3_expand") < found.index("block_13_expand") < found.index("none")
+    actual = space.cut_choices(model, composed("finetune.cut=block_13_expand"))
+    assert 15 < len(actual) < 22
+    assert actual.index("block_3_expand") < actual.index("block_13_expand") < actual.index("none")
 
 
 def test_the_present_settings_always_belong_to_the_space(composed: Any) -> None:
@@ -78,7 +78,7 @@ def test_how_many_different_trials(composed: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "message"),
     [
         ("+sweep.space.finetune.cut=[a]", "cannot contain finetune.cut: it is always varied"),
         ("+sweep.space.finetune.monitor=[accuracy]", "trials are compared by it"),
@@ -96,10 +96,10 @@ def test_how_many_different_trials(composed: Any) -> None:
         ("+sweep.space.backbone=[no/folder]", "KerasHub folders, got 'no/folder'"),
     ],
 )
-def test_mistakes_are_told_in_one_line(composed: Any, word: str, told: str) -> None:
+def test_mistakes_are_told_in_one_line(composed: Any, word: str, message: str) -> None:
     searched = composed(word)
     read = networks.others if "backbone" in word else space.knobs
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         read(searched)
     assert "\n" not in str(caught.value)
 
@@ -113,13 +113,13 @@ def test_what_makes_another_study(repository: Path, monkeypatch: pytest.MonkeyPa
         return space.study_name(composed, list(space.knobs(composed)), *made)
 
     searched = "finetune.learning_rate=1e-6"
-    beside = (
+    alongside = (
         "sweep.n_trials=99",
         "sweep.workers=2",
         "sweep.sampler=random",
         "tracking.enabled=false",
     )
-    assert {name(), name(searched), *map(name, beside)} == {name()}
+    assert {name(), name(searched), *map(name, alongside)} == {name()}
     others = ("sweep.cuts=all", "finetune.epochs=2", "train_head.epochs=2", "seed=1")
     assert len({name(), *map(name, others)}) == 1 + len(others)
     assert name("sweep.study=mine").startswith("mine-")

@@ -64,10 +64,10 @@ def test_four_workers_and_one_is_killed(cwd: Path) -> None:
             break
     workers[0].kill()
     assert [worker.wait(120) for worker in workers[1:]] == [0, 0, 0]
-    found = trials(storage)
-    assert [trial.number for trial in found] == list(range(12))
-    assert {trial.state for trial in found} == {TrialState.COMPLETE}
-    (killed,) = [trial for trial in found if trial.number == mine[0].number]
+    actual = trials(storage)
+    assert [trial.number for trial in actual] == list(range(12))
+    assert {trial.state for trial in actual} == {TrialState.COMPLETE}
+    (killed,) = [trial for trial in actual if trial.number == mine[0].number]
     assert killed.user_attrs["deaths"] == 1
     assert killed.user_attrs["process"]["process.pid"] != str(workers[0].pid)
     if mine[0].params:
@@ -101,12 +101,12 @@ def test_states_are_counted_as_they_should(cwd: Path) -> None:
         return 0.5
 
     sharing.run_trials(opened, objective, 4)
-    found = opened.get_trials()
-    states = [trial.state.name for trial in found]
+    actual = opened.get_trials()
+    states = [trial.state.name for trial in actual]
     assert states == ["COMPLETE", "PRUNED", "FAIL", "COMPLETE"]
-    assert "MemoryError: no room" in found[2].user_attrs["error"]
-    assert "Traceback" in found[2].user_attrs["error"]
-    assert len(sharing.finished(found)) == 4
+    assert "MemoryError: no room" in actual[2].user_attrs["error"]
+    assert "Traceback" in actual[2].user_attrs["error"]
+    assert len(sharing.finished(actual)) == 4
     sharing.run_trials(opened, objective, 4)
     assert len(opened.get_trials()) == 4, "all there already"
 
@@ -174,7 +174,7 @@ def test_two_machines_that_queue_the_same_trial_run_it_once(cwd: Path) -> None:
 
 
 def missed_heartbeats(trial: optuna.Trial) -> None:
-    """What another machine does with a trial of one that sleeps."""
+    """Do what another machine does with the trial of a sleeping one."""
     there = study.open_study(Sweep(), 0, "s")
     there.tell(trial.number, state=TrialState.FAIL)
     optuna.storages.RetryHeartbeatStaleTrialCallback()(there, there.get_trials()[trial.number])
@@ -199,10 +199,10 @@ def test_a_machine_that_slept_gives_up_the_trial_that_another_took(
         return x
 
     sharing.run_trials(opened, objective, 3)
-    found = opened.get_trials()
-    assert [trial.state.name for trial in found] == ["FAIL"] + ["COMPLETE"] * 3
-    assert found[1].params == found[0].params, "taken up"
-    assert [trial.number for trial in sharing.finished(found)] == [1, 2, 3]
+    actual = opened.get_trials()
+    assert [trial.state.name for trial in actual] == ["FAIL"] + ["COMPLETE"] * 3
+    assert actual[1].params == actual[0].params, "taken up"
+    assert [trial.number for trial in sharing.finished(actual)] == [1, 2, 3]
     assert "trial 0 was taken over by another machine" in capsys.readouterr().out
 
 
@@ -229,9 +229,9 @@ def test_the_last_trial_of_a_machine_that_went_down_is_taken_up(
     opened._storage._backend.record_heartbeat(lost._trial_id)
     monkeypatch.setattr(sharing, "_is_local", lambda study: False)
     sharing.run_trials(opened, lambda trial: trial.suggest_float("x", 0, 1), 1)
-    found = opened.get_trials()
-    assert [trial.state.name for trial in found] == ["FAIL", "COMPLETE"]
-    assert found[1].params == lost.params
+    actual = opened.get_trials()
+    assert [trial.state.name for trial in actual] == ["FAIL", "COMPLETE"]
+    assert actual[1].params == lost.params
 
 
 def test_a_trial_put_back_is_not_taken_from_the_machine_that_runs_it_now(
@@ -263,14 +263,14 @@ def test_queued_once(cwd: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"storage": "mysql"}, "sweep.storage must be sqlite or a database's URL"),
         ({"storage": "nodb://h/d"}, "sweep.storage"),
         ({"storage": "postgresql+psycopg://127.0.0.1:1/d"}, "must be a database that answers"),
     ],
 )
-def test_storages_that_do_not_answer(cwd: Path, changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told) as caught:
+def test_storages_that_do_not_answer(cwd: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
         study.open_study(Sweep(**changes), 0, "s")
     assert "\n" not in str(caught.value)

@@ -25,16 +25,16 @@ def test_the_first_is_named_after_data_and_network() -> None:
 
 def test_others_are_named_after_what_differs() -> None:
     other = {**SETTINGS, "seed": 3, "finetune.learning_rate": 1e-2}
-    told = parents.name("digits", other, "abc", first())
-    assert told == "seed=3, learning_rate=0.01 (digits)"
+    message = parents.name("digits", other, "abc", first())
+    assert message == "seed=3, learning_rate=0.01 (digits)"
 
 
 def test_long_values_and_many_are_cut() -> None:
     known = first()
     known.data.params |= {f"x.{n}": "" for n in range(6)}
     other = {**SETTINGS, **{f"x.{n}": "y" * 90 for n in range(6)}}
-    told = parents.name("digits", other, "abc", known)
-    assert told == "0=yyyyyyyyyyyyyyy…, 1=yyyyyyyyyyyyyyy…,…"
+    message = parents.name("digits", other, "abc", known)
+    assert message == "0=yyyyyyyyyyyyyyy…, 1=yyyyyyyyyyyyyyy…,…"
 
 
 def test_other_data_and_other_code() -> None:

@@ -1,4 +1,4 @@
-"""Whether a process is gone: of this machine, of another, of a container with the same name."""
+"""Detection of ended processes: of this machine, of another, of a container with its name."""
 
 import json
 import subprocess

@@ -89,7 +89,7 @@ def test_curves_artifacts_and_model(repository: Path, tmp_path: Path) -> None:
     logged = client.search_logged_models(
         experiment_ids=[parent.info.experiment_id],
     )
-    (model,) = [one for one in logged if one.source_run_id == by_name["finetune"].info.run_id]
+    (model,) = [entry for entry in logged if entry.source_run_id == by_name["finetune"].info.run_id]
     folder = Path(model.artifact_location.removeprefix("file://"))
     described = yaml.safe_load((folder / "MLmodel").read_text())
     assert described["signature"]["inputs"]
@@ -98,15 +98,19 @@ def test_curves_artifacts_and_model(repository: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_skipped_stage_logs_nothing_and_is_linked(clone: Path, run: Run) -> None:
-    before = {one.info.run_id for one in runs(clone)}
+    before = {entry.info.run_id for entry in runs(clone)}
     path = clone / "params.yaml"
     path.write_text(path.read_text().replace("cut: block2_conv1", "cut: none"))
     done = run(clone, "dvc", "repro")
     assert done.returncode == 0, done.stdout + done.stderr
-    new = [one for one in runs(clone) if one.info.run_id not in before]
-    parent, *children = sorted(new, key=lambda one: "pipeline.state" not in one.data.tags)
+    new = [entry for entry in runs(clone) if entry.info.run_id not in before]
+    parent, *children = sorted(new, key=lambda entry: "pipeline.state" not in entry.data.tags)
     assert {child.info.run_name for child in children} == {"finetune", "evaluate"}
-    old = {one.info.run_name: one.info.run_id for one in runs(clone) if one.info.run_id in before}
+    old = {
+        entry.info.run_name: entry.info.run_id
+        for entry in runs(clone)
+        if entry.info.run_id in before
+    }
     for name in ("prepare", "extract_features", "train_head"):
         assert parent.data.tags[f"run.{name}"] == old[name]
     assert parent.data.tags["git.dirty"] == "true"
@@ -135,10 +139,12 @@ def test_a_stage_that_fails_is_failed_and_one_that_is_killed_too(clone: Path, ru
     child.wait()
     assert runs(clone)[-1].info.status == "RUNNING"
     assert stage(clone, run, "evaluate").returncode == 0
-    statuses = {one.info.status for one in runs(clone)}
+    statuses = {entry.info.status for entry in runs(clone)}
     assert "RUNNING" not in statuses
-    killed = [one for one in runs(clone) if one.data.tags.get("error") == "the process was killed"]
-    assert "train_head" in {one.info.run_name for one in killed}
+    killed = [
+        entry for entry in runs(clone) if entry.data.tags.get("error") == "the process was killed"
+    ]
+    assert "train_head" in {entry.info.run_name for entry in killed}
 
 
 def test_another_store_and_none(clone: Path, run: Run, empty_store: Path, tmp_path: Path) -> None:
@@ -148,8 +154,8 @@ def test_another_store_and_none(clone: Path, run: Run, empty_store: Path, tmp_pa
     before = len(runs(clone))
     assert run(clone, *command, env={"MLFLOW_TRACKING_URI": uri}).returncode == 0
     other = MlflowClient(uri)
-    found = [e.experiment_id for e in other.search_experiments() if e.name == "pipeline"]
-    assert {r.info.run_name for r in other.search_runs(found)} >= {"prepare"}
+    actual = [e.experiment_id for e in other.search_experiments() if e.name == "pipeline"]
+    assert {r.info.run_name for r in other.search_runs(actual)} >= {"prepare"}
     assert stage(clone, run, "prepare", "tracking.enabled=false").returncode == 0
     assert len(runs(clone)) == before
     done = stage(clone, run, "prepare", "tracking.uri=http://127.0.0.1:9")
@@ -169,19 +175,23 @@ def test_a_project_that_was_moved_takes_its_runs_along(
     def predict() -> subprocess.CompletedProcess[str]:
         return stage(place, run, "predict", str(image_folder), "--model", f"models:/{model}")
 
-    (model,) = {one.model_id for one in logged_models(place)}
+    (model,) = {entry.model_id for entry in logged_models(place)}
     first, second = predict(), predict()
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert f"the project was moved: its runs are now in {place / 'mlartifacts'}" in first.stderr
     assert "was moved" not in second.stderr
     assert first.stdout == second.stdout
     here = (place / "mlartifacts").as_uri()
-    assert {Path(one.info.artifact_uri).parents[1] for one in runs(place)} == {Path(here)}
-    assert {Path(one.artifact_location).parents[2] for one in logged_models(place)} == {Path(here)}
-    locations = {one.name: one.artifact_location for one in client_of(place).search_experiments()}
+    assert {Path(entry.info.artifact_uri).parents[1] for entry in runs(place)} == {Path(here)}
+    assert {Path(entry.artifact_location).parents[2] for entry in logged_models(place)} == {
+        Path(here)
+    }
+    locations = {
+        entry.name: entry.artifact_location for entry in client_of(place).search_experiments()
+    }
     assert (locations["pipeline"], locations["chosen"]) == (here, chosen)
     there = (repository / "mlartifacts").as_uri()
-    assert {Path(one.info.artifact_uri).parents[1] for one in runs(repository)} == {Path(there)}
+    assert {Path(entry.info.artifact_uri).parents[1] for entry in runs(repository)} == {Path(there)}
 
     shutil.rmtree(place / "mlartifacts" / "models")
     gone = predict()
@@ -217,11 +227,11 @@ def test_a_server_that_goes_away_is_told_and_nothing_is_lost(
         while not list((clone / ".work" / "train_head").glob("*/last.npz")):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-    _, told = child.communicate(timeout=120)
+    _, message = child.communicate(timeout=120)
     assert child.returncode == 1
     rule = f"error: the tracking store {address} stopped answering: "
-    assert told.splitlines()[-1].startswith(rule), told
-    assert "Traceback" not in told
+    assert message.splitlines()[-1].startswith(rule), message
+    assert "Traceback" not in message
     done = stage(clone, run, *words, "tracking.enabled=false")
     assert "resuming after epoch" in done.stdout
 

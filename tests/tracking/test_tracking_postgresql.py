@@ -17,9 +17,9 @@ def test_files_of_an_experiment_that_a_temporary_copy_made(
     store = {"MLFLOW_TRACKING_URI": server.url}
     # Nothing is there yet: DVC's copy of the project makes tables and experiment.
     done = run(clone, "dvc", "exp", "run", "--temp", "-S", "finetune.epochs=2", env=store)
-    told = done.stdout + done.stderr
-    assert done.returncode == 0, told
-    assert "where other machines see them only if they share that folder" in told
+    message = done.stdout + done.stderr
+    assert done.returncode == 0, message
+    assert "where other machines see them only if they share that folder" in message
     client = MlflowClient(server.url)
     experiment = client.get_experiment_by_name("pipeline")
     assert experiment is not None
@@ -27,13 +27,13 @@ def test_files_of_an_experiment_that_a_temporary_copy_made(
     parents = client.search_runs([experiment.experiment_id], "params.`finetune.epochs` = '2'")
     assert parents
     for parent in parents:
-        names = [one.path for one in client.list_artifacts(parent.info.run_id)]
-        for name in [one for one in names if one.endswith((".yaml", ".json"))]:
+        names = [item.path for item in client.list_artifacts(parent.info.run_id)]
+        for name in [item for item in names if item.endswith((".yaml", ".json"))]:
             text = Path(client.download_artifacts(parent.info.run_id, name)).read_text()
             assert "secret" not in text, name
     files = {path.name for path in (clone / "mlartifacts").rglob("*") if path.is_file()}
     assert {"params.yaml", "config.yaml", "predictions.csv", "report.html"} <= files
     for command in ("compare", "doctor"):
         done = run(clone, sys.executable, "-m", "pipeline", command, env=store)
-        assert "secret" not in told + done.stdout + done.stderr
+        assert "secret" not in message + done.stdout + done.stderr
     assert "tracking" in done.stdout

@@ -56,18 +56,18 @@ def trained(work: Path, seed: int = 0, **settings: object) -> tuple[keras.Model,
     return model, fitted
 
 
-def same(one: keras.Model, other: keras.Model) -> bool:
-    pairs = zip(one.get_weights(), other.get_weights(), strict=True)
+def same(single: keras.Model, other: keras.Model) -> bool:
+    pairs = zip(single.get_weights(), other.get_weights(), strict=True)
     return all((a == b).all() for a, b in pairs)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path: Path) -> None:
-    one, curve = trained(tmp_path / "a")
+    single, curve = trained(tmp_path / "a")
     two, again = trained(tmp_path / "b")
     three, _ = trained(tmp_path / "c", seed=1)
-    assert same(one, two)
+    assert same(single, two)
     assert curve == again
-    assert not same(one, three)
+    assert not same(single, three)
     assert not list(tmp_path.glob("[a-z]*")), "the checkpoints are removed at the end"
 
 
@@ -88,8 +88,8 @@ def test_the_best_epoch_is_kept_and_patience_stops(tmp_path: Path) -> None:
     assert fitted.best_epoch == 1 + int(np.argmin(losses))
     assert len(losses) == fitted.best_epoch + 3
     data = examples(1)
-    found = model.predict(data.inputs, verbose=0)
-    kept = score.judge(data.labels, found, Monitor.log_loss)
+    actual = model.predict(data.inputs, verbose=0)
+    kept = score.judge(data.labels, actual, Monitor.log_loss)
     assert abs(kept["val_score"] - min(losses)) < 1e-4
 
 
@@ -243,7 +243,7 @@ def test_two_that_need_the_same_training_both_get_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"learning_rate": 0.0}, "finetune.learning_rate must be above 0, got 0.0"),
         ({"epochs": 0}, "finetune.epochs must be at least 1, got 0"),
@@ -251,6 +251,6 @@ def test_two_that_need_the_same_training_both_get_it(tmp_path: Path) -> None:
         ({"label_smoothing": 1.0}, "finetune.label_smoothing must be at least 0 and below 1"),
     ],
 )
-def test_settings_out_of_range(settings: dict[str, object], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_settings_out_of_range(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         check(Training(**settings), "finetune")

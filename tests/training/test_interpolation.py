@@ -1,4 +1,4 @@
-"""How far a training's weights are followed: as far as the validation images can tell."""
+"""Interpolation between the weights before and after a training, chosen on validation images."""
 
 from typing import Any
 
@@ -29,10 +29,10 @@ def chosen(moved: Any, images: int, seed: int, monitor: Monitor) -> tuple[float,
     inputs = rng.normal(size=(images, 2)).astype(np.float32)
     labels = (inputs.sum(axis=1) + rng.logistic(scale=0.6, size=images) < 0).astype(np.int64)
     model.set_weights(last)
-    share, found = interpolation.interpolate(
+    share, actual = interpolation.interpolate(
         model, first, labels, lambda: model.predict(inputs, verbose=0), monitor
     )
-    return share, model.get_weights(), found
+    return share, model.get_weights(), actual
 
 
 @pytest.mark.slow
@@ -47,6 +47,6 @@ def test_many_images_go_all_the_way_and_few_do_not(moved: Any, monitor: Monitor)
 
 def test_the_weights_are_those_of_the_share(moved: Any) -> None:
     _, first, last = moved
-    share, weights, found = chosen(moved, 40, 0, Monitor.log_loss)
+    share, weights, actual = chosen(moved, 40, 0, Monitor.log_loss)
     np.testing.assert_allclose(weights[0], first[0] + share * (last[0] - first[0]), atol=1e-6)
-    assert set(found) == {"val_loss", "val_accuracy", "val_score", "temperature"}
+    assert set(actual) == {"val_loss", "val_accuracy", "val_score", "temperature"}

@@ -38,9 +38,9 @@ def test_probabilities_are_those_of_scikit_learn(classes: int) -> None:
         StandardScaler(),
         LogisticRegression(C=model.strength, tol=logistic.TOLERANCE, max_iter=5000),
     ).fit(features[:half].astype(np.float64), labels[:half])
-    found = softmax(features[half:] @ model.weights + model.biases, axis=1)
-    np.testing.assert_allclose(found, expected.predict_proba(features[half:]), atol=1e-5)
-    assert (found.argmax(axis=1) == labels[half:]).mean() > 0.95
+    actual = softmax(features[half:] @ model.weights + model.biases, axis=1)
+    np.testing.assert_allclose(actual, expected.predict_proba(features[half:]), atol=1e-5)
+    assert (actual.argmax(axis=1) == labels[half:]).mean() > 0.95
 
 
 def test_the_strength_is_that_with_the_lowest_loss_on_images_left_out() -> None:
@@ -56,9 +56,9 @@ def test_the_strength_is_that_with_the_lowest_loss_on_images_left_out() -> None:
 
 def test_the_same_seed_gives_the_same_weights() -> None:
     features, labels = digits(4)
-    one, two = fitted(features, labels), fitted(features, labels)
-    assert one.weights.tobytes() == two.weights.tobytes()
-    assert one.biases.tobytes() == two.biases.tobytes()
+    item, two = fitted(features, labels), fitted(features, labels)
+    assert item.weights.tobytes() == two.weights.tobytes()
+    assert item.biases.tobytes() == two.biases.tobytes()
 
 
 def test_a_class_with_one_image_is_fitted_all_the_same() -> None:

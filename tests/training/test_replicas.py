@@ -28,13 +28,13 @@ def last_loss(history: bytes) -> float:
 
 
 def test_the_same_bytes_each_time_also_after_a_kill(clone: Path, run: Run) -> None:
-    found = []
+    actual = []
     for words in ([*STAGE, "finetune.epochs=6"], SHARED, SHARED):
         done = run(clone, *words)
         assert done.returncode == 0, done.stderr
         assert "does not run" not in done.stdout
-        found.append(result(clone))
-    alone, shared, again = found
+        actual.append(result(clone))
+    alone, shared, again = actual
     assert shared == again
     assert shared != alone, "sums are divided in another way"
     assert abs(last_loss(shared[1]) - last_loss(alone[1])) < 0.01

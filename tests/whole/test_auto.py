@@ -1,4 +1,4 @@
-"""What `auto` becomes: derived from the data, told with its reason, recorded; a given one wins."""
+"""Values of `auto`: derived from the data, printed with the reason, recorded; set values win."""
 
 import json
 import sys
@@ -19,9 +19,9 @@ from pipeline.intake import sizing
     ("images", "epochs"), [(64, 125), (192, 42), (668, 12), (20_000, 12), (80_000, 6), (10**7, 5)]
 )
 def test_few_images_are_seen_often_and_many_less_often(images: int, epochs: int) -> None:
-    found = recipe.epochs(images, 32)
-    assert found.value == epochs
-    assert str(images) in found.reason
+    actual = recipe.epochs(images, 32)
+    assert actual.value == epochs
+    assert str(images) in actual.reason
 
 
 def test_the_rate_goes_with_the_square_root_of_the_batch() -> None:
@@ -54,7 +54,7 @@ def test_the_cut_leaves_most_of_the_work_above(name: str) -> None:
     )
     chosen = recipe.automatic_cut(model, batch_norm=False)
     at = cuts.resolve(model, str(chosen.value)).at
-    (point,) = [one for one in cuts.describe(model) if one.name == at]
+    (point,) = [item for item in cuts.describe(model) if item.name == at]
     low, high = recipe.BETWEEN
     assert low <= point.flops_below <= high
     assert f"{point.flops_below:.0%}" in chosen.reason
@@ -81,8 +81,8 @@ def test_runs_say_what_was_used(clone: Path, run: Run) -> None:
     assert done.returncode == 0, done.stderr
     derived = json.loads((clone / "outputs" / "finetune" / "derived.json").read_text())
     assert set(derived) == {word.partition("=")[0] for word in words}
-    for name, one in derived.items():
-        assert f"{name}={one['value']}: {one['reason']}" in done.stdout
+    for name, item in derived.items():
+        assert f"{name}={item['value']}: {item['reason']}" in done.stdout
     client = MlflowClient(f"sqlite:///{clone / 'mlflow.db'}")
     (parent,) = client.search_runs(
         ["1"],
@@ -90,9 +90,9 @@ def test_runs_say_what_was_used(clone: Path, run: Run) -> None:
         "and tags.`pipeline.state` != ''",
     )
     child = client.get_run(parent.data.tags["run.finetune"])
-    for found in (parent, child):
-        assert found.data.params["finetune.cut"] == derived["finetune.cut"]["value"]
-        assert found.data.tags["cut"] == derived["finetune.cut"]["value"]
+    for actual in (parent, child):
+        assert actual.data.params["finetune.cut"] == derived["finetune.cut"]["value"]
+        assert actual.data.tags["cut"] == derived["finetune.cut"]["value"]
     for name in ("evaluate", "report"):
         done = run(clone, sys.executable, "-m", "pipeline", name, *words)
         assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""What README and docs/ show is true: commands parse, settings exist, the diffs apply and run."""
+"""README and docs/ are true: commands parse, settings exist, the diffs apply and run."""
 
 import itertools
 import re
@@ -28,7 +28,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands(page: Path) -> list[str]:
-    """The command lines of a page, without comments; several in a line are told apart."""
+    """The command lines of a page, without comments; several on one line are separated."""
     text = "\n".join(blocks(page, "")).replace("\\\n", " ")
     inline = re.findall(r"`((?:python -m pipeline|make|dvc exp) [^`]+)`", page.read_text())
     lines = [line.partition("  #")[0].strip() for line in [*text.splitlines(), *inline]]
@@ -49,10 +49,10 @@ def test_commands_parse(
 ) -> None:
     monkeypatch.chdir(project)
     monkeypatch.setenv("SWEEP_STORAGE", "sqlite")
-    shown = commands(page)
-    assert shown
+    examples = commands(page)
+    assert examples
     makefile = (PROJECT / "Makefile").read_text()
-    for line in shown:
+    for line in examples:
         program, *words = shlex.split(re.sub(r"\s\[--[\w-]+\]", "", line))
         if program == "make":
             for word in words:
@@ -91,7 +91,7 @@ def test_yaml_composes(page: Path, project: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_settings_exist(page: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
-    known = {one.name for section in config.SECTIONS for one in config.described(section)}
+    known = {item.name for section in config.SECTIONS for item in config.described(section)}
     for section, modules in KINDS.items():
         for module in modules:
             known |= {f"{section}.{name}" for name in vars(module.Config())}

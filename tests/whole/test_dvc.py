@@ -80,20 +80,20 @@ def test_the_plots_page_shows_everything_without_a_network(
 ) -> None:
     assert run(clone, "dvc", "plots", "show").returncode == 0
     browser.get(f"file://{clone / 'dvc_plots' / 'index.html'}")
-    shown = browser.execute_script(
+    answer = browser.execute_script(
         "return [...document.images].filter(one => one.naturalWidth > 100).map(one => one.src)"
     )
     plots = yaml.safe_load((clone / "dvc.yaml").read_text())["plots"]
     expected = {path.name for path in (clone / "outputs" / "evaluate" / "plots").iterdir()}
     assert len(expected) == 10
-    assert {name.rpartition("plots_")[2] for name in shown} >= expected
+    assert {name.rpartition("plots_")[2] for name in answer} >= expected
     drawn = browser.execute_script(
         """return [...document.querySelectorAll(".vega-embed svg.marks")].map(
             one => ({title: one.querySelector(".role-title-text").textContent,
                      marks: one.querySelectorAll(".mark-line path, .mark-rect path").length}))"""
     )
-    assert [one["title"] for one in drawn][:2] == ["learning curves", "accuracy"]
-    assert [one["marks"] > 1 for one in drawn] == [True] * (len(plots) - 1)
+    assert [item["title"] for item in drawn][:2] == ["learning curves", "accuracy"]
+    assert [item["marks"] > 1 for item in drawn] == [True] * (len(plots) - 1)
 
 
 @pytest.mark.slow
@@ -102,9 +102,9 @@ def test_diffs_between_two_commits(clone: Path, run: Run) -> None:
     run(clone, "git", "commit", "-qm", "one")
     edit(clone / "params.yaml", "cut: block2_conv1", "cut: none")
     repro(run, clone)
-    told = run(clone, "dvc", "metrics", "diff", "--json")
-    found = json.loads(told.stdout)["outputs/evaluate/metrics.json"]
-    assert "fine_tuned.accuracy" in found
+    message = run(clone, "dvc", "metrics", "diff", "--json")
+    actual = json.loads(message.stdout)["outputs/evaluate/metrics.json"]
+    assert "fine_tuned.accuracy" in actual
     done = run(clone, "dvc", "plots", "diff")
     assert done.returncode == 0, done.stderr
 
@@ -129,13 +129,13 @@ def test_experiments_and_queues_are_separate_parents(clone: Path, run: Run) -> N
     assert done.returncode == 0, done.stdout + done.stderr
     done = run(clone, "dvc", "queue", "start", "-j", "2")
     assert done.returncode == 0, done.stderr
-    shown = ""
+    answer = ""
     for _ in range(120):
-        shown = run(clone, "dvc", "queue", "status").stdout
-        if shown.count("Success") + shown.count("Failed") >= 2:
+        answer = run(clone, "dvc", "queue", "status").stdout
+        if answer.count("Success") + answer.count("Failed") >= 2:
             break
         subprocess.run(["sleep", "2"], check=True)
-    assert shown.count("Success") == 2, shown
+    assert answer.count("Success") == 2, answer
     after = parents()
     new = {name: params for name, params in after.items() if name not in before}
     assert len(new) == 3
@@ -161,7 +161,7 @@ def test_cron_finds_the_projects_python(clone: Path) -> None:
 
 @pytest.mark.slow
 def test_outputs_travel_by_a_remote(repository: Path, run: Run, tmp_path: Path) -> None:
-    """What one machine has made, another one pulls: here through a folder that both see."""
+    """Outputs made on one machine are pulled on another, here through a shared folder."""
     made, other = copied(repository, tmp_path / "made"), tmp_path / "other"
     shared = str(tmp_path / "remote")
     assert run(made, "dvc", "remote", "add", "-d", "shared", shared).returncode == 0

@@ -17,16 +17,16 @@ def stage(run: Run, folder: Path, *words: str) -> subprocess.CompletedProcess[st
     return run(folder, sys.executable, "-m", "pipeline", *words, "tracking.enabled=false")
 
 
-def fails_in_one_line(done: subprocess.CompletedProcess[str], *told: str) -> None:
+def fails_in_one_line(done: subprocess.CompletedProcess[str], *message: str) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: "), done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
-    for part in told:
+    for part in message:
         assert part in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("prepare", "prepare.image_siz=3"), "did you mean prepare.image_size?"),
         (("prepare", "prepare.image_size=big"), "must be a number or auto, got 'big'"),
@@ -52,9 +52,9 @@ def fails_in_one_line(done: subprocess.CompletedProcess[str], *told: str) -> Non
         (("retrain",), "unknown command 'retrain'"),
     ],
 )
-def test_bad_input(repository: Path, run: Run, words: tuple[str, ...], told: str) -> None:
+def test_bad_input(repository: Path, run: Run, words: tuple[str, ...], message: str) -> None:
     before = {path.name: dvc_md5(path) for path in (repository / "outputs").glob("[a-z]*")}
-    fails_in_one_line(stage(run, repository, *words), told)
+    fails_in_one_line(stage(run, repository, *words), message)
     after = {path.name: dvc_md5(path) for path in (repository / "outputs").glob("[a-z]*")}
     assert before == after
     assert not list((repository / "outputs").glob("*.partial"))
@@ -120,14 +120,14 @@ def test_a_stage_before_its_turn(project: Path, run: Run) -> None:
 
 
 def test_help_is_there(repository: Path, run: Run) -> None:
-    told = run(repository, sys.executable, "-m", "pipeline")
-    assert told.returncode == 0
-    assert "finetune" in told.stdout
-    told = run(repository, sys.executable, "-m", "pipeline", "finetune", "--help")
-    assert told.returncode == 0
-    assert "convnext_tiny" in told.stdout
-    assert "finetune.label_smoothing=0.1" in told.stdout
-    told = run(repository, sys.executable, "-m", "pipeline", "finetune", "--cfg", "job")
-    assert "batch_norm: train" in told.stdout
-    told = run(repository, "make", "help")
-    assert all(target in told.stdout for target in ("repro", "test", "lint", "ui"))
+    message = run(repository, sys.executable, "-m", "pipeline")
+    assert message.returncode == 0
+    assert "finetune" in message.stdout
+    message = run(repository, sys.executable, "-m", "pipeline", "finetune", "--help")
+    assert message.returncode == 0
+    assert "convnext_tiny" in message.stdout
+    assert "finetune.label_smoothing=0.1" in message.stdout
+    message = run(repository, sys.executable, "-m", "pipeline", "finetune", "--cfg", "job")
+    assert "batch_norm: train" in message.stdout
+    message = run(repository, "make", "help")
+    assert all(target in message.stdout for target in ("repro", "test", "lint", "ui"))

@@ -63,7 +63,7 @@ def fine_tuned(
     images = rng.integers(0, 256, (IMAGES, 64, 64, 3)).astype(np.uint8)
     labels = rng.integers(3, size=IMAGES)
     # Fresh networks squash everything to nothing: give BatchNorm the statistics of the images.
-    norms = [one for one in model.layers if isinstance(one, keras.layers.BatchNormalization)]
+    norms = [item for item in model.layers if isinstance(item, keras.layers.BatchNormalization)]
     for layer in norms:
         layer.momentum = 0.0
     model(images.astype(np.float32), training=True)
@@ -126,10 +126,10 @@ def test_cached_and_plain_agree(name: str, cut: str, batch_norm: bool, tmp_path:
     assert not differing
 
 
-def apart(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
+def apart(item: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
     """Length of the difference of two updates, as a share of the first one's length."""
-    updates = [path for path in one if not path.endswith(" after")]
-    update = np.sqrt(sum(float((one[path] ** 2).sum()) for path in updates))
+    updates = [path for path in item if not path.endswith(" after")]
+    update = np.sqrt(sum(float((item[path] ** 2).sum()) for path in updates))
     return float(
-        np.sqrt(sum(float(((one[path] - other[path]) ** 2).sum()) for path in updates)) / update
+        np.sqrt(sum(float(((item[path] - other[path]) ** 2).sum()) for path in updates)) / update
     )

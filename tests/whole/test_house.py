@@ -45,7 +45,7 @@ MAY_IMPORT = {
 
 def allowed(package: str) -> set[str]:
     direct = set(MAY_IMPORT[package].split())
-    return direct.union(*(allowed(one) for one in direct)) if direct else direct
+    return direct.union(*(allowed(item) for item in direct)) if direct else direct
 
 
 def only_for_types(node: ast.AST) -> bool:
@@ -58,18 +58,18 @@ def imports(path: Path, for_types: bool = False) -> frozenset[str]:
 
     When it runs; `for_types` adds those that only a type checker sees.
     """
-    found: set[str] = set()
+    actual: set[str] = set()
     open_nodes: list[ast.AST] = [ast.parse(path.read_text())]
     while open_nodes:
         node = open_nodes.pop()
         if only_for_types(node) and not for_types:
             continue
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            actual |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            actual |= {f"{node.module}.{alias.name}" for alias in node.names}
         open_nodes += ast.iter_child_nodes(node)
-    return frozenset(name for name in found if name.startswith("pipeline."))
+    return frozenset(name for name in actual if name.startswith("pipeline."))
 
 
 def room(path: Path) -> str:
@@ -78,19 +78,19 @@ def room(path: Path) -> str:
 
 def closure(start: Path) -> set[Path]:
     """Files of the package that a file imports, directly or not, without the root's docstring."""
-    found: set[Path] = set()
+    actual: set[Path] = set()
     open_files = [start]
     while open_files:
         path = open_files.pop()
-        if path in found or not path.exists():
+        if path in actual or not path.exists():
             continue
-        found.add(path)
+        actual.add(path)
         for name in imports(path):
             parts = name.split(".")[1:]
             for length in range(1, len(parts) + 1):
                 module = PACKAGE.joinpath(*parts[:length])
                 open_files += [module.with_suffix(".py"), module / "__init__.py"]
-    return found - {PACKAGE / "stages" / "__init__.py"}
+    return actual - {PACKAGE / "stages" / "__init__.py"}
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
@@ -106,7 +106,7 @@ def test_imports_point_one_way(package: str) -> None:
 def test_every_room_has_its_row_and_its_face() -> None:
     rooms = {room(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
     assert rooms == set(MAY_IMPORT)
-    for package in [one for one in rooms if (PACKAGE / one).is_dir()]:
+    for package in [item for item in rooms if (PACKAGE / item).is_dir()]:
         face = ast.get_docstring(ast.parse((PACKAGE / package / "__init__.py").read_text()))
         assert face, f"{package} says nothing of itself"
 
@@ -128,11 +128,11 @@ def test_dvc_yaml_lists_what_a_stage_touches(stage: str) -> None:
     own = PACKAGE / "stages" / f"{stage}.py"
     # Where work is done changes no byte: neither the section cluster nor its room is listed.
     rooms = {room(path) for path in closure(own)} - {"stages", "cluster"}
-    needed = {f"pipeline/{one}{'' if (PACKAGE / one).is_dir() else '.py'}" for one in rooms}
+    needed = {f"pipeline/{item}{'' if (PACKAGE / item).is_dir() else '.py'}" for item in rooms}
     assert {dep for dep in deps if dep.startswith("pipeline/")} == needed | {
         f"pipeline/stages/{stage}.py"
     }
-    read = {f"outputs/{one}" for one in STAGES if f"folders.{one}" in own.read_text()}
+    read = {f"outputs/{item}" for item in STAGES if f"folders.{item}" in own.read_text()}
     assert read <= set(deps)
     # What the help lists is what the stage reads; what no result depends on is no parameter.
     sections = set(runner.sections_of(import_module(f"pipeline.stages.{stage}")))
@@ -156,7 +156,7 @@ def test_no_function_takes_more_than_six_arguments() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 named = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-                own = [one.arg for one in named if one.arg not in ("self", "cls")]
+                own = [item.arg for item in named if item.arg not in ("self", "cls")]
                 assert len(own) <= 6, f"{path}: {node.name} takes {', '.join(own)}"
 
 

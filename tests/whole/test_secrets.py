@@ -23,7 +23,7 @@ SECRETS = ("s3cr3t", "t0k3n", "s1gn4ture")
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "command_lines"),
     [
         ("postgresql+psycopg://me:s3cr3t@host/db", "postgresql+psycopg://me:***@host/db"),
         ("mysql://me:s3@cr3t@host/db", "mysql://me:***@host/db"),
@@ -37,8 +37,8 @@ SECRETS = ("s3cr3t", "t0k3n", "s1gn4ture")
         ("x = y?z:w@v, https://example.org/a?page=2", "x = y?z:w@v, https://example.org/a?page=2"),
     ],
 )
-def test_what_is_hidden(text: str, shown: str) -> None:
-    assert redacted(text).startswith(shown)
+def test_what_is_hidden(text: str, command_lines: str) -> None:
+    assert redacted(text).startswith(command_lines)
     assert not [secret for secret in SECRETS if secret in redacted(text)]
     assert str(InputError(text)) == redacted(text)
 
@@ -62,23 +62,23 @@ def served_archive(image_folder: Path, tmp_path: Path) -> Iterator[tuple[str, st
 
 def leaks(folder: Path) -> list[str]:
     """Files below a folder with a secret in them; params.yaml is where the user wrote it."""
-    found = []
+    actual = []
     for path in folder.rglob("*"):
         if not path.is_file() or path.name in ("params.yaml", "dvc.lock"):
             continue
         content = path.read_bytes()
-        found += [f"{path}: {secret}" for secret in SECRETS if secret.encode() in content]
-    return found
+        actual += [f"{path}: {secret}" for secret in SECRETS if secret.encode() in content]
+    return actual
 
 
 def commands_shown() -> set[str]:
-    """What a list of processes shows of the workers of a sweep."""
-    shown = set()
+    """List the command lines of a sweep's workers, as a list of processes shows them."""
+    command_lines = set()
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
         if "sweep" in words and process.ppid() != 1:
-            shown.add(" ".join(words))
-    return shown
+            command_lines.add(" ".join(words))
+    return command_lines
 
 
 @pytest.mark.slow
@@ -129,12 +129,12 @@ serve: {{unknown: 0.05, coverage: 0.9}}
         ]
         for command in commands:
             done = run_in(clone, *command, env=tracking)
-            said = done.stdout + done.stderr
-            assert not [secret for secret in SECRETS if secret in said], (command, said)
-            assert "Traceback" not in said, (command, said)
-            assert done.returncode == 0 or command not in commands[:5], said
+            output = done.stdout + done.stderr
+            assert not [secret for secret in SECRETS if secret in output], (command, output)
+            assert "Traceback" not in output, (command, output)
+            assert done.returncode == 0 or command not in commands[:5], output
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        shown: set[str] = set()
+        command_lines: set[str] = set()
         process = subprocess.Popen(
             sweep,
             cwd=clone,
@@ -144,13 +144,13 @@ serve: {{unknown: 0.05, coverage: 0.9}}
             text=True,
         )
         while process.poll() is None:
-            shown |= commands_shown() - {" ".join(sweep)}
+            command_lines |= commands_shown() - {" ".join(sweep)}
             time.sleep(0.3)
         assert process.stdout is not None
-        said = process.stdout.read()
-        assert process.returncode == 0, said
-        assert not [secret for secret in SECRETS if secret in said + "".join(shown)]
-        assert any("oc.env" in words for words in shown), "the workers were seen"
+        output = process.stdout.read()
+        assert process.returncode == 0, output
+        assert not [secret for secret in SECRETS if secret in output + "".join(command_lines)]
+        assert any("oc.env" in words for words in command_lines), "the workers were seen"
     assert not leaks(clone / "outputs")
     assert not leaks(clone / "sweeps")
     assert not leaks(clone / ".work")
