@@ -18,7 +18,7 @@ from pipeline.tracking.experiments import Experiment
 _METRICS = ("accuracy", "log_loss")
 _SEED = "seed"
 _MAX_WIDTH = 120
-_MAX_SETTINGS, _MAX_CELL = 5, 60
+_MAX_SETTINGS, _MAX_CELL, _MAX_NAME = 5, 60, 28
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +76,7 @@ def _table(rows: list[list[Experiment]], differing: list[str], every: bool) -> I
     hidden = []
     for setting in differing:
         values = [row[0].settings.get(setting, "-") for row in rows]
-        column = [setting, *(value if every else _short(value) for value in values)]
+        column = [_title(setting, differing), *(v if every else _cut_off(v) for v in values)]
         width = sum(max(map(len, cells)) + 2 for cells in (*columns, column)) - 2
         if every or (len(columns) < len(_METRICS) + 2 + _MAX_SETTINGS and width <= _MAX_WIDTH):
             columns.append(column)
@@ -97,19 +97,27 @@ def _measured(row: list[Experiment], metric: str) -> str:
         return f"{statistics.mean(exact):.4f} ± {statistics.stdev(exact):.4f}"
     low, high = values[0]["low"], values[0]["high"]
     text = f"{values[0]['value']:.4f}"
-    return text if low is None else f"{text} ({low:.4f} to {high:.4f})"
+    return text if low is None else f"{text} ({low:.3f}-{high:.3f})"
+
+
+def _title(setting: str, differing: list[str]) -> str:
+    """Omit the section of a setting if its name alone is unique."""
+    name = setting.rpartition(".")[2]
+    same = [other for other in differing if other.rpartition(".")[2] == name]
+    return name if len(same) == 1 else setting
 
 
 def _name(row: list[Experiment]) -> str:
-    return _named(row[0]) if len(row) == 1 else f"{row[0].name} ({len(row)} seeds)"
+    which = f"{len(row)} seeds" if len(row) > 1 else row[0].run_id[:8]
+    return f"{_cut_off(row[0].name, _MAX_NAME)} ({which})"
 
 
 def _named(run: Experiment) -> str:
     return f"{run.name} ({run.run_id[:8]})"
 
 
-def _short(value: str) -> str:
-    return value if len(value) <= _MAX_CELL else f"{value[: _MAX_CELL - 3]}..."
+def _cut_off(text: str, most: int = _MAX_CELL) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _paired(rows: list[list[Experiment]]) -> Iterator[str]:

@@ -219,9 +219,9 @@ def describe(result: Survey) -> Iterator[str]:
     yield "split: " + ", ".join(f"{result.count(split)} {split}" for split in SPLITS)
     duplicates = sum(row.verdict == "duplicate" for row in result.rows)
     if duplicates:
-        yield f"{duplicates} images are copies of another one; copies stay in the same split"
+        yield f"copies of other images: {duplicates}; copies stay in the same split"
     if result.reasons:
-        yield f"{len(result.reasons)} files are not used:"
+        yield f"files not used: {len(result.reasons)}"
         for path, reason in list(result.reasons.items())[:5]:
             yield f"  {path}: {reason}"
         if len(result.reasons) > 5:

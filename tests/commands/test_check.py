@@ -75,7 +75,7 @@ def test_a_change_is_told_and_shown(
     differs = {line.split()[0] for line in lines if line.endswith("differs")}
     assert {"brightness", "strangeness"} <= differs
     assert "width" not in differs
-    assert "1 files are no images" in done.stdout
+    assert "1 files are not images" in done.stdout
     browser.get(f"file://{page}")
     images = browser.find_elements("css selector", "img")
     assert len(images) == 25, "the distributions and the 24 strangest"

@@ -40,7 +40,7 @@ RESNET = ["backbone.use=resnet50", "finetune.cut=auto", "prepare.image_size=64"]
         ([*RESNET, "backbone.weights=imagenet"], "weights", "warning", "the first run downloads"),
         (["backbone.use=resnet50", "backbone.weights=x.h5"], "weights", "error", "no file x.h5"),
         (["tracking.uri=postgresql://a:secret@127.0.0.1:9/x"], "tracking", "error", "127.0.0.1"),
-        (["tracking.enabled=false"], "tracking", "warning", "no run is logged"),
+        (["tracking.enabled=false"], "tracking", "warning", "runs are not logged"),
         (["finetune.cut=nowhere"], "network", "error", "finetune.cut=nowhere is not a layer"),
         (["prepare.image_size=3"], "network", "error", "prepare.image_size"),
         (["finetune.epochs=-3"], "params.yaml", "error", "must be at least 1, got -3"),

@@ -59,7 +59,7 @@ def test_a_missing_library(repository: Path, run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     done = without()
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"onnx         skipped, it needs {remedy}\n" in done.stdout
+    assert f"onnx         skipped: needs {remedy}\n" in done.stdout
     assert (tmp_path / "out" / "model.tflite").exists()
     assert not (tmp_path / "out" / "model.onnx").exists()
 

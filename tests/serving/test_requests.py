@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("served")]
         (b"null", "application/json", 400, "JSON dictionary"),
         (b"[1]", "application/json", 400, "JSON dictionary"),
         (b"\xff\xfe", "application/json", 400, "valid JSON"),
-        (b"[" * 100_000, "application/json", 400, "a request has the form"),
+        (b"[" * 100_000, "application/json", 400, "the form of a request is"),
         (b'{"dataframe_records": 5}', "application/json", 400, "list of records"),
         (b'{"dataframe_records": [{"x": 1}]}', "application/json", 400, "missing inputs"),
         (b'{"instances": 5}', "application/json", 400, "missing inputs"),
@@ -69,7 +69,7 @@ RECORDS = json.dumps({"dataframe_records": [{"image": "x"}] * 500_000}).encode()
         (
             LARGE_PARQUET,
             "application/vnd.apache.parquet",
-            "this one has more once it is decompressed",
+            "at most 40 MB when decompressed",
         ),
         (RECORDS, "application/json", "at most 10000 rows, got 500000"),
         (b'{"inputs": [' + b"1," * 11_000 + b"1]}", "application/json", "got 11001"),
@@ -138,7 +138,7 @@ def test_the_page_says_what_is_served(url: str, browser: Any, tmp_path: Path) ->
     for path in ("/", "/docs"):
         browser.get(url.replace("/invocations", path))
         text = browser.find_element("tag name", "body").text
-        assert "which of 10 classes an image shows: 0, 1, 2" in text
+        assert "one of 10 classes: 0, 1, 2" in text
         assert "10000 rows and 40 MB, an image's file 25 MB" in text
     assert not [item for item in browser.get_log("browser") if item["level"] == "SEVERE"]
 

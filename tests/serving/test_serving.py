@@ -65,7 +65,7 @@ def test_a_bad_row_tells_why_and_costs_nothing_else(
         "empty file": "",
         "not an image: a row must have": None,
         "not an image: a row must have the base64": {"path": str(secret)},
-        "too large: 26.0 MB, at most 25": encoded(bytes(26_000_000)),
+        "too large: 26.0 MB, the limit is 25": encoded(bytes(26_000_000)),
         "not base64: ": str(secret),
         "truncated": encoded(photograph()[:1500]),
     }
@@ -179,7 +179,7 @@ def test_the_docker_context_holds_all_it_needs(
         "pixels = np.asarray(PIL.Image.open(io.BytesIO(content)))\n"
         "rows = [row['image'], content, pathlib.Path('image'), pixels]\n"
         "found = model.predict(pd.DataFrame({'image': pd.Series(rows, dtype=object)}))\n"
-        "code = [m for name, m in sys.modules.items() if name.endswith('.data.images')]\n"
+        "code = [m for name, m in sys.modules.items() if name.endswith('.data.image_file')]\n"
         "print(json.dumps([code[0].__file__, list(found['probabilities'])]))\n"
     )
     done = run(tmp_path, sys.executable, "-c", script, env={"PYTHONPATH": ""})

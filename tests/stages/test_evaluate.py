@@ -119,8 +119,8 @@ def test_the_report_works_offline(repository: Path, browser: Any) -> None:
     actual = json.loads((repository / ROOT / "evaluate" / "metrics.json").read_text())
     assert f"{actual['fine_tuned']['accuracy']:.4f}" in message
     assert f"{actual['head_only']['log_loss']:.4f}" in message
-    assert "fine tuned against head only:" in message
-    for heading in ("Metrics", "Calibration", "Grad-CAM", "Data", "Lineage", "Config"):
+    assert "Fine-tuning compared with the head-only model:" in message
+    for heading in ("Metrics", "Calibration", "Grad-CAM", "Data", "Lineage", "Settings"):
         assert heading in [h.text for h in browser.find_elements("tag name", "h2")]
     points = browser.find_elements("css selector", "#map circle")
     assert len(points) == 1000, "more would lie on top of each other"
@@ -166,7 +166,7 @@ def test_slices(clone: Path, run: Run, image_folder: Path) -> None:
         assert int(row["images"]) == len(mine)
         right = np.mean([p["label"] == p["prediction"] for p in mine])
         assert float(row["accuracy"]) == pytest.approx(right, abs=1e-6)
-    assert "By column of the manifest" in (clone / ROOT / "report.html").read_text()
+    assert "Results by column" in (clone / ROOT / "report.html").read_text()
 
 
 @pytest.mark.slow
