@@ -92,7 +92,7 @@ def refusing() -> Any:
 
 
 def test_what_ends_it_in_one_line(config: Config) -> None:
-    with pytest.raises(InputError, match="a task must not kill its workers, one killed 3"):
+    with pytest.raises(InputError, match="a task killed 3 workers"):
         list(pool.ordered(config, deadly, range(6), threads=1))
     with pytest.raises(InputError, match="this node is of another kind"):
         list(pool.ordered(config, refusing, range(6), threads=1))
@@ -104,13 +104,13 @@ def test_a_node_without_the_project(config: Config) -> None:
     unknown = type(sys)("module_of_this_process_alone")
     exec("def make():\n    return abs", vars(unknown))
     sys.modules[unknown.__name__] = unknown
-    with pytest.raises(InputError, match="every node needs this project's folder at the same pl"):
+    with pytest.raises(InputError, match="every node needs this project's folder at the same path"):
         list(pool.ordered(config, unknown.make, range(3), threads=1))
 
 
 def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match=r"needs Ray, not installed: pip install ray, or set clu"):
+    with pytest.raises(InputError, match=r"needs Ray: pip install ray, or set cluster.use"):
         list(pool.ordered(Config("ray"), squares, [1], threads=1))
 
 
@@ -147,7 +147,7 @@ def test_a_node_with_other_images_is_refused(clone: Path, config: Config, tmp_pa
     shape = (4, 8, 8, 3)
     images = str(tmp_path / "images.npy")
     what = spread._Pass(frozen_part(), "x", images, shape, "mine", {})
-    with pytest.raises(InputError, match=r"every node must have the .*images\.npy of this one"):
+    with pytest.raises(InputError, match=r"images\.npy on .* differs from the one here"):
         list(pool.ordered(config, lambda: spread._worker(what), [1], threads=1))
 
 
@@ -180,7 +180,7 @@ def test_a_cluster_that_asks_for_a_token(monkeypatch: pytest.MonkeyPatch) -> Non
             with suppress(OSError), socket.create_connection(("localhost", port), 1):
                 break
             time.sleep(0.3)
-        with pytest.raises(InputError, match="asks for a token: set RAY_AUTH_MODE=token"):
+        with pytest.raises(InputError, match="requires a token: set RAY_AUTH_MODE=token"):
             list(pool.ordered(Config("ray", f"localhost:{port}"), squares, [1], threads=1))
     finally:
         for process in [*psutil.Process(started.pid).children(recursive=True), started]:

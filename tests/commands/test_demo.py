@@ -64,7 +64,7 @@ def test_in_a_browser(
     def text() -> str:
         return str(browser.find_element(By.TAG_NAME, "body").text)
 
-    wait.until(lambda _: "Of the test split" in text())
+    wait.until(lambda _: "Test images" in text())
     assert len(browser.find_elements(By.CSS_SELECTOR, ".gallery img, .gallery-item img")) == 10
     drop(files[3])
     (message,) = predicted(repository, run, [files[3]])

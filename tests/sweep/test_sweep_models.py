@@ -76,7 +76,7 @@ def test_a_backbone_section_that_others_could_not_share(clone: Path, run: Run) -
     )
     done = run(clone, sys.executable, "-m", "pipeline", "sweep", "+sweep.space.backbone=[resnet50]")
     assert done.returncode == 1
-    assert "needs a section backbone of use and path alone, got also weights" in done.stderr
+    assert "requires a section backbone with only use and path, got also weights" in done.stderr
 
 
 def test_another_content_of_a_further_backbone_is_another_study(clone: Path, run: Run) -> None:

@@ -267,7 +267,7 @@ def test_queued_once(cwd: Path) -> None:
     [
         ({"storage": "mysql"}, "sweep.storage must be sqlite or a database's URL"),
         ({"storage": "nodb://h/d"}, "sweep.storage"),
-        ({"storage": "postgresql+psycopg://127.0.0.1:1/d"}, "must be a database that answers"),
+        ({"storage": "postgresql+psycopg://127.0.0.1:1/d"}, "in sweep.storage does not answer"),
     ],
 )
 def test_storages_that_do_not_answer(cwd: Path, changes: dict[str, Any], message: str) -> None:

@@ -19,7 +19,7 @@ def test_files_of_an_experiment_that_a_temporary_copy_made(
     done = run(clone, "dvc", "exp", "run", "--temp", "-S", "finetune.epochs=2", env=store)
     message = done.stdout + done.stderr
     assert done.returncode == 0, message
-    assert "where other machines see them only if they share that folder" in message
+    assert "other machines need that folder" in message
     client = MlflowClient(server.url)
     experiment = client.get_experiment_by_name("pipeline")
     assert experiment is not None

@@ -40,7 +40,7 @@ def test_python_that_is_too_old_is_told(project: Path, run: Run, tmp_path: Path)
     old.chmod(0o755)
     done = run(project, "make", "repro", f"PYTHON={old}")
     assert done.returncode != 0
-    assert "error: Python 3.11 to 3.13 is needed, Python 3.8.1 found" in done.stdout + done.stderr
+    assert "error: Python 3.11 to 3.13 is needed, not Python 3.8.1" in done.stdout + done.stderr
 
 
 def test_pre_commit_calls_what_make_lint_calls() -> None:
