@@ -1,4 +1,4 @@
-"""Test accuracy and log loss of ways to train on one's own images, over seeds.
+"""Test accuracy and log loss of several recipes on one's own images, over seeds.
 
 python -m benchmarks.accuracy [SEEDS [BACKBONE [few | own]]]
 
@@ -150,7 +150,7 @@ def main(seeds: int, backbone: str, with_few: bool, with_guide: bool) -> None:
         f"Medians (ranges) over {seeds} seeds; the gain is the pipeline's, in points of accuracy,",
         "with its paired 95 % interval over images.",
         "",
-        "| data | trained | test accuracy | log loss | seconds | gain of the pipeline |",
+        "| data | model | test accuracy | log loss | seconds | gain of the pipeline |",
         "|---|---|---|---|---|---|",
     ]
     for name in ("sign_digits",) if with_few else SETS:

@@ -1,4 +1,4 @@
-"""Test accuracy of the default task over seeds, beside raw pixels and the untrained backbone.
+"""Test accuracy of the default task over seeds, with raw pixels and an untrained network.
 
 python -m benchmarks.default_accuracy [SEEDS]
 

@@ -2,7 +2,7 @@
 
 python -m benchmarks.extraction [ROUNDS]
 
-Images a second through four frozen networks at 224 px. Weights are random, BatchNorm has the
+Images per second through four frozen networks at 224 px. Weights are random, BatchNorm has the
 statistics of the images; the difference to Keras is that of features, length by length.
 """
 
@@ -54,7 +54,7 @@ def measure(name: str) -> side_by_side.Figures:
 
 
 def rate_of(run: Callable[[], Any], images: np.ndarray) -> float:
-    """Images a second: the median of three passes after one that prepares."""
+    """Images per second: the median of three passes after one that prepares."""
     run()
     times = []
     for _ in range(3):
@@ -68,7 +68,7 @@ def main(rounds: int) -> None:
     names = [f"{network} {way}" for network in COUNTS for way in WAYS]
     actual = side_by_side.in_turn("benchmarks.extraction", names, rounds)
     lines = [
-        f"`python -m benchmarks.extraction {rounds}`: images a second at {SIZE_PX} px on",
+        f"`python -m benchmarks.extraction {rounds}`: images per second at {SIZE_PX} px on",
         f"{THREADS} threads, median (range) of {rounds} rounds; times `model.predict` at its best",
         "batch size; difference to Keras; seconds to convert and check.",
         "",

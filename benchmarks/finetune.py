@@ -1,4 +1,4 @@
-"""Fine-tuning from a cut: the Keras guide's recipe beside this project's.
+"""Fine-tuning from a cut: the Keras guide's recipe and this project's.
 
 python -m benchmarks.finetune [ROUNDS]
 
@@ -58,7 +58,7 @@ def calibrate(network: Any, images: np.ndarray) -> None:
 
 
 def plain(name: str, cut: str, count: int, tuned: bool = False) -> float:
-    """Seconds an epoch of the guide's recipe.
+    """Seconds per epoch of the guide's recipe.
 
     At the end of each epoch `fit` waits for the next turn of tf.data's tuner, which sleeps
     twice as long each time: up to the epoch's length again. Off for a fair comparison.
@@ -96,7 +96,7 @@ def plain(name: str, cut: str, count: int, tuned: bool = False) -> float:
 
 
 def ours(name: str, cut: str, count: int) -> float:
-    """Seconds an epoch on the activations of the cut."""
+    """Seconds per epoch on the activations of the cut."""
     runtime.configure(0, THREADS)
     from pipeline.features import activations, cuts
     from pipeline.features.source import Source
@@ -220,9 +220,9 @@ def main(rounds: int) -> None:
     names.append(f"tuned {TUNED}")
     actual = side_by_side.in_turn("benchmarks.finetune", names, rounds)
     lines = [
-        f"`python -m benchmarks.finetune {rounds}`: seconds an epoch, medians of {rounds} rounds.",
+        f"`python -m benchmarks.finetune {rounds}`: seconds per epoch, medians of {rounds} rounds.",
         "",
-        "| network, from | plain | ours | ratio, median (range) | theory | share | bare steps |",
+        "| network, cut | plain | pipeline | ratio, median (range) | theory | share | bare steps |",
         "|---|---|---|---|---|---|---|",
     ]
     runtime.configure(0, THREADS)

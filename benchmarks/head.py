@@ -1,10 +1,10 @@
-"""Head training: the Keras guide's recipe beside this project's, process by process in turn.
+"""Head training: the Keras guide's recipe and this project's, alternating.
 
 python -m benchmarks.head [ROUNDS]
 
 1,000 images of 160 px for training and 200 for validation, MobileNetV2, a head of one
 hidden layer, 10 epochs, batches of 32, 2 threads. The plain recipe has the frozen backbone in
-the graph and calls `fit`, once as it is and once without tf.data's tuner; ours extracts
+the graph and calls `fit`, once as it is and once without tf.data's tuner; the pipeline extracts
 features once and trains on these. Images and weights are random: they cost the same.
 Start-up of TensorFlow is counted in none.
 """
@@ -104,28 +104,28 @@ def ours() -> side_by_side.Figures:
 
 def measure(name: str) -> side_by_side.Figures:
     runtime.configure(0, 2)
-    return ours() if name == "ours" else plain(tuned=name == "plain")
+    return ours() if name == "pipeline" else plain(tuned=name == "plain")
 
 
 def main(rounds: int) -> None:
-    names = ["plain", "plain, no tuner", "ours"]
+    names = ["plain", "plain, no tuner", "pipeline"]
     actual = side_by_side.in_turn("benchmarks.head", names, rounds)
     lines = [
         f"`python -m benchmarks.head {rounds}`: 1,000 images of 160 px and 200 for validation,",
-        "MobileNetV2, 10 epochs; seconds, medians, and how many times as fast ours is.",
+        "MobileNetV2, 10 epochs; seconds (medians) and speed-ups.",
         "",
         f"| rounds: {rounds} | {' | '.join(names)} | over plain | over plain, no tuner |",
         "|---|---|---|---|---|---|",
     ]
-    for key, label in (("epoch_s", "an epoch"), ("total_s", "all of it, extraction included")):
+    for key, label in (("epoch_s", "one epoch"), ("total_s", "everything, with extraction")):
         cells = [f"{median(figures[key] for figures in actual[name]):.3f}" for name in names]
         for other in names[:2]:
             cells.append(
-                side_by_side.middle(side_by_side.ratios(actual, other, "ours", key), ".1f")
+                side_by_side.middle(side_by_side.ratios(actual, other, "pipeline", key), ".1f")
             )
         lines.append(f"| {label} | {' | '.join(cells)} |")
-    rates = [figures["images_per_s"] for figures in actual["ours"]]
-    lines += ["", f"Extraction: {side_by_side.middle(rates, '.0f')} images a second."]
+    rates = [figures["images_per_s"] for figures in actual["pipeline"]]
+    lines += ["", f"Extraction: {side_by_side.middle(rates, '.0f')} images per second."]
     side_by_side.write("Head training", "\n".join(lines))
 
 

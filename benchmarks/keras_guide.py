@@ -1,4 +1,4 @@
-"""The recipe of the Keras guide to transfer learning, on the prepared images.
+"""The recipe of Keras' transfer-learning guide, on the prepared images.
 
 python -m benchmarks.keras_guide SEED: outputs/prepare -> guide.npy, (N, K) of all images.
 """

@@ -17,7 +17,7 @@ from pipeline.training import calibration
 
 OUTPUTS = Path("outputs")
 GUIDE = Path("guide.npy")
-"""(N, K) of all images, as benchmarks.keras_guide leaves them."""
+"""(N, K) of all images, as written by benchmarks.keras_guide."""
 
 
 def main(which: str) -> None:

@@ -1,4 +1,4 @@
-"""`dvc repro` on many small images and many classes: seconds and memory a stage.
+"""`dvc repro` on many small images and many classes: seconds and memory per stage.
 
 python -m benchmarks.scale [IMAGES:CLASSES ...]
 
@@ -83,7 +83,7 @@ def watched() -> Iterator[dict[str, dict[str, float]]]:
 
 
 def measure(images: int, classes: int) -> tuple[dict[str, dict[str, float]], float, float]:
-    """Stage -> seconds and MB; seconds in all; GB on the disk, without the images."""
+    """Stage -> seconds and MB; total seconds; GB on disk, without the images."""
     with workshop.copy() as folder:
         (folder / "params.yaml").write_text(PARAMS)
         draw(folder / "images", images, classes)
@@ -98,7 +98,7 @@ def measure(images: int, classes: int) -> tuple[dict[str, dict[str, float]], flo
 
 def main(cases: tuple[str, ...]) -> None:
     lines = [
-        f"`python -m benchmarks.scale {' '.join(cases)}`: seconds and peak MB a stage, with its",
+        f"`python -m benchmarks.scale {' '.join(cases)}`: seconds and peak MB per stage, with its",
         "start of 3 to 8 s; `dvc repro` in all, DVC's hashing included; GB on the disk.",
         "",
         "| images, classes | " + " | ".join(STAGES) + " | `dvc repro` | GB |",

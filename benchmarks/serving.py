@@ -1,4 +1,4 @@
-"""Load on the HTTP server: many clients at once, good rows and bad, every answer checked.
+"""Load on the HTTP server: many clients at once, valid and invalid rows, every answer checked.
 
 python -m benchmarks.serving [ROUNDS] [SECONDS] [CLIENTS]
 
@@ -232,7 +232,7 @@ def figures(actual: Load) -> side_by_side.Figures:
 
 
 def bare(folder: Path, good: list[Row]) -> side_by_side.Figures:
-    """Images a second of the Keras model alone: decoded already, no HTTP, no base64."""
+    """Images per second of the Keras model alone: decoded already, no HTTP, no base64."""
     classifier = Classifier(folder / "outputs/finetune/model.keras")
     images = np.stack([classifier.decode(content) for content, _ in good[:BARE]])
     floats = images.astype(np.float32)
@@ -269,7 +269,7 @@ def lines(rounds: list[side_by_side.Figures]) -> dict[str, str]:
         "requests, all rounds": all_of("requests"),
         "not answered with 200": all_of("refused"),
         "with a wrong answer": all_of("wrong"),
-        "rows a second": of("rows_per_s"),
+        "rows per second": of("rows_per_s"),
         "latency p50, ms": of("p50_ms"),
         "latency p95, ms": of("p95_ms"),
         "latency p99, ms": of("p99_ms"),
@@ -280,9 +280,9 @@ def lines(rounds: list[side_by_side.Figures]) -> dict[str, str]:
         "bare: decoding, one thread, images/s": of("decoding"),
         "bare: model.predict, batches of 32, images/s": of("predict"),
         "bare: model, one by one, images/s": of("one_by_one"),
-        "bare: our forward pass, images/s": of("forward"),
-        "rows a second beside model.predict": share("predict"),
-        "rows a second beside our forward pass": share("forward"),
+        "bare: the pipeline's forward pass, images/s": of("forward"),
+        "rows per second relative to model.predict": share("predict"),
+        "rows per second relative to the pipeline's forward pass": share("forward"),
     }
 
 

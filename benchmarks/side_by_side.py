@@ -1,4 +1,4 @@
-"""Run measurements in processes of their own, in turn, and keep their table in RESULTS.md.
+"""Run measurements alternately, each in its own process, and keep their table in RESULTS.md.
 
 A benchmark names its measurements; each is run once a round, round after round, so that what
 else the machine does falls on all of them alike.

@@ -1,4 +1,4 @@
-"""Start-up: a `dvc repro` that has nothing to do, and each stage until its work begins.
+"""Start-up: a `dvc repro` with nothing to do, and each stage until its work begins.
 
 python -m benchmarks.startup [ROUNDS]
 """

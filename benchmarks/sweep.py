@@ -1,4 +1,4 @@
-"""A sweep of 20 trials: the plain Optuna loop beside this project's.
+"""A sweep of 20 trials: the plain Optuna loop and this project's.
 
 python -m benchmarks.sweep [ROUNDS]
 
@@ -6,7 +6,7 @@ python -m benchmarks.sweep [ROUNDS]
 ImageNet weights on photographs of ants and bees at 224 px. The plain loop is the Keras guide's
 recipe inside an Optuna objective: it rebuilds the model in each trial, with the backbone in
 the graph. Both begin with the decoded images and the trained head, after
-`dvc repro train_head`, and see the images in the same order; ours is the command
+`dvc repro train_head`, and see the images in the same order; the pipeline's is the command
 `python -m pipeline sweep`, with one worker and with two, which also tracks and reports, and
 tries head only as a 21st trial.
 """
@@ -46,7 +46,7 @@ def plain(data: Path, head: Path) -> dict[str, Any]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
     class Images(keras.utils.PyDataset):
-        """Training images in the order that ours has, too."""
+        """Training images in the pipeline's order."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -154,8 +154,8 @@ def alone(folder: Path) -> dict[str, Any]:
 def main(rounds: int) -> None:
     measured: dict[str, Callable[[Path], dict[str, Any]]] = {
         "plain": alone,
-        "ours, 1 worker": lambda folder: ours(folder, 1),
-        "ours, 2 workers": lambda folder: ours(folder, 2),
+        "pipeline, 1 worker": lambda folder: ours(folder, 1),
+        "pipeline, 2 workers": lambda folder: ours(folder, 2),
     }
     actual: dict[str, list[dict[str, Any]]] = {name: [] for name in measured}
     for number in range(rounds):
@@ -171,7 +171,7 @@ def main(rounds: int) -> None:
         f"`python -m benchmarks.sweep {rounds}`: 5 cuts by 4 learning rates, 5 epochs, MobileNetV2",
         "at 224 px, 179 images for training and 52 for validation. All begin with decoded",
         "images and a trained head, and end with the best trial; plain rebuilds the model in",
-        "each trial, ours is the whole command.",
+        "each trial, the pipeline's is the whole command.",
         "",
         f"| rounds: {rounds} | {' | '.join(actual)} |",
         f"|---|{'---|' * len(actual)}",
@@ -182,7 +182,7 @@ def main(rounds: int) -> None:
         name: side_by_side.ratios(actual, "plain", name, "seconds") for name in list(measured)[1:]
     }
     cells = [side_by_side.middle(of, ".1f") for of in gains.values()]
-    lines.append(f"| times as fast | 1 | {' | '.join(cells)} |")
+    lines.append(f"| speed-up | 1 | {' | '.join(cells)} |")
     for count in (5, 10, 15, 20):
         cells = [
             f"{median(item['memory_mb'][count - 1] for item in of):.0f}" for of in actual.values()

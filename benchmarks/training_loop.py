@@ -1,8 +1,8 @@
-"""The training loop: Keras' `fit` and `evaluate` beside their steps called one by one.
+"""The training loop: Keras' `fit` and `evaluate` and their steps called one by one.
 
 python -m benchmarks.training_loop [ROUNDS]
 
-Seconds an epoch, validation included, of a head on features of 1,000 images and of
+Seconds per epoch, validation included, of a head on features of 1,000 images and of
 MobileNetV2 above block_16 on activations of 256, both in batches of 32. `fit` is given tensors
 that are there already, without tf.data's tuner.
 """
@@ -87,7 +87,7 @@ def main(rounds: int) -> None:
     names = [f"{way} {case}" for case in CASES for way in ("fit", "steps")]
     actual = side_by_side.in_turn("benchmarks.training_loop", names, rounds)
     lines = [
-        f"`python -m benchmarks.training_loop {rounds}`: seconds an epoch with its validation.",
+        f"`python -m benchmarks.training_loop {rounds}`: seconds per epoch, with validation.",
         "",
         "| | `fit` and `evaluate` | their steps | ratio, median (range) |",
         "|---|---|---|---|",

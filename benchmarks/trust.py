@@ -9,7 +9,7 @@ On the data sets in ../shared/data, each as `init` sets it up, with MobileNetV2.
 - unknown: images of another set, or of a class that was left out, against the test images:
   area under the ROC curve of the strangeness, and the share of foreign images that pass where
   95 % of the test images do (false positives at 95 %); the same by confidence alone and by
-  distance alone; and what is called unknown at serve.unknown=0.05.
+  distance alone; and what is flagged as unknown at serve.unknown=0.05.
 - sets: what sets at a coverage of 0.9 cover, over 20 draws of the calibration images.
 """
 
@@ -46,7 +46,7 @@ PAIRS = (
     ("sign_digits", "", "9"),
     ("cifar10_small", "", "cat"),
 )
-"""Set, what is foreign to it: another set, or the class that is left out."""
+"""Dataset, and what is unknown to it: another dataset, or a class left out."""
 
 
 @contextmanager
@@ -191,12 +191,12 @@ def main(requested: set[str]) -> None:
         lines += [errors(name) for name in ("hymenoptera", "sign_digits")]
         side_by_side.write("Mislabelled images", "\n".join(lines))
     if "unknown" in requested:
-        head = "| known, foreign | strangeness | confidence | distance | called unknown |"
+        head = "| trained on, other | strangeness | confidence | distance | flagged as unknown |"
         lines = ["Area under the ROC curve, and false positives at 95 %.", "", head]
         lines += ["|---|---|---|---|---|", *(unknown(*pair) for pair in PAIRS)]
         side_by_side.write("Unknown images", "\n".join(lines))
     if "sets" in requested:
-        lines = ["| data | calibration images | covered, asked for 0.9 | labels an image |"]
+        lines = ["| data | calibration images | coverage, target 0.9 | labels per image |"]
         lines += ["|---|---|---|---|", *(sets(name) for name in ("hymenoptera", "sign_digits"))]
         lines.append(sets("cifar10_small"))
         side_by_side.write("Sets of labels", "\n".join(lines))

@@ -1,4 +1,4 @@
-"""A copy of the project to measure in, on photographs of ants and bees with real weights."""
+"""A copy of the project for measurements, on photographs of ants and bees with real weights."""
 
 import os
 import shutil
@@ -45,7 +45,7 @@ def real_weights(folder: Path) -> None:
     """MobileNetV2 at its full width, with its ImageNet weights, instead of the preset's."""
     if not SHARED.is_dir():
         raise SystemExit(
-            f"needs {SHARED.name}/data/hymenoptera.tar and {WEIGHTS} beside the project"
+            f"needs {SHARED.name}/data/hymenoptera.tar and {WEIGHTS} next to the project"
         )
     path = folder / "params.yaml"
     text = path.read_text()
