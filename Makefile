@@ -13,6 +13,9 @@ help:  ## list the targets
 
 repro: $(VENV)/.installed .dvc/.scm  ## install, then run the whole pipeline with params.yaml
 	dvc repro
+	@sed -n 's:.*class="verdict"><b>\(.*\)</b>.*:\1:p' outputs/report.html
+	@echo "report: outputs/report.html"
+	@echo "next: python -m pipeline predict IMAGE ..."
 
 init: $(VENV)/.installed  ## install, then write a params.yaml for IMAGES (BACKBONE=..., FORCE=1)
 	@test -n "$(IMAGES)" || { echo "error: no images: make init IMAGES=folder"; exit 1; }
