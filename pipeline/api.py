@@ -110,20 +110,21 @@ class Classifier:
             BadImage: It cannot be read.
             InputError: The network keeps no rows and columns.
         """
-        from pipeline.evaluation.gradcam import overlay
-
         if self._cam.layer is None:
             raise InputError("Grad-CAM needs a layer that keeps rows and columns, there is none")
         content = pyfunc.content(_row(image), int(MAX_IMAGE_MB * 1e6))
         pixels = self._classifier.decode(content)[None]
+        from pipeline.evaluation.gradcam import overlay
+
         predicted = self._classifier.probabilities(pixels).argmax(axis=1)
         return overlay(pixels[0], self._cam.maps(pixels, predicted)[0])
 
     @cached_property
     def _cam(self) -> GradCam:
+        network = self._classifier.model  # sets up TensorFlow, which the next line imports
         from pipeline.evaluation.gradcam import GradCam
 
-        return GradCam(self._classifier.model)
+        return GradCam(network)
 
 
 def _row(image: Any) -> Any:

@@ -49,7 +49,9 @@ from pipeline.stages.prepare import Config as Prepare
 from pipeline.stages.train_head import Config as TrainHead
 from pipeline.storage.outputs import PARAMS
 
-CONF = Path(__file__).parents[1] / "conf"
+_BESIDE = Path(__file__).parents[1] / "conf"
+# An installed package has none: the project in the current folder does.
+CONF = _BESIDE if _BESIDE.is_dir() else Path.cwd() / "conf"
 _KINDS = {"data": sources, "backbone": backbones}
 _UNRELATED = (sections, connection, store)
 """Modules with sections that no result depends on."""

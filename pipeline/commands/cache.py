@@ -1,4 +1,4 @@
-"""List cached activations, least recently used first, or remove them.
+"""List or remove cached activations, the outputs of frozen layers.
 
 Feature extraction, fine-tuning and sweeps share this cache. It can always be recomputed.
 

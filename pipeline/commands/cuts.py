@@ -1,4 +1,4 @@
-"""List where a backbone can be cut, and what each cut costs and saves.
+"""List where a backbone can be cut, with work, memory and speed-up of each cut.
 
 The cut is the layer at which the network is split into a frozen lower part and a trainable upper
 part. `finetune.cut` takes the names in the first column. The speed-up is that of a fine-tuning

@@ -74,11 +74,12 @@ class Answerer:
     """
 
     def __init__(self, model: Any) -> None:
-        from pipeline.evaluation.gradcam import GradCam
-
         self._model = model
         self._classifier = model.get_raw_model()
-        self._cam = GradCam(self._classifier.model)
+        network = self._classifier.model  # sets up TensorFlow, which the next line imports
+        from pipeline.evaluation.gradcam import GradCam
+
+        self._cam = GradCam(network)
 
     def __call__(
         self, paths: list[str | None]
@@ -148,7 +149,11 @@ def _fill(page: gradio.Blocks, uri: str, answerer: Answerer, examples: list[str]
             # because Gradio writes a .pyi file beside every module that subclasses its components.
             dropped.preprocess = _path  # type: ignore[method-assign]
             if examples:
-                gradio.Examples(examples, dropped, label="Test images", cache_examples=False)
+                # Not gradio.Examples, which replaces the object above when an image is clicked.
+                samples = gradio.Dataset(
+                    components=[dropped], samples=[[path] for path in examples], label="Test images"
+                )
+                samples.click(lambda sample: sample[0], samples, dropped, api_visibility="private")
         with gradio.Column():
             reason = gradio.Markdown()
             label = gradio.Label(label="Probabilities", num_top_classes=5)

@@ -1,4 +1,4 @@
-"""Make the current model the champion if it passes every rule of the gate.
+"""Make the current model the champion, which is served, if it passes every check.
 
 The model is registered in the MLflow registry in any case. If a rule fails, the champion stays and
 the exit code is 1.

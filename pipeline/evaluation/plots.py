@@ -81,7 +81,7 @@ class Evaluation:
         predicted = int(values.argmax())
         caption = (
             f"true {_short(row.label, 24)}",
-            f"predicted {_short(self.data.classes[predicted], 18)} {values[predicted]:.2f}",
+            f"predicted {_short(self.data.classes[predicted], 18)} ({values[predicted]:.2f})",
             _short(row.path, 30),
         )
         return self.data.images[self.rows[place]], "\n".join(caption)

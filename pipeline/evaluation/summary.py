@@ -80,15 +80,15 @@ def sentences(evaluated: Path, data: Manifest, recipe: Recipe) -> list[tuple[str
     right = round(scores[weakest]["recall"] * scores[weakest]["support"])
     lines = [("Model", str(recipe))]
     for comparison in _json(evaluated / "comparison.json").values():
-        lines.append(("Fine-tuning", comparison["verdict"][0]))
+        lines.append(("Fine-tuning", "; ".join(comparison["verdict"][:2])))
     if right < scores[weakest]["support"]:
-        of = f"{right} of {scores[weakest]['support']:.0f} images are right"
-        lines.append(("Weakest class", f"{weakest}, {of}"))
+        support = scores[weakest]["support"]
+        sentence = f"{weakest}: {right} of {support:.0f} images are right (lowest recall)"
+        lines.append(("Weakest class", sentence))
     else:
         lines.append(("Weakest class", "none, all images of every class are right"))
-    if suspects:
-        lines.append(("Suspicious labels", f"{len(suspects)} of {len(data.rows)} images"))
-    lines.append(("Unknown", trust.sentences(_json(evaluated / trust.FILE))[0]))
+    lines.append(("Suspicious labels", f"{len(suspects)} of {len(data.rows)} images"))
+    lines.append(("Unknown images", trust.sentences(_json(evaluated / trust.FILE))[0]))
     lines.append(("What would help most", _advice(scores, weakest, suspects, data)))
     return lines
 
@@ -110,7 +110,7 @@ def _advice(
         return f"more images of {weakest}, which has {train[weakest]} training images"
     if suspects:
         return "check the suspicious labels below, then more training images of every class"
-    return "more training images of every class, or a larger backbone (init --try)"
+    return "more training images of every class, or a larger backbone (init IMAGES --try ...)"
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -49,16 +49,16 @@ def of_accuracy(
     scores = f"{100 * before:.1f} % -> {100 * after:.1f} %"
     if before == after and not any(only):
         return f"accuracy is the same: {scores} on {images} images"
-    points = [100 * value for value in (after - before, *bounds)]
-    change = f"{points[0]:+.1f} points, 95 % CI {points[1]:+.1f} to {points[2]:+.1f}"
+    low, high = (100 * bound for bound in bounds)
+    change = f"95 % CI of the difference {low:+.1f} to {high:+.1f} points"
     if p_value < 1 - LEVEL and bounds[0] > 0:
-        return f"accuracy is better: {scores} ({change}; {images} images)"
+        return f"accuracy is better: {scores} ({change})"
     if p_value < 1 - LEVEL and bounds[1] < 0:
-        return f"accuracy is worse: {scores} ({change}; {images} images)"
+        return f"accuracy is worse: {scores} ({change})"
     least = 100 * detectable(images, sum(only) / images)
     return (
-        f"no measurable difference in accuracy: {scores} ({change}; {images} images can detect "
-        f"about {least:.1f} points)"
+        f"no measurable difference in accuracy: {scores} ({change}; {images} images can only show "
+        f"differences of about {least:.1f} points or more)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Train the backbone's top layers together with the head, at a lower learning rate.
+"""Train the backbone's top layers together with the head.
 
 images.npy + backbone + head.keras -> model.keras, classes.txt, history.csv, summary.json.
 

@@ -72,6 +72,13 @@ def test_in_a_browser(
     wait.until(lambda _: f"{message['prediction']}\n{sure}%" in text())
     wide = "return [...document.images].some(one => one.naturalWidth == 320)"
     wait.until(lambda b: b.execute_script(wide))
+    browser.get(page)
+    examples = (By.CSS_SELECTOR, ".gallery img, .gallery-item img")
+    wait.until(lambda b: len(b.find_elements(*examples)) == 10)
+    browser.find_elements(*examples)[4].click()
+    wait.until(lambda _: "\n4\n" in text().partition("Probabilities")[2])
+    drop(files[3])  # into the same page
+    wait.until(lambda _: f"{message['prediction']}\n{sure}%" in text())
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no image")
     browser.get(page)

@@ -95,7 +95,7 @@ def test_a_local_tar_and_zip(tar: Path, image_folder: Path, tmp_path: Path) -> N
 def test_a_download_that_breaks_off_is_resumed(tar: Path, server: Server, tmp_path: Path) -> None:
     server.content, server.break_after = tar.read_bytes(), 20_000
     wanted = config(f"http://127.0.0.1:{server.server_port}/images.tar.gz", file_sha256(tar))
-    with pytest.raises(InputError, match=r"cannot download .* run again to go on"):
+    with pytest.raises(InputError, match=r"cannot download .* run again to resume"):
         actual(wanted)
     assert sorted(actual(wanted)) == EXPECTED
     assert server.requested == [None, "bytes=16384-"]  # whole blocks are kept
@@ -115,9 +115,9 @@ def test_a_server_without_ranges_starts_again(tar: Path, server: Server, tmp_pat
 def test_another_file_than_the_one_meant(tar: Path, server: Server, tmp_path: Path) -> None:
     server.content = tar.read_bytes()
     url = f"http://127.0.0.1:{server.server_port}/images.tar.gz"
-    with pytest.raises(InputError, match="must have the sha256 0000"):
+    with pytest.raises(InputError, match="must have the SHA-256 0000"):
         actual(config(url, "0" * 64))
-    with pytest.raises(InputError, match="must have the sha256 0000"):
+    with pytest.raises(InputError, match="must have the SHA-256 0000"):
         actual(config(tar, "0" * 64))
     with pytest.raises(InputError, match="no such file"):
         actual(config("nowhere.tar", "0" * 64))

@@ -44,21 +44,21 @@ def test_older_newer_and_foreign_databases(made: Callable[[Tool], Path], tool: T
     address = addresses.of_file(path)
     assert databases.unfit(address, tool) == ""
     other = OPTUNA if tool is MLFLOW else MLFLOW
-    assert f"it is {tool.name}'s, and {other.name} needs one of its own" in (
+    assert f"it belongs to {tool.name}, and {other.name} needs its own" in (
         databases.unfit(address, other)
     )
     changed(path, f"UPDATE alembic_version SET version_num = '{OLDEST[tool]}'")
     before = path.read_bytes()
     message = databases.unfit(address, tool)
-    assert f"an older {tool.name} made it than {tool.name} " in message
+    assert f"created by an older version than {tool.name} " in message
     assert (
         f"back it up, then run {tool.upgrade.format(address=addresses.public(address))}" in message
     )
     assert path.read_bytes() == before
     changed(path, "UPDATE alembic_version SET version_num = 'fffffffffff'")
     message = databases.unfit(address, tool)
-    assert f"a newer {tool.name} made it" in message
-    assert "use the environment that made it" in message
+    assert f"created by a newer version than {tool.name} " in message
+    assert "use the environment that created it" in message
     assert "upgrade" not in message, "which cannot help"
 
 
@@ -83,12 +83,16 @@ def test_each_command_says_so_in_one_line_and_changes_nothing(
     changed(own, f"UPDATE alembic_version SET version_num = '{OLDEST[MLFLOW]}'")
     changed(foreign, "CREATE TABLE orders (id INTEGER)")
     for path, words, message in (
-        (own, ["compare"], "an older MLflow made it"),
-        (own, ["promote"], "an older MLflow made it"),
-        (own, ["train_head"], "an older MLflow made it"),
+        (own, ["compare"], "created by an older version than MLflow"),
+        (own, ["promote"], "created by an older version than MLflow"),
+        (own, ["train_head"], "created by an older version than MLflow"),
         (foreign, ["compare", f"tracking.uri=sqlite:///{foreign}"], "another program's tables"),
         (foreign, ["sweep", f"sweep.storage=sqlite:///{foreign}"], "another program's tables"),
-        (own, ["sweep", f"sweep.storage=sqlite:///{own}"], "it is MLflow's, and Optuna needs"),
+        (
+            own,
+            ["sweep", f"sweep.storage=sqlite:///{own}"],
+            "it belongs to MLflow, and Optuna needs",
+        ),
     ):
         before = path.read_bytes()
         done = run(clone, sys.executable, "-m", "pipeline", *words)

@@ -253,12 +253,12 @@ def test_a_sweep_that_a_mistake_ends_has_failed(clone: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("prepare.image_size=16", "got prepare.image_size=16: edit params.yaml"),
-        ("seed=1", "got seed=1: edit params.yaml"),
-        ("data.use=folder", "got data.use=folder: edit params.yaml"),
+        ("prepare.image_size=16", "so prepare.image_size=16 must be set there"),
+        ("seed=1", "so seed=1 must be set there"),
+        ("data.use=folder", "so data.use=folder must be set there"),
         ("sweep.n_trials=0", "sweep.n_trials must be at least 1, got 0"),
         ("sweep.sampler=tpee", "sweep.sampler must be one of tpe, random, grid, got 'tpee'"),
-        ("sweep.cuts=[nowhere]", "finetune.cut must name a layer of glyph_cnn"),
+        ("sweep.cuts=[nowhere]", "finetune.cut=nowhere is not a layer of glyph_cnn"),
         ("sweep.sampler=grid", "sweep.sampler=grid needs lists of choices"),
     ],
 )

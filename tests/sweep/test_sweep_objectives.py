@@ -141,7 +141,7 @@ def test_a_sweep_ends_when_nothing_gets_better(clone: Path, run: Run) -> None:
         (["sweep.objectives=[ms_per_image]"], "sweep.objectives must begin with one of val_score"),
         (["sweep.objectives=[val_score,speed]"], "got ['val_score', 'speed']"),
         (["sweep.pruner=wilcoxon"], "set sweep.folds=5"),
-        (["+sweep.space.prepare.image_size={low: 8, high: 16}"], "must be a list of sides in px"),
+        (["+sweep.space.prepare.image_size={low: 8, high: 16}"], "must be a list of sizes in px"),
     ],
 )
 def test_what_no_sweep_can_be_judged_by(

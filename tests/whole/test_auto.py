@@ -97,7 +97,7 @@ def test_runs_say_what_was_used(clone: Path, run: Run) -> None:
         done = run(clone, sys.executable, "-m", "pipeline", name, *words)
         assert done.returncode == 0, done.stderr
     page = (clone / "outputs" / "report.html").read_text()
-    assert f"cut {derived['finetune.cut']['value']}" in page
+    assert f"trains from {derived['finetune.cut']['value']} on" in page
     assert derived["finetune.epochs"]["reason"] in page
 
 
