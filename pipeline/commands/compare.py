@@ -9,6 +9,7 @@ the same test images are compared with the first row by a paired test.
 import argparse
 import statistics
 from collections.abc import Iterator
+from textwrap import wrap
 
 from pipeline.errors import InputError
 from pipeline.sections import Tracking
@@ -137,4 +138,4 @@ def _paired(rows: list[list[Experiment]]) -> Iterator[str]:
         )
         yield f"{_named(other)} compared with {_named(reference)}:"
         for sentence in resampling.compare(first, second).verdict:
-            yield f"  {sentence}"
+            yield from wrap(sentence, _MAX_WIDTH, initial_indent="  ", subsequent_indent="    ")
