@@ -1,4 +1,4 @@
-"""Shared by all tests: no network, a small real data set, a finished pipeline to look at."""
+"""Shared fixtures: no network, a small real dataset, a finished pipeline."""
 
 import atexit
 import os
@@ -50,7 +50,7 @@ def _tensorflow() -> None:
 
 @pytest.fixture
 def shared() -> Path:
-    """Real weights and images that lie beside the project on some machines."""
+    """Real weights and images, which only some machines have."""
     if not SHARED.is_dir():
         pytest.skip("needs real weights and images in ../shared, which is absent")
     return SHARED
@@ -63,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever asks for a browser or a server waits for it."""
+    """Tests with a browser or a server are slow."""
     for item in items:
         if {"browser", "server", "url", "promoted"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
@@ -166,7 +166,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A folder that one worker of a parallel run makes; every worker gets the same one."""
+    """A folder made by one worker of a parallel run and shared by all."""
     base = factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     with FileLock(f"{folder}.lock"):
@@ -264,7 +264,7 @@ def answering(folder: Path, command: list[str]) -> Iterator[tuple[str, Path]]:
 
 @contextmanager
 def mlflow_server(store: Path, empty_store: Path) -> Iterator[str]:
-    """A team's server in a folder of its own, which has the database and the files."""
+    """A team's MLflow server, whose folder has the database and the files."""
     store.mkdir()
     shutil.copy(empty_store, store / "mlflow.db")
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", "{port}"]
@@ -306,7 +306,7 @@ def frozen_part(backbone: Any = None, **changes: Any) -> Any:
 
 @pytest.fixture
 def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder of its own."""
+    """An empty working folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

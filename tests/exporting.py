@@ -1,4 +1,4 @@
-"""Exports as tests ask for them: in a folder, of the repository's classifier or a changed one."""
+"""Helpers for export tests: the repository's classifier, or a modified one."""
 
 import os
 from collections.abc import Callable

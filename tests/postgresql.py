@@ -11,7 +11,7 @@ import pytest
 
 
 class Server:
-    """A PostgreSQL server of this machine, with one database, in a folder of its own."""
+    """A PostgreSQL server on this machine, with one database, in its own folder."""
 
     def __init__(self, programs: Path, folder: Path) -> None:
         self._programs, self._folder = programs, folder
@@ -32,7 +32,7 @@ class Server:
         self._control("-l", str(self._folder / "log"), "-o", options, "-w", "start")
 
     def stop(self) -> None:
-        """As when it crashes."""
+        """Stop it as a crash would."""
         self._control("-m", "immediate", "stop")
 
     def _control(self, *options: str) -> None:
@@ -45,7 +45,7 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """One that runs; Debian's package is installed where it can be."""
+    """A running server; Debian's package is installed if possible."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not programs and os.geteuid() == 0 and shutil.which("apt-get"):
         for command in (["update"], ["install", "--no-install-recommends", "postgresql"]):

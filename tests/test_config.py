@@ -1,4 +1,4 @@
-"""One config from params.yaml, conf/ and the command line; every mistake is one clear line."""
+"""One config from params.yaml, conf/ and the command line; every mistake gives one clear line."""
 
 import subprocess
 import sys

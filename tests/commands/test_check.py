@@ -1,4 +1,4 @@
-"""Images like those of the training pass, others are told apart, and the page shows them."""
+"""check: images like the training data pass, others are reported, and the page shows them."""
 
 import io
 import sys
@@ -16,7 +16,7 @@ COUNT = 150
 
 @pytest.fixture
 def usual(tmp_path: Path) -> Path:
-    """Images of the kind that the model was made with."""
+    """Images like the training data."""
     folder = tmp_path / "usual"
     folder.mkdir()
     names = np.random.default_rng(0).permutation(sorted(CONTENT))[:COUNT]
@@ -27,7 +27,7 @@ def usual(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dark(usual: Path, tmp_path: Path) -> Path:
-    """The same in bad light."""
+    """The same images, darkened."""
     folder = tmp_path / "dark"
     folder.mkdir()
     for path in sorted(usual.iterdir()):

@@ -1,4 +1,4 @@
-"""compare: experiments told apart, seeds together, paired where the images are the same."""
+"""compare: differing settings, seeds grouped, paired comparison on the same images."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""The page: a real file in a real browser, many at once, bad ones."""
+"""The demo page in a real browser: an upload, an example, many at once, invalid files."""
 
 import json
 import sys
@@ -22,14 +22,14 @@ IMAGES = list(digits.images(digits.Config()))
 
 @pytest.fixture(scope="module")
 def model(repository: Path) -> str:
-    """The one that fine-tuning logged."""
+    """The model that fine-tuning logged."""
     (actual,) = MlflowClient(f"sqlite:///{repository / 'mlflow.db'}").search_logged_models(["1"])
     return f"demo.model=models:/{actual.model_id}"
 
 
 @pytest.fixture(scope="module")
 def page(repository: Path, model: str) -> Iterator[str]:
-    """Its address."""
+    """Address of the page."""
     with listening(repository, "demo", model) as (address, _):
         yield address
 

@@ -1,4 +1,4 @@
-"""doctor: a line a check, each broken thing with its remedy."""
+"""doctor: one line per check, with a remedy for each problem."""
 
 import shutil
 import socket

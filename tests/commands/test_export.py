@@ -1,4 +1,4 @@
-"""Exports do what the Keras model does, in the runtimes they are for, or are not put in place."""
+"""Exports agree with the Keras model in their own runtimes, or are not written."""
 
 import json
 import sys
@@ -85,7 +85,7 @@ READERS: dict[str, Callable[[Path, Floats], Floats]] = {
 
 
 def check_all(out: Path, model: Path, prepared: Path, most: int = 500) -> dict[str, Any]:
-    """Compare what is told with what the networks say, each asked as its users do."""
+    """Compare agreement.json with the exported networks, run as their users would."""
     message = json.loads((out / "agreement.json").read_text())["networks"]
     assert set(message) == {"keras", *PATHS}
     data = Manifest(prepared)
@@ -188,7 +188,7 @@ def test_mobilenet_v2_with_a_temperature(
 def test_constants_and_grouped_convolutions_of_other_backbones(
     repository: Path, tmp_path: Path, capfd: Any
 ) -> None:
-    """EfficientNetV2's normalisation, ConvNeXt's convolution and GELU: Keras' ONNX export fails."""
+    """EfficientNetV2 and ConvNeXt, for which Keras' own ONNX export fails."""
     entry = keras.Input((8, 8, 3), name="images")
     x = keras.layers.Normalization(mean=[120, 110, 100], variance=[3000, 3100, 3200])(entry)
     x = keras.layers.Conv2D(6, 3, padding="same", groups=3)(x)

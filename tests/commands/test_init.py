@@ -20,7 +20,7 @@ Init = Callable[..., CompletedProcess[str]]
 
 
 def digits(folder: Path, classes: int = 4, count: int = 60) -> Path:
-    """Handwritten digits as images, a folder a class."""
+    """Write handwritten digits, one folder per class."""
     data = load_digits()
     for label in range(classes):
         (folder / str(label)).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""`predict` gives exactly what evaluate computed, for files one by one and all together."""
+"""`predict` gives exactly what evaluate computed, for single files and for many."""
 
 import csv
 import io

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def text_of(browser: object, url: str, *awaited: str) -> str:
-    """The page's text, once it shows what is awaited."""
+    """Return the page's text once it contains the expected words."""
     browser.get("about:blank")
     browser.get(url)
     text = ""

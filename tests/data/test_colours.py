@@ -26,7 +26,7 @@ def srgb() -> bytes:
 
 
 def exchanged() -> bytes:
-    """A profile by which red means green, and green red; it calls itself sRGB."""
+    """A profile that swaps red and green, named sRGB."""
     profile = bytearray(srgb())
     (count,) = struct.unpack(">I", profile[128:132])
     places = {bytes(profile[at : at + 4]): at for at in range(132, 132 + 12 * count, 12)}

@@ -1,4 +1,4 @@
-"""Images are judged by content: every file of two real collections has its right outcome."""
+"""Images are decoded by content: every file of two real collections has the expected outcome."""
 
 import io
 import subprocess

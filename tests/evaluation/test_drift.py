@@ -1,4 +1,4 @@
-"""Two samples of the same kind do not differ; changes are found and named."""
+"""Drift tests: two samples of one dataset do not differ; changes are detected and named."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Images whose label was changed on purpose are found."""
+"""Label errors: images with deliberately changed labels are found."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Many classes: the same numbers, in little memory, and files that people can still open."""
+"""Many classes: the same numbers, in little memory, with files that people can open."""
 
 import csv
 import tracemalloc

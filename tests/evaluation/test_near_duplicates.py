@@ -1,4 +1,4 @@
-"""Test images that are train images in other clothes: found, listed, left out."""
+"""Near duplicates of training images in the test split: found, listed, dropped."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ CLOTHES = {
 
 @pytest.fixture
 def leaking(shared: Path, tmp_path: Path) -> Path:
-    """Photographs of ants and bees whose validation split has six train images a kind."""
+    """Photographs of ants and bees whose validation split has six training images per class."""
     with tarfile.open(shared / "data" / "hymenoptera.tar") as archive:
         archive.extractall(tmp_path, filter="data")
     folder = tmp_path / "hymenoptera"

@@ -1,4 +1,4 @@
-"""The store of activations: keyed by content, safe with several writers, limited in size."""
+"""The activation cache: keyed by content, safe with several writers, limited in size."""
 
 import subprocess
 import sys

@@ -59,7 +59,7 @@ def test_a_real_network_that_was_saved_without_its_scaling(shared: Path, tmp_pat
 
 
 def test_the_scaling_that_a_network_saturates_without_is_found(tmp_path: Path) -> None:
-    """At [0, 255] its neurons are all at their ends."""
+    """At [0, 255], all its neurons are saturated."""
     positive = keras.initializers.RandomUniform(0.05, 0.2)
     layer = keras.layers.Conv2D(16, 3, activation="tanh", kernel_initializer=positive)
     config = saved(tmp_path / "m.keras", layer, *head())

@@ -1,4 +1,4 @@
-"""Fine-tuning again and again: each time the bytes of a first time, with every kind of input."""
+"""Repeated fine-tuning gives the same bytes every time, with every kind of input."""
 
 import shutil
 from pathlib import Path
@@ -28,7 +28,7 @@ MOVED = [{"RandomTranslation": {"height_factor": 0.2, "width_factor": 0.2}}]
 
 @pytest.fixture
 def make(repository: Path, cwd: Path) -> Any:
-    """A fine-tuner on the digits of the default, its store and checkpoints of its own."""
+    """A fine-tuner on the default digits, with its own cache and checkpoints."""
 
     def made(**augment: Any) -> Finetuner:
         body = backbones.build(glyph_cnn.Config(), 8, 0)
@@ -44,7 +44,7 @@ def make(repository: Path, cwd: Path) -> Any:
 
 @pytest.fixture
 def head(cwd: Path) -> Path:
-    """A head that knows nothing yet, so that every fine-tuning betters it."""
+    """An untrained head, so that every fine-tuning improves it."""
     folder = cwd / "head"
     folder.mkdir()
     keras.utils.set_random_seed(0)

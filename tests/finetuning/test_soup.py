@@ -1,4 +1,4 @@
-"""A soup is the plain mean of trainings that improve the score, and never worse than the best."""
+"""A model soup is the mean of trainings that improve the score, and never worse than the best."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Stands for `python` and `dvc` on the PATH of a test's commands: asks server.py to run them."""
+"""Replaces `python` and `dvc` on the PATH of a test's commands: server.py runs them."""
 
 import json
 import os

@@ -58,7 +58,7 @@ def serve(path: str) -> None:
 
 
 def _teach(folder: Path, names: set[str]) -> None:
-    """Leave word of what a command had to import from the environment's libraries."""
+    """Report which libraries a command had to import."""
     libraries = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
     files = {name: getattr(sys.modules[name], "__file__", None) or "" for name in names}
     learned = [name for name, file in files.items() if file.startswith(tuple(libraries))]

@@ -24,7 +24,7 @@ CASES = ("field_cases", "field_cases_2", "oddities", "hymenoptera", "exif_orient
 
 
 def files_below(root: Path) -> int:
-    """Files below a folder, counted by their real places."""
+    """Count the files below a folder by their real paths."""
     return sum(len(files) for _, _, files in os.walk(root))
 
 
@@ -46,7 +46,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def candidates(cases: Path) -> list[Path]:
-    """Every folder of folders, csv file and archive among the shared inputs."""
+    """List every folder of folders, csv file and archive of the shared inputs."""
     folders = [
         path for path in cases.rglob("*") if path.is_dir() and any(map(Path.is_dir, path.iterdir()))
     ]

@@ -1,4 +1,4 @@
-"""Archives: from disk and from a real HTTP server, resumed, verified, never out of their folder."""
+"""Archives from disk and HTTP: resumed, verified, never extracted outside their folder."""
 
 import http.server
 import io
@@ -246,7 +246,7 @@ def test_a_zip_made_on_windows(image_folder: Path, tmp_path: Path) -> None:
 
 
 class BareName(zipfile.ZipInfo):
-    """Python's zipfile writes UTF-8 and says so; others write bytes and say nothing."""
+    """Python's zipfile writes UTF-8 with a flag; other programs write bytes without it."""
 
     def _encodeFilenameFlags(self) -> tuple[bytes, int]:
         return self.filename.encode("cp437"), 0
@@ -268,7 +268,7 @@ def test_names_in_another_code_page(image_folder: Path, tmp_path: Path, encoding
 def test_queued_experiments_extract_once(
     tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DVC runs them in copies of the project below `.dvc/tmp`."""
+    """DVC runs experiments in copies of the project below `.dvc/tmp`."""
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     for number in range(2):
         copy = tmp_path / ".dvc" / "tmp" / "exps" / str(number)

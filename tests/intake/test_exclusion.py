@@ -1,4 +1,4 @@
-"""Images that somebody lists are left out, and lists that cannot be read are told."""
+"""prepare.exclude: listed images are left out; unreadable lists are reported."""
 
 import csv
 import sys

@@ -17,7 +17,7 @@ Found = dict[tuple[str, str | None], int]
 
 
 def put(root: Path, *folders: str, count: int = 3) -> Path:
-    """Images in each folder, no two alike."""
+    """Write different images to each folder."""
     for number, name in enumerate(folders):
         (root / name).mkdir(parents=True, exist_ok=True)
         for place in range(count):

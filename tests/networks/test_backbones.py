@@ -1,4 +1,4 @@
-"""Backbones: the network's own preprocessing, the user's own models, the right weights."""
+"""Backbones: preprocessing of the network, models of the user, the right weights."""
 
 import sys
 import tarfile

@@ -1,4 +1,4 @@
-"""Engines: what they compute is what Keras does to 1e-5, and depends on the image alone."""
+"""Engines agree with Keras to 1e-5, and an image's outputs depend on that image only."""
 
 import subprocess
 import sys

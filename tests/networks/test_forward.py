@@ -1,4 +1,4 @@
-"""An image's outputs do not depend on its place among the others."""
+"""An image's outputs do not depend on its position in the batch."""
 
 import keras
 import numpy as np

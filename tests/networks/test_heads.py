@@ -1,4 +1,4 @@
-"""Every head in conf/head builds, ends in probabilities and can be wrong only in clear words."""
+"""Every head in conf/head builds and returns probabilities; wrong settings give clear errors."""
 
 from pathlib import Path
 

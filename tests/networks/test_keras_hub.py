@@ -1,4 +1,4 @@
-"""Networks of KerasHub: cut where they should be, and through the whole pipeline, offline."""
+"""KerasHub networks: their cut points, and the whole pipeline, offline."""
 
 import json
 import shutil

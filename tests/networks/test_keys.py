@@ -20,7 +20,7 @@ KERAS = engines.Config(Engine.keras)
 
 
 def saved(path: Path, slope: float) -> str:
-    """Two files with the same weights may still be other networks: see the slope."""
+    """Two files with the same weights may be different networks: here, the slope differs."""
     entry = keras.Input((SIZE, SIZE, 3))
     x = keras.layers.Conv2D(2, 3, name="conv", kernel_initializer=keras.initializers.Ones())(entry)
     x = keras.layers.LeakyReLU(slope, name="leaky")(keras.layers.Rescaling(1, -3000)(x))

@@ -1,4 +1,4 @@
-"""The model on disk: the same bytes, and enough inside it to predict."""
+"""The model file: the same bytes, and everything that predict needs."""
 
 from pathlib import Path
 

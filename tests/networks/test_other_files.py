@@ -1,4 +1,4 @@
-"""Model files of Keras 2, as tf_keras writes them, and files that are no Keras models at all."""
+"""Model files of Keras 2, as tf_keras writes them, and files that are not Keras models."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Unknown images and sets of labels: what is promised of them holds."""
+"""Unknown images and prediction sets keep what they promise."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ CENTRES = np.random.default_rng(7).normal(size=(CLASSES, FEATURES)) * 4
 
 
 def outputs(count: int, seed: int, noise: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
-    """(N, K + D) as a decent classifier gives them, and the true labels."""
+    """Make (N, K + D) outputs of a reasonable classifier, and the true labels."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(CLASSES, size=count)
     features = CENTRES[labels] + noise * rng.normal(size=(count, FEATURES))

@@ -16,7 +16,7 @@ def _own() -> set[str]:
 
 
 def refuse_network() -> None:
-    """Install the guard; it cannot be taken out again."""
+    """Install the guard, which cannot be removed."""
     own = _own()
     sys.addaudithook(lambda event, arguments: _guard(event, arguments, own))
 

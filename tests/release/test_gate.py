@@ -1,4 +1,4 @@
-"""The gate's rules on probabilities made for them."""
+"""The gate's rules, on constructed probabilities."""
 
 import numpy as np
 import pytest

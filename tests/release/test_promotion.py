@@ -145,7 +145,7 @@ main(["promote"])
 def test_two_at_once_are_judged_one_after_the_other(
     clone: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two machines, each with its own folder, and one store; a third one goes before them."""
+    """Two machines with their own folders and one store; a third one goes first."""
     other = tmp_path / "other"
     run(clone, "cp", "-r", str(clone), str(other))
     repro(other, run, cut=("cut: block2_conv1", "cut: none"))
@@ -185,7 +185,7 @@ def test_two_at_once_are_judged_one_after_the_other(
 def test_through_a_server_of_mlflow(
     clone: Path, run: Run, tmp_path: Path, empty_store: Path
 ) -> None:
-    """Database and files are in nobody's project."""
+    """Database and files are outside the project."""
     with mlflow_server(tmp_path / "team", empty_store) as address:
         words = (f"tracking.uri={address}",)
         done = pipeline(clone, run, "promote", *words)
@@ -232,7 +232,7 @@ def test_images_of_another_size_come_from_the_source(repository: Path) -> None:
 
 
 def test_a_class_that_only_one_of_them_knows() -> None:
-    """The champion never names the class that is new."""
+    """The champion never predicts the new class."""
     classes = ["0", "1", "2"]
     old = Answers(["0", "2"], np.array([[0.9, 0.1], [0.2, 0.8]], np.float32))
     expected = np.array([[0.9, 0, 0.1], [0.2, 0, 0.8]], np.float32)

@@ -1,4 +1,4 @@
-"""With each engine, whoever asks the model gets what evaluate computed."""
+"""With each engine, every way to use a model gives what evaluate computed."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Requests of every size and form: limits, what is told, work that ends."""
+"""Requests of every size and form: limits, messages, cancelled work."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Features that nothing can be learnt from stop the pipeline where they are made."""
+"""Useless features stop the pipeline in extract_features."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""One file in several places."""
+"""Links: one file in several places."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Databases of other versions and other programs: told apart, left as they are."""
+"""Databases of other versions and other programs: recognised, and left unchanged."""
 
 import sqlite3
 import sys

@@ -1,4 +1,4 @@
-"""Tables that spreadsheets open as text, and that are read as they were."""
+"""Tables that spreadsheets open as text, and that are read back unchanged."""
 
 import csv
 import shlex

@@ -1,4 +1,4 @@
-"""Work in progress is found again by what it depends on, and by nothing else."""
+"""Work in progress is found again by what it depends on, and only by that."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The real sweep, from its command to the adopted winner."""
+"""The real sweep, from the command to the adopted best trial."""
 
 import csv
 import json
@@ -149,7 +149,7 @@ FOUR = ["finetune.epochs=12", "finetune.patience=12", "sweep.n_trials=4", "sweep
 
 @pytest.fixture(scope="module")
 def uninterrupted(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose sweep was left alone."""
+    """A project with an uninterrupted sweep."""
     folder = copied(repository, tmp_path_factory.mktemp("uninterrupted") / "project")
     sweep(folder, run_in, *FOUR)
     return folder

@@ -44,7 +44,7 @@ def test_the_best_trials_are_averaged_at_the_end(clone: Path, run: Run) -> None:
 
 
 def test_backbones_are_searched_too(clone: Path, run: Run) -> None:
-    """A second network, as a file: the one that comes with the project, not trained."""
+    """A second network as a file: the included one, untrained."""
     keras.utils.set_random_seed(0)
     glyph_cnn.network(8).save(clone / "fresh.keras")
     words = ["finetune.epochs=2", "sweep.pruner=none", "sweep.sampler=random"]

@@ -1,4 +1,4 @@
-"""Several objectives, sizes of images, folds, and an end when nothing gets better."""
+"""Several objectives, image sizes, folds, and stopping without improvement."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ TWO += ["sweep.objectives=[val_accuracy,ms_per_image]", "+sweep.space.backbone=[
 
 
 def small(folder: Path) -> None:
-    """A faster network that knows less."""
+    """A faster, less accurate network."""
     keras.utils.set_random_seed(0)
     whole = glyph_cnn.network(8)
     whole.load_weights(glyph_cnn.WEIGHTS)
@@ -35,7 +35,7 @@ def small(folder: Path) -> None:
 
 
 def finished(folder: Path) -> int:
-    """Complete trials; Optuna itself would make the tables, beside the sweep that makes them."""
+    """Complete trials; Optuna itself would make the tables, at the same time as the sweep."""
     path = folder / "sweeps" / "optuna.db"
     if not path.exists():
         return 0

@@ -20,12 +20,12 @@ pytestmark = pytest.mark.slow
 
 
 def named(host: str) -> list[str]:
-    """Run a command on a machine of that name, as far as it can tell."""
+    """Run a command with the host name of another machine."""
     return ["unshare", "--uts", "sh", "-c", f'hostname {host}; exec "$@"', "sh"]
 
 
 def joined(url: str, deadline: float) -> RDBStorage:
-    """The storage, once somebody else has made its tables: this must not race them to it."""
+    """Open the storage once the sweep has created its tables, so as not to race with it."""
     engine = sqlalchemy.create_engine(url)
     while not _made(engine):
         assert time.monotonic() < deadline

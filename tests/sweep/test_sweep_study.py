@@ -1,4 +1,4 @@
-"""Trials that several processes share: none lost, none counted twice, whoever is killed."""
+"""Trials shared by several processes: none lost or counted twice, whichever is killed."""
 
 import os
 import signal

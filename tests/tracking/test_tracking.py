@@ -1,4 +1,4 @@
-"""Real MLflow on sqlite: parents, children, tags, and the way there and back."""
+"""Real MLflow on sqlite: parents, children, tags, links in both directions."""
 
 import os
 import shutil

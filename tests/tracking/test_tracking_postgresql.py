@@ -1,4 +1,4 @@
-"""Tracking straight into a real PostgreSQL server, with a password that must not show."""
+"""Tracking in a real PostgreSQL server, with a password that must not be shown."""
 
 import sys
 from pathlib import Path

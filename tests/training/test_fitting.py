@@ -1,4 +1,4 @@
-"""Training is a function of its inputs, also when it is killed half-way."""
+"""Training is a function of its inputs, even if it is killed midway."""
 
 import gc
 import signal
@@ -29,7 +29,7 @@ def examples(seed: int = 0, count: int = 70) -> Examples:
 
 
 def training(used: Recipe, **settings: Any) -> Training:
-    """Settings whose recipe is another."""
+    """Settings with another recipe."""
 
     class Other(Training):
         @property
@@ -110,7 +110,7 @@ def test_the_rate_rises_and_falls_step_by_step() -> None:
 
 
 def test_overconfidence_is_not_what_a_model_is_judged_by() -> None:
-    """A model that is right more often and far too sure has the better score, the worse loss."""
+    """An accurate but overconfident model has the better score and the worse loss."""
     rng = np.random.default_rng(0)
     labels = rng.integers(3, size=500)
     logits = rng.normal(size=(500, 3)) + 2 * np.eye(3)[labels]
@@ -134,7 +134,7 @@ def test_overconfidence_is_not_what_a_model_is_judged_by() -> None:
 
 
 def test_weights_between_start_and_end_are_kept_if_better(tmp_path: Path) -> None:
-    """Fitted to a few images far too well, the best model lies on the way."""
+    """After overfitting a few images, the best model lies in between."""
     keras.utils.set_random_seed(0)
     model = heads.build(heads.Config(), 8, 3)
     few, many = examples(2, 12), examples(1, 300)

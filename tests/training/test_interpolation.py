@@ -23,7 +23,7 @@ def moved() -> tuple[keras.Model, list[NDArray[Any]], list[NDArray[Any]]]:
 
 
 def chosen(moved: Any, images: int, seed: int, monitor: Monitor) -> tuple[float, Any, Any]:
-    """The share that is taken, the weights there, and its metrics."""
+    """Return the chosen share, the weights there, and the metrics."""
     model, first, last = moved
     rng = np.random.default_rng(seed)
     inputs = rng.normal(size=(images, 2)).astype(np.float32)

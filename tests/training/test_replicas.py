@@ -1,4 +1,4 @@
-"""Training shared among devices: here two parts of the processor."""
+"""Training on several devices: here two parts of the processor."""
 
 import csv
 import os

@@ -1,4 +1,4 @@
-"""Every choice in conf/ and every preset composes, and says what it is."""
+"""Every choice in conf/ and every preset composes, and has a description."""
 
 from pathlib import Path
 

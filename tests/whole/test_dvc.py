@@ -151,7 +151,7 @@ def test_experiments_and_queues_are_separate_parents(clone: Path, run: Run) -> N
 
 
 def test_cron_finds_the_projects_python(clone: Path) -> None:
-    """In an empty environment, as cron's nearly is, with the .venv that `make repro` installs."""
+    """In a nearly empty environment, such as cron's, with the .venv of `make repro`."""
     (clone / ".venv").symlink_to(sys.prefix)
     command = [clone / ".venv" / "bin" / "dvc", "repro", "--single-item", "--force", "prepare"]
     done = subprocess.run(command, cwd=clone, env={}, capture_output=True, text=True, check=False)

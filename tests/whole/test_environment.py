@@ -1,4 +1,4 @@
-"""Results depend on the config, whatever the machine, the user or the shell have set."""
+"""Results depend on the config only, not on settings of the machine, user or shell."""
 
 import json
 import os
@@ -20,7 +20,7 @@ OWN = "tensorflow float32 1e-07 channels_last None"
 
 
 def python(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """A process of its own, not a fork of one that has read the environment already."""
+    """Run a new process, not a fork that has already read the environment."""
     return subprocess.run(
         [sys.executable, *words],
         cwd=PROJECT,

@@ -75,7 +75,7 @@ def test_under_dvc_the_previous_outputs_come_back(clone: Path, run: Run) -> None
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MB; needs the right to mount one."""
+    """A file system of 2 MB; requires permission to mount."""
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]

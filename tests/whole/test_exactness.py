@@ -1,4 +1,4 @@
-"""Training on cached activations gives the weights that training on images gives."""
+"""Training on cached activations gives the same weights as training on images."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ SETTINGS = Config(learning_rate=3e-4, epochs=3, batch_size=BATCH, weight_decay=0
 
 
 class InOneGraph(keras.Model):
-    """The plain way: the frozen part is called in every step, in the step's own graph."""
+    """The plain recipe: each step also runs the frozen part, in the same graph."""
 
     def __init__(self, lower: keras.Model, above: keras.Model) -> None:
         super().__init__(name="in_one_graph")
@@ -41,7 +41,7 @@ class InOneGraph(keras.Model):
 
     @property
     def layers(self) -> Any:
-        """Those that have rates of their own."""
+        """Variables with their own learning rates."""
         return self.above.layers
 
     @property

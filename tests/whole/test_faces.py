@@ -1,4 +1,4 @@
-"""The example on the face of each package, run in a project whose pipeline has run."""
+"""The example in each package's docstring, run in a finished project."""
 
 import doctest
 import importlib

@@ -1,4 +1,4 @@
-"""The house: what each package may import, what each stage's closure touches, what stays out."""
+"""Structure: allowed imports, the files that each stage depends on, and what stays out."""
 
 import ast
 from functools import cache
@@ -161,7 +161,7 @@ def test_no_function_takes_more_than_six_arguments() -> None:
 
 
 def test_there_is_no_circle() -> None:
-    """The table itself: whatever a package may import comes before it."""
+    """The table lists each package after those that it may import."""
     rooms = list(MAY_IMPORT)
     for package, direct in MAY_IMPORT.items():
         assert all(rooms.index(other) < rooms.index(package) for other in direct.split())

@@ -1,4 +1,4 @@
-"""A pipeline that is killed in the middle of a training ends as an uninterrupted one."""
+"""A pipeline killed during training ends with the bytes of an uninterrupted one."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("killed")]
 
 
 def changed(repository: Path, folder: Path) -> Path:
-    """A copy whose trainings have to run again."""
+    """A copy in which the trainings must run again."""
     copied(repository, folder)
     params = folder / "params.yaml"
     params.write_text(params.read_text().replace("learning_rate: ", "learning_rate: 1.1e-3  # "))
@@ -26,7 +26,7 @@ def changed(repository: Path, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def uninterrupted(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One that was left alone."""
+    """An uninterrupted run."""
     folder = changed(repository, tmp_path_factory.mktemp("uninterrupted") / "project")
     assert run_in(folder, "dvc", "repro").returncode == 0
     return folder

@@ -61,7 +61,7 @@ def served_archive(image_folder: Path, tmp_path: Path) -> Iterator[tuple[str, st
 
 
 def leaks(folder: Path) -> list[str]:
-    """Files below a folder with a secret in them; params.yaml is where the user wrote it."""
+    """List files that contain a secret, except params.yaml, where the user wrote it."""
     actual = []
     for path in folder.rglob("*"):
         if not path.is_file() or path.name in ("params.yaml", "dvc.lock"):
