@@ -138,7 +138,7 @@ def unknown(name: str, other: str, left_out: str) -> str:
     """A line of the table."""
     with trained(name, left_out) as folder:
         path = folder / "outputs/finetune/model.keras"
-        classifier, known = Classifier(path), model_file.reference_of(path)
+        classifier, reference = Classifier(path), model_file.reference_of(path)
         data = Manifest(folder / "outputs/prepare")
         ours = classifier.answers(data.images[data.indices("test")])
         theirs = classifier.answers(foreign(folder, other, classifier))
@@ -148,7 +148,7 @@ def unknown(name: str, other: str, left_out: str) -> str:
         for score in (
             lambda item: item.strangeness,
             lambda item: typicality.doubts(item.probabilities),
-            lambda item: typicality.distances(known.space, item.positions),
+            lambda item: typicality.distances(reference.space, item.positions),
         ):
             here, there = score(ours), score(theirs)
             truth = np.repeat([0, 1], [len(here), len(there)])
@@ -164,7 +164,7 @@ def sets(name: str) -> str:
     """Coverage over draws of the calibration images from these and the test images."""
     with trained(name, "", STAGES, "prepare.calibration_fraction=0.2") as folder:
         path = folder / "outputs/finetune/model.keras"
-        classifier, known = Classifier(path), model_file.reference_of(path)
+        classifier, reference = Classifier(path), model_file.reference_of(path)
         data = Manifest(folder / "outputs/prepare")
         rows = np.concatenate([data.indices(CALIBRATION), data.indices("test")])
         labels = data.labels[rows]
@@ -175,8 +175,10 @@ def sets(name: str) -> str:
             drawn = np.random.default_rng(seed).permutation(len(rows))
             aside, test = drawn[:count], drawn[count:]
             misses = np.sort(1 - values[aside, labels[aside]].astype(np.float64))
-            judge = Judge(replace(known, misses=misses), len(data.classes), coverage=0.9)
-            actual = np.concatenate([values, np.zeros((len(rows), len(known.space.axes)))], axis=1)
+            judge = Judge(replace(reference, misses=misses), len(data.classes), coverage=0.9)
+            actual = np.concatenate(
+                [values, np.zeros((len(rows), len(reference.space.axes)))], axis=1
+            )
             given = judge(actual[test].astype(np.float32)).labels
             assert given is not None
             covered.append(given[np.arange(len(test)), labels[test]].mean())

@@ -52,8 +52,8 @@ def most_memory(path: Path, images: int) -> int:
         on_disk[start : start + 1_000] = rng.random((1_000, 1_000), np.float32)
     labels = rng.integers(1_000, size=images)
     tracemalloc.start()
-    known = facts.gather(labels, np.load(path, mmap_mode="r"))
-    metrics.roc_auc(known, np.ones((1, images)))
+    gathered = facts.gather(labels, np.load(path, mmap_mode="r"))
+    metrics.roc_auc(gathered, np.ones((1, images)))
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return most
@@ -71,8 +71,8 @@ def test_roc_auc_has_no_interval(
     some: tuple[facts.Labels, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resampling, "DRAWS", 20)
-    known = facts.gather(*some)
-    first = resampling.resample(known, 0)
+    gathered = facts.gather(*some)
+    first = resampling.resample(gathered, 0)
     spread = resampling.intervals(first)
     assert spread["roc_auc"].low is None
     assert spread["accuracy"].low is not None
@@ -89,9 +89,9 @@ def test_predictions_come_back_as_they_were(tmp_path: Path, classes: int) -> Non
     labels = rng.integers(classes, size=50)
     rows = [SimpleNamespace(path=f"p{n}", label=names[k]) for n, k in enumerate(labels)]
     data: Any = SimpleNamespace(classes=names, rows=rows)
-    known = rng.random(50) < 0.9
+    flags = rng.random(50) < 0.9
     sets = [np.flatnonzero(row > 0.7) for row in values]
-    trust = predictions.Trust(rng.random(50), known, sets, np.zeros((50, 2)))
+    trust = predictions.Trust(rng.random(50), flags, sets, np.zeros((50, 2)))
     predictions.write(tmp_path, data, np.arange(50), values, trust)
     first = (tmp_path / predictions.FILE).read_bytes()
     actual = predictions.read(tmp_path / predictions.FILE)
@@ -104,7 +104,7 @@ def test_predictions_come_back_as_they_were(tmp_path: Path, classes: int) -> Non
     with (tmp_path / predictions.TABLE).open(newline="") as file:
         table = list(csv.DictReader(file))
     assert len(table) == 50
-    assert [row["known"] for row in table] == ["yes" if item else "no" for item in known]
+    assert [row["known"] for row in table] == ["yes" if item else "no" for item in flags]
     assert [len(row["labels"].split(" | ")) for row in table] == [max(1, len(s)) for s in sets]
     if classes <= predictions.COLUMNS_MOST:
         columns = predictions.columns_of(names)

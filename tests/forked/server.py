@@ -49,9 +49,9 @@ def serve(path: str) -> None:
             if os.fork() == 0:
                 listener.close()
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                known = set(sys.modules)
+                loaded = set(sys.modules)
                 code = _run(client, mains)
-                _teach(Path(path).parent, set(sys.modules) - known)
+                _teach(Path(path).parent, set(sys.modules) - loaded)
                 atexit._run_exitfuncs()  # all that an end needs: taking TensorFlow apart takes 2 s
                 os._exit(code & 255)
             client.close()

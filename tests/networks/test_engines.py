@@ -178,8 +178,8 @@ def test_a_model_file_predicts_without_tensorflow(engine: Engine, tmp_path: Path
     assert converted is not None
     path, card = tmp_path / "m.keras", Card(["a", "b"], 8, Decoding(), 32, 2)
     some = np.random.default_rng(0).random((20, 2 + 8 * 8 * 3), np.float32)
-    known = reference.make(some, some, some, np.zeros(20, np.int64), 2, {})
-    model_file.save(model, path, card, converted, known)
+    reference_data = reference.make(some, some, some, np.zeros(20, np.int64), 2, {})
+    model_file.save(model, path, card, converted, reference_data)
     assert model_file.read_card(path).engine == {
         "engine": str(engine),
         "version": converted.version,
@@ -191,5 +191,5 @@ def test_a_model_file_predicts_without_tensorflow(engine: Engine, tmp_path: Path
     actual = np.load(tmp_path / "found.npy")
     assert difference(actual, keras.saving.load_model(path).predict(batch, verbose=0)) < 1e-5
     bytes_of_one = path.read_bytes()
-    model_file.save(model, path, card, converted, known)
+    model_file.save(model, path, card, converted, reference_data)
     assert path.read_bytes() == bytes_of_one

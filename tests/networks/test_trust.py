@@ -27,8 +27,8 @@ def outputs(count: int, seed: int, noise: float = 1.5) -> tuple[np.ndarray, np.n
 
 def made(seed: int = 0, calibration: int = 200) -> Reference:
     aside, labels = outputs(calibration, seed + 2, noise=HARD)
-    known, unseen = outputs(300, seed)[0], outputs(200, seed + 1)[0]
-    return reference.make(known, unseen, aside, labels, CLASSES, {"brightness": [0.5, 0.25]})
+    seen, unseen = outputs(300, seed)[0], outputs(200, seed + 1)[0]
+    return reference.make(seen, unseen, aside, labels, CLASSES, {"brightness": [0.5, 0.25]})
 
 
 def test_it_comes_back_as_it_was() -> None:

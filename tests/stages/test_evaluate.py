@@ -88,8 +88,8 @@ def test_a_draw_counts_as_its_images_repeated(classes: int, images: int) -> None
     rng = np.random.default_rng(1)
     drawn = [rng.integers(images, size=images) for _ in range(5)]
     counts = np.stack([np.bincount(item, minlength=images) for item in drawn]).astype(float)
-    known = facts.gather(labels, probabilities)
-    actual = metrics.weighted(known, counts) | {"roc_auc": metrics.roc_auc(known, counts)}
+    gathered = facts.gather(labels, probabilities)
+    actual = metrics.weighted(gathered, counts) | {"roc_auc": metrics.roc_auc(gathered, counts)}
     for place, chosen in enumerate(drawn):
         expected = by_scikit_learn(labels[chosen], probabilities[chosen])
         assert {n: v[place] for n, v in actual.items()} == pytest.approx(expected, abs=1e-12)

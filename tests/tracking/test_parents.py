@@ -30,10 +30,10 @@ def test_others_are_named_after_what_differs() -> None:
 
 
 def test_long_values_and_many_are_cut() -> None:
-    known = first()
-    known.data.params |= {f"x.{n}": "" for n in range(6)}
+    original = first()
+    original.data.params |= {f"x.{n}": "" for n in range(6)}
     other = {**SETTINGS, **{f"x.{n}": "y" * 90 for n in range(6)}}
-    message = parents.name("digits", other, "abc", known)
+    message = parents.name("digits", other, "abc", original)
     assert message == "0=yyyyyyyyyyyyyyy…, 1=yyyyyyyyyyyyyyy…,…"
 
 

@@ -57,8 +57,8 @@ def test_commands_parse(
         if program == "make":
             for word in words:
                 name, given, _ = word.partition("=")
-                known = rf"\$\({name}\)" if given else rf"^{name}:"
-                assert re.search(known, makefile, re.MULTILINE), line
+                pattern = rf"\$\({name}\)" if given else rf"^{name}:"
+                assert re.search(pattern, makefile, re.MULTILINE), line
         elif program == "dvc":
             parse_args(words)
             for name, word in itertools.pairwise(words):
@@ -91,16 +91,18 @@ def test_yaml_composes(page: Path, project: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_settings_exist(page: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
-    known = {item.name for section in config.SECTIONS for item in config.described(section)}
+    settings = {item.name for section in config.SECTIONS for item in config.described(section)}
     for section, modules in KINDS.items():
         for module in modules:
-            known |= {f"{section}.{name}" for name in vars(module.Config())}
-    known |= {"data.md5"}  # a tag of runs
+            settings |= {f"{section}.{name}" for name in vars(module.Config())}
+    settings |= {"data.md5"}  # a tag of runs
     sections = "|".join(name for name in config.SECTIONS if name not in ("seed", "threads"))
     for full in re.findall(rf"`({sections})\.(\w+)[^`]*`", page.read_text()):
         name = ".".join(full)
         added = name in page.read_text().split("```diff")[0] or page != EXTENDING
-        assert not added or name in known or any(k.startswith(f"{name}.") for k in known), name
+        assert not added or name in settings or any(k.startswith(f"{name}.") for k in settings), (
+            name
+        )
 
 
 def diffs() -> dict[str, tuple[str, str]]:
