@@ -34,6 +34,7 @@ def judge(
     how: Decoding,
     desc: str,
     cluster: Cluster | None = None,
+    total: int | None = None,
 ) -> Iterator[Judged]:
     """Read and decode every image, in order.
 
@@ -43,6 +44,7 @@ def judge(
         how: Settings for decoding.
         desc: Name of the progress bar.
         cluster: Section `cluster`; None for this machine only.
+        total: Number of images, if it is known, for the bar.
 
     Yields:
         The image's row, without a split if the source assigns none, and the decoded image or the
@@ -53,6 +55,7 @@ def judge(
         if cluster and cluster.on
         else _here(images, size_px, how),
         desc=desc,
+        total=total,
         unit="image",
         disable=None,
     )

@@ -7,7 +7,7 @@ import importlib
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,7 @@ def _check(path: Path, result: Survey) -> None:
 
 
 def survey(
-    images: Iterable[Sample], left_out: Sequence[Sample], ignore: Sequence[str], seed: int
+    images: Sequence[Sample], left_out: Sequence[Sample], ignore: Sequence[str], seed: int
 ) -> Survey:
     """Read and decode every image, and split them, without keeping pixels.
 
@@ -174,7 +174,9 @@ def survey(
         seed: Seed for the splits that the source does not assign.
     """
     rows, bad = [], {}
-    for row, verdict in judge(images, _THUMBNAIL_PX, Decoding(Fit.squash), "look"):
+    for row, verdict in judge(
+        images, _THUMBNAIL_PX, Decoding(Fit.squash), "look", total=len(images)
+    ):
         rows.append(row)
         if isinstance(verdict, str):
             bad[row.path] = verdict

@@ -117,7 +117,13 @@ def run(
         side = values["prepare.image_size"] = sizing.derive(sources.images(data, "sizes"))
         config = replace(config, image_size=int(side.value))
     how = _decoding(config.fit, data)
-    decode = partial(_decode_all, size_px=config.image_size, target=pixels, cluster=cluster)
+    decode = partial(
+        _decode_all,
+        size_px=config.image_size,
+        target=pixels,
+        cluster=cluster,
+        total=sources.count(data, "list"),
+    )
     left_out: list[Sample] = []
     judged, bad, deep = decode(sources.images(data, left_out=left_out), how=how)
     if deep and how.tones is None:
@@ -179,7 +185,12 @@ def _decoding(fit: Fit, data: SourceConfig) -> Decoding:
 
 
 def _decode_all(
-    images: Iterable[Sample], size_px: int, how: Decoding, target: Path, cluster: Cluster
+    images: Iterable[Sample],
+    size_px: int,
+    how: Decoding,
+    target: Path,
+    cluster: Cluster,
+    total: int | None,
 ) -> tuple[list[Row], dict[str, str], dict[str, Tones]]:
     """Decode every image and write the pixels of usable ones to `target`, in order.
 
@@ -189,7 +200,7 @@ def _decode_all(
     """
     rows, bad, deep = [], {}, {}
     with RowWriter(target, (size_px, size_px, 3), np.uint8) as pixel_rows:
-        for row, verdict in judge(images, size_px, how, "prepare", cluster):
+        for row, verdict in judge(images, size_px, how, "prepare", cluster, total):
             rows.append(row)
             if isinstance(verdict, str):
                 bad[row.path] = verdict

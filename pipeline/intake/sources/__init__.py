@@ -117,6 +117,12 @@ def images(config: Any, desc: str = "", left_out: list[Sample] | None = None) ->
         yield replace(image, label=renamed) if renamed else image
 
 
+def count(config: Any, desc: str = "") -> int | None:
+    """Count the images to be read; None if listing them would read them."""
+    listed = config.kind in ("folder", "csv", "archive")
+    return sum(1 for _ in images(config, desc)) if listed else None
+
+
 def matches(pattern: str, *names: str) -> bool:
     """Check if a pattern of `data.ignore` equals or matches one of these names."""
     return any(name == pattern or fnmatch(name, pattern) for name in names)

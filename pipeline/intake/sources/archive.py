@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, BinaryIO, cast
 
 import requests
 from filelock import FileLock
@@ -152,9 +152,15 @@ def _extract(archive: Path, target: Path, config: Config) -> None:
 
 
 def _untar(archive: Path, target: Path, max_bytes: int, encoding: str | None) -> None:
-    with tarfile.open(archive, encoding=encoding or "utf-8") as tar:
+    with (
+        archive.open("rb") as file,
+        tqdm.wrapattr(
+            *(file, "read", archive.stat().st_size), desc="extract", unit="B", disable=None
+        ) as stream,
+        tarfile.open(fileobj=cast(BinaryIO, stream), encoding=encoding or "utf-8") as tar,
+    ):
         budget = max_bytes
-        for member in tqdm(tar, desc="extract", unit="file", disable=None):
+        for member in tar:
             budget = _charge(archive, budget, member.size, max_bytes)
             inside = member.name.lstrip("/")
             if member.isfile() and ".." not in PurePosixPath(inside).parts:
