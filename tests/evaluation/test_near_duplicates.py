@@ -54,14 +54,14 @@ def test_they_are_found_listed_and_left_out(
         done = run(clone, sys.executable, "-m", "pipeline", stage, *words)
         assert done.returncode == 0, done.stderr
     evaluated = clone / "outputs" / "evaluate"
-    assert "24 images are nearly the same as one that training saw" in done.stdout
+    assert "24 test images are nearly the same as a training image" in done.stdout
     with (evaluated / near_duplicates.FILE).open(newline="") as file:
         lines = list(csv.DictReader(file))
     for line in lines:
         kind, _, stem = Path(line["path"]).stem.rpartition(" ")
         assert kind in CLOTHES, line
-        assert Path(line["like"]).stem == stem, line
-        assert line["left_out"] == "no"
+        assert Path(line["duplicate_of"]).stem == stem, line
+        assert line["dropped"] == "no"
     assert len(lines) == 24
     both = json.loads((evaluated / "per_class.json").read_text())
     dropped = run(
@@ -75,14 +75,14 @@ def test_they_are_found_listed_and_left_out(
             "evaluate.near_duplicates=drop",
         )
     )
-    assert "24 images are nearly the same as one that training saw: left out" in dropped.stdout
+    assert "24 test images are nearly the same as a training image: dropped" in dropped.stdout
     with (evaluated / "predictions.csv").open(newline="") as file:
         assert not {line["path"] for line in csv.DictReader(file)} & {
             item["path"] for item in lines
         }
     left = json.loads((evaluated / "per_class.json").read_text())
     assert both["bees"]["support"] - left["bees"]["support"] == 24
-    assert near_duplicates.left_out(evaluated) == {line["path"] for line in lines}
+    assert near_duplicates.dropped_paths(evaluated) == {line["path"] for line in lines}
     report = run(clone, sys.executable, "-m", "pipeline", "report", *words)
     assert report.returncode == 0, report.stderr
     assert "Nearly the same" in (clone / "outputs" / "report.html").read_text()

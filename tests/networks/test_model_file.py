@@ -51,5 +51,5 @@ def test_files_that_are_no_classifier(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a network without class names"):
         model_file.load(tmp_path / "m.keras")
     model_file.save(network(), tmp_path / "m.keras", CARD)
-    with pytest.raises(InputError, match="nothing about the images that it was trained on"):
+    with pytest.raises(InputError, match="no reference data for its training images"):
         Classifier(tmp_path / "m.keras")

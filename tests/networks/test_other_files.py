@@ -138,8 +138,11 @@ def test_code_of_keras_2_runs_only_when_asked(written: "partial[Path]") -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("sliced", r"the operation tf\.__operators__\.getitem, which is no layer"),
-        ("own_layer", r"own layers, mine>Scaled is none and the file does not hold its code"),
+        ("sliced", r"the operation tf\.__operators__\.getitem, which is not a layer"),
+        (
+            "own_layer",
+            r"uses the layer mine>Scaled, which is not in Keras, and does not contain its code",
+        ),
     ],
 )
 def test_what_keras_3_cannot_have_is_named(
@@ -155,7 +158,7 @@ def test_the_command_for_a_saved_model_makes_a_file_that_loads(
     folder = written("tutorial")
     with pytest.raises(InputError, match="is a SavedModel folder: pip install tf_keras") as message:
         backbones.build(keras_file.Config(path=str(folder / "saved")), 64, 0)
-    command = re.search(r'python -c "(.*?)" makes', str(message.value))
+    command = re.search(r'python -c "(.*?)" converts', str(message.value))
     assert command
     code = command[1]
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
@@ -184,7 +187,7 @@ def made(path: Path, content: bytes) -> None:
         ("frozen.pb", partial(made, content=b"\n\x0f"), "a frozen graph"),
         ("saved_model.pb", partial(made, content=b"\x08"), "part of a SavedModel folder"),
         ("model.json", partial(made, content=b"{}"), "JSON, at most a model's config"),
-        ("folder", Path.mkdir, "a folder: name the file in it"),
+        ("folder", Path.mkdir, "a folder: name the file inside it"),
         ("absent.keras", lambda path: None, "must be a file, got .*: no such file"),
     ],
 )
@@ -200,5 +203,5 @@ def test_weights_alone_are_no_model(written: "partial[Path]", tmp_path: Path) ->
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
     model.save_weights(tmp_path / "net.weights.h5")
     for path in (tmp_path / "net.weights.h5", written("teachable") / "alone.h5"):
-        with pytest.raises(InputError, match="is weights alone: build the network"):
+        with pytest.raises(InputError, match="is a weights file: build the network"):
             backbones.build(keras_file.Config(path=str(path)), 64, 0)

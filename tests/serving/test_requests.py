@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -139,7 +140,13 @@ def test_the_page_says_what_is_served(url: str, browser: Any, tmp_path: Path) ->
         browser.get(url.replace("/invocations", path))
         text = browser.find_element("tag name", "body").text
         assert "one of 10 classes: 0, 1, 2" in text
-        assert "10000 rows and 40 MB, an image's file 25 MB" in text
+        assert "10000 rows and 40 MB, an image file 25 MB" in text
+    image = tmp_path / "photo.png"
+    image.write_bytes(CONTENT[next(iter(CONTENT))])
+    command = browser.find_elements("tag name", "pre")[1].text
+    command = command.replace("http://HOST:PORT/invocations", url).replace("photo.jpg", str(image))
+    answer = json.loads(subprocess.check_output(["sh", "-c", command], text=True))
+    assert answer["predictions"][0]["prediction"]
     assert not [item for item in browser.get_log("browser") if item["level"] == "SEVERE"]
 
 

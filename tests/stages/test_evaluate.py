@@ -124,7 +124,7 @@ def test_the_report_works_offline(repository: Path, browser: Any) -> None:
         assert heading in [h.text for h in browser.find_elements("tag name", "h2")]
     points = browser.find_elements("css selector", "#map circle")
     assert len(points) == 1000, "more would lie on top of each other"
-    wrong = next(p for p in points if "taken for" in p.get_attribute("textContent"))
+    wrong = next(p for p in points if "predicted" in p.get_attribute("textContent"))
     remark = browser.find_element("id", "shown")
     assert not remark.is_displayed()
     ActionChains(browser).scroll_to_element(wrong).move_to_element(wrong).perform()
