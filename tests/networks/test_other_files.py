@@ -141,7 +141,7 @@ def test_code_of_keras_2_runs_only_when_asked(written: "partial[Path]") -> None:
         ("sliced", r"the operation tf\.__operators__\.getitem, which is not a layer"),
         (
             "own_layer",
-            r"uses the layer mine>Scaled, which is not in Keras, and does not contain its code",
+            r"mine>Scaled, which is not in Keras, and does not contain its code",
         ),
     ],
 )
