@@ -48,7 +48,7 @@ def test_two_experiments_are_compared(clone: Path, run: Run, browser: object) ->
         assert "train_head" not in page_lines, "parents alone"
         for parent in parents:
             assert parent.data.tags["accuracy_interval"] in page_lines
-            assert "compared with head_only" in parent.data.tags["mlflow.note.content"]
+            assert "compared with head only" in parent.data.tags["mlflow.note.content"]
             curve = client.get_metric_history(parent.info.run_id, "curves/val_loss")
             assert len(curve) > 20
             tables = [item.path for item in client.list_artifacts(parent.info.run_id, "tables")]

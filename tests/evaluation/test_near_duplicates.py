@@ -85,7 +85,7 @@ def test_they_are_found_listed_and_left_out(
     assert near_duplicates.dropped_paths(evaluated) == {line["path"] for line in lines}
     report = run(clone, sys.executable, "-m", "pipeline", "report", *words)
     assert report.returncode == 0, report.stderr
-    assert "Nearly the same" in (clone / "outputs" / "report.html").read_text()
+    assert "Near duplicates of training images" in (clone / "outputs" / "report.html").read_text()
 
 
 def test_different_images_of_one_kind_are_not_taken_for_the_same(shared: Path) -> None:

@@ -125,7 +125,7 @@ def test_the_report_works_offline(repository: Path, browser: Any) -> None:
     points = browser.find_elements("css selector", "#map circle")
     assert len(points) == 1000, "more would lie on top of each other"
     wrong = next(p for p in points if "predicted" in p.get_attribute("textContent"))
-    remark = browser.find_element("id", "shown")
+    remark = browser.find_element("id", "card")
     assert not remark.is_displayed()
     ActionChains(browser).scroll_to_element(wrong).move_to_element(wrong).perform()
     assert remark.is_displayed()

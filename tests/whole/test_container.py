@@ -79,7 +79,8 @@ def test_predict_and_serve(
     enter = ["unshare", "--mount", "sh", "-ec", f'{mounts(project, place)} exec "$@"', "sh"]
     user = step("USER").partition(":")[0]
     enter += ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-    enter += ["env", "-i", f"PATH={binaries}:/usr/bin:/bin", *step("ENV").split()]
+    path = f"{binaries}:{Path(sys.executable).parent}:/usr/bin:/bin"
+    enter += ["env", "-i", f"PATH={path}", *step("ENV").split()]
     if subprocess.run([*enter, "true"], capture_output=True).returncode:
         pytest.skip("needs the right to mount")
     for path in (project / "x", binaries / "x"):
