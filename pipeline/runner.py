@@ -98,7 +98,7 @@ def run_stage(stage: str, composed: Config) -> None:
 def usage() -> str:
     """List every stage and command with a one-line summary."""
     lines = [f"Usage: {_PROGRAM} COMMAND [section.key=value ...]", ""]
-    lines += ["Stages, run in order by `dvc repro`:"]
+    lines += ["Stages, run in order by `dvc repro`, which then runs report:"]
     lines += [f"  {name:18}{_summary(_module(name))}" for name in STAGES]
     lines += ["", "Commands:"]
     lines += [f"  {name:18}{_summary(_module(name))}" for name in _commands()]

@@ -210,6 +210,6 @@ def _conclusion(plan: Plan, looked: Looked) -> Iterator[str]:
     yield f"dvc repro will take about {took} on this machine and {plan.megabytes:.0f} MB of disk"
     test = looked.survey.count("test")
     yield (
-        f"{test} test images can only show differences in accuracy of about "
-        f"{100 * verdict.detectable(test):.1f} points or more"
+        f"{test} test images would probably miss differences in accuracy below "
+        f"{100 * verdict.detectable(test):.1f} points"
     )

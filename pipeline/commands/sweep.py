@@ -1,4 +1,4 @@
-"""Search the cut and the learning rate with Optuna.
+"""Search for the best cut, learning rate and other settings with Optuna.
 
 Trial 0 is params.yaml as it is, trial 1 the head only. Trials see the training and validation
 splits, never the test split. The same command resumes a sweep that was stopped.

@@ -57,8 +57,8 @@ def of_accuracy(
         return f"accuracy is worse: {scores} ({change})"
     least = 100 * detectable(images, sum(only) / images)
     return (
-        f"no measurable difference in accuracy: {scores} ({change}; {images} images can only show "
-        f"differences of about {least:.1f} points or more)"
+        f"no measurable difference in accuracy: {scores} ({change}; {images} images would "
+        f"probably miss differences below {least:.1f} points)"
     )
 
 
