@@ -75,6 +75,7 @@ def test_a_registered_model_loads_in_any_folder(
     assert not list(tmp_path.glob("*.db"))
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(clone: Path, run: Run) -> None:
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
