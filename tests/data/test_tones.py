@@ -90,9 +90,7 @@ def test_16_bit_grey_with_transparency() -> None:
 
 def test_an_image_beyond_the_data_sets_depth_is_told() -> None:
     how = Decoding(tones=Tones.of_depth(12))
-    with pytest.raises(
-        BadImage, match=r"brightest value is 60000, beyond the dataset's 12 bits: .*depth"
-    ):
+    with pytest.raises(BadImage, match=r"60000, beyond the dataset's 12 bits: .*depth"):
         decode(png(ramp(60000, 1)), 16, how)
     assert decode(png(ramp(4095, 1)), 16, how).pixels.max() == 255
 

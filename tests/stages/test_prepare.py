@@ -225,9 +225,7 @@ def test_too_little_or_too_bad_data_stops(image_folder: Path, tmp_path: Path) ->
     ):
         prepared(source, tmp_path / "c", train_per_class=11, val_per_class=1)
     shutil.rmtree(image_folder / "dark")
-    with pytest.raises(
-        InputError, match=r"at least 2 classes with usable images, got \['bright'\]"
-    ):
+    with pytest.raises(InputError, match=r"2 classes with usable images, got \['bright'\]"):
         prepared(source, tmp_path / "d")
     shutil.rmtree(image_folder / "bright")
     with pytest.raises(InputError, match="no images in class folders"):
