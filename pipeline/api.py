@@ -11,13 +11,12 @@ It gives the answers that predict and a served model give.
 from __future__ import annotations
 
 import os
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
-from PIL import Image
 
 from pipeline.data.image_file import Pixels
 from pipeline.errors import InputError
@@ -26,7 +25,6 @@ from pipeline.sections import Tracking
 from pipeline.serving import pyfunc
 from pipeline.serving.classifier import MODEL
 from pipeline.serving.classifier import Classifier as _Classifier
-from pipeline.serving.defaults import MAX_IMAGE_MB
 from pipeline.storage import workspace
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ class Classifier:
 
     def __init__(self, path: Path, allow_code: bool) -> None:
         self._classifier = _Classifier(path, allow_code)
-        self._service = pyfunc.Service(self._classifier, int(MAX_IMAGE_MB * 1e6))
+        self._service = pyfunc.Service(self._classifier, sys.maxsize)
 
     @classmethod
     def load(cls, path: str | Path = MODEL, *, allow_code: bool = False) -> Classifier:
@@ -112,7 +110,7 @@ class Classifier:
         """
         if self._cam.layer is None:
             raise InputError("Grad-CAM needs a layer that keeps rows and columns, there is none")
-        content = pyfunc.content(_row(image), int(MAX_IMAGE_MB * 1e6))
+        content = pyfunc.content(_row(image), sys.maxsize)
         pixels = self._classifier.decode(content)[None]
         from pipeline.evaluation.gradcam import overlay
 
@@ -128,8 +126,4 @@ class Classifier:
 
 
 def _row(image: Any) -> Any:
-    if isinstance(image, str):
-        return Path(image)
-    if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
-    return image
+    return Path(image) if isinstance(image, str) else image

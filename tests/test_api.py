@@ -35,6 +35,36 @@ def test_all_forms_of_an_image_get_the_answer_of_predict(
     assert classifier.classes == list(expected["probabilities"])
 
 
+def kinds_of_files(folder: Path) -> list[Path]:
+    """Write files whose decoding considers more than their pixels as PIL gives them."""
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 255, 1200).reshape(30, 40)
+    grey, noise = ramp.astype(np.uint8), rng.integers(0, 255, (30, 40, 3), np.uint8)
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    Image.fromarray(grey).convert("RGB").save(folder / "rotated.jpg", exif=rotated)
+    Image.fromarray(np.dstack([noise, grey])).save(folder / "alpha.png")
+    Image.fromarray(noise).quantize(16).save(folder / "palette.png", transparency=3)
+    Image.fromarray((ramp * 200).astype(np.uint16)).save(folder / "deep.png")
+    Image.fromarray(ramp.astype(np.float32)).save(folder / "float.tif")
+    Image.fromarray(noise).convert("CMYK").save(folder / "cmyk.jpg")
+    return sorted(folder.iterdir())
+
+
+def test_a_pil_image_is_what_its_file_is(repository: Path, tmp_path: Path) -> None:
+    files = kinds_of_files(tmp_path)
+    classifier = Classifier.load(repository / MODEL)
+    by_path = classifier.predict(files)
+    by_image = classifier.predict([Image.open(file) for file in files])
+    assert by_path["error"].isna().all()
+    assert by_image["probabilities"].tolist() == by_path["probabilities"].tolist()
+    whole = (tmp_path / "rotated.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[:-100])
+    cut = classifier.predict([Image.open(tmp_path / "cut.jpg"), files[0]])
+    assert cut["error"][0].startswith("damaged: image file is truncated")
+    assert cut["error"][1] is None
+
+
 def test_unreadable_images_have_an_error_and_no_prediction(repository: Path) -> None:
     table = Classifier.load(repository / MODEL).predict([b"no image", "missing.png"])
     assert table["prediction"].tolist() == [None, None]

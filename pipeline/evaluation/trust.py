@@ -84,8 +84,8 @@ def sentences(values: dict[str, Any]) -> list[str]:
     flagged = 100 * (1 - values["known"])
     text = f"{flagged:.1f} % of the images were flagged as unlike the training images"
     if values["accuracy_unknown"] is not None and values["accuracy_known"] is not None:
-        known, other = 100 * values["accuracy_known"], 100 * values["accuracy_unknown"]
-        text += f"; accuracy is {known:.1f} % on the rest and {other:.1f} % on the flagged ones"
+        rest, others = 100 * values["accuracy_known"], 100 * values["accuracy_unknown"]
+        text += f"; accuracy is {rest:.1f} % on the rest and {others:.1f} % on the flagged ones"
     if "coverage" not in values:
         return [f"{text}."]
     return [

@@ -79,8 +79,8 @@ class Service:
 
         Args:
             rows: A column `image`: the bytes of an image file, their base64 (also as a data URL),
-                an array (H, W) or (H, W, 3) of 0 to 255, or a `pathlib.Path`, which JSON cannot
-                contain: no client can name a file on the server.
+                an array (H, W) or (H, W, 3) of 0 to 255, a PIL image, or a `pathlib.Path`, which
+                JSON cannot contain: no client can name a file on the server.
 
         Returns:
             One row per image: prediction, probability (of the prediction), probabilities (class ->
@@ -195,6 +195,8 @@ def content(value: Any, max_bytes: int) -> bytes:
             content = value.read_bytes()
         case list() | np.ndarray():
             content = _from_array(value)
+        case Image.Image():
+            content = _from_image(value)
         case _:
             raise BadImage(f"not an image: {_WANTED}, got {_named(value)}")
     if len(content) > max_bytes:
@@ -216,6 +218,7 @@ def _named(value: Any) -> str:
     return "something else"
 
 
+_PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 _WANTED = "a row must have the base64 of an image file, or an array (H, W, 3) of 0 to 255"
 
 
@@ -241,6 +244,18 @@ def _from_array(value: Any) -> bytes:
         raise BadImage(f"not an image: {_WANTED}") from error
     file = io.BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG", compress_level=0)
+    return file.getvalue()
+
+
+def _from_image(image: Image.Image) -> bytes:
+    """Encode a PIL image losslessly, with all that decoding its file would consider."""
+    file = io.BytesIO()
+    kind = "PNG" if image.mode in _PNG_MODES else "TIFF"
+    profile = image.info.get("icc_profile")
+    try:
+        image.save(file, kind, exif=image.getexif(), icc_profile=profile, compress_level=0)
+    except OSError as error:  # PIL reads the pixels now
+        raise BadImage(f"damaged: {error}") from error
     return file.getvalue()
 
 
