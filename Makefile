@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --compile --require-hashes
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help .dvc/.scm repro init sweep promote serve demo test test-all lint format ui pretrain lock clean
+.PHONY: help .dvc/.scm repro init sweep promote serve test test-all lint format ui pretrain lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -27,11 +27,8 @@ sweep: $(VENV)/.installed .dvc/.scm  ## install, then search the cut and the lea
 promote: $(VENV)/.installed  ## make the current model the champion, if it passes the gate
 	python -m pipeline promote
 
-serve: $(VENV)/.installed  ## serve the champion over HTTP (PORT=5001)
+serve: $(VENV)/.installed  ## serve the champion: a page for people, HTTP for programs (PORT=5001)
 	python -m pipeline serve serve.port=$(or $(PORT),5001)
-
-demo: $(VENV)/.installed-dev  ## open a page to classify images (PORT=7860)
-	python -m pipeline demo demo.port=$(or $(PORT),7860)
 
 test: $(VENV)/.installed-dev .dvc/.scm  ## install, then run the quick tests
 	python -m pytest -n 2 -m "not slow"

@@ -1,13 +1,19 @@
 """Load on the HTTP server: many clients at once, valid and invalid rows, every answer checked.
 
-python -m benchmarks.serving [ROUNDS] [SECONDS] [CLIENTS]
+python -m benchmarks.serving [ROUNDS] [SECONDS] [CLIENTS] [OTHER ...]
 
-Each round puts load on the server, stops it, and runs the bare model on the same images.
+Each round puts load on every server in turn, stops it, and runs the bare model on the same images:
+the server over multipart, with images from the test split alone (clean) and with files that no
+camera made (mixed), and every OTHER: a checkout of another version, whose requests are those of
+MLflow's protocol, or `litserve`, a server of the same model (benchmarks/litserve_server.py, whose
+packages are in benchmarks/litserve.txt).
 """
 
 import base64
 import csv
+import http.client
 import json
+import os
 import random
 import socket
 import subprocess
@@ -24,7 +30,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-import requests
 
 from benchmarks import side_by_side, workshop
 from pipeline import config
@@ -39,8 +44,12 @@ BODIES = 400
 MOST_ROWS = 8
 BARE = 256
 BAD_SHARE = 0.25
+OWN = ("clean", "mixed")
+BOUNDARY = "a-line-that-no-image-contains"
+MULTIPART, JSON = f"multipart/form-data; boundary={BOUNDARY}", "application/json"
 
 Row = tuple[bytes, dict[str, Any]]
+Body = tuple[bytes, list[dict[str, Any]]]
 
 
 @dataclass
@@ -55,28 +64,38 @@ class Load:
     memory_mb: list[float] = field(default_factory=list)
 
 
-def main(rounds: int, seconds: int, clients: int) -> None:
-    columns = {}
+def main(rounds: int, seconds: int, clients: int, others: list[str]) -> None:
+    columns: dict[str, dict[str, str]] = {}
     for preset, name in PRESETS.items():
         with workshop.copy(preset) as folder, chdir(folder):
             workshop.run(folder, "dvc", "repro")
             limits = ["promote.min_recall=null", "promote.max_calibration_error=null"]
             workshop.run(folder, sys.executable, "-m", "pipeline", "promote", *limits)
             good, bad = test_images(), oddities(folder)
-            actual = []
-            for number in range(rounds):
-                with server(folder) as (url, process):
-                    loaded = load(url, process, bodies(good, bad), seconds, clients)
-                actual.append(figures(loaded) | bare(folder, good))
-                print(f"{preset}, round {number + 1} of {rounds}: {actual[-1]}", file=sys.stderr)
-            columns[name] = lines(actual)
+            actual: dict[str, list[side_by_side.Figures]] = {}
+            for _ in range(rounds):
+                for which in (*OWN, *others):
+                    multipart = which in (*OWN, "litserve")
+                    made = bodies(good, [] if which == "clean" else bad, multipart)
+                    with server(folder, which) as (port, process):
+                        path = "/predict" if multipart else "/invocations"
+                        kind = MULTIPART if multipart else JSON
+                        loaded = load((port, path, kind), process, made, seconds, clients)
+                    actual.setdefault(which, []).append(figures(loaded))
+                    print(f"{preset}, {which}: {actual[which][-1]}", file=sys.stderr)
+                alone = bare(folder, good)
+                for which in actual:
+                    actual[which][-1] |= alone
+            for which, measured in actual.items():
+                columns[f"{name}: {Path(which).name}"] = lines(measured)
     names = list(columns)
     table = [
         f"`python -m benchmarks.serving {rounds} {seconds} {clients}`: {clients} clients for",
         f"{seconds} s, each with its next request as soon as the last is answered; 1 to",
-        f"{MOST_ROWS} rows each, a quarter of them from oddities.tar, the others from the test",
-        "split. Clients and server share the machine. Every answer is compared with",
-        f"predictions.csv and `predict`. Rounds: {rounds}, the bare model in turn; median (range).",
+        f"{MOST_ROWS} rows each, from the test split (clean) or a quarter from oddities.tar",
+        "(mixed and others). Clients and server share the machine. Every answer is compared with",
+        "predictions.csv and `predict`.",
+        f"Rounds: {rounds}, the bare model in turn; median (range).",
         "",
         f"| | {' | '.join(names)} |",
         "|---|" + "---|" * len(names),
@@ -124,7 +143,7 @@ def oddities(folder: Path) -> list[Row]:
         ]
 
 
-def bodies(good: list[Row], bad: list[Row]) -> list[tuple[bytes, list[dict[str, Any]]]]:
+def bodies(good: list[Row], bad: list[Row], multipart: bool) -> list[Body]:
     """Requests, and the answers they should get; every oddity is in some of them."""
     rng = random.Random(0)
     left = list(bad)
@@ -132,67 +151,94 @@ def bodies(good: list[Row], bad: list[Row]) -> list[tuple[bytes, list[dict[str, 
     for _ in range(BODIES):
         chosen = []
         for _ in range(rng.randint(1, MOST_ROWS)):
-            if rng.random() < BAD_SHARE:
+            if bad and rng.random() < BAD_SHARE:
                 left = left or list(bad)
                 chosen.append(left.pop())
             else:
                 chosen.append(rng.choice(good))
-        records = [{"image": base64.b64encode(content).decode()} for content, _ in chosen]
-        body = json.dumps({"dataframe_records": records}).encode()
+        contents = [content for content, _ in chosen]
+        body = as_multipart(contents) if multipart else as_json(contents)
         made.append((body, [answer for _, answer in chosen]))
     return made
 
 
+def as_json(contents: list[bytes]) -> bytes:
+    records = [{"image": base64.b64encode(content).decode()} for content in contents]
+    return json.dumps({"dataframe_records": records}).encode()
+
+
+def as_multipart(contents: list[bytes]) -> bytes:
+    head = 'Content-Disposition: form-data; name="file"; filename="a.jpg"'
+    parts = [f"--{BOUNDARY}\r\n{head}\r\n\r\n".encode() + item + b"\r\n" for item in contents]
+    return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+
+
 @contextmanager
-def server(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """The champion, served as `make serve` does."""
+def server(folder: Path, which: str) -> Iterator[tuple[int, psutil.Process]]:
+    """The champion, served as `make serve` does, here or in another checkout; or by LitServe."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    code = folder if which in (*OWN, "litserve") else Path(which)
+    command = ["-m", "pipeline", "serve", f"serve.port={port}"]
+    if which == "litserve":
+        command = ["-m", "benchmarks.litserve_server", str(port)]
     with (folder / "serve.log").open("w") as log:
         started = subprocess.Popen(
-            [sys.executable, "-m", "pipeline", "serve", f"serve.port={port}"],
+            [sys.executable, *command],
             stdout=log,
             stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": str(code.resolve())},
         )
-    address = f"http://127.0.0.1:{port}"
     while True:
         try:
-            requests.get(f"{address}/ping", timeout=5)
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
             break
-        except requests.ConnectionError:
+        except OSError:
             time.sleep(0.5)
-    yield f"{address}/invocations", psutil.Process(started.pid)
+    time.sleep(2)
+    yield port, psutil.Process(started.pid)
     started.terminate()
     started.wait()
 
 
 def load(
-    url: str,
+    target: tuple[int, str, str],
     process: psutil.Process,
-    made: list[tuple[bytes, list[dict[str, Any]]]],
+    made: list[Body],
     seconds: int,
     clients: int,
 ) -> Load:
-    """Ask for some seconds."""
+    """Send requests for some seconds.
+
+    Args:
+        target: Port, path and Content-Type.
+        process: The server.
+        made: Requests, and the answers they should get.
+        seconds: How long.
+        clients: How many at once.
+    """
     actual = Load()
     lock = threading.Lock()
+    port, path, kind = target
     began = time.perf_counter()
 
     def client(number: int) -> None:
-        session = requests.Session()
+        connection = http.client.HTTPConnection("127.0.0.1", port)
         rng = random.Random(number)
         while time.perf_counter() - began < seconds:
             body, expected = rng.choice(made)
             requested = time.perf_counter()
-            done = session.post(url, data=body, headers={"Content-Type": "application/json"})
+            connection.request("POST", path, body, {"Content-Type": kind})
+            done = connection.getresponse()
+            text = done.read()
             latency = time.perf_counter() - requested
             with lock:
                 actual.latencies.append(latency)
-                if done.status_code != 200:
-                    actual.refused.append(f"{done.status_code} {done.text[:200]}")
+                if done.status != 200:
+                    actual.refused.append(f"{done.status} {text[:200]!r}")
                     continue
-                answers = done.json()["predictions"]
+                answers = json.loads(text)["predictions"]
                 message = [
                     {key: item[key] for key in ("probabilities", "error")} for item in answers
                 ]
@@ -287,5 +333,5 @@ def lines(rounds: list[side_by_side.Figures]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    given = [int(word) for word in sys.argv[1:]]
-    main(*given, *(3, 60, 32)[len(given) :])
+    numbers = [int(word) for word in sys.argv[1:4]]
+    main(*numbers, *(3, 60, 32)[len(numbers) :], others=sys.argv[4:])

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -25,10 +24,8 @@ from pipeline.sections import Tracking
 from pipeline.serving import pyfunc
 from pipeline.serving.classifier import MODEL
 from pipeline.serving.classifier import Classifier as _Classifier
+from pipeline.serving.content import content
 from pipeline.storage import workspace
-
-if TYPE_CHECKING:
-    from pipeline.evaluation.gradcam import GradCam
 
 
 class Classifier:
@@ -108,21 +105,8 @@ class Classifier:
             BadImage: It cannot be read.
             InputError: The network keeps no rows and columns.
         """
-        if self._cam.layer is None:
-            raise InputError("Grad-CAM needs a layer that keeps rows and columns, there is none")
-        content = pyfunc.content(_row(image), sys.maxsize)
-        pixels = self._classifier.decode(content)[None]
-        from pipeline.evaluation.gradcam import overlay
-
-        predicted = self._classifier.probabilities(pixels).argmax(axis=1)
-        return overlay(pixels[0], self._cam.maps(pixels, predicted)[0])
-
-    @cached_property
-    def _cam(self) -> GradCam:
-        network = self._classifier.model  # sets up TensorFlow, which the next line imports
-        from pipeline.evaluation.gradcam import GradCam
-
-        return GradCam(network)
+        pixels = self._classifier.decode(content(_row(image), sys.maxsize))
+        return self._classifier.explain(pixels)
 
 
 def _row(image: Any) -> Any:

@@ -41,7 +41,7 @@ from pipeline.networks import backbones
 from pipeline.networks.backbones import BackboneConfig
 from pipeline.networks.engines import Config as Forward
 from pipeline.networks.heads import Config as Head
-from pipeline.sections import Demo, Promote, Serve, Sweep, Tracking
+from pipeline.sections import Promote, Serve, Sweep, Tracking
 from pipeline.settings import setting
 from pipeline.stages.evaluate import Config as Evaluate
 from pipeline.stages.extract_features import Config as ExtractFeatures
@@ -88,7 +88,6 @@ class Config:
     sweep: Sweep = field(default_factory=Sweep)
     promote: Promote = field(default_factory=Promote)
     serve: Serve = field(default_factory=Serve)
-    demo: Demo = field(default_factory=Demo)
 
     @property
     def frozen(self) -> FrozenPart:

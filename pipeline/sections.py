@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.serving.defaults import DEFAULTS, MAX_REQUEST_MB
+from pipeline.serving.settings import DEFAULTS, MAX_REQUEST_MB
 from pipeline.settings import setting
 from pipeline.storage import addresses
 
@@ -154,7 +154,9 @@ class Serve:
     """Section `serve`."""
 
     model: str | None = setting(
-        None, "Model to serve, such as models:/NAME/2; null serves the champion."
+        None,
+        "Model to serve: models:/NAME/2, models:/MODEL_ID or a .keras file; null serves the "
+        "champion.",
     )
     host: str = setting(
         "127.0.0.1", "Address to listen on; 0.0.0.0 makes it reachable from other machines."
@@ -165,7 +167,14 @@ class Serve:
         "Number of server processes, each using `threads` processors.",
         least=1,
     )
-    timeout_s: int = setting(60, "Time limit of a request in seconds.", least=1)
+    token: str | None = setting(
+        None,
+        "Token that requests must have (Authorization: Bearer TOKEN); ${oc.env:SERVE_TOKEN} reads "
+        "it from the environment.",
+    )
+    timeout_s: int = setting(
+        60, "Time limit of a request in seconds, also when the server stops.", least=1
+    )
     max_request_mb: int = setting(
         MAX_REQUEST_MB, "Maximum size of a request, also when decompressed.", least=1
     )
@@ -183,16 +192,3 @@ class Serve:
         above=0,
         below=1,
     )
-
-
-@dataclass
-class Demo:
-    """Section `demo`."""
-
-    model: str | None = setting(
-        None, "Model to serve, such as models:/NAME/2; null serves the champion."
-    )
-    host: str = setting(
-        "127.0.0.1", "Address to listen on; 0.0.0.0 makes it reachable from other machines."
-    )
-    port: int = setting(7860, "Port to listen on.", least=1, most=65535)

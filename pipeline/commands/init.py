@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 SECTIONS: tuple[str, ...] = ()
 _DEFAULT = "mobilenet_v2"
 _SEED = 0
+_ENOUGH, _PER_CLASS = 500, 5
+"""Sampled images, at least and per class, that show if flips are safe."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,8 +107,9 @@ def _planned(
         best = _compared(networks, failed, looked, threads)
         name, reason = best.name, f"the best of those tried, accuracy {best.accuracy.mean():.3f}"
     backbone, size = networks[name]
-    images, labels = candidates.sample(looked.config, looked.survey, int(size.value))
     print("deriving settings from a sample of the images")
+    enough = max(_ENOUGH, _PER_CLASS * len(looked.survey.classes))
+    images, labels = candidates.sample(looked.config, looked.survey, int(size.value), enough)
     network = Network(
         backbones.section(name),
         reason,
@@ -205,11 +208,17 @@ def _conclusion(plan: Plan, looked: Looked) -> Iterator[str]:
         for setting, reason in section.reasons.items():
             full = f"{name}.{setting}".removeprefix(".")
             yield f"{full}={params_file.written(section.values[setting])}: {reason}"
-    minutes = plan.seconds / 60
-    took = f"{minutes:.0f} minutes" if minutes >= 2 else f"{plan.seconds:.0f} seconds"
-    yield f"dvc repro will take about {took} on this machine and {plan.megabytes:.0f} MB of disk"
+    yield (
+        f"dvc repro will take about {_spoken(plan.seconds)} on this machine, "
+        f"{_spoken(plan.frozen_seconds)} without fine-tuning (finetune.cut=none), and "
+        f"{plan.megabytes:.0f} MB of disk"
+    )
     test = looked.survey.count("test")
     yield (
         f"{test} test images would probably miss differences in accuracy below "
         f"{100 * verdict.detectable(test):.1f} points"
     )
+
+
+def _spoken(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"

@@ -1,55 +1,58 @@
-"""Serve the champion over HTTP, with MLflow's scoring server.
+"""Serve the champion over HTTP: a page for people, predictions for programs.
 
-On this machine only, unless `serve.host` says otherwise. There is no authentication: put a proxy
-in front of it before others can reach it.
+On this machine only, unless `serve.host` says otherwise; then set a token.
 
-    python -m pipeline serve serve.port=5001
+    python -m pipeline serve serve.port=5001 'serve.token=${oc.env:SERVE_TOKEN}'
 """
 
-import json
 import os
-import sys
-from pathlib import Path
+import tempfile
 
+from pipeline.networks import model_file
 from pipeline.release import registry
 from pipeline.sections import Promote, Serve, Tracking
-from pipeline.serving.defaults import DEFAULTS
+from pipeline.serving.settings import METRICS, Settings
 from pipeline.setup import machine
-from pipeline.tracking import store
+from pipeline.storage.outputs import ROOT
 
 SECTIONS = ("serve",)
 
 
 def run(serve: Serve, promote: Promote, tracking: Tracking) -> None:
-    """Replace this process with `mlflow models serve`.
+    """Serve until the process is stopped; running requests are finished.
 
     Raises:
         InputError: There is no such model, or the port is taken.
     """
     machine.check_port(serve.host, serve.port, "serve.port")
-    uri, file = registry.champion_or(serve.model, promote.name, tracking)
-    limits = {name: getattr(serve, name) for name in DEFAULTS}
-    environment = {
-        **os.environ,
-        "MLFLOW_TRACKING_URI": store.address(tracking),
-        "SERVING_MODEL_CONFIG": json.dumps(limits),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        # MLflow starts uvicorn by its name.
-        "PATH": os.pathsep.join(
-            [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-        ),
-    }
-    address = f"http://{serve.host}:{serve.port}/invocations"
-    print(f"{uri}: {address} (about 10 s to start; stop with Ctrl-C)", flush=True)
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "models",
-        "serve",
-        "--model-uri",
-        str(file.parents[1]),
-    ]
-    command += ["--env-manager", "local", "--host", serve.host, "--port", str(serve.port)]
-    command += ["--workers", str(serve.workers), "--timeout", str(serve.timeout_s)]
-    os.execve(sys.executable, command, environment)
+    model = registry.served(serve.model, promote.name, tracking)
+    model_file.insist_on_trust(model.file, model_file.read_card(model.file), model.trusted)
+    Settings(
+        model=str(model.file),
+        trusted=model.trusted,
+        about=model.about,
+        prepared=str(ROOT / "prepare"),
+        unknown=serve.unknown,
+        coverage=serve.coverage,
+        max_request_mb=serve.max_request_mb,
+        timeout_s=serve.timeout_s,
+        token=serve.token,
+    ).store()
+    host = f"[{serve.host}]" if ":" in serve.host else serve.host
+    print(f"{model.about['model']}: http://{host}:{serve.port} (stop with Ctrl-C)", flush=True)
+    with tempfile.TemporaryDirectory() as shared:
+        if serve.workers > 1:
+            os.environ[METRICS] = shared
+        import uvicorn
+
+        uvicorn.run(
+            "pipeline.serving.app:create",
+            factory=True,
+            host=serve.host,
+            port=serve.port,
+            workers=serve.workers,
+            access_log=False,
+            log_level="warning",
+            server_header=False,
+            timeout_graceful_shutdown=serve.timeout_s,
+        )

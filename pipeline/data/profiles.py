@@ -32,21 +32,34 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if not profile or _is_srgb(profile):
         return image
     try:
-        source = _opened(profile)
-        mode = _MODES.get(source.profile.xcolor_space.strip().upper())
+        mode, transform = _transform(profile)
         if mode == "RGB" or (mode == "L" and image.mode in ("1", "LA")):
             opaque = image.convert(mode)
         elif mode == image.mode:
             opaque = image
         else:
             return image
-        converted = ImageCms.profileToProfile(opaque, source, _SRGB, outputMode="RGB")
+        converted = ImageCms.applyTransform(opaque, transform)
     except (ImageCms.PyCMSError, OSError, ValueError):
         return image
     assert converted is not None  # because it is not changed in place
     if image.has_transparency_data:
         converted.putalpha(image.convert("RGBA").getchannel("A"))
     return converted
+
+
+@lru_cache(64)
+def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform]:
+    """Build the transform to sRGB, which takes longer than its use; also returns its input mode.
+
+    Raises:
+        ValueError: The profile is for images of another kind.
+    """
+    source = _opened(profile)
+    mode = _MODES.get(source.profile.xcolor_space.strip().upper())
+    if mode is None:
+        raise ValueError("unknown colour space")
+    return mode, ImageCms.buildTransform(source, _SRGB, mode, "RGB")
 
 
 def _opened(profile: bytes) -> ImageCms.ImageCmsProfile:

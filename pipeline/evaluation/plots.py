@@ -229,7 +229,7 @@ def _near_duplicates(evaluation: Evaluation, path: Path) -> None:
 
 def _grad_cam(evaluation: Evaluation, path: Path) -> None:
     """Draw Grad-CAM for the most confident mistakes, then for correct predictions."""
-    from pipeline.evaluation.gradcam import GradCam, overlay
+    from pipeline.networks.gradcam import GradCam, overlay
 
     cam, facts, mistakes = GradCam(evaluation.classifier), evaluation.best, evaluation.mistakes
     if cam.layer is None:

@@ -96,6 +96,11 @@ def describe(model: keras.Model) -> list[CutPoint]:
     return points
 
 
+def operations_of(model: keras.Model) -> int:
+    """Count the floating-point operations of a model's forward pass on one image."""
+    return sum(operations.of_call(node) for node in graph.nodes(model))
+
+
 def block_of(name: str) -> str:
     """Return the block in a layer's name, such as `block_13` or `conv5_block2`."""
     match = _BLOCK.match(name)

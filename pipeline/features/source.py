@@ -6,7 +6,7 @@ settings + backbone + images -> a forward pass to a cut, and its cache key.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,18 @@ class Source:
 
     @classmethod
     def of(cls, frozen: FrozenPart, body: Backbone, data: Manifest) -> Source:
-        """Combine a backbone and a prepared dataset."""
+        """Combine a backbone and a prepared dataset.
+
+        Args:
+            frozen: Settings of the forward pass, with the number of views.
+            body: The backbone.
+            data: The dataset.
+        """
+        from pipeline.features import cuts
+
+        views = len(data.indices("train")) * (frozen.augment.count - 1)
+        work = cuts.operations_of(body.model) * (len(data.rows) + views)
+        frozen = replace(frozen, engine=frozen.engine.resolved(work))
         return cls(frozen, body.model, body.sha256, data.images, data.images_sha256)
 
     def key(self, cut: str, rows: NDArray[np.int64], precision: str = "float32") -> Key:

@@ -90,12 +90,12 @@ class Finetuner:
         self.model = body.model
         self._start = [variable.numpy() for variable in body.model.variables]
         self._traced: OrderedDict[str, tuple[keras.Model, keras.Model]] = OrderedDict()
+        self._source = Source.of(frozen, body, self.data)
         self._key = {
-            **frozen.key(body),
+            **self._source.frozen.key(body),
             "images": self.data.images_sha256,
             "manifest": file_sha256(prepared / "manifest.csv"),
         }
-        self._source = Source.of(frozen, body, self.data)
 
     def fit(
         self, config: Config, head: Path, log: Callable[[dict[str, float], int], None]
@@ -131,7 +131,8 @@ class Finetuner:
             names = ("val_loss", "val_accuracy", "val_score", "temperature")
             best = {name: summary[name] for name in names}
             return Tuned(top, fitting.Fitted([], 0, best), False, {})
-        config, chosen = recipe.derive(config, len(self._rows["train"]), model)
+        errors = recipe.Errors.of(head, len(self._rows["val"]))
+        config, chosen = recipe.derive(config, len(self._rows["train"]), model, errors)
         derived.report(chosen)
         batch_norm = config.batch_norm == BatchNorm.train
         cut = cuts.resolve(model, config.cut, batch_norm)

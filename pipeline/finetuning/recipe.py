@@ -1,14 +1,16 @@
 """Derive the settings of fine-tuning that are `auto` from the images and the network.
 
-settings + number of images + backbone -> settings without `auto`, and the reasons. An explicit
-value always wins. The lengths follow Kolesnikov et al. 2020, Big Transfer: a minimum number of
-steps for small datasets, a number of epochs for larger ones.
+settings + number of images + backbone + the head's errors -> settings without `auto`, and the
+reasons. An explicit value always wins. The lengths follow Kolesnikov et al. 2020, Big Transfer: a
+minimum number of steps for small datasets, a number of epochs for larger ones.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.settings import is_auto
@@ -19,37 +21,79 @@ if TYPE_CHECKING:
 
     from pipeline.finetuning.settings import Config
 
-STEPS = 250
+STEPS = 160
 """Minimum number of training steps."""
-EPOCHS = 12
+EPOCHS = 8
 """Number of epochs for a medium-sized dataset."""
 MANY = 20_000
 """Number of images above which fewer epochs suffice."""
-FEWEST_EPOCHS = 5
+FEWEST_EPOCHS = 3
+LEAST_PATIENCE = 4
+"""Minimum number of epochs without improvement after which training stops; or a third of all."""
 
+EASY = 0.02
+"""Fraction of errors on the validation split up to which the head is good enough for a high cut."""
 BETWEEN = (0.2, 0.4)
 """Range for the fraction of the work below the cut. The layers below it, edges and textures,
 suit any images; with much less above it, a network cannot adapt to images unlike those it was
 trained on (NOTES.md)."""
+HIGH = (0.65, 0.85)
+"""The same if little can be gained: a step takes a third of the time."""
 
-_RATE = 3e-4
+_RATE = 6e-4
 _RATE_BATCH = 32
 
 
-def derive(config: Config, images: int, model: keras.Model) -> tuple[Config, dict[str, Derived]]:
+@dataclass(frozen=True)
+class Errors:
+    """What the head leaves to gain: its errors on the validation split.
+
+    Attributes:
+        count: Wrong predictions.
+        images: Number of validation images.
+    """
+
+    count: int
+    images: int
+
+    @classmethod
+    def of(cls, head: Path, images: int) -> Errors:
+        """Read them from the output of train_head."""
+        summary = json.loads((head / "summary.json").read_text(encoding="utf-8"))
+        return cls(round((1 - summary["val_accuracy"]) * images), images)
+
+    @property
+    def easy(self) -> bool:
+        """True if a high cut is enough."""
+        return self.count <= EASY * self.images
+
+    def __str__(self) -> str:
+        most = 100 * self.count / self.images
+        return (
+            f"the head is wrong on {self.count} of {self.images} validation images, so that "
+            f"fine-tuning can gain at most {most:.1f} points"
+        )
+
+
+def derive(
+    config: Config, images: int, model: keras.Model, errors: Errors | None = None
+) -> tuple[Config, dict[str, Derived]]:
     """Derive all settings that are `auto`.
 
     Args:
         config: Section `finetune`.
         images: Number of training images.
         model: The backbone.
+        errors: Of the trained head; None before there is one.
 
     Returns:
         The section without `auto`; full name -> derived value with reason.
     """
     config, values = derive_numbers(config, images)
     if is_auto(config.cut):
-        cut = automatic_cut(model, config.batch_norm == "train")
+        within = HIGH if errors and errors.easy else BETWEEN
+        cut = automatic_cut(model, config.batch_norm == "train", within)
+        cut = Derived(cut.value, f"{errors}; {cut.reason}" if errors else cut.reason)
         config, values = replace(config, cut=cut.value), {"finetune.cut": cut, **values}
     return config, values
 
@@ -62,6 +106,8 @@ def derive_numbers(config: Config, images: int) -> tuple[Config, dict[str, Deriv
     if is_auto(config.learning_rate):
         derived["finetune.learning_rate"] = learning_rate(config.batch_size)
     values: dict[str, Any] = {name.partition(".")[2]: d.value for name, d in derived.items()}
+    if is_auto(config.epochs) and config.patience is None:
+        values["patience"] = max(LEAST_PATIENCE, values["epochs"] // 3)
     return replace(config, **values), derived
 
 
@@ -92,12 +138,15 @@ def learning_rate(batch_size: int) -> Derived:
     return Derived(rate, f"for AdamW with batches of {batch_size}")
 
 
-def automatic_cut(model: keras.Model, batch_norm: bool) -> Derived:
-    """Choose the cut with the smallest activations among those with enough to train above.
+def automatic_cut(
+    model: keras.Model, batch_norm: bool, within: tuple[float, float] = BETWEEN
+) -> Derived:
+    """Choose the cut with the smallest activations in a part of the network.
 
     Args:
         model: A backbone.
         batch_norm: Train BatchNormalization too.
+        within: Range for the fraction of the work below the cut.
     """
     from pipeline.features import cuts
 
@@ -106,7 +155,7 @@ def automatic_cut(model: keras.Model, batch_norm: bool) -> Derived:
     above: dict[str, str] = {}
     for layer in cuts.learning_layers(model, batch_norm):
         above.setdefault(cuts.resolve(model, layer, batch_norm).at, layer)
-    low, high = BETWEEN
+    low, high = within
     between = [at for at in above if low <= points[at].flops_below <= high]
     at = (
         min(between, key=lambda name: points[name].bytes_per_image)

@@ -47,7 +47,9 @@ class Config(Training):
         0.1, "Fraction of each label spread over all classes.", least=0, below=1
     )
     epochs: AutoInt = automatic(
-        "Number of epochs. `auto` chooses it from the size of the training set.", least=1
+        "Number of epochs. `auto` chooses it from the size of the training set, and stops early if "
+        "a third of them bring no improvement on the validation split.",
+        least=1,
     )
     patience: int | None = setting(
         None,
@@ -65,7 +67,8 @@ class Config(Training):
     cut: Any = setting(
         AUTO,
         "First trainable layer: a layer name, a Keras layer index, `{blocks: N}` for the last N "
-        "blocks, `auto`, or `none` for a frozen backbone.",
+        "blocks, `none` for a frozen backbone, or `auto`: a low one, or a high one, which is "
+        "faster, if the head is hardly ever wrong on the validation split.",
     )
     batch_norm: BatchNorm = setting(
         BatchNorm.frozen,

@@ -6,8 +6,9 @@ model + section `forward` -> a forward pass, compared with Keras when it is crea
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
 
 class Engine(StrEnum):
-    """Library that runs a network."""
+    """Library that runs a network; `auto` decides by the amount of work."""
 
+    auto = "auto"
     keras = "keras"
     openvino = "openvino"
 
@@ -39,6 +41,9 @@ class Precision(StrEnum):
 _TOLERANCE = {Precision.float32: 1e-4, Precision.bfloat16: 0.2}
 """Largest accepted difference from Keras' outputs, relative to their norm. Correct conversions of
 pre-trained networks differed by 1e-5 at most, by 0.1 in bfloat16; wrong ones by about 1."""
+CONVERSION = 5e11
+"""Operations from which on OpenVINO saves more time than a conversion takes: 3 s for MobileNetV2,
+whose 0.6e9 operations per image take 3 ms less (2 cores)."""
 CHECKED = 8
 """Number of images on which a conversion is compared with Keras."""
 
@@ -48,9 +53,10 @@ class Config:
     """Section `forward`."""
 
     engine: Engine = setting(
-        Engine.openvino,
+        Engine.auto,
         "Library that computes the frozen part, and the model in evaluate, predict and serving. "
-        "Only keras uses a GPU.",
+        "`auto` uses keras on a GPU and for the frozen part of small datasets, for which a "
+        "conversion would not pay off, and openvino otherwise.",
     )
     precision: Precision = setting(
         Precision.float32,
@@ -61,10 +67,23 @@ class Config:
 
     def check(self, name: str) -> None:
         """Reject a precision that the engine does not support."""
-        if self.precision == Precision.bfloat16 and self.engine != Engine.openvino:
-            raise InputError(
-                f"{name}.precision=bfloat16 needs {name}.engine=openvino, got {self.engine}"
-            )
+        if self.precision == Precision.bfloat16 and self.engine == Engine.keras:
+            raise InputError(f"{name}.precision=bfloat16 needs {name}.engine=openvino, got keras")
+
+    def resolved(self, operations: float = math.inf) -> Config:
+        """Replace `auto`, by counts and never by a clock: results depend on the engine.
+
+        Args:
+            operations: Floating-point operations of all forward passes; by default those of a
+                model that is used for long.
+        """
+        if self.engine != Engine.auto:
+            return self
+        import tensorflow as tf
+
+        little = operations < CONVERSION and self.precision == Precision.float32
+        on_keras = little or bool(tf.config.list_physical_devices("GPU"))
+        return replace(self, engine=Engine.keras if on_keras else Engine.openvino)
 
 
 @dataclass(frozen=True)
@@ -120,7 +139,7 @@ def convert(
     images: NDArray[Any],
     parts: Sequence[int] = (),
 ) -> Converted | None:
-    """Convert a model for the engine and compare it with Keras; arguments as for `forward`.
+    """Convert a model for the engine and compare it with Keras, unless that was done before.
 
     Args:
         model: (B, ...) float32 -> (B, ...).
@@ -133,12 +152,17 @@ def convert(
         None if Keras computes: because it is configured, or because the engine cannot run this
         network or disagrees with Keras, which is printed.
     """
+    config = config.resolved()
     if config.engine == Engine.keras:
         return None
-    from pipeline.networks import frozen_graph, openvino, runtime
+    from pipeline.networks import conversions, frozen_graph, openvino, runtime
 
     _require_openvino()
     openvino.require(str(config.precision))
+    name = conversions.name(model, " ".join(described(config).values()))
+    kept = conversions.read(name) if name else None
+    if kept:
+        return Converted(str(config.engine), openvino.version(), str(config.precision), kept)
     sample = np.asarray(images[:CHECKED], dtype=np.float32)
     try:
         with runtime.quiet():
@@ -161,6 +185,8 @@ def convert(
             f"{_TOLERANCE[config.precision]:g}",
         )
         return None
+    if name:
+        conversions.keep(name, files)
     return Converted(str(config.engine), openvino.version(), str(config.precision), files)
 
 
@@ -180,14 +206,16 @@ def load(converted: Converted, threads: int) -> Forward:
 def described(config: Config) -> dict[str, str]:
     """Describe what results depend on besides the network: engine, version and precision.
 
-    Empty for Keras, whose version is always recorded (`runtime.versions`).
+    Empty for Keras, whose version is always recorded (`runtime.versions`). What `auto` means
+    depends on network and images, which are recorded, too.
     """
     if config.engine == Engine.keras:
         return {}
     from pipeline.networks import openvino
 
     _require_openvino()
-    return {"engine": f"openvino {openvino.version()}", "products": str(config.precision)}
+    choice = "auto, " if config.engine == Engine.auto else ""
+    return {"engine": f"{choice}openvino {openvino.version()}", "products": str(config.precision)}
 
 
 def _require_openvino(version: str = "") -> None:

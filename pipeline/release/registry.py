@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 _ALIAS = "champion"
 _FILE = "data/model.keras"  # in a logged model
+_FACTS = {"commit": "git.commit", "data": "data.md5", "code": "code.sha256"}
+"""What /version says of a model -> the tag with it."""
 _BEFORE = "champion.before"
 _ROLLED_BACK = "champion.rolled_back"
 
@@ -211,11 +214,26 @@ def model_file(name: str, compose: Callable[[], Config]) -> Path:
     return Path(name)
 
 
-def champion_or(model: str | None, name: str, config: Tracking) -> tuple[str, Path]:
-    """Return the model to serve, the named one or the champion, and its .keras file.
+@dataclass(frozen=True)
+class Served:
+    """A model to serve.
+
+    Attributes:
+        file: Its .keras file.
+        trusted: True if code in the file may run.
+        about: Its name and, for a model in the registry, version, commit and data.
+    """
+
+    file: Path
+    trusted: bool
+    about: dict[str, str]
+
+
+def served(model: str | None, name: str, config: Tracking) -> Served:
+    """Return the model to serve: the named one, or the champion.
 
     Args:
-        model: URI of a model, or None.
+        model: A path, a URI as for `download`, or None.
         name: Name of the registered model.
         config: Section `tracking`.
 
@@ -223,7 +241,15 @@ def champion_or(model: str | None, name: str, config: Tracking) -> tuple[str, Pa
         InputError: There is no such model.
     """
     uri = model or f"models:/{name}@{_ALIAS}"
-    return uri, download(uri, config)
+    if not is_uri(uri):
+        return Served(Path(uri), is_own(uri), {"model": uri})
+    file = download(uri, config)
+    about = {"model": uri}
+    found = _entity(store.connect(config), uri)
+    if found is not None:
+        about |= {"version": str(found.version)} if hasattr(found, "version") else {}
+        about |= {key: found.tags[tag] for key, tag in _FACTS.items() if tag in found.tags}
+    return Served(file, True, about)
 
 
 def download(uri: str, config: Tracking) -> Path:
@@ -262,22 +288,26 @@ def _in_place(client: MlflowClient, uri: str) -> Path | None:
 
     A download would write into that folder, which may be read-only in a container.
     """
-    if uri.startswith("runs:/"):
+    found = _entity(client, uri)
+    if hasattr(found, "version"):
+        found = _entity(client, str(found.source))
+    if found is None:
         return None
-    name = uri.removeprefix("models:/")
-    while not name.startswith("m-") or "/" in name or "@" in name:
-        if "@" in name:
-            version = client.get_model_version_by_alias(*name.split("@", 1))
-        elif "/" in name:
-            version = client.get_model_version(*name.split("/", 1))
-        else:
-            return None
-        name = str(version.source).removeprefix("models:/")
-        if name == version.source:
-            return None
-    location = urlsplit(str(client.get_logged_model(name).artifact_location))
+    location = urlsplit(str(found.artifact_location))
     folder = Path(url2pathname(location.path))
     return folder if location.scheme in ("", "file") and folder.is_dir() else None
+
+
+def _entity(client: MlflowClient, uri: str) -> Any:
+    """Return the ModelVersion or LoggedModel that a URI names; None for a run's model."""
+    scheme, _, name = uri.partition(":/")
+    if scheme != "models":
+        return None
+    if "@" in name:
+        return client.get_model_version_by_alias(*name.split("@", 1))
+    if "/" in name:
+        return client.get_model_version(*name.split("/", 1))
+    return client.get_logged_model(name) if name.startswith("m-") else None
 
 
 def is_own(model: str) -> bool:

@@ -1,4 +1,4 @@
-"""The parts that are packaged with a model: classifier, pyfunc, and guard of its server.
+"""A trained model in use: classifier, pyfunc and HTTP server. The first two travel with the model.
 
     >>> from pathlib import Path
     >>> from pipeline.serving.classifier import Classifier

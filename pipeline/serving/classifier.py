@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.data import image_file
 from pipeline.data.image_file import Pixels
+from pipeline.errors import InputError
 from pipeline.networks import model_file, runtime
 from pipeline.networks.trust import judging
 from pipeline.networks.trust.judging import Answers, Judge
@@ -23,6 +24,8 @@ from pipeline.storage.outputs import ROOT
 
 if TYPE_CHECKING:
     import keras
+
+    from pipeline.networks.gradcam import GradCam
 
 MODEL = ROOT / "finetune" / "model.keras"
 """Output of fine-tuning."""
@@ -111,3 +114,29 @@ class Classifier:
             probabilities[start : start + len(batch)] = batch[:, :classes]
             start += len(batch)
         return probabilities
+
+    def explain(self, pixels: Pixels) -> Pixels:
+        """Show the regions that speak for the prediction (Grad-CAM).
+
+        Args:
+            pixels: (H, W, 3) uint8 RGB, as from `decode`.
+
+        Returns:
+            (H, W, 3) uint8 RGB, with a heat map over the image.
+
+        Raises:
+            InputError: The network keeps no rows and columns.
+        """
+        if self._cam.layer is None:
+            raise InputError("Grad-CAM needs a layer that keeps rows and columns, there is none")
+        from pipeline.networks.gradcam import overlay
+
+        predicted = self.probabilities(pixels[None]).argmax(axis=1)
+        return overlay(pixels, self._cam.maps(pixels[None], predicted)[0])
+
+    @cached_property
+    def _cam(self) -> GradCam:
+        network = self.model  # sets up TensorFlow, which the next line imports
+        from pipeline.networks.gradcam import GradCam
+
+        return GradCam(network)

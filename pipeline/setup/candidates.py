@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -78,11 +79,13 @@ def sample(
         for place, (_, paths) in enumerate(own.items())
         for path in paths[:: max(1, -(-len(paths) // share))]
     }
-    decoded, labels = [], []
-    for image in sources.images(source, "sample"):
-        if image.path in wanted:
-            decoded.append(image_file.decode(image.read(), size_px).pixels)
-            labels.append(wanted[image.path])
+    pending, labels = [], []
+    with ThreadPoolExecutor() as threads:
+        for image in sources.images(source, "sample"):
+            if image.path in wanted:
+                pending.append(threads.submit(image_file.decode, image.read(), size_px))
+                labels.append(wanted[image.path])
+        decoded = [item.result().pixels for item in pending]
     return np.stack(decoded), np.array(labels, dtype=np.int64)
 
 
@@ -164,22 +167,22 @@ def may_be_mirrored(
     from pipeline.networks.keras_forward import KerasForward
     from pipeline.training import logistic
 
-    forward = KerasForward(backbone.model, _BATCH)
-    straight = forward.all(images, None, "features")
-    mirrored = forward.all(images[:, :, ::-1], None, "features, mirrored")
     half = np.random.default_rng(seed).permutation(len(labels)) % 2 == 0
     if len(set(labels[half])) < len(set(labels)):
         return False, "too few images to test whether flips are safe"
+    forward = KerasForward(backbone.model, _BATCH)
+    straight = forward.all(images, None, "features")
+    mirrored = forward.all(images[~half][:, :, ::-1], None, "features, mirrored")
     classes = int(labels.max()) + 1
     fitted = logistic.fit(
         straight[half], labels[half], classes=classes, balanced=False, seed=seed, threads=threads
     )
 
     def accuracy(features: NDArray[np.float32]) -> float:
-        scores = features[~half] @ fitted.weights + fitted.biases
+        scores = features @ fitted.weights + fitted.biases
         return float((scores.argmax(axis=1) == labels[~half]).mean())
 
-    as_is, turned = accuracy(straight), accuracy(mirrored)
+    as_is, turned = accuracy(straight[~half]), accuracy(mirrored)
     shares = (
         f"{100 * turned:.0f} % of mirrored images are recognised ({100 * as_is:.0f} % unmirrored)"
     )

@@ -91,10 +91,10 @@ def _engine(config: Config) -> Check:
 
     engine = config.forward.engine
     try:
-        described = engines.described(config.forward) or {"engine": engine}
+        described = engines.described(config.forward.resolved()) or {"engine": str(Engine.keras)}
     except InputError as error:
         return Check("engine", Level.error, str(error))
-    if engine != Engine.keras and tf.config.list_physical_devices("GPU"):
+    if engine == Engine.openvino and tf.config.list_physical_devices("GPU"):
         return Check(
             "engine",
             Level.warning,

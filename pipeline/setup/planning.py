@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.features import augmentation
 from pipeline.finetuning import recipe
 from pipeline.finetuning.settings import Config as Finetune
-from pipeline.networks.engines import Engine
 from pipeline.networks.trust.judging import COVERAGE, UNKNOWN
+from pipeline.settings import AUTO
 from pipeline.setup import machine
 from pipeline.setup.source import UNEVEN, Looked
 from pipeline.storage.derived import Derived
@@ -56,12 +56,14 @@ class Plan:
 
     Attributes:
         sections: Name -> section, in order; "" holds the settings outside sections.
-        seconds: Expected time of `dvc repro` on this machine.
+        seconds: Expected time of `dvc repro` on this machine, at most.
+        frozen_seconds: The same without fine-tuning.
         megabytes: Expected disk space, including DVC's cache.
     """
 
     sections: dict[str, Section]
     seconds: float
+    frozen_seconds: float
     megabytes: float
 
 
@@ -111,15 +113,17 @@ def plan(looked: Looked, network: Network, seed: int, threads: int) -> Plan:
     prepare.put("exclude", "conf/exclude.csv", "paths of images to exclude")
     chosen, derived = recipe.derive(Finetune(), train, network.model)
     finetune = Section()
-    for name, value in derived.items():
-        finetune.put(name.partition(".")[2], value.value, value.reason)
+    cut, epochs, rate = (derived[f"finetune.{name}"] for name in ("cut", "epochs", "learning_rate"))
+    finetune.put("cut", AUTO, f"{cut.value}, or a higher one if the head is hardly ever wrong")
+    finetune.put("epochs", AUTO, f"at most {epochs.value}: {epochs.reason}")
+    finetune.put("learning_rate", rate.value, rate.reason)
     sections = {
         "": shared,
         "data": Section(looked.settings, looked.reasons),
         "backbone": Section(dict(network.section), {"use": network.reason}),
         "head": _head(train),
         "augment": augment,
-        "forward": _engine(),
+        "forward": Section({"engine": AUTO}, {"engine": "by the amount of work"}),
         "prepare": prepare,
         "extract_features": Section({"batch_size": 32}),
         "train_head": Section(
@@ -138,11 +142,9 @@ def plan(looked: Looked, network: Network, seed: int, threads: int) -> Plan:
         "sweep": Section({"n_trials": 20}, {"n_trials": "number of trials for make sweep"}),
     }
     work = _work(looked, network.model, chosen, int(views.value), int(size.value))
-    return Plan(
-        sections,
-        work.passes * network.ms_per_image / 1000 + _STAGES * _START_S + _DRAW_S,
-        work.megabytes,
-    )
+    base = work.passes * network.ms_per_image / 1000 + _STAGES * _START_S + _DRAW_S
+    tuning = work.tuning_passes * network.ms_per_image / 1000
+    return Plan(sections, base + tuning, base, work.megabytes)
 
 
 def _balance(imbalance: float) -> str:
@@ -162,25 +164,12 @@ def _head(images: int) -> Section:
     return Section({"use": "logistic"}, {"use": reason})
 
 
-def _engine() -> Section:
-    """Choose the fastest engine on this machine."""
-    import tensorflow as tf
-
-    gpu = bool(tf.config.list_physical_devices("GPU"))
-    section = Section()
-    section.put(
-        "engine",
-        str(Engine.keras if gpu else Engine.openvino),
-        "uses the GPU of this machine" if gpu else "faster than keras without a GPU",
-    )
-    return section
-
-
 @dataclass(frozen=True)
 class _Work:
-    """Forward passes of the whole network, and megabytes on disk."""
+    """Forward passes of the whole network, without and for fine-tuning, and megabytes on disk."""
 
     passes: float
+    tuning_passes: float
     megabytes: float
 
 
@@ -194,13 +183,9 @@ def _work(
     train, val, test = (looked.survey.count(split) for split in ("train", "val", "test"))
     every, seen = train + val + test, train * views
     above = 1 - point.flops_below
-    passes = (
-        every
-        + (seen - train)
-        + (seen + val) * point.flops_below
-        + finetune.epochs * above * (_BACKWARD * train + val)
-        + test
-    )
+    passes = every + (seen - train) + test
+    tuning = (seen + val) * point.flops_below
+    tuning += finetune.epochs * above * (_BACKWARD * train + val)
     width = 4 * math.prod(model.output_shape[1:])
     pixels, features = 3 * every * size_px**2, width * (every + seen - train)
     parameters = 4 * model.count_params()
@@ -208,4 +193,4 @@ def _work(
     copies = 1 if machine.shares_files() else 2
     stored = copies * (pixels + features + parameters) + (seen + val) * point.bytes_per_image
     stored += features * (copies - 1)
-    return _Work(passes, stored / 1e6)
+    return _Work(passes, tuning, stored / 1e6)

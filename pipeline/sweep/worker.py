@@ -97,7 +97,8 @@ class _Worker:
         self._networks = Networks(config, self._composed, self._store)
         own = self._networks[networks.Key()].body.model
         data = Manifest(outputs.ROOT / "prepare")
-        finetune, _ = recipe.derive(config.finetune, len(data.indices("train")), own)
+        errors = recipe.Errors.of(outputs.ROOT / "train_head", len(data.indices("val")))
+        finetune, _ = recipe.derive(config.finetune, len(data.indices("train")), own, errors)
         prepare = replace(config.prepare, image_size=data.image_size)
         self._config = config = replace(config, finetune=finetune, prepare=prepare)
         self._names = config.sweep.objectives

@@ -20,7 +20,7 @@ from PIL import Image
 
 from pipeline.networks import model_file
 from pipeline.serving import pyfunc
-from pipeline.serving.defaults import DEFAULTS
+from pipeline.serving.settings import DEFAULTS
 from pipeline.storage import digests
 from pipeline.storage.digests import file_md5
 from pipeline.tracking import provenance

@@ -165,6 +165,12 @@ def fit(
                 log(state.curve[-1], first_epoch + state.epoch)
                 bar.update()
                 bar.set_postfix({name: f"{value:.4f}" for name, value in metrics.items()})
+        if state.epoch < settings.epochs:
+            print(
+                f"stopped after {state.epoch} of {settings.epochs} epochs: the last "
+                f"{settings.patience} brought no improvement on the validation split",
+                flush=True,
+            )
         checkpoint.load_best()
         share = 1.0
         if settings.recipe.interpolate and state.best_epoch:

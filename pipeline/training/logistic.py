@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 STRENGTHS = np.logspace(-5, 2, 8)
 """Candidates for scikit-learn's C; larger values regularize less."""
 
+_MIDDLE = 3
+"""Position where the search begins."""
 _FOLDS = 3
 _SUSPECT_FOLDS = 5
 _DIRECTIONS = 256
@@ -30,6 +32,8 @@ bees and on hand signs; weaker regularization also learns the wrong labels."""
 _ITERATIONS = 300
 _ROUGHLY = 1e-3
 """Tolerance during the search: enough to compare values of C."""
+_PLATEAU = 0.01
+"""Difference of losses that counts as none: rough fits cannot tell."""
 TOLERANCE = 1e-4
 """Tolerance of the final fit."""
 
@@ -147,35 +151,52 @@ def out_of_fold(
 def _chosen(
     features: Floats, labels: NDArray[np.int64], balanced: bool, seed: int
 ) -> tuple[float, Floats]:
-    """Choose the best C; also returns its log loss on each fold."""
-    from sklearn.linear_model import LogisticRegressionCV
+    """Choose the best C; also returns its log loss on each fold.
+
+    The loss falls and then rises with C: from the middle, the search follows it downhill and stops
+    behind the lowest, as the largest values take longest. Each fit starts from the last one.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
 
     if np.bincount(labels).min() < 2:
         return 1e-2, np.zeros(0)  # strong regularization: there is next to nothing to learn from
-    with warnings.catch_warnings():
+    parts = list(_folds(labels, seed).split(features, labels))
+    classes = np.unique(labels)
+    models = [
+        LogisticRegression(
+            max_iter=_ITERATIONS,
+            tol=_ROUGHLY,
+            class_weight="balanced" if balanced else None,
+            warm_start=True,
+        )
+        for _ in parts
+    ]
+    bar = tqdm(desc="logistic regression", unit="fit", delay=1, leave=False, disable=None)
+
+    def losses(place: int) -> Floats:
+        losses = []
+        for model, (others, own) in zip(models, parts, strict=True):
+            model.set_params(C=STRENGTHS[place]).fit(features[others], labels[others])
+            predicted = model.predict_proba(features[own])
+            losses.append(log_loss(labels[own], predicted, labels=classes))
+            bar.update()
+        return np.array(losses)
+
+    with warnings.catch_warnings(), bar:
         # A C at which the solver does not converge in time is not a worse candidate.
         warnings.filterwarnings("ignore", message="lbfgs failed to converge")
-        parts = _folds(labels, seed)
-        folds = _with_bar(parts.split(features, labels), parts.n_splits, "logistic regression")
-        scores = [
-            LogisticRegressionCV(
-                Cs=STRENGTHS,
-                l1_ratios=(0.0,),
-                cv=[part],
-                scoring="neg_log_loss",
-                max_iter=_ITERATIONS,
-                tol=_ROUGHLY,
-                class_weight="balanced" if balanced else None,
-                refit=False,
-                use_legacy_attributes=False,
-            )
-            .fit(features, labels)
-            .scores_
-            for part in folds
-        ]
-    losses = -np.asarray(scores).reshape(-1, len(STRENGTHS))
-    best = int(losses.mean(axis=0).argmin())
-    return float(STRENGTHS[best]), losses[:, best]
+        best, lowest = _MIDDLE, losses(_MIDDLE)
+        for step in (1, -1):
+            start = best
+            while 0 <= best + step < len(STRENGTHS):
+                following = losses(best + step)
+                if following.mean() > (1 - _PLATEAU) * lowest.mean():
+                    break
+                best, lowest = best + step, following
+            if best != start:
+                break
+    return float(STRENGTHS[best]), lowest
 
 
 def _with_bar(parts: Iterator[Any], count: int, desc: str) -> Iterator[Any]:

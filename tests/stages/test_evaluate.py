@@ -251,7 +251,7 @@ def test_a_report_without_outputs_says_what_to_do(project: Path, run: Run) -> No
 def test_grad_cam_finds_what_speaks_for_a_class() -> None:
     import keras
 
-    from pipeline.evaluation.gradcam import GradCam, overlay
+    from pipeline.networks.gradcam import GradCam, overlay
 
     entry = keras.Input((32, 32, 3))
     x = keras.layers.Conv2D(2, 4, strides=4, name="spots")(entry)
@@ -280,7 +280,7 @@ def test_grad_cam_of_a_flattened_map_keeps_places_apart() -> None:
     """Averaged gradients would cancel: the class likes one place as much as it dislikes another."""
     import keras
 
-    from pipeline.evaluation.gradcam import GradCam
+    from pipeline.networks.gradcam import GradCam
 
     entry = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(1, 4, strides=4)(entry)

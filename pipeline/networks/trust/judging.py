@@ -43,9 +43,8 @@ class Answers:
     labels: NDArray[np.bool_] | None
     positions: Floats
 
-    def of(self, row: int) -> Answers:
-        """Return the answers for one image."""
-        part = slice(row, row + 1)
+    def of(self, part: slice) -> Answers:
+        """Return the answers for some of the images."""
         parts: dict[str, Any] = {k: v if v is None else v[part] for k, v in vars(self).items()}
         return Answers(**parts)
 

@@ -1,0 +1,68 @@
+"""Converted networks on disk, each named after its content: nothing is converted twice.
+
+model -> the files of its conversion, shared by all runs, trials and processes; the least recently
+used are removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.networks import runtime
+from pipeline.networks.forward import Files
+from pipeline.storage import digests, outputs, workspace
+
+if TYPE_CHECKING:
+    import keras
+
+_KEPT = 20
+
+
+def name(model: keras.Model, engine: str) -> str | None:
+    """Compute a name from a model's layers and weights; None if its layers cannot be described.
+
+    Args:
+        model: The model.
+        engine: Name and version of what converts it.
+    """
+    try:
+        layers = model.to_json()
+    except (NotImplementedError, TypeError, ValueError):
+        return None
+    libraries = f"{engine} {sorted(runtime.versions().items())} {digests.code_sha256()}"
+    content = hashlib.sha256(f"{libraries} {layers}".encode())
+    for variable in model.variables:
+        content.update(np.ascontiguousarray(variable.numpy()).data)
+    return content.hexdigest()[:32]
+
+
+def read(name: str) -> Files | None:
+    """Return the files of a conversion, or None."""
+    folder = _root() / name
+    try:
+        os.utime(folder)
+        return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    except OSError:  # not there, or removed at this moment
+        return None
+
+
+def keep(name: str, files: Files) -> None:
+    """Store the files of a conversion."""
+    root = _root()
+    with outputs.locked(root / name), outputs.replacing(root / name) as aside:
+        for file, content in files.items():
+            (aside / file).write_bytes(content)
+    folders = [path for path in root.iterdir() if path.is_dir() and path.name[0] != "."]
+    for old in sorted(folders, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+        (root / f".{old.name}.lock").unlink(missing_ok=True)
+
+
+def _root() -> Path:
+    return workspace.root() / ".work" / "converted"

@@ -1,0 +1,57 @@
+"""Settings and limits of a served model, and defaults of a registered model's `model_config`."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+
+from pipeline.networks.trust.judging import COVERAGE, UNKNOWN
+
+MAX_IMAGE_MB = 25
+"""Maximum size of an image file."""
+MAX_ROWS = 10_000
+"""Maximum number of images in a request."""
+MAX_REQUEST_MB = 100
+"""Maximum size of a request; the default of `serve.max_request_mb`."""
+DEFAULTS: dict[str, float] = {"unknown": UNKNOWN, "coverage": COVERAGE}
+"""Named as in section `serve`."""
+METRICS = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable with a folder in which several workers count together."""
+_VARIABLE = "PIPELINE_SERVE"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a worker serves, and how.
+
+    Attributes:
+        model: The .keras file.
+        trusted: True if code in the file may run.
+        about: Facts that /version lists: the model's name, commit, data.
+        prepared: Output of prepare, for the page's examples.
+        unknown: Fraction of ordinary images that may be flagged as unknown.
+        coverage: Target coverage of prediction sets.
+        max_request_mb: Maximum size of a request.
+        timeout_s: Time limit of a request.
+        token: Bearer token that requests must have; None for none.
+    """
+
+    model: str
+    trusted: bool
+    about: dict[str, str]
+    prepared: str
+    unknown: float
+    coverage: float
+    max_request_mb: int
+    timeout_s: int
+    token: str | None
+
+    def store(self) -> None:
+        """Put them into the environment, for this process and its workers."""
+        os.environ[_VARIABLE] = json.dumps(asdict(self))
+
+    @classmethod
+    def stored(cls) -> Settings:
+        """Return those in the environment."""
+        return cls(**json.loads(os.environ[_VARIABLE]))
