@@ -19,6 +19,7 @@ are from prepared images to the model, processes' starts included. Log losses ar
 temperature that fits the validation split best.
 """
 
+import csv
 import json
 import sys
 import tarfile
@@ -43,6 +44,7 @@ class Outcome:
     """A model on the test split: its probabilities, at the temperature that suits it."""
 
     right: dict[str, bool]
+    losses: dict[str, float]
     log_loss: float
     seconds: float
 
@@ -57,9 +59,10 @@ class Project:
 
     def __init__(self, folder: Path, seed: int, words: tuple[str, ...] = ()) -> None:
         self.folder, self._seed, self._words = folder, seed, words
-        self._stage("prepare")
+        self.stage("prepare")
 
-    def _stage(self, name: str, *words: str) -> float:
+    def stage(self, name: str, *words: str) -> float:
+        """Run a stage; returns its seconds."""
         started = time.perf_counter()
         command = [sys.executable, "-m", "pipeline", name, f"seed={self._seed}", *self._words]
         workshop.run(self.folder, *command, "tracking.enabled=false", *words)
@@ -67,22 +70,23 @@ class Project:
 
     def tuned(self, *words: str) -> tuple[Outcome, Outcome]:
         """The head alone and the fine-tuned model of a recipe."""
-        extracted = self._stage("extract_features", *words)
-        head = extracted + self._stage("train_head", *words)
-        whole = head + self._stage("finetune", *words)
-        return self._judged("head", head), self._judged("model", whole)
+        extracted = self.stage("extract_features", *words)
+        head = extracted + self.stage("train_head", *words)
+        whole = head + self.stage("finetune", *words)
+        return self.judged("head", head), self.judged("model", whole)
 
     def guide(self) -> Outcome:
         """The model of the Keras guide."""
         started = time.perf_counter()
         command = [sys.executable, "-m", "benchmarks.keras_guide", str(self._seed)]
         workshop.run(self.folder, *command)
-        return self._judged("guide", time.perf_counter() - started)
+        return self.judged("guide", time.perf_counter() - started)
 
-    def _judged(self, which: str, seconds: float) -> Outcome:
+    def judged(self, which: str, seconds: float) -> Outcome:
+        """What benchmarks.predictions says of a model."""
         workshop.run(self.folder, sys.executable, "-m", "benchmarks.predictions", which)
         actual = json.loads((self.folder / "judged.json").read_text())
-        return Outcome(actual["right"], actual["log_loss"], seconds)
+        return Outcome(actual["right"], actual["losses"], actual["log_loss"], seconds)
 
 
 def measure(folder: Path, seed: int, with_guide: bool) -> dict[str, Outcome]:
@@ -113,10 +117,15 @@ def gain(ours: list[Outcome], other: list[Outcome]) -> str:
     for item, two in zip(ours, other, strict=True):
         for path, right in item.right.items():
             by_image.setdefault(path, []).append(float(right) - float(two.right[path]))
-    differences = np.array([np.mean(values) for values in by_image.values()])
-    drawn = np.random.default_rng(0).integers(len(differences), size=(2000, len(differences)))
-    low, high = np.percentile(100 * differences[drawn].mean(axis=1), [2.5, 97.5])
-    return f"{100 * differences.mean():+.1f} ({low:+.1f} to {high:+.1f})"
+    return interval([100 * float(np.mean(values)) for values in by_image.values()], ".1f")
+
+
+def interval(differences: list[float], form: str) -> str:
+    """Mean of differences, one per image, with its bootstrap interval."""
+    values = np.array(differences)
+    drawn = np.random.default_rng(0).integers(len(values), size=(2000, len(values)))
+    low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
+    return f"{values.mean():+{form}} ({low:+{form}} to {high:+{form}})"
 
 
 def rows(name: str, results: list[dict[str, Outcome]]) -> list[str]:
@@ -137,10 +146,20 @@ def rows(name: str, results: list[dict[str, Outcome]]) -> list[str]:
 
 
 def project_of(folder: Path, name: str, backbone: str) -> None:
-    """Let `init` set a data set up, nothing edited."""
-    with tarfile.open(workshop.SHARED / "data" / f"{name}.tar") as archive:
+    """Let `init` set a data set up, nothing edited.
+
+    `rooms` are the four rooms of houses_small, whose images of one house form a group.
+    """
+    source = "houses_small" if name == "rooms" else name
+    with tarfile.open(workshop.SHARED / "data" / f"{source}.tar") as archive:
         archive.extractall(folder / "images", filter="data")
-    command = [sys.executable, "-m", "pipeline", "init", f"images/{name}", "--force"]
+    images = f"images/{name}"
+    if name == "rooms":
+        images = "images/houses_small/rooms.csv"
+        with (folder / "images/houses_small/houses.csv").open() as file:
+            lines = [f"{row['path']},{row['room']},{row['house']}" for row in csv.DictReader(file)]
+        (folder / images).write_text("\n".join(["path,label,group", *lines]) + "\n")
+    command = [sys.executable, "-m", "pipeline", "init", images, "--force"]
     print(workshop.run(folder, *command, "--backbone", backbone), file=sys.stderr, flush=True)
 
 

@@ -35,7 +35,9 @@ def main(which: str) -> None:
     val, test = data.indices("val"), data.indices("test")
     temperature = calibration.temperature(data.labels[val], probabilities[val])
     right = probabilities[test].argmax(axis=1) == data.labels[test]
+    losses = calibration.log_losses(data.labels[test], probabilities[test], temperature)
     actual = {
+        "losses": dict(zip([data.rows[row].path for row in test], losses.tolist(), strict=True)),
         "right": {data.rows[row].path: bool(item) for row, item in zip(test, right, strict=True)},
         "log_loss": calibration.log_loss(data.labels[test], probabilities[test], temperature),
     }

@@ -2,5 +2,5 @@
 
 >>> from pipeline.finetuning import recipe
 >>> recipe.epochs(images=2000, batch_size=32).value
-12
+10
 """

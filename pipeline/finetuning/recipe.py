@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
     from pipeline.finetuning.settings import Config
 
-STEPS = 160
+STEPS = 200
 """Minimum number of training steps."""
-EPOCHS = 8
+EPOCHS = 10
 """Number of epochs for a medium-sized dataset."""
 MANY = 20_000
 """Number of images above which fewer epochs suffice."""
 FEWEST_EPOCHS = 3
 LEAST_PATIENCE = 4
-"""Minimum number of epochs without improvement after which training stops; or a third of all."""
+"""Minimum number of epochs without improvement after which training stops; or a quarter of all."""
 
 EASY = 0.02
 """Fraction of errors on the validation split up to which the head is good enough for a high cut."""
@@ -40,7 +40,7 @@ trained on (NOTES.md)."""
 HIGH = (0.65, 0.85)
 """The same if little can be gained: a step takes a third of the time."""
 
-_RATE = 6e-4
+_RATE = 4e-4
 _RATE_BATCH = 32
 
 
@@ -107,7 +107,7 @@ def derive_numbers(config: Config, images: int) -> tuple[Config, dict[str, Deriv
         derived["finetune.learning_rate"] = learning_rate(config.batch_size)
     values: dict[str, Any] = {name.partition(".")[2]: d.value for name, d in derived.items()}
     if is_auto(config.epochs) and config.patience is None:
-        values["patience"] = max(LEAST_PATIENCE, values["epochs"] // 3)
+        values["patience"] = max(LEAST_PATIENCE, values["epochs"] // 4)
     return replace(config, **values), derived
 
 

@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from pipeline import __version__
+import pipeline
 from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
 from pipeline.serving import bodies, measures
@@ -50,7 +50,7 @@ def create() -> FastAPI:
     app = FastAPI(
         title="Image classifier",
         description=f"Classifies images: {bodies.FORMS}.",
-        version=__version__,
+        version=pipeline.__version__,
         lifespan=api.lifespan,
         docs_url=None,  # these pages load their parts from the internet
         redoc_url=None,
@@ -140,7 +140,7 @@ class _Api:
         card = self._service.classifier.card
         return {
             **self._settings.about,
-            "pipeline": __version__,
+            "pipeline": pipeline.__version__,
             "classes": card.classes,
             "image_size": card.image_size,
             "prediction_sets": self._service.classifier.gives_sets,

@@ -1,5 +1,7 @@
 """Engines agree with Keras to 1e-5, and an image's outputs depend on that image only."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ import tensorflow as tf
 from pipeline.data.decoding import Decoding
 from pipeline.errors import InputError
 from pipeline.features import cuts
-from pipeline.networks import backbones, engines, model_file
+from pipeline.networks import backbones, conversions, engines, frozen_graph, model_file
 from pipeline.networks.backbones import glyph_cnn, keras_application, keras_file
 from pipeline.networks.engines import Config, Engine, Precision
 from pipeline.networks.keras_forward import KerasForward
@@ -23,6 +25,12 @@ from pipeline.networks.trust import reference
 pytestmark = pytest.mark.slow
 
 OTHERS = [Engine.openvino]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversions are kept below the working folder."""
+    monkeypatch.chdir(tmp_path)
 
 
 def images(size: int, count: int = 40) -> np.ndarray:
@@ -91,6 +99,7 @@ def test_places_batches_and_threads_change_no_byte(
 def test_the_same_network_is_converted_to_the_same_bytes(engine: Engine) -> None:
     batch = images(16)
     first = engines.convert(attention(), Config(engine), threads=2, images=batch)
+    shutil.rmtree(".work")
     again = engines.convert(attention(), Config(engine), threads=1, images=batch)  # other names
     assert first is not None
     assert first == again
@@ -125,10 +134,55 @@ def test_a_conversion_that_disagrees_is_refused_with_the_numbers(
     engine: Engine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch, model = images(16), attention()
-    assert not isinstance(forward(model, engine, batch), KerasForward)
-    monkeypatch.setitem(engines._TOLERANCE, Precision.float32, 0.0)  # less than rounding
-    assert isinstance(forward(model, engine, batch), KerasForward)
+    with monkeypatch.context() as stricter:
+        stricter.setitem(engines._TOLERANCE, Precision.float32, 0.0)  # less than rounding
+        assert isinstance(forward(model, engine, batch), KerasForward)
     assert "the limit is 0" in capsys.readouterr().out
+    assert not isinstance(forward(model, engine, batch), KerasForward)
+
+
+def test_a_network_is_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, model, config = images(16), attention(), Config(Engine.openvino)
+    first = engines.convert(model, config, threads=2, images=batch)
+    expected = forward(model, Engine.openvino, batch).all(batch)
+    freeze = frozen_graph.freeze
+    frozen: list[keras.Model] = []
+
+    def counted(model: keras.Model, batch_size: int | None = None) -> Any:
+        frozen.append(model)
+        return freeze(model, batch_size)
+
+    monkeypatch.setattr(frozen_graph, "freeze", counted)
+    assert engines.convert(model, config, threads=1, images=batch) == first
+    assert (forward(model, Engine.openvino, batch).all(batch) == expected).all()
+    assert not frozen
+    weight = model.trainable_variables[0]
+    weight.assign(weight.numpy() * np.float32(1.0001))
+    other = engines.convert(model, config, threads=2, images=batch)
+    assert len(frozen) == 1, "other weights are another network"
+    assert other != first
+
+
+def test_only_the_last_conversions_are_kept() -> None:
+    for number in range(25):
+        conversions.keep(f"{number:032}", {"network": b"%d" % number})
+        folder = Path(".work/converted") / f"{number:032}"
+        os.utime(folder, (number, number))
+    assert conversions.read(f"{3:032}") is None
+    assert conversions.read(f"{24:032}") == {"network": b"24"}
+    assert len(list(Path(".work/converted").glob("0*"))) == 20
+    assert not list(Path(".work/converted").glob(f".*{3:032}*"))
+
+
+def test_the_amount_of_work_chooses_the_engine() -> None:
+    few, many = engines.CONVERSION / 2, engines.CONVERSION * 2
+    assert Config().resolved(few).engine == Engine.keras
+    assert Config().resolved(many).engine == Engine.openvino
+    assert Config().resolved().engine == Engine.openvino, "a finished model is used for long"
+    assert Config(precision=Precision.bfloat16).resolved(few).engine == Engine.openvino
+    for engine in (Engine.keras, Engine.openvino):
+        assert Config(engine).resolved(few).engine == Config(engine).resolved(many).engine == engine
+    assert engines.described(Config()) != engines.described(Config(Engine.openvino))
 
 
 def test_bfloat16_is_coarser_and_close() -> None:

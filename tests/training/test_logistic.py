@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -52,6 +52,30 @@ def test_the_strength_is_that_with_the_lowest_loss_on_images_left_out() -> None:
     easy = noise.copy()
     easy[:, :3] += 8 * np.eye(3, dtype=np.float32)[labels]
     assert fitted(easy, labels).strength > held
+
+
+@pytest.mark.parametrize("noise", [0.0, 3.0, 30.0])
+def test_the_search_ends_where_trying_every_strength_does(noise: float) -> None:
+    features, labels = digits(5)
+    features = StandardScaler().fit_transform(features[:300])
+    features += np.random.default_rng(0).normal(scale=noise, size=features.shape)
+    scores = [
+        LogisticRegressionCV(
+            Cs=[strength],
+            l1_ratios=(0.0,),
+            cv=logistic._folds(labels[:300], 0),
+            scoring="neg_log_loss",
+            max_iter=5000,
+            use_legacy_attributes=False,
+        )
+        .fit(features, labels[:300])
+        .scores_.mean()
+        for strength in logistic.STRENGTHS
+    ]
+    best = np.max(scores)
+    actual, losses = logistic._chosen(features, labels[:300], False, 0)
+    assert scores[list(logistic.STRENGTHS).index(actual)] >= 1.02 * best, "as good, they are < 0"
+    assert losses.shape == (3,)
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:

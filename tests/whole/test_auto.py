@@ -16,7 +16,7 @@ from pipeline.intake import sizing
 
 
 @pytest.mark.parametrize(
-    ("images", "epochs"), [(64, 125), (192, 42), (668, 12), (20_000, 12), (80_000, 6), (10**7, 5)]
+    ("images", "epochs"), [(64, 100), (192, 34), (668, 10), (20_000, 10), (80_000, 5), (10**7, 3)]
 )
 def test_few_images_are_seen_often_and_many_less_often(images: int, epochs: int) -> None:
     actual = recipe.epochs(images, 32)
@@ -25,8 +25,8 @@ def test_few_images_are_seen_often_and_many_less_often(images: int, epochs: int)
 
 
 def test_the_rate_goes_with_the_square_root_of_the_batch() -> None:
-    assert recipe.learning_rate(32).value == 3e-4
-    assert recipe.learning_rate(128).value == 6e-4
+    assert recipe.learning_rate(32).value == 4e-4
+    assert recipe.learning_rate(128).value == 8e-4
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,37 @@ def test_a_network_with_nothing_in_between_is_cut_nearest() -> None:
     x = keras.layers.Conv2D(400, 3, padding="same", name="large")(x)
     model = keras.Model(entry, keras.layers.GlobalAveragePooling2D()(x))
     assert recipe.automatic_cut(model, batch_norm=False).value in ("small", "large")
+
+
+@pytest.mark.parametrize(
+    ("count", "images", "easy"), [(0, 35, True), (6, 317, True), (7, 317, False), (1, 35, False)]
+)
+def test_a_head_that_is_hardly_ever_wrong_gets_a_high_cut(
+    count: int, images: int, easy: bool, tmp_path: Path
+) -> None:
+    model = keras.applications.MobileNetV2(
+        include_top=False, weights=None, pooling="avg", input_shape=(64, 64, 3)
+    )
+    accuracy = {"val_accuracy": 1 - count / images}
+    (tmp_path / "summary.json").write_text(json.dumps(accuracy))
+    errors = recipe.Errors.of(tmp_path, images)
+    settings, derived = recipe.derive(Config(), 1000, model, errors)
+    at = cuts.resolve(model, settings.cut).at
+    (point,) = [item for item in cuts.describe(model) if item.name == at]
+    low, high = recipe.HIGH if easy else recipe.BETWEEN
+    assert low <= point.flops_below <= high
+    reason = derived["finetune.cut"].reason
+    assert f"the head is wrong on {count} of {images} validation images" in reason
+    assert f"can gain at most {100 * count / images:.1f} points" in reason
+    assert recipe.derive(Config(cut="Conv_1"), 1000, model, errors)[0].cut == "Conv_1"
+
+
+def test_only_a_length_that_is_chosen_ends_early() -> None:
+    model = keras.Model()
+    assert recipe.derive(Config(cut="x"), 1000, model)[0].patience == recipe.LEAST_PATIENCE
+    assert recipe.derive(Config(cut="x"), 100, model)[0].patience == 50 // 4
+    assert recipe.derive(Config(cut="x", patience=2), 100, model)[0].patience == 2
+    assert recipe.derive(Config(cut="x", epochs=30), 100, model)[0].patience is None
 
 
 def test_a_value_given_wins() -> None:
