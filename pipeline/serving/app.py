@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.requests import ClientDisconnect
 
 import pipeline
 from pipeline.data.manifest import Manifest
@@ -54,7 +56,7 @@ def create() -> FastAPI:
         lifespan=api.lifespan,
         docs_url=None,  # these pages load their parts from the internet
         redoc_url=None,
-        exception_handlers=dict.fromkeys((AnyHTTPException, BadRequest, Exception), _as_line),
+        exception_handlers=dict.fromkeys(_ERRORS, _as_line),
     )
     app.add_middleware(measures.Measured)
     own = APIRouter(dependencies=[Depends(api.authorized)])
@@ -284,4 +286,13 @@ async def _as_line(_: Request, error: Exception) -> Response:
             return JSONResponse({"error": error.detail}, error.status_code, error.headers)
         case BadRequest():
             return JSONResponse({"error": str(error)}, error.status)
+        case RequestValidationError():
+            return JSONResponse({"error": "an example has a number"}, 404)
+        case ClientDisconnect():  # nobody reads this
+            return JSONResponse({"error": "the client disconnected"}, 400)
     return JSONResponse({"error": "the server failed; see its log"}, 500)
+
+
+_ERRORS: tuple[type[Exception], ...] = (
+    *(AnyHTTPException, BadRequest, RequestValidationError, ClientDisconnect, Exception),
+)

@@ -142,6 +142,10 @@ def test_what_a_program_can_ask_about_the_server(url: str, promoted: Path) -> No
     assert about["data"] == locked["outs"][0]["md5"]
     assert about["classes"] == [str(digit) for digit in range(10)]
     described = requests.get(f"{address}/openapi.json", timeout=60).json()["paths"]
+    assert requests.get(f"{address}/examples/3", timeout=60).content.startswith(b"\x89PNG")
+    for path in ("/examples/10", "/examples/-1", "/examples/x", "/nowhere"):
+        done = requests.get(address + path, timeout=60)
+        assert (done.status_code, list(done.json())) == (404, ["error"])
     assert {"/predict", "/invocations", "/explain", "/health", "/version"} <= set(described)
     assert "multipart/form-data" in described["/predict"]["post"]["requestBody"]["content"]
 
