@@ -13,6 +13,7 @@ import shutil
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -113,13 +114,14 @@ def _by_signature(function: Callable[..., Any], available: Mapping[str, Any]) ->
 
 
 def _module(name: str) -> ModuleType:
-    package = stages if name in STAGES else commands
-    names = (*STAGES, *_commands())
-    if name not in names:
-        near = get_close_matches(name, names, n=1)
+    full = f"{(stages if name in STAGES else commands).__name__}.{name}"
+    # Not by way of `_commands`, which imports them all.
+    module = importlib.import_module(full) if name.isidentifier() and find_spec(full) else None
+    if module is None or not hasattr(module, "run"):
+        near = get_close_matches(name, (*STAGES, *_commands()), n=1)
         remedy = f"did you mean {near[0]!r}?" if near else f"{_PROGRAM} --help lists them"
         raise InputError(f"unknown command {name!r}: {remedy}")
-    return importlib.import_module(f"{package.__name__}.{name}")
+    return module
 
 
 def _commands() -> list[str]:

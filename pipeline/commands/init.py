@@ -209,7 +209,7 @@ def _conclusion(plan: Plan, looked: Looked) -> Iterator[str]:
             full = f"{name}.{setting}".removeprefix(".")
             yield f"{full}={params_file.written(section.values[setting])}: {reason}"
     yield (
-        f"dvc repro will take about {_spoken(plan.seconds)} on this machine, "
+        f"dvc repro will take up to about {_spoken(plan.seconds)} on this machine, "
         f"{_spoken(plan.frozen_seconds)} without fine-tuning (finetune.cut=none), and "
         f"{plan.megabytes:.0f} MB of disk"
     )

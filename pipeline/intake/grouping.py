@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from pipeline.data.manifest import Row
 from pipeline.errors import InputError
@@ -29,6 +27,9 @@ def joined(copies: Mapping[str, Sequence[Row]]) -> dict[str, str]:
     pairs = [(key, row.group) for key, rows in copies.items() for row in rows if row.group]
     if not pairs:
         return {}
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
     keys, places = np.unique([key for key, _ in pairs], return_inverse=True)
     groups, members = np.unique([group for _, group in pairs], return_inverse=True)
     size = len(keys) + len(groups)

@@ -195,7 +195,7 @@ def test_through_a_server_of_mlflow(
         assert again.stdout == "classifier version 1 already is this model\n"
         done = pipeline(clone, run, "rollback", *words)
         assert "error: version 1 of classifier is its first champion" in done.stderr
-        image = clone / "docs/demo.png"
+        image = clone / "docs/ui.png"
         message = [
             run(clone, sys.executable, "-m", "pipeline", "predict", str(image), *model, env=there)
             for model, there in (

@@ -82,11 +82,15 @@ def test_a_training_lets_go_of_its_examples(tmp_path: Path) -> None:
     assert gone() is None
 
 
-def test_the_best_epoch_is_kept_and_patience_stops(tmp_path: Path) -> None:
+def test_the_best_epoch_is_kept_and_patience_stops(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model, fitted = trained(tmp_path, learning_rate=0.05, epochs=50, patience=3)
     losses = [entry["val_score"] for entry in fitted.curve]
     assert fitted.best_epoch == 1 + int(np.argmin(losses))
     assert len(losses) == fitted.best_epoch + 3
+    message = f"stopped after {len(losses)} of 50 epochs: the last 3 brought no improvement"
+    assert message in capsys.readouterr().out
     data = examples(1)
     actual = model.predict(data.inputs, verbose=0)
     kept = score.judge(data.labels, actual, Monitor.log_loss)
