@@ -21,8 +21,8 @@ class Api(litserve.LitAPI):
     def setup(self, device: str) -> None:
         """Load the model in LitServe's worker."""
         composed = config.compose()
-        model = registry.served(None, composed.promote.name, composed.tracking)
-        self._service = Service(Classifier(model.file, True), 25_000_000)
+        file, _ = registry.served(None, composed.promote.name, composed.tracking)
+        self._service = Service(Classifier(file, True), 25_000_000)
 
     def decode_request(self, request: FormData) -> list[bytes]:
         """Return the contents of the files."""

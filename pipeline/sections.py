@@ -192,3 +192,8 @@ class Serve:
         above=0,
         below=1,
     )
+
+    def check(self, name: str) -> None:
+        """Reject an empty token, which every request would have."""
+        if self.token == "":
+            raise InputError(f"{name}.token must not be empty: set it, or null for no token")

@@ -11,11 +11,12 @@ import tempfile
 from pipeline.networks import model_file
 from pipeline.release import registry
 from pipeline.sections import Promote, Serve, Tracking
-from pipeline.serving.settings import METRICS, Settings
+from pipeline.serving.settings import FROM_SECTION, METRICS, Settings
 from pipeline.setup import machine
 from pipeline.storage.outputs import ROOT
 
 SECTIONS = ("serve",)
+_LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
 def run(serve: Serve, promote: Promote, tracking: Tracking) -> None:
@@ -25,21 +26,20 @@ def run(serve: Serve, promote: Promote, tracking: Tracking) -> None:
         InputError: There is no such model, or the port is taken.
     """
     machine.check_port(serve.host, serve.port, "serve.port")
-    model = registry.served(serve.model, promote.name, tracking)
-    model_file.insist_on_trust(model.file, model_file.read_card(model.file), model.trusted)
+    file, about = registry.served(serve.model, promote.name, tracking)
+    trusted = registry.is_own(about["model"])
+    model_file.insist_on_trust(file, model_file.read_card(file), trusted)
     Settings(
-        model=str(model.file),
-        trusted=model.trusted,
-        about=model.about,
+        model=str(file),
+        trusted=trusted,
+        about=about,
         prepared=str(ROOT / "prepare"),
-        unknown=serve.unknown,
-        coverage=serve.coverage,
-        max_request_mb=serve.max_request_mb,
-        timeout_s=serve.timeout_s,
-        token=serve.token,
+        **{name: getattr(serve, name) for name in FROM_SECTION},
     ).store()
     host = f"[{serve.host}]" if ":" in serve.host else serve.host
-    print(f"{model.about['model']}: http://{host}:{serve.port} (stop with Ctrl-C)", flush=True)
+    print(f"{about['model']}: http://{host}:{serve.port} (stop with Ctrl-C)", flush=True)
+    if serve.token is None and serve.host not in _LOCAL:
+        print("warning: everybody who can reach this server can use it: set serve.token")
     with tempfile.TemporaryDirectory() as shared:
         if serve.workers > 1:
             os.environ[METRICS] = shared

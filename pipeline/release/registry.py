@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,26 +213,11 @@ def model_file(name: str, compose: Callable[[], Config]) -> Path:
     return Path(name)
 
 
-@dataclass(frozen=True)
-class Served:
-    """A model to serve.
-
-    Attributes:
-        file: Its .keras file.
-        trusted: True if code in the file may run.
-        about: Its name and, for a model in the registry, version, commit and data.
-    """
-
-    file: Path
-    trusted: bool
-    about: dict[str, str]
-
-
-def served(model: str | None, name: str, config: Tracking) -> Served:
-    """Return the model to serve: the named one, or the champion.
+def served(model: str | None, name: str, config: Tracking) -> tuple[Path, dict[str, str]]:
+    """Return the .keras file to serve, and facts: its name and, in the registry, version and data.
 
     Args:
-        model: A path, a URI as for `download`, or None.
+        model: A path, a URI as for `download`, or None for the champion.
         name: Name of the registered model.
         config: Section `tracking`.
 
@@ -242,14 +226,12 @@ def served(model: str | None, name: str, config: Tracking) -> Served:
     """
     uri = model or f"models:/{name}@{_ALIAS}"
     if not is_uri(uri):
-        return Served(Path(uri), is_own(uri), {"model": uri})
-    file = download(uri, config)
-    about = {"model": uri}
-    found = _entity(store.connect(config), uri)
-    if found is not None:
-        about |= {"version": str(found.version)} if hasattr(found, "version") else {}
-        about |= {key: found.tags[tag] for key, tag in _FACTS.items() if tag in found.tags}
-    return Served(file, True, about)
+        return Path(uri), {"model": uri}
+    file, facts = download(uri, config), {"model": uri}
+    if (found := _entity(store.connect(config), uri)) is not None:
+        facts |= {key: found.tags[tag] for key, tag in _FACTS.items() if tag in found.tags}
+        facts |= {"version": str(found.version)} if hasattr(found, "version") else {}
+    return file, facts
 
 
 def download(uri: str, config: Tracking) -> Path:

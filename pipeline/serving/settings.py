@@ -18,23 +18,20 @@ DEFAULTS: dict[str, float] = {"unknown": UNKNOWN, "coverage": COVERAGE}
 """Named as in section `serve`."""
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable with a folder in which several workers count together."""
+FROM_SECTION = ("unknown", "coverage", "max_request_mb", "timeout_s", "token")
+"""Settings of section `serve` that the workers need."""
 _VARIABLE = "PIPELINE_SERVE"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a worker serves, and how.
+    """What a worker serves, and how; the last five are those of section `serve`.
 
     Attributes:
         model: The .keras file.
         trusted: True if code in the file may run.
         about: Facts that /version lists: the model's name, commit, data.
         prepared: Output of prepare, for the page's examples.
-        unknown: Fraction of ordinary images that may be flagged as unknown.
-        coverage: Target coverage of prediction sets.
-        max_request_mb: Maximum size of a request.
-        timeout_s: Time limit of a request.
-        token: Bearer token that requests must have; None for none.
     """
 
     model: str
