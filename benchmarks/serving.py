@@ -180,15 +180,18 @@ def server(folder: Path, which: str) -> Iterator[tuple[int, psutil.Process]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     code = folder if which in (*OWN, "litserve") else Path(which)
-    command = ["-m", "pipeline", "serve", f"serve.port={port}"]
+    # An older version does not know `auto`; -P: the code of PYTHONPATH, not that of the folder.
+    engine = [] if which in OWN else ["forward.engine=openvino"]
+    command = ["-P", "-m", "pipeline", "serve", f"serve.port={port}", *engine]
     if which == "litserve":
-        command = ["-m", "benchmarks.litserve_server", str(port)]
+        command = ["-P", "-m", "benchmarks.litserve_server", str(port)]
+    inherited = os.environ.get("PYTHONPATH", "")
     with (folder / "serve.log").open("w") as log:
         started = subprocess.Popen(
             [sys.executable, *command],
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(code.resolve())},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(code.resolve()), inherited])},
         )
     while True:
         try:
