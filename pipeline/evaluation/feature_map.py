@@ -26,6 +26,7 @@ MAX_POINTS = 1000
 THUMBNAIL_PX = 48
 WIDTH, HEIGHT = 1000, 640
 
+_ITERATIONS = 500
 _MARGIN = 12
 _TURN = 0.618034
 """Step on the colour wheel from one class to the next: neighbours look different."""
@@ -103,7 +104,8 @@ def _placed(positions: NDArray[np.float32]) -> NDArray[np.float64]:
     count = len(positions)
     if count > 3:
         perplexity = min(30.0, (count - 1) / 3)
-        flat = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(positions)
+        layout = TSNE(2, perplexity=perplexity, init="pca", max_iter=_ITERATIONS, random_state=0)
+        flat = layout.fit_transform(positions)
     else:
         flat = np.zeros((count, 2))
         flat[:, : min(2, count)] = PCA(min(2, count)).fit_transform(positions)

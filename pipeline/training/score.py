@@ -29,16 +29,15 @@ def judge(
     calibrated = calibration.log_loss(labels, probabilities, temperature)
     predicted = probabilities.argmax(axis=1)
     accuracy = float((predicted == labels).mean())
-    tie_break = 0.5 * min(calibrated, 1.0) / len(labels)
-    scores = {
-        Monitor.log_loss: calibrated,
-        Monitor.accuracy: 1 - accuracy + tie_break,
-        Monitor.macro_f1: 1 - _macro_f1(labels, predicted, probabilities.shape[1]) + tie_break,
-    }
+    score = calibrated
+    if monitor != Monitor.log_loss:
+        by_class = monitor == Monitor.macro_f1
+        value = _macro_f1(labels, predicted, probabilities.shape[1]) if by_class else accuracy
+        score = 1 - value + 0.5 * min(calibrated, 1.0) / len(labels)
     return {
         "val_loss": calibration.log_loss(labels, probabilities),
         "val_accuracy": accuracy,
-        "val_score": scores[monitor],
+        "val_score": score,
         "temperature": temperature,
     }
 
