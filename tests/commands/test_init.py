@@ -70,7 +70,10 @@ def test_two_commands_and_no_edit(clone: Path, run: Run) -> None:
     assert metrics["fine_tuned"]["accuracy"] > 0.9
     client = MlflowClient(f"sqlite:///{clone / 'mlflow.db'}")
     newest = client.search_runs(["1"], "tags.`pipeline.state` != ''")[0]
-    assert newest.data.params["finetune.cut"] == sections["finetune"]["cut"]
+    assert sections["finetune"]["cut"] == sections["finetune"]["epochs"] == "auto"
+    derived = json.loads((clone / "outputs/finetune/derived.json").read_text())
+    assert newest.data.params["finetune.cut"] == derived["finetune.cut"]["value"]
+    assert "of 18 validation images" in derived["finetune.cut"]["reason"]
     assert newest.data.params["head.solver"] == "lbfgs"
 
 

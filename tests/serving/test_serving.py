@@ -256,7 +256,7 @@ def test_what_cannot_be_served(repository: Path, run: Run) -> None:
     )
     assert "serve.workers must be at least 1, got 0" in serve("serve.workers=0")
     assert "serve.token must not be empty: set it, or null for no token" in serve("serve.token=''")
-    assert "no such file" in serve("serve.model=nowhere.keras")
+    assert "no model at nowhere.keras: run dvc repro first" in serve("serve.model=nowhere.keras")
     message = serve("serve.port=99999")
     assert "serve.port must be at least 1 and at most 65535, got 99999" in message
     with socket.socket() as taken:
