@@ -21,7 +21,8 @@ class Api(litserve.LitAPI):
     def setup(self, device: str) -> None:
         """Load the model in LitServe's worker."""
         composed = config.compose()
-        file, _ = registry.served(None, composed.promote.name, composed.tracking)
+        uri = registry.champion_uri(composed.promote.name)
+        file = registry.download(uri, composed.tracking)
         self._service = Service(Classifier(file, True), 25_000_000)
 
     def decode_request(self, request: FormData) -> list[bytes]:

@@ -66,3 +66,11 @@ def ask(url: str, values: list[Any]) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def service(repository: Path) -> Service:
     return Service(Classifier(repository / "outputs/finetune/model.keras"), MAX_BYTES)
+
+
+def insist_on_a_line(done: requests.Response, status: int, message: str) -> None:
+    assert done.status_code == status, done.text
+    assert message in done.json()["error"]
+    assert list(done.json()) == ["error"]
+    assert "Traceback" not in done.text
+    assert len(done.text) < 1000

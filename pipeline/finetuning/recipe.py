@@ -46,7 +46,7 @@ _RATE_BATCH = 32
 
 @dataclass(frozen=True)
 class Errors:
-    """What the head leaves to gain: its errors on the validation split.
+    """Errors of the head on the validation split, which fine-tuning could correct.
 
     Attributes:
         count: Wrong predictions.
@@ -70,8 +70,8 @@ class Errors:
     def __str__(self) -> str:
         most = 100 * self.count / self.images
         return (
-            f"the head is wrong on {self.count} of {self.images} validation images, so that "
-            f"fine-tuning can gain at most {most:.1f} points"
+            f"the head is wrong on {self.count} of {self.images} validation images, which leaves "
+            f"at most {most:.1f} points to gain there"
         )
 
 

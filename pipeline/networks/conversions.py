@@ -55,13 +55,14 @@ def read(name: str) -> Files | None:
 def keep(name: str, files: Files) -> None:
     """Store the files of a conversion."""
     root = _root()
-    with outputs.locked(root / name), outputs.replacing(root / name) as aside:
-        for file, content in files.items():
-            (aside / file).write_bytes(content)
-    folders = [path for path in root.iterdir() if path.is_dir() and path.name[0] != "."]
-    for old in sorted(folders, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
-        (root / f".{old.name}.lock").unlink(missing_ok=True)
+    with outputs.locked(root):
+        with outputs.replacing(root / name) as aside:
+            for file, content in files.items():
+                (aside / file).write_bytes(content)
+        folders = [path for path in root.iterdir() if path.name[0] != "."]
+        for old in sorted(folders, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
+            # Renamed first: a reader gets all files, or none.
+            shutil.rmtree(old.rename(root / f".{old.name}.old"), ignore_errors=True)
 
 
 def _root() -> Path:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _ALIAS = "champion"
 _FILE = "data/model.keras"  # in a logged model
 _FACTS = {"commit": "git.commit", "data": "data.md5", "code": "code.sha256"}
-"""What /version says of a model -> the tag with it."""
+"""Fact about a model -> its tag."""
 _BEFORE = "champion.before"
 _ROLLED_BACK = "champion.rolled_back"
 
@@ -213,25 +213,18 @@ def model_file(name: str, compose: Callable[[], Config]) -> Path:
     return Path(name)
 
 
-def served(model: str | None, name: str, config: Tracking) -> tuple[Path, dict[str, str]]:
-    """Return the .keras file to serve, and facts: its name and, in the registry, version and data.
+def champion_uri(name: str) -> str:
+    """Return the URI of a registered model's champion."""
+    return f"models:/{name}@{_ALIAS}"
 
-    Args:
-        model: A path, a URI as for `download`, or None for the champion.
-        name: Name of the registered model.
-        config: Section `tracking`.
 
-    Raises:
-        InputError: There is no such model.
-    """
-    uri = model or f"models:/{name}@{_ALIAS}"
-    if not is_uri(uri):
-        return Path(uri), {"model": uri}
-    file, facts = download(uri, config), {"model": uri}
-    if (found := _entity(store.connect(config), uri)) is not None:
-        facts |= {key: found.tags[tag] for key, tag in _FACTS.items() if tag in found.tags}
-        facts |= {"version": str(found.version)} if hasattr(found, "version") else {}
-    return file, facts
+def facts(uri: str, config: Tracking) -> dict[str, str]:
+    """Return version, commit, code and data of a model, as far as the registry knows them."""
+    entity = _entity(store.connect(config), uri) if is_uri(uri) else None
+    if entity is None:
+        return {}
+    version = {"version": str(entity.version)} if hasattr(entity, "version") else {}
+    return version | {key: entity.tags[tag] for key, tag in _FACTS.items() if tag in entity.tags}
 
 
 def download(uri: str, config: Tracking) -> Path:
@@ -270,12 +263,12 @@ def _in_place(client: MlflowClient, uri: str) -> Path | None:
 
     A download would write into that folder, which may be read-only in a container.
     """
-    found = _entity(client, uri)
-    if hasattr(found, "version"):
-        found = _entity(client, str(found.source))
-    if found is None:
+    entity = _entity(client, uri)
+    if hasattr(entity, "version"):
+        entity = _entity(client, str(entity.source))
+    if entity is None:
         return None
-    location = urlsplit(str(found.artifact_location))
+    location = urlsplit(str(entity.artifact_location))
     folder = Path(url2pathname(location.path))
     return folder if location.scheme in ("", "file") and folder.is_dir() else None
 

@@ -40,7 +40,7 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline'; img-src 'self' blob: data:",
     "X-Content-Type-Options": "nosniff",
 }
-_Given = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
+_Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
 T = TypeVar("T")
 
 
@@ -56,17 +56,17 @@ def create() -> FastAPI:
         lifespan=api.lifespan,
         docs_url=None,  # these pages load their parts from the internet
         redoc_url=None,
-        exception_handlers=dict.fromkeys(_ERRORS, _as_line),
+        exception_handlers=dict.fromkeys(_ERRORS, _error),
     )
     app.add_middleware(measures.Measured)
-    own = APIRouter(dependencies=[Depends(api.authorized)])
-    own.post("/predict", openapi_extra=bodies.IMAGES)(api.predict)
-    own.post("/explain", openapi_extra=bodies.IMAGES)(api.explain)
-    own.post("/invocations", openapi_extra=bodies.MLFLOW)(api.invocations)
-    own.get("/version")(api.version)
-    own.get("/metrics")(api.metrics)
-    own.get("/examples/{number}")(api.example)
-    app.include_router(own)
+    routes = APIRouter(dependencies=[Depends(api.authorized)])
+    routes.post("/predict", openapi_extra=bodies.IMAGES)(api.predict)
+    routes.post("/explain", openapi_extra=bodies.IMAGES)(api.explain)
+    routes.post("/invocations", openapi_extra=bodies.MLFLOW)(api.invocations)
+    routes.get("/version")(api.version)
+    routes.get("/metrics")(api.metrics)
+    routes.get("/examples/{number}")(api.example)
+    app.include_router(routes)
     for path in ("/health", "/ready", "/ping"):
         app.get(path)(_healthy)
     for path in ("/", "/docs"):
@@ -91,7 +91,7 @@ class _Api:
         self._batches = Batches(self._service.answers)
         yield
 
-    async def authorized(self, given: _Given) -> None:
+    async def authorized(self, given: _Credentials) -> None:
         """Refuse a request without the token, in a time that does not depend on it."""
         if self._settings.token is None:
             return
@@ -103,7 +103,7 @@ class _Api:
     async def predict(self, request: Request) -> Response:
         """Classify images: multipart files, an image file as the body, or JSON with base64."""
         values = await self._images(request)
-        return await self._within(request, self._answered(values))
+        return await self._limited(request, self._classified(values))
 
     async def invocations(self, request: Request) -> Response:
         """Classify images in MLflow's scoring protocol: JSON, csv or Parquet."""
@@ -115,17 +115,17 @@ class _Api:
         limits = MAX_ROWS, self._max_bytes
 
         async def work() -> Response:
-            values = await _beside(body, lambda: bodies.of_mlflow(body, kind, *limits))
-            return await self._answered(values)
+            values = await _parsed(body, lambda: bodies.of_mlflow(body, kind, *limits))
+            return await self._classified(values)
 
-        return await self._within(request, work())
+        return await self._limited(request, work())
 
     async def explain(self, request: Request) -> Response:
         """Return the image with a heat map over the regions that speak for the prediction."""
         value = (await self._images(request))[0]
 
         async def work() -> Response:
-            decoded = await _run(self._service.decoders, self._service.decode, value)
+            decoded = await _in_thread(self._service.decoders, self._service.decode, value)
             if isinstance(decoded, str):
                 raise BadRequest(decoded, 422)
             async with self._explaining:
@@ -133,7 +133,7 @@ class _Api:
             return Response(as_png(heated), media_type="image/png")
 
         try:
-            return await self._within(request, work())
+            return await self._limited(request, work())
         except InputError as error:
             raise BadRequest(str(error), 422) from error
 
@@ -169,7 +169,7 @@ class _Api:
         if kind == "multipart/form-data":
             values: list[Any] = await bodies.of_multipart(request.headers, body, MAX_ROWS)
         elif kind == "application/json":
-            values = await _beside(body, lambda: bodies.of_json(body))
+            values = await _parsed(body, lambda: bodies.of_json(body))
         else:
             values = [body] if body else []
         if not values:
@@ -194,7 +194,7 @@ class _Api:
             raise BadRequest(message, 408) from error
         return bytes(body)
 
-    async def _answered(self, values: Sequence[Any]) -> Response:
+    async def _classified(self, values: Sequence[Any]) -> Response:
         """Classify values, a few at a time: another request waits for some images, not for all."""
         if len(values) > MAX_ROWS:
             raise bodies.too_many(len(values), MAX_ROWS)
@@ -205,7 +205,7 @@ class _Api:
             decoded = [
                 item
                 for part in await asyncio.gather(
-                    *(_run(self._service.decoders, self._decode, part) for part in parts)
+                    *(_in_thread(self._service.decoders, self._decode, part) for part in parts)
                 )
                 for item in part
             ]
@@ -218,10 +218,10 @@ class _Api:
     def _decode(self, values: Sequence[Any]) -> list[Any]:
         return [self._service.decode(value) for value in values]
 
-    async def _within(self, request: Request, work: Awaitable[Response]) -> Response:
+    async def _limited(self, request: Request, work: Awaitable[Response]) -> Response:
         """Wait for the response; give the work up if the client leaves or the time is over."""
         task = asyncio.ensure_future(work)
-        gone = asyncio.ensure_future(_gone(request))
+        gone = asyncio.ensure_future(_disconnected(request))
         limit = self._settings.timeout_s
         try:
             await asyncio.wait({task, gone}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
@@ -233,18 +233,18 @@ class _Api:
         raise BadRequest(f"the answer took longer than {limit} s: send fewer images", 504)
 
 
-async def _gone(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     """Wait until the client disconnects."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-async def _run(threads: Any, function: Callable[..., T], *arguments: Any) -> T:
+async def _in_thread(threads: Any, function: Callable[..., T], *arguments: Any) -> T:
     return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
 
 
-async def _beside(body: bytes, function: Callable[[], T]) -> T:
-    """Call a function that reads a body: beside the other requests if it is large."""
+async def _parsed(body: bytes, function: Callable[[], T]) -> T:
+    """Parse a body, in a thread if it is large: others are answered meanwhile."""
     return function() if len(body) < _INLINE else await asyncio.to_thread(function)
 
 
@@ -279,7 +279,7 @@ async def _page() -> Response:
     return Response(_PAGE.read_bytes(), media_type="text/html; charset=utf-8", headers=_HEADERS)
 
 
-async def _as_line(_: Request, error: Exception) -> Response:
+async def _error(_: Request, error: Exception) -> Response:
     """Answer an error as JSON with one line; the log has what is not expected."""
     match error:
         case AnyHTTPException():

@@ -18,7 +18,7 @@ FORMS = (
     "multipart files (-F file=@a.jpg), an image file as the body, or JSON: "
     '{"images": ["<base64 of an image file>"]}'
 )
-"""What /predict takes."""
+"""Forms of a request to /predict."""
 PARQUET = "application/vnd.apache.parquet"
 KINDS = ("application/json", "text/csv", PARQUET)
 """Values of Content-Type that MLflow's protocol has here."""
@@ -197,8 +197,8 @@ IMAGES = _described(
         "application/json": {"schema": _TEXTS},
     }
 )
-"""OpenAPI's description of what /predict takes."""
+"""Request body of /predict in OpenAPI."""
 MLFLOW = _described(
     {"application/json": {"example": {"dataframe_records": [{"image": "/9j/4AAQSkZJRg..."}]}}}
 )
-"""The same for /invocations."""
+"""Request body of /invocations in OpenAPI."""

@@ -1,4 +1,4 @@
-"""What the server counts for Prometheus, over all of its workers."""
+"""Metrics of the server for Prometheus, summed over its workers."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _VARIABLE = "PIPELINE_SERVE"
 
 @dataclass(frozen=True)
 class Settings:
-    """What a worker serves, and how; the last five are those of section `serve`.
+    """Model and settings of a worker; the last five are those of section `serve`.
 
     Attributes:
         model: The .keras file.
