@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.pipeline import make_pipeline
@@ -28,7 +28,10 @@ def fitted(
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_probabilities_are_those_of_scikit_learn(classes: int) -> None:
+def test_probabilities_are_those_of_scikit_learn(
+    classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logistic, "TOLERANCE", 1e-9)
     features, labels = digits(classes)
     half = len(labels) // 2
     model = fitted(features[:half], labels[:half])
@@ -36,11 +39,43 @@ def test_probabilities_are_those_of_scikit_learn(classes: int) -> None:
     assert model.biases.shape == (classes,)
     expected = make_pipeline(
         StandardScaler(),
-        LogisticRegression(C=model.strength, tol=logistic.TOLERANCE, max_iter=5000),
+        LogisticRegression(C=model.strength, tol=1e-9, max_iter=50_000),
     ).fit(features[:half].astype(np.float64), labels[:half])
     actual = softmax(features[half:] @ model.weights + model.biases, axis=1)
-    np.testing.assert_allclose(actual, expected.predict_proba(features[half:]), atol=1e-5)
+    np.testing.assert_allclose(actual, expected.predict_proba(features[half:]), atol=1e-4)
     assert (actual.argmax(axis=1) == labels[half:]).mean() > 0.95
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("classes", [2, 5])
+def test_the_loss_is_at_most_that_of_scikit_learn(classes: int, balanced: bool) -> None:
+    features, labels = digits(classes)
+    rows = np.flatnonzero((labels > 0) | (np.arange(len(labels)) % 3 == 0))  # one class is rarer
+    features, labels = (
+        StandardScaler().fit_transform(features)[rows].astype(np.float32),
+        labels[rows],
+    )
+    weight = len(labels) / classes / np.bincount(labels)[labels] if balanced else 1.0
+
+    def loss(odds: NDArray[np.float64], weights: NDArray[np.float64], strength: float) -> float:
+        own = log_softmax(odds, axis=1)[np.arange(len(labels)), labels]
+        return float(0.5 / strength * (weights**2).sum() - (weight * own).sum())
+
+    model = logistic.fit(features, labels, classes=classes, balanced=balanced, seed=0, threads=2)
+    scaler = StandardScaler().fit(features.astype(np.float64))
+    standard = scaler.transform(features.astype(np.float64))
+    oracle = LogisticRegression(
+        C=model.strength, class_weight="balanced" if balanced else None, max_iter=5000
+    ).fit(standard, labels)
+    odds = oracle.decision_function(standard)
+    if classes == 2:
+        odds = np.stack([0 * odds, odds], axis=1)
+    actual = loss(
+        features @ model.weights + model.biases,
+        model.weights * scaler.scale_[:, None],
+        model.strength,
+    )
+    assert actual <= loss(odds, oracle.coef_, model.strength) + 1e-9
 
 
 def test_the_strength_is_that_with_the_lowest_loss_on_images_left_out() -> None:
@@ -59,11 +94,13 @@ def test_the_search_ends_where_trying_every_strength_does(noise: float) -> None:
     features, labels = digits(5)
     features = StandardScaler().fit_transform(features[:300])
     features += np.random.default_rng(0).normal(scale=noise, size=features.shape)
+    features = StandardScaler().fit_transform(features)
+    problem = logistic._Problem(features, labels[:300], 5, balanced=False)
     scores = [
         LogisticRegressionCV(
             Cs=[strength],
             l1_ratios=(0.0,),
-            cv=logistic._folds(labels[:300], 0),
+            cv=problem.folds(0),
             scoring="neg_log_loss",
             max_iter=5000,
             use_legacy_attributes=False,
@@ -73,7 +110,7 @@ def test_the_search_ends_where_trying_every_strength_does(noise: float) -> None:
         for strength in logistic.STRENGTHS
     ]
     best = np.max(scores)
-    actual, losses = logistic._chosen(features, labels[:300], False, 0)
+    actual, losses, _ = logistic._chosen(problem, 0)
     assert scores[list(logistic.STRENGTHS).index(actual)] >= 1.02 * best, "as good, they are < 0"
     assert losses.shape == (3,)
 
