@@ -74,7 +74,7 @@ def read(split: str) -> Candidate:
     Raises:
         InputError: They are not, or there are none.
     """
-    locked = _locked()
+    stages = locked("promoted")
     data = Manifest(ROOT / "prepare")
     dropped = near_duplicates.dropped_paths(ROOT / "evaluate")
     every = data.indices(split)
@@ -90,9 +90,9 @@ def read(split: str) -> Candidate:
     tags = {
         **provenance.git_tags(),
         **identity,
-        "data.md5": locked[STAGES[0]],
+        "data.md5": stages[STAGES[0]],
         "split.sha256": split_sha256,
-        **{f"dvc.lock.{stage}": md5 for stage, md5 in locked.items()},
+        **{f"dvc.lock.{stage}": md5 for stage, md5 in stages.items()},
         **{f"metrics.{name}": f"{value:.6f}" for name, value in metrics.items()},
     }
     answers = Answers(saved.classes, saved.probabilities)
@@ -107,10 +107,18 @@ def is_other(stage: str) -> bool:
     return made is not None and bool(made["outs"][0]["md5"] != digest(ROOT / stage))
 
 
-def _locked() -> dict[str, str]:
-    """Map each stage to its output's digest in dvc.lock, after checking disk and params.yaml."""
+def locked(verb: str) -> dict[str, str]:
+    """Map each stage to its output's digest in dvc.lock, after checking disk and params.yaml.
+
+    Args:
+        verb: Past participle for error messages, such as `promoted`.
+
+    Raises:
+        InputError: There is no such output, or it differs.
+    """
+    only = f"only outputs recorded in dvc.lock can be {verb}"
     if not LOCK.exists():
-        raise InputError("only outputs recorded in dvc.lock can be promoted: run dvc repro first")
+        raise InputError(f"{only}: run dvc repro first")
     stages = dialect.load(LOCK)
     params = dialect.load(PARAMS)
     digests_by_stage = {}
@@ -118,19 +126,16 @@ def _locked() -> dict[str, str]:
         made = stages["stages"].get(stage)
         if made is None or not (ROOT / stage).is_dir():
             raise InputError(
-                f"only complete outputs can be promoted, and {stage} has none: run dvc repro"
+                f"only complete outputs can be {verb}, and {stage} has none: run dvc repro"
             )
         for name, value in made.get("params", {}).get(PARAMS.name, {}).items():
             if _setting(params, name) != value:
-                raise InputError(
-                    f"only outputs recorded in dvc.lock can be promoted, but {name} in {PARAMS} "
-                    "has changed since: run dvc repro"
-                )
+                raise InputError(f"{only}, but {name} in {PARAMS} has changed since: run dvc repro")
         digests_by_stage[stage] = made["outs"][0]["md5"]
         if digests_by_stage[stage] != digest(ROOT / stage):
             raise InputError(
-                f"only outputs recorded in dvc.lock can be promoted, but outputs/{stage} "
-                "differs: run dvc repro, or dvc checkout to restore them"
+                f"{only}, but outputs/{stage} differs: run dvc repro, or dvc checkout to restore "
+                "them"
             )
     return digests_by_stage
 

@@ -53,15 +53,31 @@ def attach(config: Config, path: Path) -> None:
         config: The whole config.
         path: The file.
     """
+    with _of_outputs(config) as (client, run):
+        if run:
+            client.log_artifact(run.info.run_id, str(path))
+
+
+def seconds(config: Config) -> float | None:
+    """Return how long the stages took that made the outputs; None if it is not known."""
+    with _of_outputs(config) as (client, run):
+        taken = records.timings(client, run) if run else {}
+        return sum(taken.values()) if set(taken) == set(STAGES) else None
+
+
+@contextmanager
+def _of_outputs(config: Config) -> Iterator[tuple[Any, Run | None]]:
+    """Find the parent run of the outputs' state: None if there is none, or no tracking."""
     if not config.tracking.enabled:
+        yield None, None
         return
     client = store.connect(config.tracking)
     with store.answering(config.tracking):
         experiment = store.experiment(client, config.tracking)
         state = provenance.state(config.essentials(), digest(ROOT / STAGES[0]))
         query = f"tags.`pipeline.state` = '{state}'"
-        for run in client.search_runs([experiment], query, max_results=1):
-            client.log_artifact(run.info.run_id, str(path))
+        runs = client.search_runs([experiment], query, max_results=1)
+        yield client, runs[0] if runs else None
 
 
 @contextmanager
