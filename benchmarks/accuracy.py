@@ -80,7 +80,7 @@ class Project:
         started = time.perf_counter()
         command = [sys.executable, "-m", "benchmarks.keras_guide", str(self._seed)]
         workshop.run(self.folder, *command)
-        return self.judged("guide", time.perf_counter() - started)
+        return self.judged("rival", time.perf_counter() - started)
 
     def judged(self, which: str, seconds: float) -> Outcome:
         """What benchmarks.predictions says of a model."""

@@ -1,6 +1,6 @@
 """The recipe of Keras' transfer-learning guide, on the prepared images.
 
-python -m benchmarks.keras_guide SEED: outputs/prepare -> guide.npy, (N, K) of all images.
+python -m benchmarks.keras_guide SEED: outputs/prepare -> rival.npy, (N, K) of all images.
 """
 
 import sys
@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.predictions import GUIDE
+from benchmarks.predictions import RIVAL
 from pipeline import config
 from pipeline.data.manifest import Manifest
 from pipeline.networks import backbones, runtime
@@ -46,7 +46,7 @@ def main(seed: int) -> None:
         )
         model.fit(cells, epochs=EPOCHS, verbose=0)
     logits = model.predict(np.asarray(data.images), batch_size=BATCH, verbose=0)
-    np.save(GUIDE, tf.nn.softmax(logits).numpy())
+    np.save(RIVAL, tf.nn.softmax(logits).numpy())
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""PyTorch beside this project: the training step, and timm's recipe on the same images.
+"""PyTorch's training step beside this project's.
 
-python -m benchmarks.peers TORCH_PYTHON [ROUNDS [SEEDS]]
+python -m benchmarks.peers TORCH_PYTHON [ROUNDS]
 
-TORCH_PYTHON is an interpreter with the packages of benchmarks/torch.txt. The step: MobileNetV2 at
-224 px, batches of 32, from its fourth block on, 2 threads; both sides in turn. The recipe:
-EfficientNet-Lite0 with the same ImageNet weights and the same prepared images; the pipeline as
-`init` sets it up, seconds from prepared images to the model.
+TORCH_PYTHON is an interpreter with the packages of benchmarks/torch.txt. MobileNetV2 at 224 px,
+batches of 32, from its fourth block on, 2 threads; both sides in turn. Whole recipes are compared
+by benchmarks.frontier.
 """
 
 import json
@@ -15,12 +14,9 @@ import time
 
 import numpy as np
 
-from benchmarks import accuracy, side_by_side, workshop
-from benchmarks.accuracy import Outcome, Project
+from benchmarks import side_by_side, workshop
 
 SIZE_PX, BATCH, STEPS, WARM = 224, 32, 12, 3
-SETS = ("hymenoptera", "sign_digits")
-WEIGHTS = workshop.SHARED / "weights/efficientnet_lite0.keras"
 SCRIPT = workshop.PROJECT / "benchmarks/torch_peer.py"
 
 
@@ -64,7 +60,7 @@ def of_torch(python: str, *words: str) -> dict[str, float]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def main(python: str, rounds: int, seeds: int) -> None:
+def main(python: str, rounds: int) -> None:
     own, torch = [], []
     for _ in range(rounds):
         done = subprocess.run(
@@ -78,7 +74,7 @@ def main(python: str, rounds: int, seeds: int) -> None:
         print(own[-1], torch[-1], file=sys.stderr)
     rates = side_by_side.middle([item["on activations"] for item in own], ".0f")
     lines = [
-        f"`python -m benchmarks.peers TORCH_PYTHON {rounds} {seeds}`: images per second of a",
+        f"`python -m benchmarks.peers TORCH_PYTHON {rounds}`: images per second of a",
         "training step of MobileNetV2 above block 4, 224 px, batches of 32, 2 threads.",
         "",
         "| | images/s |",
@@ -88,24 +84,6 @@ def main(python: str, rounds: int, seeds: int) -> None:
     for way in torch[0]:
         rates = side_by_side.middle([item[way] for item in torch], ".0f")
         lines.append(f"| PyTorch, {way} | {rates} |")
-    lines += [
-        "",
-        "EfficientNet-Lite0, the same images and weights; gains of the pipeline in points.",
-        "",
-        "| data | recipe | test accuracy | log loss | seconds | gain of the pipeline |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name in SETS:
-        with workshop.copy() as folder:
-            accuracy.project_of(folder, name, str(WEIGHTS))
-            results = []
-            for seed in range(seeds):
-                project = Project(folder, seed)
-                _, pipeline = project.tuned()
-                peer = of_torch(python, "recipe", str(folder), str(seed))
-                timm = Outcome(peer["right"], {}, peer["log_loss"], peer["seconds"])
-                results.append({"timm": timm, "the pipeline": pipeline})
-            lines += accuracy.rows(name, results)
     side_by_side.write("PyTorch", "\n".join(lines))
 
 
@@ -113,5 +91,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "--step":
         print(json.dumps(own_step()))
     else:
-        numbers = [int(word) for word in sys.argv[2:]]
-        main(sys.argv[1], *numbers, *(3, 1)[len(numbers) :])
+        main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 3)

