@@ -48,8 +48,8 @@ def main(seeds: int) -> None:
                 actual.setdefault(name, []).append(head.accuracy)
                 print(name, head.accuracy, file=sys.stderr, flush=True)
     lines = [
-        f"`python -m benchmarks.leak {seeds}`: is a house dearer than the median? Four photographs",
-        f"a house; accuracy of the head alone on the test split, medians (ranges) of {seeds} seeds.",
+        f"`python -m benchmarks.leak {seeds}`: is a house dearer than the median? Four",
+        "photographs a house; test accuracy of the head alone, medians (ranges) over seeds.",
         "",
         "| splits | test accuracy |",
         "|---|---|",
