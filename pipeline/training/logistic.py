@@ -195,10 +195,9 @@ class _Problem:
         split = StratifiedKFold(folds, shuffle=True, random_state=seed)
         return list(split.split(self.labels, self.labels))
 
-    def log_odds(self, found: Floats, rows: NDArray[np.int64] | slice) -> Floats:
+    def log_odds(self, found: Floats, rows: NDArray[np.int64]) -> Floats:
         """Return (M, K) log odds of some rows, up to a constant per row."""
-        odds: Floats = self._rows[rows] @ found[:-1] + found[-1]
-        return odds if self._columns > 1 else np.hstack([np.zeros_like(odds), odds])
+        return _log_odds(self._rows[rows], found)
 
     def fit(
         self,
@@ -231,7 +230,7 @@ class _Problem:
 
         def loss(scaled: Floats) -> tuple[float, Floats]:
             found = scale * scaled.reshape(len(scale), -1)
-            logs = log_softmax(self.log_odds(found, rows), axis=1)
+            logs = log_softmax(_log_odds(features, found), axis=1)
             errors = (weights * np.exp(logs) - truth)[:, -self._columns :]
             slopes = np.vstack([features.T @ errors, errors.sum(axis=0)])
             slopes += penalties[:, None] * found
@@ -243,6 +242,11 @@ class _Problem:
         result = minimize(loss, first.ravel(), jac=True, method="L-BFGS-B", options=limits)
         found: Floats = scale * result.x.reshape(len(scale), -1)
         return found
+
+
+def _log_odds(features: Floats, found: Floats) -> Floats:
+    odds: Floats = features @ found[:-1] + found[-1]
+    return odds if odds.shape[1] > 1 else np.hstack([np.zeros_like(odds), odds])
 
 
 def _spanned(exact: Floats) -> tuple[Floats, Floats]:
