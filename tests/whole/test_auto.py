@@ -94,9 +94,17 @@ def test_a_head_that_is_hardly_ever_wrong_gets_a_high_cut(
 def test_only_a_length_that_is_chosen_ends_early() -> None:
     model = keras.Model()
     assert recipe.derive(Config(cut="x"), 1000, model)[0].patience == recipe.LEAST_PATIENCE
-    assert recipe.derive(Config(cut="x"), 100, model)[0].patience == 50 // 4
+    assert recipe.derive(Config(cut="x"), 100, model)[0].patience == 13
     assert recipe.derive(Config(cut="x", patience=2), 100, model)[0].patience == 2
     assert recipe.derive(Config(cut="x", epochs=30), 100, model)[0].patience is None
+
+
+@pytest.mark.parametrize(("count", "patience"), [(0, 13), (5, 13), (14, 35), (20, 50), (60, 50)])
+def test_the_more_often_the_head_is_wrong_the_longer_training_waits(
+    count: int, patience: int
+) -> None:
+    errors = recipe.Errors(count, 100)
+    assert recipe.derive(Config(cut="x"), 100, keras.Model(), errors)[0].patience == patience
 
 
 def test_a_value_given_wins() -> None:
