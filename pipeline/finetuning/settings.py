@@ -48,7 +48,7 @@ class Config(Training):
     )
     epochs: AutoInt = automatic(
         "Number of epochs. `auto` chooses it from the size of the training set, and stops early if "
-        "a quarter of them bring no improvement on the validation split.",
+        "validation no longer improves, unless the head is often wrong.",
         least=1,
     )
     patience: int | None = setting(

@@ -228,6 +228,16 @@ def test_other_files_are_no_certificates(text: str, tmp_path: Path) -> None:
         certificate.read(tmp_path / "none.json")
 
 
+def test_an_image_that_was_moved_is_named_by_its_present_path() -> None:
+    before = {"ants/1.jpg": "train ants aa", "ants/2.jpg": "test ants bb"}
+    line = certificate.section(
+        "images", before, {"bees/1.jpg": "train bees aa", "ants/2.jpg": "test ants bb"}
+    )
+    assert line.text == "1 differ: bees/1.jpg: train ants aa -> train bees aa"
+    line = certificate.section("images", before, {"ants/2.jpg": "test ants bb"})
+    assert line.text == "1 differ: ants/1.jpg: train ants aa -> absent"
+
+
 def made(processor: str, labels: list[str], chance: float) -> dict[str, Any]:
     predictions = {f"{n}.png": f"{chance} {label}" for n, label in enumerate(labels)}
     sections: dict[str, Any] = {name: {} for name in certificate.SECTIONS}
