@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import litserve
-from starlette.datastructures import FormData
+from fastapi import Request
 
 from pipeline import config
 from pipeline.release import registry
@@ -25,9 +25,9 @@ class Api(litserve.LitAPI):
         file = registry.download(uri, composed.tracking)
         self._service = Service(Classifier(file, True), 25_000_000)
 
-    def decode_request(self, request: FormData) -> list[bytes]:
-        """Return the contents of the files."""
-        return [part.file.read() for _, part in request.multi_items()]
+    def decode_request(self, request: Request) -> list[bytes]:
+        """Return the contents of the files; LitServe has parsed the form by now."""
+        return [part.file.read() for _, part in request.multi_items()]  # type: ignore[attr-defined]
 
     def predict(self, requests: list[list[bytes]]) -> list[Any]:
         """Classify the images of several requests in one forward pass."""

@@ -197,7 +197,10 @@ def server(folder: Path, which: str) -> Iterator[tuple[int, psutil.Process]]:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=5).close()
             break
-        except OSError:
+        except OSError as error:
+            if started.poll() is not None:
+                text = (folder / "serve.log").read_text()[-2000:]
+                raise SystemExit(f"{which} does not serve:\n{text}") from error
             time.sleep(0.5)
     time.sleep(2)
     yield port, psutil.Process(started.pid)
