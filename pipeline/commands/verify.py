@@ -66,7 +66,9 @@ def _compared(config: Config, certified: Mapping[str, Any], *, rerun: bool) -> I
     actual = certificate.make(config.flat(), runtime.versions()["processor"], minutes)
     yield from certificate.compare(certified, actual)
     if rerun:
-        print(f"rerun in {minutes:.1f} minutes (certified: {certified.get('minutes')})")
+        before = certified.get("minutes")
+        text = f"{before:.1f}" if isinstance(before, float) else "not recorded"
+        print(f"rerun in {minutes:.1f} minutes (certified: {text})")
 
 
 def _rerun() -> None:

@@ -176,19 +176,28 @@ def _labels(certified: Section, actual: Section) -> Line:
     changes, largest = [], 0.0
     shared = [path for path in certified if path in actual]
     for path in shared:
-        (chance, label), (other, predicted) = (
-            str(each[path]).split(" ", 1) for each in (certified, actual)
-        )
+        (chance, label), (other, predicted) = map(_prediction, (certified[path], actual[path]))
         if label != predicted:
             changes.append(f"{path}: {label} -> {predicted}")
         else:
-            largest = max(largest, abs(float(chance) - float(other)))
+            largest = max(largest, abs(chance - other))
     text = f"{len(shared) - len(changes)} of {len(certified)} labels are the same"
     text += f", largest difference of a probability {largest:.2g}"
     if len(actual) > len(shared):
         text += f", {len(actual) - len(shared)} are of other images"
     same = not changes and len(shared) == len(certified) == len(actual)
     return Line("predictions", same, "; ".join([text, *changes[:_MOST]]))
+
+
+def _prediction(text: object) -> tuple[float, str]:
+    chance, _, label = str(text).partition(" ")
+    try:
+        return float(chance), label
+    except ValueError as error:
+        raise InputError(
+            f"a prediction in the certificate must be a probability and a label, got {text!r}: "
+            "fetch it again"
+        ) from error
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -249,6 +249,13 @@ def made(processor: str, labels: list[str], chance: float) -> dict[str, Any]:
     }
 
 
+def test_a_damaged_prediction_is_refused() -> None:
+    mine, damaged = made("one", ["ant"], 0.9), made("one", ["ant"], 0.9)
+    damaged["predictions"]["0.png"] = "ant"
+    with pytest.raises(InputError, match=r"a probability and a label, got 'ant': fetch it again"):
+        list(certificate.compare(damaged, mine))
+
+
 def test_on_another_processor_the_labels_decide() -> None:
     mine, same = made("one", ["ant", "bee"], 0.9), made("two", ["ant", "bee"], 0.8)
     lines = {line.name: line for line in certificate.compare(mine, same)}
