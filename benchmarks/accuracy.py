@@ -111,21 +111,27 @@ def few(folder: Path, seed: int, count: int) -> dict[str, Outcome]:
     return {"logistic": logistic, "the pipeline": pipeline}
 
 
-def gain(ours: list[Outcome], other: list[Outcome]) -> str:
-    """Difference of accuracy in points with its paired bootstrap interval over images."""
+def gains(ours: list[Outcome], other: list[Outcome]) -> list[float]:
+    """Differences of accuracy in points, the mean over seeds of each test image."""
     by_image: dict[str, list[float]] = {}
     for item, two in zip(ours, other, strict=True):
         for path, right in item.right.items():
             by_image.setdefault(path, []).append(float(right) - float(two.right[path]))
-    return interval([100 * float(np.mean(values)) for values in by_image.values()], ".1f")
+    return [100 * float(np.mean(values)) for values in by_image.values()]
 
 
-def interval(differences: list[float], form: str) -> str:
-    """Mean of differences, one per image, with its bootstrap interval."""
+def bounds(differences: list[float]) -> tuple[float, float]:
+    """Bootstrap interval of the mean of differences, one per image."""
     values = np.array(differences)
     drawn = np.random.default_rng(0).integers(len(values), size=(2000, len(values)))
     low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
-    return f"{values.mean():+{form}} ({low:+{form}} to {high:+{form}})"
+    return float(low), float(high)
+
+
+def interval(differences: list[float], form: str = ".1f") -> str:
+    """Mean of differences, one per image, with its bootstrap interval."""
+    low, high = bounds(differences)
+    return f"{np.mean(differences):+{form}} ({low:+{form}} to {high:+{form}})"
 
 
 def rows(name: str, results: list[dict[str, Outcome]]) -> list[str]:
@@ -138,7 +144,7 @@ def rows(name: str, results: list[dict[str, Outcome]]) -> list[str]:
             side_by_side.middle([item.accuracy for item in own], ".3f"),
             side_by_side.middle([item.log_loss for item in own], ".3f"),
             side_by_side.middle([item.seconds for item in own], ".0f"),
-            "" if recipe == "the pipeline" else gain(ours, own),
+            "" if recipe == "the pipeline" else interval(gains(ours, own)),
         ]
         lines.append(f"| {name} | {recipe} | {' | '.join(cells)} |")
         print(lines[-1], file=sys.stderr, flush=True)

@@ -96,7 +96,7 @@ def main(seeds: int, sets: list[str]) -> None:
                 side_by_side.middle([item.seconds for item in outcomes], ".0f"),
                 side_by_side.middle([item.accuracy for item in outcomes], ".3f"),
                 side_by_side.middle([item.log_loss for item in outcomes], ".3f"),
-                accuracy.gain(own, full) if way == "auto" else "",
+                accuracy.interval(accuracy.gains(own, full)) if way == "auto" else "",
                 difference(own, full) if way == "auto" else "",
             ]
             lines.append(f"| {name} | {way} | {' | '.join(cells)} |")

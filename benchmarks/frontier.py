@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -95,8 +96,7 @@ def outcomes(row: str, seed: int, python: str) -> dict[str, Outcome]:
         with workshop.copy() as scratch:
             contest = Contest(scratch, row, seed, python)
             turns: dict[str, Callable[[], dict[str, Outcome]]] = {OWN: contest.own}
-            for name in RIVALS:
-                turns[name] = lambda name=name: contest.rival(name)  # type: ignore[misc]
+            turns |= {name: partial(contest.rival, name) for name in RIVALS}
             order = list(turns)
             for name in order[seed % len(order) :] + order[: seed % len(order)]:
                 if not (folder / f"{name}.json").exists():
@@ -118,12 +118,12 @@ def standing(results: list[dict[str, Outcome]]) -> tuple[str, str, float]:
     }
     best = max(rivals, key=lambda name: rivals[name])
     own, other = ([result[name] for result in results] for name in (OWN, best))
-    text = accuracy.gain(own, other)
-    low, high = (float(word) for word in text.partition("(")[2].rstrip(")").split(" to "))
+    gains = accuracy.gains(own, other)
+    low, high = accuracy.bounds(gains)
     verdict = "above" if low > 0 else "below" if high < 0 else "level"
     minutes = [np.median([result[name].seconds for result in results]) for name in RIVALS]
     share = float(np.median([item.seconds for item in own]) / np.median(minutes))
-    return f"{best}, {text}", verdict, share
+    return f"{best}, {accuracy.interval(gains)}", verdict, share
 
 
 def draw(rows: dict[str, list[dict[str, Outcome]]]) -> None:

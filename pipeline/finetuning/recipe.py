@@ -99,9 +99,9 @@ def derive(
     Returns:
         The section without `auto`; full name -> derived value with reason.
     """
-    own_epochs = not is_auto(config.epochs)
+    may_stop = is_auto(config.epochs) and config.patience is None
     config, values = derive_numbers(config, images)
-    if not own_epochs and config.patience is None:
+    if may_stop:
         share = errors.patience if errors else _LEAST_SHARE
         patience = max(LEAST_PATIENCE, math.ceil(share * int(config.epochs)))
         config = replace(config, patience=patience)

@@ -21,7 +21,7 @@ from typing import Any
 
 from pipeline.data import manifest, predictions
 from pipeline.data.manifest import SPLITS, Row
-from pipeline.errors import InputError, redacted
+from pipeline.errors import InputError, redacted, shortened
 from pipeline.evaluation import near_duplicates
 from pipeline.storage import tables
 from pipeline.storage.digests import code_sha256, file_sha256
@@ -68,7 +68,20 @@ def make(settings: Section, processor: str, minutes: float | None) -> dict[str, 
         settings: Full name -> value of every setting that results depend on.
         processor: Description of the processor, as in `runtime.versions`.
         minutes: Time that the stages took, if known.
+
+    Raises:
+        InputError: Outputs are missing or damaged.
     """
+    try:
+        return _made(settings, processor, minutes)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"the outputs are incomplete or damaged ({shortened(str(error))}): run dvc repro, or "
+            "dvc checkout to restore them"
+        ) from error
+
+
+def _made(settings: Section, processor: str, minutes: float | None) -> dict[str, Any]:
     rows = manifest.read_rows(ROOT / "prepare" / "manifest.csv")
     tags = provenance.git_tags()
     commit = tags.get("git.commit", "none")
@@ -101,12 +114,12 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"no certificate at {path} ({error.strerror}): give its path") from error
     except ValueError as error:
         raise InputError(f"{path} is not a certificate ({error}): fetch it again") from error
-    known = content if isinstance(content, dict) else {}
-    absent = [name for name in SECTIONS if not isinstance(known.get(name), dict)]
-    absent += [name for name in ("processor", _DIGEST) if not isinstance(known.get(name), str)]
+    content = content if isinstance(content, dict) else {}
+    absent = [name for name in SECTIONS if not isinstance(content.get(name), dict)]
+    absent += [name for name in ("processor", _DIGEST) if not isinstance(content.get(name), str)]
     if absent:
         raise InputError(f"{path} is not a certificate (no {absent[0]}): fetch it again")
-    return known
+    return dict(content)
 
 
 def intact(certified: Mapping[str, Any]) -> Line:

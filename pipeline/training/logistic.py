@@ -8,9 +8,7 @@ loss is along each.
 """
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,9 +79,9 @@ def fit(
     with threadpool_limits(threads):
         problem = _Problem(features, labels, classes, balanced)
         strength, losses, start = _chosen(problem, seed)
-        found = problem.fit(strength, TOLERANCE, start=start)
-        weights = problem.directions @ found[:-1] / problem.scale[:, None]
-        biases = found[-1] - problem.mean @ weights
+        coefficients = problem.fit(strength, TOLERANCE, start=start)
+        weights = problem.directions @ coefficients[:-1] / problem.scale[:, None]
+        biases = coefficients[-1] - problem.mean @ weights
     if classes == 2:
         weights = np.hstack([np.zeros_like(weights), weights])
         biases = np.append(0.0, biases)
@@ -106,8 +104,10 @@ def left_out(
         strength, *_ = _chosen(problem, seed)
         accuracies = []
         for others, own in problem.folds(seed):
-            found = problem.fit(strength, TOLERANCE, others)
-            accuracies.append((problem.log_odds(found, own).argmax(axis=1) == labels[own]).mean())
+            coefficients = problem.fit(strength, TOLERANCE, others)
+            accuracies.append(
+                (problem.log_odds(coefficients, own).argmax(axis=1) == labels[own]).mean()
+            )
     return np.array(accuracies)
 
 
@@ -138,10 +138,13 @@ def out_of_fold(
         reduced /= max(float(np.sqrt((reduced**2).mean())), 1e-12)
         predicted = np.zeros((len(labels), labels.max() + 1))
         parts = StratifiedKFold(_SUSPECT_FOLDS, shuffle=True, random_state=seed)
-        for others, own in _with_bar(parts.split(reduced, labels), _SUSPECT_FOLDS, "out of fold"):
+        bar = tqdm(desc="out of fold", total=_SUSPECT_FOLDS, delay=1, leave=False, disable=None)
+        for others, own in parts.split(reduced, labels):
             model = LogisticRegression(C=_SUSPECT_STRENGTH, max_iter=_ITERATIONS)
             model.fit(reduced[others], labels[others])
             predicted[np.ix_(own, model.classes_)] = model.predict_proba(reduced[own])
+            bar.update()
+        bar.close()
     return predicted
 
 
@@ -195,9 +198,9 @@ class _Problem:
         split = StratifiedKFold(folds, shuffle=True, random_state=seed)
         return list(split.split(self.labels, self.labels))
 
-    def log_odds(self, found: Floats, rows: NDArray[np.int64]) -> Floats:
+    def log_odds(self, coefficients: Floats, rows: NDArray[np.int64]) -> Floats:
         """Return (M, K) log odds of some rows, up to a constant per row."""
-        return _log_odds(self._rows[rows], found)
+        return _log_odds(self._rows[rows], coefficients)
 
     def fit(
         self,
@@ -229,23 +232,23 @@ class _Problem:
         scale = 1 / np.sqrt(penalties + steepness * variances)[:, None]
 
         def loss(scaled: Floats) -> tuple[float, Floats]:
-            found = scale * scaled.reshape(len(scale), -1)
-            logs = log_softmax(_log_odds(features, found), axis=1)
+            coefficients = scale * scaled.reshape(len(scale), -1)
+            logs = log_softmax(_log_odds(features, coefficients), axis=1)
             errors = (weights * np.exp(logs) - truth)[:, -self._columns :]
             slopes = np.vstack([features.T @ errors, errors.sum(axis=0)])
-            slopes += penalties[:, None] * found
-            value = penalty / 2 * (found[:-1] ** 2).sum() - (truth * logs).sum()
+            slopes += penalties[:, None] * coefficients
+            value = penalty / 2 * (coefficients[:-1] ** 2).sum() - (truth * logs).sum()
             return float(value), (scale * slopes).ravel()
 
         first = np.zeros((len(scale), self._columns)) if start is None else start / scale
         limits = {"gtol": tolerance, "ftol": 0.0, "maxiter": _STEPS, "maxfun": 2 * _STEPS}
         result = minimize(loss, first.ravel(), jac=True, method="L-BFGS-B", options=limits)
-        found: Floats = scale * result.x.reshape(len(scale), -1)
-        return found
+        coefficients: Floats = scale * result.x.reshape(len(scale), -1)
+        return coefficients
 
 
-def _log_odds(features: Floats, found: Floats) -> Floats:
-    odds: Floats = features @ found[:-1] + found[-1]
+def _log_odds(features: Floats, coefficients: Floats) -> Floats:
+    odds: Floats = features @ coefficients[:-1] + coefficients[-1]
     return odds if odds.shape[1] > 1 else np.hstack([np.zeros_like(odds), odds])
 
 
@@ -296,8 +299,3 @@ def _chosen(problem: _Problem, seed: int) -> tuple[float, Floats, Floats | None]
             if best != start:
                 break
     return float(STRENGTHS[best]), lowest, np.mean(fits, axis=0)
-
-
-def _with_bar(parts: Iterator[Any], count: int, desc: str) -> Iterator[Any]:
-    """Show a bar for the folds: a regression on many features takes a while."""
-    yield from tqdm(parts, desc, count, unit="fold", delay=1, leave=False, disable=None)

@@ -219,6 +219,29 @@ def test_every_other_change_is_named(run: Run, mine: Path) -> None:
     )
 
 
+@pytest.mark.slow
+def test_missing_and_damaged_outputs_are_one_line(run: Run, mine: Path) -> None:
+    command = (sys.executable, "-m", "pipeline", "verify", "certificate.json")
+    for change in (
+        lambda: (mine / "outputs/evaluate/predictions.parquet").unlink(),
+        lambda: (mine / "outputs/evaluate/predictions.parquet").write_bytes(b"no table"),
+        lambda: (mine / "outputs/prepare/summary.json").write_text("{"),
+        lambda: shutil.rmtree(mine / "outputs"),
+    ):
+        change()
+        done = run(mine, *command, "--no-rerun")
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: the outputs are incomplete or damaged ("), done.stderr
+        assert done.stderr.endswith("run dvc repro, or dvc checkout to restore them\n")
+        assert done.stderr.count("\n") == 1
+    (mine / "images.csv").unlink()
+    done = run(mine, *command)
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        "error: dvc repro failed: fix the error above, then run verify again\n"
+    )
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"code": 1}', "\x00"])
 def test_other_files_are_no_certificates(text: str, tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(text)
