@@ -44,7 +44,9 @@ def run(config: Config) -> None:
     for leak in certificate.leaks(made):
         print(f"warning: {leak}; if they belong together, set data.group")
     if "with changes" in made["commit"]:
-        print("warning: the code has uncommitted changes, so nobody else can repeat this: commit them")
+        print(
+            "warning: the code has uncommitted changes, so nobody else can repeat this: commit them"
+        )
     print(f"certificate: {certificate.PATH} ({made['sha256'][:12]})")
     print(f"next: in a clone with the same data, python -m pipeline verify {certificate.PATH.name}")
 
