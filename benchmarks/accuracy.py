@@ -24,6 +24,7 @@ import json
 import sys
 import tarfile
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,13 +112,21 @@ def few(folder: Path, seed: int, count: int) -> dict[str, Outcome]:
     return {"logistic": logistic, "the pipeline": pipeline}
 
 
-def gains(ours: list[Outcome], other: list[Outcome]) -> list[float]:
-    """Differences of accuracy in points, the mean over seeds of each test image."""
+def differences(
+    ours: list[Outcome], other: list[Outcome], of: Callable[[Outcome], Mapping[str, float]]
+) -> list[float]:
+    """Differences of a value of each test image, the mean over seeds."""
     by_image: dict[str, list[float]] = {}
     for item, two in zip(ours, other, strict=True):
-        for path, right in item.right.items():
-            by_image.setdefault(path, []).append(float(right) - float(two.right[path]))
-    return [100 * float(np.mean(values)) for values in by_image.values()]
+        theirs = of(two)
+        for path, value in of(item).items():
+            by_image.setdefault(path, []).append(value - theirs[path])
+    return [float(np.mean(values)) for values in by_image.values()]
+
+
+def gains(ours: list[Outcome], other: list[Outcome]) -> list[float]:
+    """Differences of accuracy in points, one per test image."""
+    return [100 * value for value in differences(ours, other, lambda item: item.right)]
 
 
 def bounds(differences: list[float]) -> tuple[float, float]:
