@@ -24,7 +24,7 @@ import json
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,11 +116,16 @@ def differences(
     ours: list[Outcome], other: list[Outcome], of: Callable[[Outcome], Mapping[str, float]]
 ) -> list[float]:
     """Differences of a value of each test image, the mean over seeds."""
+    pairs = [(of(item), of(two)) for item, two in zip(ours, other, strict=True)]
+    return means([{path: own[path] - theirs[path] for path in own} for own, theirs in pairs])
+
+
+def means(seeds: Sequence[Mapping[str, float]]) -> list[float]:
+    """Mean over seeds of a value of each test image, from the images of each seed."""
     by_image: dict[str, list[float]] = {}
-    for item, two in zip(ours, other, strict=True):
-        theirs = of(two)
-        for path, value in of(item).items():
-            by_image.setdefault(path, []).append(value - theirs[path])
+    for values in seeds:
+        for path, value in values.items():
+            by_image.setdefault(path, []).append(value)
     return [float(np.mean(values)) for values in by_image.values()]
 
 

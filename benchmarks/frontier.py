@@ -40,6 +40,7 @@ ROWS = [
 WEIGHTS = workshop.SHARED / "weights/efficientnet_lite0.keras"
 KEPT = workshop.PROJECT / ".work/frontier"
 PLOT = workshop.PROJECT / "docs/frontier.png"
+_MINUTES = (0.2, 0.5, 1, 2, 5, 10, 20)
 OWN, HEAD = "the pipeline", "head alone"
 RIVALS = ("logistic", "Keras guide", "fastai", "timm")
 
@@ -159,13 +160,14 @@ def summary(rows: dict[str, list[dict[str, Outcome]]]) -> list[str]:
 
 
 def draw(rows: dict[str, list[dict[str, Outcome]]]) -> None:
-    """Draw accuracy against minutes, a panel a row."""
+    """Draw accuracy with its interval over images against minutes, a panel a row."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
 
-    columns = min(4, len(rows))
+    columns = min(4, math.ceil(math.sqrt(len(rows))))
     lines = math.ceil(len(rows) / columns)
     figure, axes = plt.subplots(lines, columns, figsize=(3.2 * columns, 2.7 * lines), squeeze=False)
     marks = dict(zip((OWN, HEAD, *RIVALS), "o^sDvP", strict=True))
@@ -173,12 +175,17 @@ def draw(rows: dict[str, list[dict[str, Outcome]]]) -> None:
         axis.set_axis_off()
     for axis, (row, results) in zip(axes.flat, rows.items(), strict=False):
         for name, mark in marks.items():
-            values = np.array([result[name].accuracy for result in results])
-            minutes = np.median([result[name].seconds for result in results]) / 60
-            middle = np.median(values)
-            ends = [[middle - values.min()], [values.max() - middle]]
+            own = [result[name] for result in results]
+            right = accuracy.means([item.right for item in own])
+            minutes = np.median([item.seconds for item in own]) / 60
+            low, high = accuracy.bounds(right)
+            middle = float(np.mean(right))
+            ends = [[middle - low], [high - middle]]
             axis.errorbar(minutes, middle, ends, fmt=mark, label=name, capsize=2)
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(FixedLocator(_MINUTES))
+        axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.set_title(row.replace("-", ", ") + (" a class" if "-" in row else ""), fontsize=9)
         axis.grid(alpha=0.3)
     figure.supxlabel("minutes")

@@ -38,7 +38,9 @@ def start(module: str, measure: Callable[[str], Figures], main: Callable[[int], 
 
 
 def middle(values: list[float], form: str = ".2f") -> str:
-    """Median and range."""
+    """Median and range; the value alone if there is one."""
+    if len(values) == 1:
+        return f"{values[0]:{form}}"
     low, high = min(values), max(values)
     return f"{median(values):{form}} ({low:{form}} to {high:{form}})"
 
