@@ -43,8 +43,8 @@ def linear(inputs: np.ndarray, data: Manifest) -> float:
     """Test accuracy of a logistic regression."""
     train, test = data.indices("train"), data.indices("test")
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
-    model.fit(inputs[train], data.labels[train])
-    return float(model.score(inputs[test], data.labels[test]))
+    model.fit(inputs[train], data.targets[train])
+    return float(model.score(inputs[test], data.targets[test]))
 
 
 def main() -> None:

@@ -64,7 +64,7 @@ class Contest:
         for split, images in most.items():
             rows = rng.permutation(data.indices(split))
             for label in range(len(data.classes)):
-                chosen += [data.rows[row] for row in rows[data.labels[rows] == label][:images]]
+                chosen += [data.rows[row] for row in rows[data.targets[rows] == label][:images]]
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["path", "label", "split"])

@@ -32,7 +32,7 @@ def main(seed: int) -> None:
     x = keras.layers.Dropout(0.2)(base(x, training=False))
     model = keras.Model(images, keras.layers.Dense(len(data.classes))(x))
     cells = (
-        tf.data.Dataset.from_tensor_slices((np.asarray(data.images[train]), data.labels[train]))
+        tf.data.Dataset.from_tensor_slices((np.asarray(data.images[train]), data.targets[train]))
         .shuffle(len(train), seed=seed)
         .batch(BATCH)
         .prefetch(tf.data.AUTOTUNE)

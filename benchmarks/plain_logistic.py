@@ -27,7 +27,7 @@ def main(seed: int) -> None:
     body = backbones.build(composed.backbone, data.image_size, seed).model
     features = body.predict(np.asarray(data.images), batch_size=BATCH, verbose=0)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    model.fit(features[train], data.labels[train])
+    model.fit(features[train], data.targets[train])
     np.save(RIVAL, model.predict_proba(features))
 
 

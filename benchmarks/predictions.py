@@ -11,9 +11,9 @@ import keras
 import numpy as np
 
 from pipeline.data.manifest import Manifest
+from pipeline.data.tasks import calibration
 from pipeline.networks import model_file, runtime
 from pipeline.networks.keras_forward import KerasForward
-from pipeline.training import calibration
 
 OUTPUTS = Path("outputs")
 RIVAL = Path("rival.npy")
@@ -33,13 +33,13 @@ def main(which: str) -> None:
     else:
         probabilities = np.load(RIVAL)
     val, test = data.indices("val"), data.indices("test")
-    temperature = calibration.temperature(data.labels[val], probabilities[val])
-    right = probabilities[test].argmax(axis=1) == data.labels[test]
-    losses = calibration.log_losses(data.labels[test], probabilities[test], temperature)
+    temperature = calibration.temperature(data.targets[val], probabilities[val])
+    right = probabilities[test].argmax(axis=1) == data.targets[test]
+    losses = calibration.log_losses(data.targets[test], probabilities[test], temperature)
     actual = {
         "losses": dict(zip([data.rows[row].path for row in test], losses.tolist(), strict=True)),
         "right": {data.rows[row].path: bool(item) for row, item in zip(test, right, strict=True)},
-        "log_loss": calibration.log_loss(data.labels[test], probabilities[test], temperature),
+        "log_loss": calibration.log_loss(data.targets[test], probabilities[test], temperature),
     }
     Path("judged.json").write_text(json.dumps(actual))
 

@@ -40,7 +40,7 @@ def plain(data: Path, head: Path) -> dict[str, Any]:
 
     tf.config.threading.set_intra_op_parallelism_threads(2)
     manifest = Manifest(data)
-    images, labels = manifest.images, manifest.labels
+    images, labels = manifest.images, manifest.targets
     train, val = manifest.indices("train"), manifest.indices("val")
     before = len((head / "history.csv").read_text().splitlines()) - 1
     optuna.logging.set_verbosity(optuna.logging.WARNING)

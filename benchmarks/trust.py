@@ -167,7 +167,7 @@ def sets(name: str) -> str:
         classifier, reference = Classifier(path), model_file.reference_of(path)
         data = Manifest(folder / "outputs/prepare")
         rows = np.concatenate([data.indices(CALIBRATION), data.indices("test")])
-        labels = data.labels[rows]
+        labels = data.targets[rows]
         values = classifier.probabilities(data.images, rows)
         count = len(data.indices(CALIBRATION))
         covered, sizes = [], []

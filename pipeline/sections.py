@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.serving.settings import DEFAULTS, MAX_REQUEST_MB
-from pipeline.settings import setting
+from pipeline.settings import AUTO, setting
 from pipeline.storage import addresses
 
 
@@ -71,9 +71,9 @@ class Sweep:
     )
     objectives: list[str] = setting(
         ["val_score"],
-        "Objectives: val_score, val_loss or val_accuracy first, then others of these, "
-        "ms_per_image (forward pass on this machine) or parameters. With several, the result is "
-        "a Pareto front, and no trial is pruned.",
+        "Objectives: val_score, val_loss or val_accuracy (for numbers val_r2) first, then others "
+        "of these, ms_per_image (forward pass on this machine) or parameters. With several, the "
+        "result is a Pareto front, and no trial is pruned.",
         advanced=True,
     )
     folds: int = setting(
@@ -134,7 +134,9 @@ class Promote:
     """Section `promote`."""
 
     name: str = setting("classifier", "Name of the registered model.")
-    metric: str = setting("accuracy", "Metric for comparing candidate and champion.")
+    metric: str = setting(
+        AUTO, "Metric for comparing candidate and champion; `auto` is the task's first."
+    )
     margin: float = setting(
         0.01,
         "Largest tolerated disadvantage to the champion; the whole paired 95 % interval of the "

@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 
 from pipeline.config import Config
+from pipeline.data.manifest import Manifest
 from pipeline.evaluation import summary
 from pipeline.release import candidate, certificate
 from pipeline.storage import tables
@@ -35,7 +36,9 @@ def run(config: Config) -> None:
     seconds = runs.seconds(config)
     minutes = round(seconds / 60, 2) if seconds else None
     made = certificate.make(config.flat(), runtime.versions()["processor"], minutes)
-    headline = summary.headline(ROOT / "evaluate", config.evaluate.split)
+    headline = summary.headline(
+        ROOT / "evaluate", Manifest(ROOT / "prepare"), config.evaluate.split
+    )
     with replacing_file(certificate.PATH.with_suffix(".html")) as aside:
         aside.write_text(_page(made, config.data.title, headline), encoding="utf-8")
     with replacing_file(certificate.PATH) as aside:

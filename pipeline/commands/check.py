@@ -83,7 +83,7 @@ class Inspected:
     typicality: list[float]
     known: list[bool]
     strangeness: list[float]
-    predicted: list[int]
+    predicted: list[float]
     unread: list[tuple[str, str]]
     how: Decoding
 
@@ -151,7 +151,7 @@ def _add(sample: Inspected, classifier: Classifier, good: list[tuple[Path, Decod
     sample.typicality += answers.typicality.tolist()
     sample.known += answers.known.tolist()
     sample.strangeness += answers.strangeness.tolist()
-    sample.predicted += answers.probabilities.argmax(axis=1).tolist()
+    sample.predicted += classifier.task.trait(answers.probabilities)[1]
     for _, decoded in good:
         for name, value in traits.of(decoded.pixels, decoded.width, decoded.height).items():
             sample.traits[name].append(value)
@@ -164,8 +164,12 @@ def findings(reference: Reference, sample: Inspected, card: Card) -> list[Findin
     for name in traits.NAMES:
         before[name] = np.array(reference.traits[name])
         now[name] = np.array(sample.traits[name])
-    labels = np.array(reference.traits["label"], dtype=np.int64)
-    return drift.compare(before, now, labels, np.array(sample.predicted), card.classes)
+    named = next(name for name in reference.traits if name not in traits.NAMES)
+    predicted = np.array(reference.traits[named]), np.array(sample.predicted)
+    if named != "label":
+        before[named], now[named] = predicted
+        return drift.compare(before, now)
+    return drift.compare(before, now, predicted, card.classes)
 
 
 def _table(results: list[Finding]) -> list[str]:
@@ -213,7 +217,7 @@ def _write(
     model: str,
 ) -> None:
     """Write the page: the table, a histogram for each trait, the strangest images."""
-    from pipeline.evaluation import figures
+    from pipeline.data.tasks import figures
 
     before: dict[str, Any] = {"strangeness": reference.strangeness, **reference.traits}
     now: dict[str, Any] = {"strangeness": sample.strangeness, **sample.traits}

@@ -16,7 +16,6 @@ from pipeline.sections import Tracking
 from pipeline.tracking import experiments, store
 from pipeline.tracking.experiments import Experiment
 
-_METRICS = ("accuracy", "log_loss")
 _SEED = "seed"
 _MAX_WIDTH = 120
 _MAX_SETTINGS, _MAX_CELL, _MAX_NAME = 5, 60, 28
@@ -42,12 +41,21 @@ def run(tracking: Tracking, options: argparse.Namespace) -> None:
         evaluated = experiments.evaluated(client, store.experiment(client, tracking), options.runs)
         if not evaluated:
             raise InputError("there is no evaluated experiment to compare: run dvc repro first")
-        rows = _by_seed(evaluated)
+        rows = _by_seed(_of_one_task(evaluated))
         differing = _differing(evaluated)
         for line in _table(rows, differing, options.all):
             print(line)
         for line in _paired(rows):
             print(line)
+
+
+def _of_one_task(evaluated: list[Experiment]) -> list[Experiment]:
+    """Drop experiments that predict something else than the first, and say so."""
+    name = evaluated[0].judged.predictions.task.name
+    same = [run for run in evaluated if run.judged.predictions.task.name == name]
+    if len(same) < len(evaluated):
+        print(f"{len(evaluated) - len(same)} experiments are left out: they are no {name}")
+    return same
 
 
 def _by_seed(evaluated: list[Experiment]) -> list[list[Experiment]]:
@@ -72,14 +80,15 @@ def _differing(evaluated: list[Experiment]) -> list[str]:
 def _table(rows: list[list[Experiment]], differing: list[str], every: bool) -> Iterator[str]:
     """Format rows of at most `_MAX_WIDTH` characters, unless every setting is requested."""
     columns = [["run", *map(_name, rows)]]
-    columns += [[metric, *(_measured(row, metric) for row in rows)] for metric in _METRICS]
+    metrics = rows[0][0].judged.predictions.task.headline
+    columns += [[metric, *(_measured(row, metric) for row in rows)] for metric in metrics]
     columns += [["images", *(str(len(row[0].judged.predictions.paths)) for row in rows)]]
     hidden = []
     for setting in differing:
         values = [row[0].settings.get(setting, "-") for row in rows]
         column = [_title(setting, differing), *(v if every else _cut_off(v) for v in values)]
         width = sum(max(map(len, cells)) + 2 for cells in (*columns, column)) - 2
-        if every or (len(columns) < len(_METRICS) + 2 + _MAX_SETTINGS and width <= _MAX_WIDTH):
+        if every or (len(columns) < len(metrics) + 2 + _MAX_SETTINGS and width <= _MAX_WIDTH):
             columns.append(column)
         else:
             hidden.append(setting)
@@ -122,20 +131,19 @@ def _cut_off(text: str, most: int = _MAX_CELL) -> str:
 
 
 def _paired(rows: list[list[Experiment]]) -> Iterator[str]:
-    from pipeline.evaluation import facts, resampling
+    from pipeline.evaluation import resampling
 
     reference = rows[0][0]
+    task = reference.judged.predictions.task
     for row in rows[1:]:
         other = row[0]
         if not other.same_images(reference):
             yield f"{_named(other)}: evaluated on other images than the first, so not compared"
             continue
         first, second = (
-            resampling.resample(
-                facts.gather(run.judged.predictions.labels, run.judged.predictions.probabilities), 0
-            )
-            for run in (reference, other)
+            resampling.resample(run.judged.predictions.facts(), 0) for run in (reference, other)
         )
+        names = (*task.headline, task.further[0])
         yield f"{_named(other)} compared with {_named(reference)}:"
-        for sentence in resampling.compare(first, second).verdict:
+        for sentence in resampling.compare(first, second, names).verdict:
             yield from wrap(sentence, _MAX_WIDTH, initial_indent="  ", subsequent_indent="    ")

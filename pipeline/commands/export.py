@@ -95,12 +95,14 @@ def run(
     test = _evenly(manifest.indices("test"), _TEST_IMAGES)
     check = Check(
         manifest.images[test],
-        manifest.labels[test],
+        manifest.targets[test],
+        manifest.task,
         KerasForward(model, card.batch_size),
         card.batch_size,
         options.min_agreement,
     )
     print(f"{'keras':13}{check.keras(path)}  {options.model}")
+    thresholds = model_file.thresholds_of(path)
     basis = {
         "model_sha256": digests.file_sha256(path),
         "images_sha256": manifest.images_sha256,
@@ -109,7 +111,8 @@ def run(
     def export(name: str, stderr: TextIO) -> Agreement:
         source = Source(model, manifest.images[train], stderr)
         agreement = _export(name, source, options.out, check, card.threads)
-        _describe(options.out, card, basis, {"keras": check.keras(path), name: agreement})
+        results = {"keras": check.keras(path), name: agreement}
+        _describe(options.out, card, thresholds, basis, results)
         return agreement
 
     done = _export_all(names, options.out, export)
@@ -170,7 +173,11 @@ def _export(name: str, source: Source, out: Path, check: Check, threads: int) ->
 
 
 def _describe(
-    out: Path, card: model_file.Card, basis: dict[str, str], results: dict[str, Agreement]
+    out: Path,
+    card: model_file.Card,
+    thresholds: list[float],
+    basis: dict[str, str],
+    results: dict[str, Agreement],
 ) -> None:
     """Record what the exports are and how they agree; drop records of other models."""
     size, count = card.image_size, len(card.classes)
@@ -180,15 +187,20 @@ def _describe(
         "tones": str(card.decoding.tones) if card.decoding.tones else "8 bits",
         "image_size": size,
         "input": f"(B, {size}, {size}, 3) float32 RGB, 0 to 255",
-        "output": f"(B, {count}) float32 probabilities",
+        "task": card.task,
+        "output": f"(B, {count}) float32 outputs",
         "left_out": "known, typicality, labels: out-of-distribution detection (docs/trust.md)",
+        **({"thresholds": thresholds} if thresholds else {}),
         "model_int8.tflite": "B = 1; uint8 in and out, value = (uint8 - zero point) * scale",
     }
     manifest: dict[str, Any] = {**basis, "networks": {}}
     before = _recorded(out)
     if {name: before.get(name) for name in basis} == basis:
         manifest["networks"] |= before["networks"]
-    manifest["networks"] |= {name: asdict(agreement) for name, agreement in results.items()}
+    for name, agreement in results.items():
+        values = asdict(agreement)
+        quality, value = values.pop("quality"), values.pop("value")
+        manifest["networks"][name] = {quality: value, **values}
     for name, content in ((_CARD, described), (_AGREEMENT, manifest)):
         with outputs.replacing_file(out / name) as aside:
             tables.write_json(aside, content)

@@ -105,18 +105,21 @@ def _planned(
     reason = "small, fast and widely used" if name == _DEFAULT else "as requested"
     if options.tried:
         best = _compared(networks, failed, looked, threads)
-        name, reason = best.name, f"the best of those tried, accuracy {best.accuracy.mean():.3f}"
+        name, reason = (
+            best.name,
+            f"the best of those tried, {best.quality} {best.values.mean():.3f}",
+        )
     backbone, size = networks[name]
     print("deriving settings from a sample of the images")
     enough = max(_ENOUGH, _PER_CLASS * len(looked.survey.classes))
-    images, labels = candidates.sample(looked.config, looked.survey, int(size.value), enough)
+    sampled = candidates.sample(looked.config, looked.survey, int(size.value), enough)
     network = Network(
         backbones.section(name),
         reason,
         backbone.model,
         size,
-        candidates.milliseconds(backbone.model, images),
-        candidates.may_be_mirrored(backbone, images, labels, seed=_SEED, threads=threads),
+        candidates.milliseconds(backbone.model, sampled.images),
+        candidates.may_be_mirrored(backbone, sampled, seed=_SEED, threads=threads),
     )
     return planning.plan(looked, network, _SEED, threads)
 
@@ -162,12 +165,12 @@ def _network(
     side = int(size.value)
     names, _ = backbones.scalings(config, side)
     if names:
-        images, labels = candidates.sample(looked.config, looked.survey, side)
+        sampled = candidates.sample(looked.config, looked.survey, side)
         chosen = scaling.choose(
             lambda scale: backbones.build(_with_scale(config, scale), side, _SEED),
             names,
-            images,
-            labels,
+            sampled.images,
+            sampled.strata,
             seed=_SEED,
             threads=threads,
         )
@@ -190,10 +193,8 @@ def _compared(
     tried = []
     width = max(map(len, (*networks, *failed)))
     for name, (backbone, size) in networks.items():
-        images, labels = candidates.sample(looked.config, looked.survey, int(size.value))
-        tried.append(
-            candidates.attempt(name, backbone, images, labels, seed=_SEED, threads=threads)
-        )
+        sampled = candidates.sample(looked.config, looked.survey, int(size.value))
+        tried.append(candidates.attempt(name, backbone, sampled, seed=_SEED, threads=threads))
         print(f"{name:{width}}  {tried[-1]}")
     for name, why in failed.items():
         print(f"{name:{width}}  not available: {why}")
@@ -214,10 +215,11 @@ def _conclusion(plan: Plan, looked: Looked) -> Iterator[str]:
         f"{plan.megabytes:.0f} MB of disk"
     )
     test = looked.survey.count("test")
-    yield (
-        f"{test} test images would probably miss differences in accuracy below "
-        f"{100 * verdict.detectable(test):.1f} points"
-    )
+    if looked.survey.task.headline[0] == "accuracy":
+        yield (
+            f"{test} test images would probably miss differences in accuracy below "
+            f"{100 * verdict.detectable(test):.1f} points"
+        )
 
 
 def _spoken(seconds: float) -> str:

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from pipeline.config import Config
 from pipeline.data import names
 from pipeline.data.image_file import Pixels, or_reason
-from pipeline.data.predictions import TRUST, columns_of, trust_cells
+from pipeline.data.predictions import TRUST, cell
+from pipeline.data.tasks import Task
 from pipeline.errors import InputError
 from pipeline.intake import named_files
 from pipeline.release import registry
@@ -39,25 +40,17 @@ class Prediction:
 
     Attributes:
         path: Path as on the command line.
-        probabilities: Class -> probability; empty for a file that is not an image.
+        answer: As returned by `Answers.answer`; empty for a file that is not an image.
+        decided: The prediction, as a label.
+        outputs: (K,).
         error: Empty for an image.
-        trust: known, typicality and labels, as returned by `Answers.trusted`.
     """
 
     path: str
-    probabilities: dict[str, np.float32]
+    answer: Mapping[str, Any] = field(default_factory=dict)
+    decided: str = ""
+    outputs: Sequence[np.float32] = ()
     error: str = ""
-    trust: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def prediction(self) -> str:
-        """The most probable class."""
-        return max(self.probabilities, key=lambda name: self.probabilities[name], default="")
-
-    def most_probable(self, count: int) -> dict[str, np.float32]:
-        """The `count` most probable classes, in order."""
-        ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
-        return dict(ranked[:count])
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,8 +113,8 @@ def run(
     if options.json:
         return _write_json(predictions, options.top_k, sys.stdout)
     if options.csv:
-        return _write_csv(predictions, classifier.card.classes, sys.stdout)
-    return _write_lines(predictions, options.top_k or 3, sys.stdout)
+        return _write_csv(predictions, classifier, sys.stdout)
+    return _write_lines(predictions, classifier.task, options.top_k or 3, sys.stdout)
 
 
 def predict(classifier: Classifier, files: Sequence[Path]) -> Iterator[Prediction]:
@@ -143,10 +136,11 @@ def predict(classifier: Classifier, files: Sequence[Path]) -> Iterator[Predictio
             row = 0
             for file, pixels in zip(batch, decoded, strict=True):
                 if isinstance(pixels, str) or answers is None:
-                    yield Prediction(str(file), {}, str(pixels))
+                    yield Prediction(str(file), error=str(pixels))
                     continue
-                values = dict(zip(card.classes, answers.probabilities[row], strict=True))
-                yield Prediction(str(file), values, trust=answers.trusted(row, card.classes))
+                answer = answers.answer(row, classifier.task, card.classes)
+                outputs = answers.probabilities[row]
+                yield Prediction(str(file), answer, answers.decided[row], outputs)
                 row += 1
             bar.update(len(batch))
 
@@ -155,17 +149,17 @@ def _decoded(classifier: Classifier, file: Path) -> Pixels:
     return classifier.decode(file.read_bytes())
 
 
-def _write_lines(predictions: Iterator[Prediction], top_k: int, target: TextIO) -> int:
+def _write_lines(predictions: Iterator[Prediction], task: Task, top_k: int, target: TextIO) -> int:
     failed = 0
     for item in predictions:
         failed += bool(item.error)
-        ranked = item.most_probable(top_k).items()
-        text = "  ".join(f"{name} {value:.4f}" for name, value in ranked)
-        if item.trust.get("labels"):
-            text += f"  {{{', '.join(item.trust['labels'])}}}"
-        if item.trust.get("known") is False:
-            text = f"unknown (typicality {item.trust['typicality']:.4f})  {text}"
-        print(f"{names.display(item.path)}\t{text or 'error: ' + item.error}", file=target)
+        answer = item.answer
+        text = f"error: {item.error}" if item.error else task.text(answer, top_k)
+        if answer.get("labels"):
+            text += f"  {{{', '.join(answer['labels'])}}}"
+        if answer.get("known") is False:
+            text = f"unknown (typicality {answer['typicality']:.4f})  {text}"
+        print(f"{names.display(item.path)}\t{text}", file=target)
     return int(failed > 0)
 
 
@@ -174,24 +168,26 @@ def _write_json(predictions: Iterator[Prediction], top_k: int | None, target: Te
     failed = 0
     for item in predictions:
         failed += bool(item.error)
-        probabilities = item.most_probable(top_k) if top_k else item.probabilities
-        values = {name: float(value) for name, value in probabilities.items()}
-        answer = {"prediction": item.prediction, **item.trust, "probabilities": values}
+        answer = {name: value for name, value in item.answer.items() if name != "probability"}
+        if probabilities := answer.pop("probabilities", None):
+            ranked = sorted(probabilities.items(), key=lambda pair: -pair[1])
+            answer["probabilities"] = dict(ranked[:top_k]) if top_k else probabilities
         line = {"path": item.path, **({"error": item.error} if item.error else answer)}
         print(json.dumps(line), file=target)
     return int(failed > 0)
 
 
-def _write_csv(predictions: Iterator[Prediction], classes: list[str], target: TextIO) -> int:
+def _write_csv(predictions: Iterator[Prediction], classifier: Classifier, target: TextIO) -> int:
     """Write the columns of evaluate's predictions.csv, and the error."""
-    writer = tables.rows_to(target)
-    columns = ["path", "prediction", *TRUST, *columns_of(classes), "error"]
+    writer, task = tables.rows_to(target), classifier.task
+    trusted, of_outputs = (*TRUST, *task.region), task.columns(classifier.card.classes)
+    columns = ["path", "prediction", *trusted, *of_outputs, "error"]
     writer.writerow([*map(tables.harmless, columns)])
     failed = 0
     for item in predictions:
         failed += bool(item.error)
-        values = [str(item.probabilities[name]) if not item.error else "" for name in classes]
-        trust = trust_cells(*(item.trust.get(name) for name in TRUST))
-        cells = [item.path, item.prediction, *trust, *values, item.error]
+        values = [str(item.outputs[n]) if not item.error else "" for n in range(len(of_outputs))]
+        trust = [cell(item.answer.get(name)) for name in trusted]
+        cells = [item.path, item.decided, *trust, *values, item.error]
         writer.writerow([*map(tables.harmless, cells)])
     return int(failed > 0)

@@ -17,11 +17,18 @@ from omegaconf import OmegaConf
 
 from pipeline.config import Config
 from pipeline.data.manifest import CALIBRATION, SPLITS, Manifest
+from pipeline.data.tasks import lower_is_better
+from pipeline.data.tasks.facts import MAX_AREA_VALUES
 from pipeline.errors import InputError, redacted
-from pipeline.evaluation import feature_map, label_errors, near_duplicates, summary, trust
-from pipeline.evaluation.metrics import LOWER_IS_BETTER
-from pipeline.evaluation.plots import PLOTS
-from pipeline.evaluation.resampling import DRAWS, MAX_AREA_VALUES
+from pipeline.evaluation import (
+    feature_map,
+    label_errors,
+    near_duplicates,
+    plots,
+    resampling,
+    summary,
+    trust,
+)
 from pipeline.storage import derived, tables
 from pipeline.storage.derived import Derived
 from pipeline.storage.digests import digest
@@ -31,7 +38,7 @@ from pipeline.tracking import provenance
 SECTIONS: tuple[str, ...] = ()
 PATH = ROOT / "report.html"
 
-_MODELS = ("head_only", "fine_tuned")
+_MODELS = ("constant", "head_only", "fine_tuned")
 _VERSIONS = ("tensorflow", "keras", "openvino", "numpy", "scikit-learn", "mlflow", "dvc", "optuna")
 
 
@@ -45,7 +52,8 @@ def run(config: Config) -> None:
 
     _write(config)
     runs.attach(config, PATH)
-    print(summary.headline(ROOT / "evaluate", config.evaluate.split))
+    data = Manifest(ROOT / "prepare")
+    print(summary.headline(ROOT / "evaluate", data, config.evaluate.split))
     print(f"report: {PATH}")
     print("next: python -m pipeline predict IMAGE ...")
 
@@ -63,7 +71,8 @@ def _write(config: Config) -> None:
         "near_duplicates": near_duplicates.read(evaluated),
         "label_errors": label_errors.read(evaluated),
     }
-    intervals = {name: spread[name] for name in _MODELS}
+    intervals = {name: spread[name] for name in _MODELS if name in spread}
+    drawn, names = plots.of(data.task), data.task.names
     totals = Counter(row.split for row in data.rows)
     splits = (*SPLITS, CALIBRATION) if totals[CALIBRATION] else SPLITS
     pages = jinja2.Environment(
@@ -74,26 +83,28 @@ def _write(config: Config) -> None:
     recipe = summary.Recipe(config.backbone.use, config.head.use, str(cut), tuned)
     text = pages.get_template("report.html").render(
         title=config.data.title,
-        headline=summary.headline(evaluated, config.evaluate.split),
+        headline=summary.headline(evaluated, data, config.evaluate.split),
         summary=summary.sentences(evaluated, data, recipe),
         split=config.evaluate.split,
         image_count=len(tables.read_records(evaluated / "predictions.csv")),
-        classes=data.classes,
+        classes=sorted({name for row in data.rows for name in names(row.label)}),
+        noun=data.task.noun,
         comparisons=_json(evaluated / "comparison.json"),
         intervals=intervals,
         metrics=list(intervals["fine_tuned"]),
-        lower_is_better=LOWER_IS_BETTER,
-        draws=DRAWS,
+        lower_is_better=list(filter(lower_is_better, intervals["fine_tuned"])),
+        draws=resampling.DRAWS,
         areas_most=MAX_AREA_VALUES,
+        sliced=resampling.sliced(data.task),
         slices=tables.read_records(evaluated / "slices.csv"),
-        plots=[(name, plot.title) for name, plot in PLOTS.items() if optional.get(name, True)],
-        encoded={name: _encoded(evaluated / "plots" / f"{name}.png") for name in PLOTS},
+        plots=[(name, plot.title) for name, plot in drawn.items() if optional.get(name, True)],
+        encoded={name: _encoded(evaluated / "plots" / f"{name}.png") for name in drawn},
         splits=splits,
-        counts=Counter((row.label, row.split) for row in data.rows),
+        counts=Counter((name, row.split) for row in data.rows for name in names(row.label)),
         totals=totals,
         near_duplicates=optional["near_duplicates"],
         suspects=optional["label_errors"],
-        trusted=trust.sentences(_json(evaluated / trust.FILE)),
+        trusted=trust.sentences(_json(evaluated / trust.FILE), data.task),
         map=feature_map.draw(evaluated, data),
         map_width=feature_map.WIDTH,
         map_height=feature_map.HEIGHT,

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from pipeline.data import tasks
 from pipeline.data.decoding import Decoding
 from pipeline.data.image_file import Pixels
+from pipeline.data.tasks import Targets
 from pipeline.errors import InputError
 from pipeline.storage.tables import read_table, write_table
 
@@ -73,7 +75,9 @@ class Manifest:
         folder: Output of the prepare stage.
 
     Attributes:
-        classes: Sorted class names; a label's index is its position here.
+        task: What is predicted.
+        classes: Sorted class names; a label's index is its position here. For numbers, the name of
+            their column.
         images: (N, size, size, 3) uint8 RGB, memory-mapped.
         decoding: Settings the images were decoded with.
         images_sha256: Digest of the decoded images.
@@ -86,6 +90,7 @@ class Manifest:
         self.classes = read_classes(folder / "classes.txt")
         self.images: Pixels = np.load(folder / "images.npy", mmap_mode="r")
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        self.task = tasks.named(summary.get("task", tasks.DEFAULT))
         self.decoding = Decoding.from_json(summary["decoding"])
         self.images_sha256: str = summary["images_sha256"]
 
@@ -100,10 +105,16 @@ class Manifest:
         return list(self.rows[0].extra) if self.rows else []
 
     @cached_property
-    def labels(self) -> NDArray[np.int64]:
-        """(N,) class indices."""
-        index = {name: place for place, name in enumerate(self.classes)}
-        return np.array([index[row.label] for row in self.rows], dtype=np.int64)
+    def targets(self) -> Targets:
+        """(N,) class indices, or (N, K) numbers."""
+        return self.task.targets([row.label for row in self.rows], self.classes)
+
+    @cached_property
+    def strata(self) -> NDArray[np.int64]:
+        """(N,) groups that each split should have its share of."""
+        kinds = self.task.strata([row.label for row in self.rows])
+        groups: NDArray[np.int64] = np.unique(kinds, return_inverse=True)[1]
+        return groups
 
     @cached_property
     def _splits(self) -> NDArray[np.str_]:

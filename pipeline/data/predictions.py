@@ -1,4 +1,4 @@
-"""A classifier's predictions, on disk.
+"""A model's predictions, on disk.
 
 probabilities -> predictions.parquet (all of them) and predictions.csv (for people), and back.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from pipeline.data import tasks
 from pipeline.data.manifest import Manifest
+from pipeline.data.tasks import Facts, Outputs, Region, Task
 from pipeline.storage import tables
 
 FILE = "predictions.parquet"
@@ -26,10 +28,10 @@ COLUMNS_MOST = 20
 _FIRST = 5
 _VALUES = 4_000_000
 _IDENTITY = ("path", "label", "prediction")
-TRUST = ("known", "typicality", "labels")
-"""Columns that say how reliable an answer is."""
+TRUST = ("known", "typicality")
+"""Columns that say how reliable an answer is, followed by those of the task's region."""
 _BETWEEN = " | "
-"""Separator of a prediction set's labels in csv."""
+"""Separator of several labels in csv."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,16 @@ class Trust:
     Attributes:
         typicality: (N,) fraction of validation images that are at least as unusual.
         known: (N,) False for images flagged as unknown.
-        sets: Prediction set of each image, as class indices; None without calibration images.
+        regions: Region of each image, such as a prediction set; None without calibration images.
         positions: (N, d) reduced features.
+        decided: The N predictions, as labels.
     """
 
     typicality: NDArray[np.float64]
     known: NDArray[np.bool_]
-    sets: Sequence[NDArray[np.int64]] | None
+    regions: Sequence[Region] | None
     positions: NDArray[np.float64]
-
-    def named(self, row: int, classes: Sequence[str]) -> list[str] | None:
-        """Return an image's prediction set as class names."""
-        return None if self.sets is None else [classes[place] for place in self.sets[row]]
+    decided: list[str]
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,43 @@ class Predictions:
 
     Attributes:
         paths: Paths of the N images.
-        labels: (N,) class indices.
+        labels: Their N labels.
+        decided: The N predictions, as labels.
+        task: What is predicted.
         classes: K names.
-        probabilities: (N, K).
+        probabilities: (N, K) outputs.
     """
 
     paths: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: list[str]
+    decided: list[str]
+    task: Task
     classes: list[str]
-    probabilities: NDArray[np.float32]
+    probabilities: Outputs
+
+    def of(self, chosen: Sequence[bool], classes: list[str]) -> Predictions:
+        """Select some images, in terms of other classes: 0 for those that the model lacks."""
+        rows = np.flatnonzero(chosen)
+        ordered = np.zeros((len(rows), len(classes)), np.float32)
+        ordered[:, [classes.index(name) for name in self.classes]] = self.probabilities[rows]
+        paths, labels, decided = (
+            [values[row] for row in rows] for values in (self.paths, self.labels, self.decided)
+        )
+        return replace(
+            self,
+            paths=tuple(paths),
+            labels=labels,
+            decided=decided,
+            classes=classes,
+            probabilities=ordered,
+        )
+
+    def facts(self, desc: str = "") -> Facts:
+        """Gather what metrics need; `desc` names a progress bar."""
+        targets, decided = (
+            self.task.targets(labels, self.classes) for labels in (self.labels, self.decided)
+        )
+        return self.task.facts(targets, self.probabilities, decided, desc)
 
 
 def write(
@@ -83,23 +111,24 @@ def write(
         folder: Output folder.
         data: The prepared dataset.
         rows: (N,) rows of the images.
-        probabilities: (N, K), memory-mapped or not.
+        probabilities: (N, K) outputs, memory-mapped or not.
         trust: Reliability of each answer.
     """
     import pyarrow as pa
     from pyarrow import parquet
 
-    classes = data.classes
+    classes, task = data.classes, data.task
     text, values = pa.string(), pa.list_(pa.float32())
+    kind = {"labels": pa.list_(text)}
     schema = pa.schema(
         [
             *((name, text) for name in _IDENTITY),
             ("known", pa.bool_()),
             ("typicality", pa.float64()),
-            ("labels", pa.list_(text)),
+            *((name, kind.get(name, pa.float64())) for name in task.region),
             ("probabilities", values),
         ],
-        metadata={"classes": json.dumps(classes)},
+        metadata={"classes": json.dumps(classes), **tasks.recorded(task)},
     )
     step = max(1, _VALUES // len(classes))
     with (
@@ -110,63 +139,56 @@ def write(
         ) as bar,
     ):
         lines = tables.rows_to(text_file)
-        lines.writerow([tables.harmless(name) for name in _header(classes)])
+        lines.writerow([tables.harmless(name) for name in _header(task, classes)])
         for start in range(0, len(rows), step):
             here = slice(start, start + step)
             part = np.asarray(probabilities[here])
             named = [data.rows[row] for row in rows[here]]
-            predicted = [classes[place] for place in part.argmax(axis=1)]
-            sets = [trust.named(row, classes) for row in range(start, start + len(part))]
             known, typical = trust.known[here].tolist(), trust.typicality[here].tolist()
+            regions = trust.regions[here] if trust.regions is not None else [None] * len(part)
+            ranges = [task.ranged(region, classes) for region in regions]
             columns: list[Any] = [[row.path for row in named], [row.label for row in named]]
-            columns += [predicted, known, typical, sets]
+            columns += [trust.decided[here], known, typical]
+            columns += [[fields[name] for fields in ranges] for name in task.region]
             offsets = np.arange(0, part.size + 1, len(classes), dtype=np.int32)
             flat = pa.ListArray.from_arrays(offsets, pa.array(part.ravel()))
             arrays = [pa.array(*pair) for pair in zip(columns, schema.types[:-1], strict=True)]
             file.write_table(pa.table([*arrays, flat], schema=schema))
-            reliability = [trust_cells(*cells) for cells in zip(known, typical, sets, strict=True)]
-            for identity, trusted, values_of in zip(
-                zip(*columns[: len(_IDENTITY)], strict=True),
-                reliability,
-                _probability_cells(part, classes),
-                strict=True,
-            ):
-                cells = (*identity, *trusted, *values_of)
-                lines.writerow([tables.harmless(cell) for cell in cells])
+            values_of = _probability_cells(task, part, classes)
+            for *own, outputs in zip(*columns, values_of, strict=True):
+                cells = [*map(cell, own), *outputs]
+                lines.writerow([tables.harmless(item) for item in cells])
             bar.update(len(part))
 
 
-def trust_cells(
-    known: bool | None, typicality: float | None, labels: Sequence[str] | None
-) -> list[str]:
-    """Return an image's cells for the columns `TRUST` of a csv file."""
-    return [
-        "" if known is None else "yes" if known else "no",
-        "" if typicality is None else str(typicality),
-        _BETWEEN.join(labels or ()),
-    ]
+def cell(value: Any) -> str:
+    """Return a field of an answer as a cell of a csv file."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return _BETWEEN.join(value)
+    return str(value)
 
 
-def columns_of(classes: Sequence[str]) -> list[str]:
-    """Name the columns of the probabilities; the prefix avoids clashes with a class `path`."""
-    return [f"probability_{name}" for name in classes]
-
-
-def _header(classes: list[str]) -> list[str]:
+def _header(task: Task, classes: list[str]) -> list[str]:
+    begin = [*_IDENTITY, *TRUST, *task.region]
     if len(classes) <= COLUMNS_MOST:
-        return [*_IDENTITY, *TRUST, *columns_of(classes)]
+        return [*begin, *task.columns(classes)]
     places = range(1, _FIRST + 1)
     return [
-        *_IDENTITY,
-        *TRUST,
+        *begin,
         *(f"{name}_{place}" for place in places for name in ("class", "probability")),
     ]
 
 
-def _probability_cells(part: NDArray[np.float32], classes: list[str]) -> list[list[str]]:
-    """Return the probabilities of each row, in full, so that they can be compared exactly."""
+def _probability_cells(task: Task, part: Outputs, classes: list[str]) -> list[list[str]]:
+    """Return the outputs of each row, in full, so that they can be compared exactly."""
     if len(classes) <= COLUMNS_MOST:
-        return [list(map(str, values)) for values in part]
+        count = len(task.columns(classes))
+        return [list(map(str, values[:count])) for values in part]
     first = np.argsort(-part, axis=1, kind="stable")[:, :_FIRST]
     return [
         [cell for place in places for cell in (classes[place], str(values[place]))]
@@ -179,10 +201,10 @@ def read(path: Path) -> Predictions:
     from pyarrow import parquet
 
     table = parquet.read_table(path)
-    classes = json.loads(table.schema.metadata[b"classes"])
-    paths, labels = (table.column(name).to_pylist() for name in ("path", "label"))
+    metadata = table.schema.metadata
+    classes = json.loads(metadata[b"classes"])
+    task = tasks.named(metadata.get(b"task", tasks.DEFAULT.encode()).decode())
+    paths, labels, decided = (table.column(name).to_pylist() for name in _IDENTITY)
     flat = table.column("probabilities").combine_chunks().flatten().to_numpy()
     probabilities = flat.reshape(-1, len(classes))
-    places = {name: place for place, name in enumerate(classes)}
-    indices = np.array([places[label] for label in labels], dtype=np.int64)
-    return Predictions(tuple(paths), indices, classes, probabilities)
+    return Predictions(tuple(paths), labels, decided, task, classes, probabilities)

@@ -7,7 +7,7 @@ Dataset Shift (one test per trait, with correction); Holm 1979.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -49,17 +49,15 @@ class Finding:
 def compare(
     before: Mapping[str, NDArray[np.float64]],
     now: Mapping[str, NDArray[np.float64]],
-    labels_before: NDArray[np.int64],
-    labels_now: NDArray[np.int64],
-    classes: list[str],
+    labels: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+    classes: Sequence[str] = (),
 ) -> list[Finding]:
-    """Test every trait, and the predicted classes.
+    """Test every trait, and the predicted classes if there are any.
 
     Args:
         before: Trait -> (V,) values.
         now: Trait -> (N,) values.
-        labels_before: (V,) predicted class indices.
-        labels_now: (N,) likewise.
+        labels: (V,) and (N,) predicted class indices.
         classes: K names.
     """
     from scipy.stats import ks_2samp
@@ -69,11 +67,12 @@ def compare(
         test = ks_2samp(before[trait], values)
         was, now_is = (f"{np.median(sample):.4g}" for sample in (before[trait], values))
         results.append(Finding(trait, was, now_is, float(test.statistic), float(test.pvalue)))
-    results.append(_classes(labels_before, labels_now, classes))
+    if labels:
+        results.append(_classes(*labels, classes))
     return _holm(results)
 
 
-def _classes(before: NDArray[np.int64], now: NDArray[np.int64], classes: list[str]) -> Finding:
+def _classes(before: NDArray[np.int64], now: NDArray[np.int64], classes: Sequence[str]) -> Finding:
     """Test if the predicted classes are equally frequent, by permutation."""
     counts = [np.bincount(labels, minlength=len(classes)) for labels in (before, now)]
     shares = [count / count.sum() for count in counts]

@@ -39,8 +39,8 @@ class Point:
     Attributes:
         x: Distance from the left, in px of `WIDTH`.
         y: Distance from the top, in px of `HEIGHT`.
-        label: True class.
-        prediction: Predicted class.
+        label: True class, or kind of label.
+        prediction: Predicted class, or kind of label.
         known: False if the image is flagged as unknown.
         path: As in the manifest.
     """
@@ -84,15 +84,18 @@ def draw(evaluated: Path, data: Manifest) -> FeatureMap:
     chosen = np.sort(np.random.default_rng(0).permutation(len(lines))[:MAX_POINTS])
     places = _placed(positions[chosen])
     rows = {row.path: place for place, row in enumerate(data.rows)}
-    points = []
-    for (x, y), place in zip(places, chosen, strict=True):
-        line = lines[place]
-        known = line["known"] == "yes"
-        points.append(Point(x, y, line["label"], line["prediction"], known, line["path"]))
+    shown = [lines[place] for place in chosen]
+    texts = [line[column] for column in ("label", "prediction") for line in shown]
+    kinds = data.task.strata(texts)
+    points = [
+        Point(x, y, kinds[n], kinds[n + len(shown)], line["known"] == "yes", line["path"])
+        for n, ((x, y), line) in enumerate(zip(places, shown, strict=True))
+    ]
     columns = int(np.ceil(np.sqrt(len(points))))
     images = [data.images[rows[point.path]] for point in points]
     sheet = _sheet(images, columns)
-    palette = _colors(data.classes)
+    inner = set(kinds) <= set(data.classes)
+    palette = _colors(data.classes if inner else sorted(set(kinds)))
     return FeatureMap(points, len(lines), palette, sheet, columns)
 
 

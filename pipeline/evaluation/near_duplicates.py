@@ -18,7 +18,7 @@ from PIL import Image, ImageFilter
 from tqdm import tqdm
 
 from pipeline.data.manifest import Manifest
-from pipeline.evaluation.facts import Labels
+from pipeline.data.tasks.facts import Labels
 from pipeline.storage import tables
 
 FILE = "near_duplicates.csv"

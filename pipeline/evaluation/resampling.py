@@ -7,25 +7,22 @@ a few matrix products.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.data.manifest import Manifest
-from pipeline.evaluation import metrics, verdict
-from pipeline.evaluation.facts import Facts, Floats, Labels
-from pipeline.evaluation.metrics import ROC_AUC
+from pipeline.data.tasks import Facts, Task
+from pipeline.data.tasks.facts import Floats, Labels
+from pipeline.evaluation import verdict
 from pipeline.evaluation.verdict import LEVEL
 from pipeline.storage import tables
 
 DRAWS = 1000
 """Number of bootstrap draws."""
-MAX_AREA_VALUES = 500_000
-"""Maximum number of probabilities for an interval of ROC-AUC, which sorts them for each draw."""
 
 _CHUNK = 4_000_000
 _SLICES_MAX = 50
@@ -37,7 +34,7 @@ class Interval:
 
     Attributes:
         value: The metric, or the difference, on all images.
-        low: The 2.5th percentile; None if there were no draws (`MAX_AREA_VALUES`).
+        low: The 2.5th percentile; None if there were no draws.
         high: The 97.5th percentile.
     """
 
@@ -51,12 +48,12 @@ class Resampled:
     """A model's metrics on all images, and on each draw.
 
     Attributes:
-        right: (N,) True if the prediction is correct.
+        wrong: (N,) how wrong each prediction is.
         values: Metric -> value on all images.
         drawn: Metric -> (R,) values on the draws.
     """
 
-    right: NDArray[np.bool_]
+    wrong: Floats
     values: dict[str, float]
     drawn: dict[str, Floats]
 
@@ -67,10 +64,10 @@ class Comparison:
 
     Attributes:
         differences: Metric -> second minus first.
-        only_first: Number of images that only the first classifies correctly.
-        only_second: Number of images that only the second classifies correctly.
-        p_value: p-value of McNemar's exact test.
-        verdict: One sentence each for accuracy, log loss and the third metric.
+        only_first: Number of images on which the first is better, such as the only one to be right.
+        only_second: Number of images on which the second is better.
+        p_value: p-value of the exact sign test; for classes, this is McNemar's.
+        verdict: One sentence for each metric.
     """
 
     differences: dict[str, Interval]
@@ -88,19 +85,15 @@ def resample(facts: Facts, seed: int, desc: str = "") -> Resampled:
         seed: Seed of the draws; models to compare need the same one.
         desc: Name of the progress bar; no bar if empty.
     """
-    scores = facts.probabilities
-    with_areas = scores is not None and scores.size <= MAX_AREA_VALUES
-    parts = []
+    parts, wrong = [], facts.wrong
     with tqdm(
         total=DRAWS, desc=desc, unit="draw", delay=1, leave=False, disable=None if desc else True
     ) as bar:
-        for counts in _counts(len(facts.labels), facts.classes, DRAWS, seed):
-            parts.append(metrics.weighted(facts, counts))
-            if with_areas:
-                parts[-1][ROC_AUC] = metrics.roc_auc(facts, counts)
+        for counts in _counts(len(wrong), facts.width, DRAWS, seed):
+            parts.append(facts.weighted(counts))
             bar.update(len(counts))
     drawn = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return Resampled(facts.right, metrics.of(facts, f"ROC-AUC, {desc}" if desc else ""), drawn)
+    return Resampled(wrong, facts.values(desc), drawn)
 
 
 def intervals(of: Resampled) -> dict[str, Interval]:
@@ -108,13 +101,15 @@ def intervals(of: Resampled) -> dict[str, Interval]:
     return _bounds(of.values, of.drawn)
 
 
-def compare(first: Resampled, second: Resampled, metric: str = "macro_f1") -> Comparison:
+def compare(
+    first: Resampled, second: Resampled, names: Sequence[str] = ("accuracy", "log_loss", "macro_f1")
+) -> Comparison:
     """Compare two models on the same images.
 
     Args:
         first: The reference.
         second: The other model, with the same draws.
-        metric: Metric to report besides accuracy and log loss.
+        names: Metrics to report.
     """
     from scipy import stats
 
@@ -127,30 +122,25 @@ def compare(first: Resampled, second: Resampled, metric: str = "macro_f1") -> Co
             if name in first.drawn and name in second.drawn
         },
     )
-    only_first = int((first.right & ~second.right).sum())
-    only_second = int((second.right & ~first.right).sum())
+    only_first = int((first.wrong < second.wrong).sum())
+    only_second = int((second.wrong < first.wrong).sum())
     uneven = only_first + only_second
     p_value = float(stats.binomtest(only_second, uneven).pvalue) if uneven else 1.0
-    images = len(first.right)
+    images = len(first.wrong)
     bounds = {
         name: (interval.low, interval.high)
         for name, interval in differences.items()
         if interval.low is not None and interval.high is not None
     }
-    sentences = [
-        verdict.of_accuracy(
-            before["accuracy"],
-            after["accuracy"],
-            bounds["accuracy"],
-            (only_first, only_second),
-            p_value,
-            images,
+    sentences = []
+    for name in (name for name in dict.fromkeys(names) if name in bounds):
+        pair = before[name], after[name], bounds[name]
+        only = only_first, only_second
+        sentences.append(
+            verdict.of_accuracy(*pair, only, p_value, images)
+            if name == "accuracy"
+            else verdict.of_metric(name, *pair)
         )
-    ]
-    for name in dict.fromkeys(("log_loss", metric)):
-        if name != "accuracy" and name in bounds:
-            pair = (before[name], after[name])
-            sentences.append(verdict.of_metric(name, *pair, bounds[name]))
     return Comparison(differences, only_first, only_second, p_value, tuple(sentences))
 
 
@@ -165,7 +155,7 @@ def write_slices(path: Path, data: Manifest, rows: Labels, facts: Facts, seed: i
         seed: Seed of the draws.
     """
     lines: list[list[object]] = []
-    names = ("accuracy", "macro_f1", "log_loss")
+    names = sliced(data.task)
     for column in data.columns:
         values = np.array([data.rows[row].extra[column] for row in rows])
         if len(set(values)) > _SLICES_MAX:
@@ -179,6 +169,12 @@ def write_slices(path: Path, data: Manifest, rows: Labels, facts: Facts, seed: i
             lines.append([column, value, int(chosen.sum()), *numbers])
     header = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
     tables.write_table(path, ["column", "value", "images", *header], lines)
+
+
+def sliced(task: Task) -> tuple[str, ...]:
+    """Return the metrics that are written for each value of a column."""
+    first, *others = task.headline
+    return first, task.further[0], *others
 
 
 def as_json(values: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:

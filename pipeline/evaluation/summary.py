@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation import label_errors, trust
 
@@ -49,20 +51,16 @@ class Recipe:
         return text
 
 
-def headline(evaluated: Path, split: str) -> str:
-    """Say how many images are right, with the interval of the accuracy.
+def headline(evaluated: Path, data: Manifest, split: str) -> str:
+    """Say how good the model is, with an interval.
 
     Args:
         evaluated: Output of evaluate.
+        data: The prepared dataset.
         split: Evaluated split.
     """
-    scores = _json(evaluated / "per_class.json")
-    images = round(sum(score["support"] for score in scores.values()))
-    accuracy = _json(evaluated / "intervals.json")["fine_tuned"]["accuracy"]
-    value, low, high = (100 * accuracy[end] for end in ("value", "low", "high"))
-    right = round(accuracy["value"] * images)
-    interval = f"95 % CI {low:.0f} to {high:.0f} %"
-    return f"{right} of {images} {split} images are right ({value:.1f} %, {interval})"
+    images = len(np.load(evaluated / trust.POSITIONS, mmap_mode="r"))
+    return data.task.summary(_json(evaluated / "intervals.json"), images).format(split)
 
 
 def sentences(evaluated: Path, data: Manifest, recipe: Recipe) -> list[tuple[str, str]]:
@@ -76,34 +74,39 @@ def sentences(evaluated: Path, data: Manifest, recipe: Recipe) -> list[tuple[str
     scores = _json(evaluated / "per_class.json")
     scores = {name: score for name, score in scores.items() if score["support"]}
     suspects = label_errors.read(evaluated)
-    weakest = min(scores, key=lambda name: scores[name]["recall"])
-    right = round(scores[weakest]["recall"] * scores[weakest]["support"])
     lines = [("Model", str(recipe))]
-    for comparison in _json(evaluated / "comparison.json").values():
-        lines.append(("Fine-tuning", "; ".join(comparison["verdict"][:2])))
-    if right < scores[weakest]["support"]:
+    titles = ("Fine-tuning", "Compared with a constant answer")
+    compared = _json(evaluated / "comparison.json").values()
+    for title, comparison in zip(titles, compared, strict=False):
+        lines.append((title, "; ".join(comparison["verdict"][:2])))
+    if scores:
+        weakest = min(scores, key=lambda name: scores[name]["recall"])
         support = scores[weakest]["support"]
+        right = round(scores[weakest]["recall"] * support)
         sentence = f"{weakest}: {right} of {support:.0f} images are right (lowest recall)"
-        lines.append(("Weakest class", sentence))
-    else:
-        lines.append(("Weakest class", "none, all images of every class are right"))
+        none = "none, all images of every class are right"
+        lines.append(("Weakest class", sentence if right < support else none))
     lines.append(("Suspicious labels", f"{len(suspects)} of {len(data.rows)} images"))
-    lines.append(("Unknown images", trust.sentences(_json(evaluated / trust.FILE))[0]))
-    lines.append(("What would help most", _advice(scores, weakest, suspects, data)))
+    unknown = trust.sentences(_json(evaluated / trust.FILE), data.task)[0]
+    lines.append(("Unknown images", unknown))
+    lines.append(("What would help most", _advice(scores, suspects, data)))
     return lines
 
 
 def _advice(
     scores: Mapping[str, Mapping[str, float]],
-    weakest: str,
     suspects: Sequence[Mapping[str, str]],
     data: Manifest,
 ) -> str:
-    train = Counter(data.rows[row].label for row in data.indices("train"))
-    images = round(sum(score["support"] for score in scores.values()))
-    recall = sum(score["recall"] * score["support"] for score in scores.values()) / images
     if len(suspects) * 50 > len(data.rows):
         return "check the suspicious labels below: wrong ones cost accuracy and hide it"
+    if not scores:
+        return "more training images, or a larger backbone (init IMAGES --try ...)"
+    labels = (data.rows[row].label for row in data.indices("train"))
+    train = Counter(name for label in labels for name in data.task.names(label))
+    weakest = min(scores, key=lambda name: scores[name]["recall"])
+    images = round(sum(score["support"] for score in scores.values()))
+    recall = sum(score["recall"] * score["support"] for score in scores.values()) / images
     if recall == 1 or images < _FEW:
         return f"more test images: {images} cannot show how good the model is"
     if recall - scores[weakest]["recall"] >= _CLEARLY_WEAKER:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pipeline.data import tasks
 from pipeline.data.predictions import Trust
-from pipeline.evaluation.facts import Facts, Labels
+from pipeline.data.tasks import Facts, Region, Targets, Task
+from pipeline.data.tasks.facts import Floats, Labels
 from pipeline.networks.forward import Forward
 from pipeline.networks.trust.judging import Answers, Judge
 from pipeline.storage.arrays import RowWriter
@@ -36,65 +37,67 @@ def judge(
         path: File for the probabilities, (N, K) float32.
     """
     parts: list[Answers] = []
-    sets: list[NDArray[np.int64]] = []
+    regions: list[Region] = []
     with RowWriter(path, (classes,), np.float32) as file:
         for batch in forward.batches(images, rows, path.name):
             answers = judge(batch)
             file.append(answers.probabilities)
-            if answers.labels is not None:
-                sets += [np.flatnonzero(row) for row in answers.labels]
+            regions += answers.regions or ()
             parts.append(answers)
     return Trust(
         np.concatenate([part.typicality for part in parts]),
         np.concatenate([part.known for part in parts]),
-        sets if parts[0].labels is not None else None,
+        regions if parts[0].regions is not None else None,
         np.concatenate([part.positions for part in parts]),
+        [label for part in parts for label in part.decided],
     )
 
 
-def summary(trust: Trust, facts: Facts, unknown: float, coverage: float) -> dict[str, Any]:
+def summary(
+    trust: Trust, facts: Facts, task: Task, targets: Targets, unknown: float, coverage: float
+) -> dict[str, Any]:
     """Summarise reliability for JSON.
 
     Args:
         trust: Reliability of the evaluated images.
         facts: Facts of the same images.
+        task: What is predicted.
+        targets: Their targets.
         unknown: Fraction of ordinary images that may be flagged as unknown.
-        coverage: Target coverage of prediction sets.
+        coverage: Target coverage of regions, such as prediction sets.
     """
-    known = trust.known
+    known, wrong = trust.known, facts.wrong
+    each = wrong if tasks.lower_is_better(task.each) else 1 - wrong
     values: dict[str, Any] = {
         "unknown": unknown,
         "known": float(known.mean()),
-        "accuracy_known": _accuracy(facts.right[known]),
-        "accuracy_unknown": _accuracy(facts.right[~known]),
+        f"{task.each}_known": _mean(each[known]),
+        f"{task.each}_unknown": _mean(each[~known]),
     }
-    if trust.sets is None:
+    if trust.regions is None:
         return values
-    covered = [label in of for label, of in zip(facts.labels, trust.sets, strict=True)]
-    sizes = [len(of) for of in trust.sets]
-    return values | {
-        "coverage": coverage,
-        "covered": float(np.mean(covered)),
-        "labels_per_image": float(np.mean(sizes)),
-    }
+    covered = [task.covered(*pair) for pair in zip(targets, trust.regions, strict=True)]
+    size = float(np.mean([task.sized(region) for region in trust.regions]))
+    return values | {"coverage": coverage, "covered": float(np.mean(covered)), task.size_name: size}
 
 
-def sentences(values: dict[str, Any]) -> list[str]:
+def sentences(values: dict[str, Any], task: Task) -> list[str]:
     """Describe a summary in words."""
     flagged = 100 * (1 - values["known"])
     text = f"{flagged:.1f} % of the images were flagged as unlike the training images"
-    if values["accuracy_unknown"] is not None and values["accuracy_known"] is not None:
-        rest, others = 100 * values["accuracy_known"], 100 * values["accuracy_unknown"]
-        text += f"; accuracy is {rest:.1f} % on the rest and {others:.1f} % on the flagged ones"
+    pair = values[f"{task.each}_known"], values[f"{task.each}_unknown"]
+    if None not in pair:
+        rest, others = map(task.spoken, pair)
+        name = task.each.replace("_", " ")
+        text += f"; {name} is {rest} on the rest and {others} on the flagged ones"
     if "coverage" not in values:
         return [f"{text}."]
     return [
         f"{text}.",
-        f"{100 * values['covered']:.1f} % of the prediction sets contain the true label (target "
-        f"{100 * values['coverage']:g} %), with {values['labels_per_image']:.2f} labels on "
-        "average.",
+        f"{100 * values['covered']:.1f} % of the {task.covers} (target "
+        f"{100 * values['coverage']:g} %), with {task.size(values)} on average.",
     ]
 
 
-def _accuracy(right: NDArray[np.bool_]) -> float | None:
-    return float(right.mean()) if len(right) else None
+def _mean(values: Floats) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -6,11 +6,15 @@ differences with intervals + a paired test -> one sentence per metric.
 import math
 from statistics import NormalDist
 
-from pipeline.evaluation.metrics import LOWER_IS_BETTER
+from pipeline.data.tasks import lower_is_better
 
 LEVEL = 0.95
 """Confidence level of the intervals."""
 _POWER = 0.8
+_LARGE = 1000
+"""Numbers from here on are written without decimals."""
+_ROUNDING = 1e-5
+"""Relative difference that another engine may cause."""
 _TYPICAL_DISAGREEMENT = 0.1
 """Fraction of images that only one of two similar models classifies correctly, if unknown."""
 
@@ -73,8 +77,10 @@ def of_metric(name: str, before: float, after: float, bounds: tuple[float, float
     """
     low, high = bounds
     title = name.replace("_", " ").replace("f1", "F1")
-    change = f"{before:.3f} -> {after:.3f} (95 % CI of the difference {low:+.3f} to {high:+.3f})"
-    if low <= 0 <= high:
+    form = ".3f" if max(abs(before), abs(after)) < _LARGE else ",.0f"
+    interval = f"95 % CI of the difference {low:+{form}} to {high:+{form}}"
+    change = f"{before:{form}} -> {after:{form}} ({interval})"
+    if low <= 0 <= high or math.isclose(before, after, rel_tol=_ROUNDING):
         return f"no measurable difference in {title}: {change}"
     rises = low > 0
-    return f"{title} is {'worse' if rises == (name in LOWER_IS_BETTER) else 'better'}: {change}"
+    return f"{title} is {'worse' if rises == lower_is_better(name) else 'better'}: {change}"

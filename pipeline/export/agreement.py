@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.data.image_file import Pixels
+from pipeline.data.tasks import Targets, Task
 from pipeline.errors import InputError
 from pipeline.export.formats import FORMATS, Floats, Network
 
@@ -26,24 +26,26 @@ class Agreement:
     """Comparison of a network with the Keras model it was converted from.
 
     Attributes:
-        same_class: Fraction of images with the same predicted class.
-        max_difference: Maximum difference of two probabilities.
-        mean_difference: Mean absolute difference of two probabilities.
-        accuracy: Accuracy of the network itself.
+        same_answer: Fraction of images with the same answer.
+        max_difference: Maximum difference of two outputs.
+        mean_difference: Mean absolute difference of two outputs.
+        quality: Name of the task's metric.
+        value: That metric of the network itself.
         size_mb: Size on disk.
         images_per_s: On this machine, with the model's threads.
     """
 
-    same_class: float
+    same_answer: float
     max_difference: float
     mean_difference: float
-    accuracy: float
+    quality: str
+    value: float
     size_mb: float
     images_per_s: float
 
     def __str__(self) -> str:
         return (
-            f"accuracy {self.accuracy:.4f}  same class {self.same_class:.4f}  "
+            f"{self.quality} {self.value:.4f}  same answer {self.same_answer:.4f}  "
             f"difference max {self.max_difference:.1e} mean {self.mean_difference:.1e}  "
             f"{self.size_mb:7.2f} MB  {self.images_per_s:7.0f} images/s"
         )
@@ -54,7 +56,8 @@ class Check:
 
     Args:
         images: (N, H, W, 3) uint8.
-        labels: (N,) class indices.
+        targets: N targets.
+        task: What is predicted.
         keras: The reference network.
         batch_size: Batch size of a forward pass.
         min_agreement: Fraction of images for which a quantized network must predict Keras' class.
@@ -63,13 +66,14 @@ class Check:
     def __init__(
         self,
         images: Pixels,
-        labels: NDArray[np.int64],
+        targets: Targets,
+        task: Task,
         keras: Network,
         batch_size: int,
         min_agreement: float,
     ) -> None:
         self._images = images
-        self._labels = labels
+        self._targets, self._task = targets, task
         self._batch_size = batch_size
         self._min_agreement = min_agreement
         self._expected, self._keras_per_s = self._run(keras, "keras", sys.stderr)
@@ -87,18 +91,19 @@ class Check:
         predicted, per_s = self._run(network, name, stderr)
         agreement = self._agreement(predicted, path, per_s)
         if FORMATS[name].quantized:
-            if not agreement.same_class >= self._min_agreement:
+            if not agreement.same_answer >= self._min_agreement:
                 raise InputError(
-                    f"{name} predicts Keras' class for {agreement.same_class:.4f} of "
+                    f"{name} gives Keras' answer for {agreement.same_answer:.4f} of "
                     f"{len(predicted)} test images, at least {self._min_agreement} are required: "
                     "not exported; lower --min-agreement, or export tflite, which keeps float32"
                 )
             return agreement
-        second, first = np.sort(self._expected, 1)[:, -2:].T
-        differ = (predicted.argmax(1) != self._expected.argmax(1)) & (first - second > TOLERANCE)
-        if differ.any() or not agreement.max_difference <= TOLERANCE:
+        least = self._task.tolerance(self._expected, TOLERANCE)
+        differ = ~self._task.agree(predicted, self._expected)
+        differ &= np.abs(predicted - self._expected).max(axis=1) > least
+        if differ.any() or not agreement.max_difference <= least:
             raise InputError(
-                f"{name} must predict Keras' classes with probabilities within {TOLERANCE}, but "
+                f"{name} must give Keras' answers with outputs within {least:.2g}, but "
                 f"differs for {differ.sum()} of {len(predicted)} test images, by up to "
                 f"{agreement.max_difference:.1e}: not exported; choose another format"
             )
@@ -126,13 +131,14 @@ class Check:
         return self._images[start : start + self._batch_size].astype(np.float32)
 
     def _agreement(self, predicted: Floats, path: Path, per_s: float) -> Agreement:
-        difference = np.abs(predicted - self._expected)
+        difference, quality = np.abs(predicted - self._expected), self._task.quality
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         return Agreement(
-            same_class=float((predicted.argmax(1) == self._expected.argmax(1)).mean()),
+            same_answer=float(self._task.agree(predicted, self._expected).mean()),
             max_difference=float(difference.max()),
             mean_difference=float(difference.mean()),
-            accuracy=float((predicted.argmax(1) == self._labels).mean()),
+            quality=quality,
+            value=self._task.judge(self._targets, predicted, "log_loss")[f"val_{quality}"],
             size_mb=sum(file.stat().st_size for file in files) / 1e6,
             images_per_s=per_s,
         )

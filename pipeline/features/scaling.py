@@ -46,12 +46,12 @@ def resolved(frozen: FrozenPart, data: Manifest) -> tuple[FrozenPart, dict[str, 
     names, reason = backbones.scalings(frozen.backbone, data.image_size)
     if not names:
         return frozen, {SETTING: Derived("none", reason)} if reason else {}
-    rows = _spread(data.labels, data.indices("train"))
+    rows = _spread(data.strata, data.indices("train"))
     chosen = choose(
         lambda name: _with(frozen, name).build(data.image_size),
         names,
         data.images[rows],
-        data.labels[rows],
+        data.strata[rows],
         seed=frozen.seed,
         threads=frozen.threads,
     )

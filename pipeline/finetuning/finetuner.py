@@ -30,10 +30,10 @@ from pipeline.finetuning import recipe, soup
 from pipeline.finetuning.cache_decision import Costs, Decision, decide
 from pipeline.finetuning.settings import BatchNorm, Config, Precision
 from pipeline.finetuning.soup import Ingredient
-from pipeline.storage import derived, workspace
+from pipeline.storage import curves, derived, workspace
 from pipeline.storage.derived import Derived
 from pipeline.storage.digests import file_sha256
-from pipeline.training import curves, examples
+from pipeline.training import examples
 from pipeline.training.examples import Rows
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Finetuner:
         if config.head_only:
             model.trainable = False
             summary = json.loads((head / "summary.json").read_text(encoding="utf-8"))
-            names = ("val_loss", "val_accuracy", "val_score", "temperature")
+            names = ("val_loss", f"val_{self.data.task.quality}", "val_score", "temperature")
             best = {name: summary[name] for name in names}
             return Tuned(top, fitting.Fitted([], 0, best), False, {})
         errors = recipe.Errors.of(head, len(self._rows["val"]))
@@ -214,8 +214,8 @@ class Finetuner:
                 others = [inputs(view, every) for view in views]
                 values = examples.Views([values, *others], self._seed)
         return (
-            Examples(values, every, data.labels[train]),
-            Examples(inputs(self._source, val), np.arange(len(val)), data.labels[val]),
+            Examples(values, every, data.targets[train], data.task),
+            Examples(inputs(self._source, val), np.arange(len(val)), data.targets[val], data.task),
         )
 
     def _decide(self, config: Config, cut: Cut) -> bool:

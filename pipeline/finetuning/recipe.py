@@ -62,9 +62,11 @@ class Errors:
     images: int
 
     @classmethod
-    def of(cls, head: Path, images: int) -> Errors:
-        """Read them from the output of train_head."""
+    def of(cls, head: Path, images: int) -> Errors | None:
+        """Read them from the output of train_head; None if it predicts numbers."""
         summary = json.loads((head / "summary.json").read_text(encoding="utf-8"))
+        if "val_accuracy" not in summary:
+            return None
         return cls(round((1 - summary["val_accuracy"]) * images), images)
 
     @property

@@ -13,7 +13,7 @@ from pipeline.data.decoding import Tones
 from pipeline.intake.sources import Sample
 from pipeline.storage.derived import Derived
 
-SMALLEST_PX = 96
+SMALLEST_PX = 160
 """Networks trained on larger images perform poorly on smaller ones."""
 USUAL_PX = 224
 """Size that most pre-trained networks were trained at."""

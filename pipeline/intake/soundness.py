@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pipeline.data import names
 from pipeline.data.manifest import SPLITS, Row
+from pipeline.data.tasks import Task
 from pipeline.errors import InputError
 from pipeline.storage import tables
 
@@ -48,19 +49,22 @@ def check_files(rows: list[Row], bad: Mapping[str, str], max_fraction: float) ->
         )
 
 
-def check_vanished(rows: Iterable[Row], reasons: Mapping[str, str]) -> None:
+def check_vanished(rows: Iterable[Row], reasons: Mapping[str, str], task: Task) -> None:
     """Stop at a class without a usable image: it must not disappear silently.
 
     Args:
         rows: All images.
         reasons: Path -> why it is not used.
+        task: What is predicted.
     """
     rows = list(rows)
-    files = Counter(row.label for row in rows)
-    good = Counter(row.label for row in rows if row.path not in reasons)
+    files = Counter(name for row in rows for name in task.names(row.label))
+    good = Counter(
+        name for row in rows if row.path not in reasons for name in task.names(row.label)
+    )
     for label in sorted(files):
         if not good[label]:
-            paths = [row.path for row in rows if row.label == label]
+            paths = [row.path for row in rows if label in task.names(row.label)]
             absent = [path for path in paths if reasons[path].startswith(_ABSENT)]
             if len(absent) == len(paths):
                 raise InputError(
@@ -69,29 +73,33 @@ def check_vanished(rows: Iterable[Row], reasons: Mapping[str, str]) -> None:
                 )
             raise InputError(
                 f"class {label!r} has {files[label]} files and no usable image: the first is "
-                f"{paths[0]} ({reasons[paths[0]]}); repair them, or leave the class out with "
-                f"{names.added('data.ignore', label)} (init --ignore {shlex.quote(label)})"
+                f"{paths[0]} ({reasons[paths[0]]}); repair them, or {_left_out(label, task)}"
             )
 
 
-def check_classes(used: Iterable[Row]) -> list[str]:
+def check_classes(used: Iterable[Row], task: Task, title: str) -> list[str]:
     """Check classes and splits; returns the classes, sorted.
 
     Args:
         used: Images that are used.
+        task: What is predicted.
+        title: Name of what is predicted, for numbers.
 
     Raises:
-        InputError: Fewer than two classes, class names that are too similar, or an empty split.
+        InputError: Labels that nothing can be learned from, class names that are too similar, or
+            an empty split.
     """
-    counts = Counter((row.label, row.split) for row in used)
-    classes = sorted({label for label, _ in counts})
+    labels: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for row in used:
+        labels.setdefault(row.split, []).append(row.label)
+    every = [label for own in labels.values() for label in own]
+    counts = Counter(
+        (n, split) for split in labels for row in labels[split] for n in task.names(row)
+    )
+    classes = task.classes(every, title)
     _check_names(classes)
-    if len(classes) < 2:
-        raise InputError(
-            f"a classifier needs at least 2 classes with usable images, got {classes or 'none'}: "
-            "put each class in its own folder"
-        )
-    for split in SPLITS:
+    task.check(labels)
+    for split in SPLITS if counts else ():
         short = [name for name in classes if not counts[name, split]]
         if short:
             size = sum(counts[short[0], each] for each in SPLITS)
@@ -99,11 +107,18 @@ def check_classes(used: Iterable[Row]) -> list[str]:
                 f"each class needs at least 1 image in {split}, but class {short[0]!r} has none of "
                 f"its {size} there"
                 + (f" ({len(short)} classes in all)" if len(short) > 1 else "")
-                + ": add images, lower the counts or fractions in section prepare, or leave it out "
-                f"with {names.added('data.ignore', short[0])} "
-                f"(init --ignore {shlex.quote(short[0])})"
+                + ": add images, lower the counts or fractions in section prepare, or "
+                + _left_out(short[0], task)
             )
     return classes
+
+
+def _left_out(name: str, task: Task) -> str:
+    """Say how to do without a class."""
+    if task.several:
+        return f"remove the label {name!r} from the csv file"
+    ignored = names.added("data.ignore", name)
+    return f"leave the class out with {ignored} (init --ignore {shlex.quote(name)})"
 
 
 def excluded(path: Path, rows: Sequence[Row]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pipeline.data.manifest import CALIBRATION, SPLITS, Row
+from pipeline.data.tasks import Task, classification
 from pipeline.errors import InputError
 from pipeline.intake import grouping
 
@@ -87,7 +88,11 @@ class Shares:
 
 
 def assign(
-    rows: list[Row], reasons: dict[str, str], shares: Shares, seed: int
+    rows: list[Row],
+    reasons: dict[str, str],
+    shares: Shares,
+    seed: int,
+    task: Task = classification.TASK,
 ) -> tuple[list[Row], dict[str, str]]:
     """Assign a split to every good row, mark duplicates, quarantine contradictions.
 
@@ -101,21 +106,38 @@ def assign(
         reasons: Path -> why it is unusable. Not changed.
         shares: Sizes of the splits.
         seed: Seed of the draw.
+        task: What is predicted; its strata are divided like classes.
 
     Returns:
         The rows with split and verdict, and the reasons including new ones.
+
+    Raises:
+        InputError: The sizes are counts, and there are no classes.
     """
+    if shares.train_per_class is not None and not task.has_strata:
+        raise InputError(
+            f"prepare.train_per_class={shares.train_per_class} needs classes, but {task.noun} are "
+            "predicted: set train_per_class and val_per_class to null"
+        )
     reasons = dict(reasons)
     copies: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         if row.path not in reasons:
             copies[row.pixels].append(row)
     _contradictions(copies, reasons)
+    keys = sorted(copies)
+    kinds = dict(zip(keys, task.strata([copies[key][0].label for key in keys]), strict=True))
     groups = grouping.joined(copies)
     named = {row.split for row in rows if row.split}
     splits = _from_source(copies, groups, reasons) if named else {}
-    splits |= _drawn(copies, groups, splits, named, shares, seed)
-    splits |= _set_aside(copies, groups, splits, shares.calibration_fraction, seed)
+    wanted = [split for split in SPLITS if split not in named or split == "train"]
+    pools: dict[str, list[str]] = defaultdict(list)
+    for pixels in copies:
+        if splits.get(pixels, "train") == "train":
+            pools[kinds[pixels]].append(pixels)
+    if len(wanted) > 1:
+        splits |= _drawn(copies, pools, groups, wanted, shares, seed)
+    splits |= _set_aside(copies, kinds, groups, splits, shares.calibration_fraction, seed)
     first = {
         pixels: next((row.path for row in rows if row.path not in reasons), "")
         for pixels, rows in copies.items()
@@ -132,7 +154,7 @@ def assign(
 
 def _contradictions(copies: dict[str, list[Row]], reasons: dict[str, str]) -> None:
     for pixels in list(copies):
-        labels = sorted({row.label for row in copies[pixels]})
+        labels = sorted({row.label or "nothing" for row in copies[pixels]})
         if len(labels) > 1:
             for row in copies.pop(pixels):
                 reasons[row.path] = f"the same image is labelled {' and '.join(labels)}"
@@ -165,23 +187,24 @@ def _from_source(
 
 def _drawn(
     copies: dict[str, list[Row]],
+    pools: Mapping[str, list[str]],
     groups: dict[str, str],
-    fixed: dict[str, str],
-    named: set[str],
+    wanted: list[str],
     shares: Shares,
     seed: int,
 ) -> dict[str, str]:
     """Draw the splits that the source does not assign, from its unassigned images.
 
     If it assigns only some splits, the missing ones are drawn from its train.
+
+    Args:
+        copies: Pixel digest -> its rows.
+        pools: Class, or group of labels or numbers -> images to draw from.
+        groups: Pixel digest -> images that stay together.
+        wanted: Splits to draw, including train.
+        shares: Their sizes.
+        seed: Seed of the draw.
     """
-    wanted = [split for split in SPLITS if split not in named or split == "train"]
-    if len(wanted) == 1:
-        return {}
-    pools: dict[str, list[str]] = defaultdict(list)
-    for pixels, rows in copies.items():
-        if fixed.get(pixels, "train") == "train":
-            pools[rows[0].label].append(pixels)
     if groups:
         labels = {pixels: label for label, pool in pools.items() for pixels in pool}
         return grouping.draw(labels, groups, shares.of_groups(wanted), seed) if labels else {}
@@ -197,6 +220,7 @@ def _drawn(
 
 def _set_aside(
     copies: dict[str, list[Row]],
+    kinds: Mapping[str, str],
     groups: dict[str, str],
     splits: dict[str, str],
     fraction: float,
@@ -210,14 +234,14 @@ def _set_aside(
     for pixels, split in splits.items():
         if split == "train":
             units[groups.get(pixels, pixels)].append(pixels)
-    sizes = Counter(copies[pixels][0].label for unit in units.values() for pixels in unit)
+    sizes = Counter(kinds[pixels] for unit in units.values() for pixels in unit)
     open_ = Counter({name: min(round(fraction * n), n - 1) for name, n in sizes.items()})
     first = {
         unit: min(row.sha256 for pixels in units[unit] for row in copies[pixels]) for unit in units
     }
     aside: dict[str, str] = {}
     for unit in sorted(units, key=lambda unit: _uniform(seed, f"{CALIBRATION} {first[unit]}")):
-        labels = Counter(copies[pixels][0].label for pixels in units[unit])
+        labels = Counter(kinds[pixels] for pixels in units[unit])
         if labels <= open_:
             open_ -= labels
             aside |= dict.fromkeys(units[unit], CALIBRATION)

@@ -22,7 +22,7 @@ class GradCam:
     """Heat maps of one classifier.
 
     Args:
-        model: (B, H, W, 3) -> (B, K) probabilities, ending in a softmax.
+        model: (B, H, W, 3) -> (B, K), ending in a head's layers.
 
     Attributes:
         layer: Name of the layer whose map is used: the last one, from the first with weights on,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from pipeline.data.tasks import Targets, Task, classification
 from pipeline.errors import InputError
 from pipeline.settings import REQUIRED, setting
 
@@ -43,20 +44,28 @@ class Config:
             )
 
 
-_HEAD = re.compile(r"head_(dense|dropout)\d+|head_logits|temperature|probabilities")
+_HEAD = re.compile(r"head_(dense|dropout)\d+|head_logits|temperature|probabilities|scaled|value")
 """Names of a head's layers, including calibration."""
 
 
-def build(config: Config, features: int, classes: int) -> keras.Model:
+def build(
+    config: Config,
+    features: int,
+    classes: int,
+    task: Task = classification.TASK,
+    targets: Targets | None = None,
+) -> keras.Model:
     """Build a head with fresh weights.
 
     Args:
         config: Section `head`.
         features: D.
         classes: K.
+        task: What is predicted.
+        targets: Targets of train, for the scale of numbers.
 
     Returns:
-        (B, D) -> (B, K) probabilities.
+        (B, D) -> (B, K) outputs.
     """
     import keras
     from keras import layers
@@ -67,7 +76,7 @@ def build(config: Config, features: int, classes: int) -> keras.Model:
         if config.dropout:
             x = layers.Dropout(config.dropout, name=f"head_dropout{place}")(x)
     x = layers.Dense(classes, name="head_logits")(x)
-    return keras.Model(entry, layers.Softmax(name="probabilities")(x), name="head")
+    return keras.Model(entry, task.outputs(x, targets), name="head")
 
 
 def join(body: keras.Model, head: keras.Model, name: str) -> keras.Model:

@@ -16,7 +16,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.data import tasks
 from pipeline.data.decoding import Decoding
+from pipeline.data.tasks import Task
 from pipeline.errors import InputError
 from pipeline.networks import engines, heads, runtime
 from pipeline.networks.engines import Converted
@@ -47,6 +49,7 @@ class Card:
         batch_size: Rows of a forward pass; the last bits of results depend on it.
         threads: Threads inside an operation; likewise.
         allow_code: True if its backbone may contain code (Lambda layers).
+        task: Name of the task.
         engine: Name, version and precision of the engine; None for Keras.
     """
 
@@ -57,6 +60,12 @@ class Card:
     threads: int
     allow_code: bool = False
     engine: dict[str, str] | None = None
+    task: str = tasks.DEFAULT
+
+    @property
+    def predicts(self) -> Task:
+        """What the model predicts."""
+        return tasks.named(self.task)
 
 
 def save(
@@ -178,6 +187,12 @@ def reference_of(path: Path) -> Reference:
     return reference.read(files)
 
 
+def thresholds_of(path: Path) -> list[float]:
+    """Read what decides a classifier's answers; empty if nothing does."""
+    files = _folder(path, _REFERENCE)
+    return reference.read(files).thresholds.tolist() if files else []
+
+
 def _folder(path: Path, folder: str) -> dict[str, bytes]:
     with zipfile.ZipFile(path) as file:
         names = [name for name in file.namelist() if name.startswith(folder)]
@@ -203,7 +218,8 @@ def read_card(path: Path) -> Card:
 def _metadata(content: bytes, card: Card | None) -> bytes:
     metadata: dict[str, Any] = {"keras_version": json.loads(content)["keras_version"]}
     if card is not None:
-        metadata["classifier"] = asdict(card)
+        described = {name: value for name, value in asdict(card).items() if name != "task"}
+        metadata["classifier"] = described | tasks.recorded(card.predicts)
     return json.dumps(metadata, sort_keys=True).encode()
 
 

@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline import dialect
 from pipeline.data import predictions
 from pipeline.data.manifest import Manifest
+from pipeline.data.predictions import Predictions
+from pipeline.data.tasks.facts import Labels
 from pipeline.errors import InputError
 from pipeline.evaluation import near_duplicates
-from pipeline.evaluation.facts import Labels
 from pipeline.serving.classifier import MODEL
 from pipeline.storage.digests import digest
 from pipeline.storage.outputs import ROOT, STAGES
@@ -27,19 +25,6 @@ from pipeline.tracking import logged_model, provenance
 
 PREDICTIONS = ROOT / "evaluate" / predictions.FILE
 LOCK, PARAMS = Path("dvc.lock"), Path("params.yaml")
-
-
-@dataclass(frozen=True)
-class Answers:
-    """A model's predictions.
-
-    Attributes:
-        classes: K names.
-        probabilities: (N, K).
-    """
-
-    classes: list[str]
-    probabilities: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -58,7 +43,7 @@ class Candidate:
 
     data: Manifest
     rows: Labels
-    answers: Answers
+    answers: Predictions
     metrics: dict[str, float]
     identity: dict[str, str]
     split_sha256: str
@@ -95,8 +80,7 @@ def read(split: str) -> Candidate:
         **{f"dvc.lock.{stage}": md5 for stage, md5 in stages.items()},
         **{f"metrics.{name}": f"{value:.6f}" for name, value in metrics.items()},
     }
-    answers = Answers(saved.classes, saved.probabilities)
-    return Candidate(data, rows, answers, metrics, identity, split_sha256, tags)
+    return Candidate(data, rows, saved, metrics, identity, split_sha256, tags)
 
 
 def is_other(stage: str) -> bool:

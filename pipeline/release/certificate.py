@@ -269,10 +269,10 @@ def _audit(rows: list[Row]) -> dict[str, int]:
 
 def _predictions() -> dict[str, str]:
     saved = predictions.read(ROOT / "evaluate" / predictions.FILE)
-    chances, places = saved.probabilities.max(axis=1), saved.probabilities.argmax(axis=1)
+    chances = saved.probabilities.max(axis=1)
     return {
-        path: f"{chance:.9g} {saved.classes[place]}"
-        for path, chance, place in zip(saved.paths, chances, places, strict=True)
+        path: f"{chance:.9g} {label}"
+        for path, chance, label in zip(saved.paths, chances, saved.decided, strict=True)
     }
 
 

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from pipeline.config import Config
 from pipeline.data import predictions
 from pipeline.data.manifest import Manifest
+from pipeline.data.predictions import Predictions
+from pipeline.data.tasks.facts import Labels
 from pipeline.errors import InputError
-from pipeline.evaluation.facts import Labels
 from pipeline.intake import sources
 from pipeline.intake.sources import SourceConfig
 from pipeline.release import registry
-from pipeline.release.candidate import Answers, Candidate
+from pipeline.release.candidate import Candidate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,7 +32,7 @@ _CHUNK = 256
 
 def answers(
     config: Config, client: MlflowClient, champion: ModelVersion, candidate: Candidate
-) -> tuple[Answers, str]:
+) -> tuple[Predictions, str]:
     """Return the champion's predictions for the candidate's images, and where they come from.
 
     Args:
@@ -51,11 +52,15 @@ def answers(
     uri = f"models:/{champion.name}/{champion.version}"
     print(f"{uri} has no predictions for these images: evaluating it on them now")
     classifier = Classifier(registry.download(uri, config.tracking), allow_code=True)
-    answers = _evaluate(config.data, classifier, candidate.data, candidate.rows)
-    return Answers(classifier.card.classes, answers), "the champion was evaluated on these now"
+    outputs = _evaluate(config.data, classifier, candidate.data, candidate.rows)
+    card, own = classifier.card, candidate.answers
+    answers = Predictions(
+        own.paths, own.labels, classifier.decided(outputs), card.predicts, card.classes, outputs
+    )
+    return answers, "the champion was evaluated on these now"
 
 
-def _stored(client: MlflowClient, champion: ModelVersion) -> Answers | None:
+def _stored(client: MlflowClient, champion: ModelVersion) -> Predictions | None:
     """Load the predictions stored with its promotion; None if they were removed."""
     from mlflow.exceptions import MlflowException
 
@@ -63,10 +68,9 @@ def _stored(client: MlflowClient, champion: ModelVersion) -> Answers | None:
         run = champion.tags["promotion.run"]
         try:
             file = client.download_artifacts(run, predictions.FILE, folder)
-            stored = predictions.read(Path(file))
+            return predictions.read(Path(file))
         except (MlflowException, OSError):
             return None
-    return Answers(stored.classes, stored.probabilities)
 
 
 def _evaluate(

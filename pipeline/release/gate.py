@@ -1,22 +1,20 @@
 """Decide if a candidate may replace the champion: rules, each with its number and verdict.
 
-labels + probabilities of candidate and champion + settings -> verdicts. Independent of the
-registry.
+predictions of candidate and champion + settings -> verdicts. Independent of the registry.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pipeline.data.predictions import Predictions
+from pipeline.data.tasks import Task, lower_is_better
+from pipeline.data.tasks.facts import MAX_AREA_VALUES
 from pipeline.errors import InputError
-from pipeline.evaluation import facts, metrics, resampling
-from pipeline.evaluation.facts import Facts, Labels
-from pipeline.evaluation.metrics import LOWER_IS_BETTER
-from pipeline.evaluation.resampling import MAX_AREA_VALUES
+from pipeline.evaluation import resampling
 from pipeline.sections import Promote
+from pipeline.settings import is_auto
 
 _MAX_NAMES = 5
 
@@ -36,33 +34,28 @@ class Verdict:
     holds: bool
 
 
-def limits(
-    config: Promote, labels: Labels, classes: list[str], candidate: NDArray[np.float32]
-) -> list[Verdict]:
+def limits(config: Promote, candidate: Predictions) -> list[Verdict]:
     """Apply the rules that do not involve the champion.
 
     Args:
         config: Section `promote`.
-        labels: (N,) class indices of the test split.
-        classes: K names.
-        candidate: (N, K) probabilities.
+        candidate: Its predictions for the test split.
 
     Raises:
         InputError: There is no such metric.
     """
-    own = facts.gather(labels, candidate, "facts of the candidate")
-    values = metrics.of(own, "ROC-AUC of the candidate")
-    if config.metric not in values:
-        raise InputError(
-            f"promote.metric must be one of {', '.join(values)}, got {config.metric!r}"
-        )
+    own, classes = candidate.facts("facts of the candidate"), candidate.classes
+    values = own.values("candidate")
+    metric(config, candidate.task, values)
     verdicts = []
     if config.max_calibration_error is not None:
+        _insist("max_calibration_error", "calibration_error" in values, candidate.task)
         error = values["calibration_error"]
         rule = f"calibration error at most {config.max_calibration_error:g}"
         verdicts.append(Verdict(rule, f"{error:.4f}", error <= config.max_calibration_error))
     if config.min_recall is not None:
-        scores = metrics.per_class(labels, own.predicted, classes)
+        scores = own.scores(classes)
+        _insist("min_recall", bool(scores), candidate.task)
         present = [name for name in classes if scores[name]["support"]]
         lowest = min(present, key=lambda name: scores[name]["recall"])
         recall = scores[lowest]["recall"]
@@ -71,53 +64,62 @@ def limits(
     return verdicts
 
 
-def keeps_classes(candidate: list[str], champion: list[str]) -> Verdict:
-    """Check that a candidate still has every class of the champion."""
-    gone = sorted(set(champion) - set(candidate))
-    added = len(set(candidate) - set(champion))
+def keeps_classes(candidate: Predictions, champion: Predictions) -> Verdict:
+    """Check that a candidate predicts the same, and still has every class of the champion."""
+    if candidate.task.name != champion.task.name:
+        change = f"{champion.task.name} became {candidate.task.name}"
+        return Verdict("the task is kept", f"{change}: set promote.name to keep both models", False)
+    gone = sorted(set(champion.classes) - set(candidate.classes))
+    added = len(set(candidate.classes) - set(champion.classes))
     gone_text = (
         f"{', '.join(gone[:_MAX_NAMES])}{' and others' if len(gone) > _MAX_NAMES else ''} "
         f"{'are' if len(gone) > 1 else 'is'} missing: set promote.name to keep both models"
     )
-    added_text = f"all {len(champion)}" + (f", and {added} new" if added else "")
+    added_text = f"all {len(champion.classes)}" + (f", and {added} new" if added else "")
     return Verdict("the champion's classes are kept", gone_text if gone else added_text, not gone)
 
 
-def not_worse(
-    config: Promote,
-    labels: Labels,
-    candidate: NDArray[np.float32],
-    champion: NDArray[np.float32],
-    seed: int,
-) -> Verdict:
+def metric(config: Promote, task: Task, values: Iterable[str]) -> str:
+    """Return the metric that decides.
+
+    Raises:
+        InputError: There is no such metric among the values.
+    """
+    chosen = task.headline[0] if is_auto(config.metric) else config.metric
+    if chosen not in values:
+        raise InputError(
+            f"promote.metric must be auto or one of {', '.join(values)}, got {config.metric!r}"
+        )
+    return chosen
+
+
+def not_worse(config: Promote, candidate: Predictions, champion: Predictions, seed: int) -> Verdict:
     """Compare candidate and champion by a paired test.
 
     Args:
         config: Section `promote`.
-        labels: (N,) class indices; only of classes that the champion has.
-        candidate: (N, K) probabilities.
-        champion: (N, K) probabilities for the same images.
+        candidate: Predictions for images that only show what the champion knows.
+        champion: Predictions for the same images and classes.
         seed: Seed of the bootstrap.
     """
-    own = facts.gather(labels, candidate, "facts of the candidate")
-    before = facts.gather(labels, champion, "facts of the champion")
-    return _not_worse(config, own, before, seed)
-
-
-def _not_worse(config: Promote, candidate: Facts, champion: Facts, seed: int) -> Verdict:
-    compared = resampling.compare(
-        resampling.resample(champion, seed, "bootstrap of the champion"),
-        resampling.resample(candidate, seed, "bootstrap of the candidate"),
-    )
-    gain = compared.differences[config.metric]
+    before = resampling.resample(champion.facts(), seed, "bootstrap of the champion")
+    after = resampling.resample(candidate.facts(), seed, "bootstrap of the candidate")
+    name = metric(config, candidate.task, after.values)
+    gain = resampling.compare(before, after, ()).differences[name]
     if gain.low is None or gain.high is None:
         raise InputError(
-            f"promote.metric={config.metric} has no interval with more than {MAX_AREA_VALUES:,} "
-            f"probabilities ({len(candidate.labels):,} images of {candidate.classes:,} classes): "
-            "choose another metric"
+            f"promote.metric={name} has no interval with more than {MAX_AREA_VALUES:,} "
+            f"probabilities ({len(candidate.paths):,} images of {len(candidate.classes):,} "
+            "classes): choose another metric"
         )
-    lower = config.metric in LOWER_IS_BETTER
-    worst = gain.high if lower else -gain.low
-    rule = f"{config.metric} at most {config.margin:g} worse than the champion's"
+    worst = gain.high if lower_is_better(name) else -gain.low
+    rule = f"{name} at most {config.margin:g} worse than the champion's"
     measured = f"{gain.value:+.4f} (95 % CI {gain.low:+.4f} to {gain.high:+.4f})"
     return Verdict(rule, measured, bool(worst <= config.margin))
+
+
+def _insist(setting: str, has: bool, task: Task) -> None:
+    if not has:
+        raise InputError(
+            f"promote.{setting} needs classes, but {task.noun} are predicted: set null"
+        )

@@ -11,15 +11,12 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline.config import Config
 from pipeline.errors import InputError, redacted
 from pipeline.release import candidate as candidates
 from pipeline.release import champion as champions
 from pipeline.release import gate
-from pipeline.release.candidate import LOCK, PARAMS, PREDICTIONS, Answers, Candidate
+from pipeline.release.candidate import LOCK, PARAMS, PREDICTIONS, Candidate
 from pipeline.release.gate import Verdict
 from pipeline.release.registry import Registry
 from pipeline.sections import Promote, Tracking
@@ -100,32 +97,18 @@ def _judge(
     config: Config, client: MlflowClient, candidate: Candidate, champion: ModelVersion | None
 ) -> list[Verdict]:
     """Compare both models on the same images and classes, and apply the rules."""
-    data, rows, classes = candidate.data, candidate.rows, candidate.answers.classes
-    index = {name: place for place, name in enumerate(classes)}
-    labels = np.array([index[data.rows[row].label] for row in rows])
-    own = candidate.answers.probabilities
-    verdicts = gate.limits(config.promote, labels, classes, own)
+    own = candidate.answers
+    verdicts = gate.limits(config.promote, own)
     if champion is None:
         return verdicts
     others, how = champions.answers(config, client, champion, candidate)
-    classes_kept = gate.keeps_classes(classes, others.classes)
+    classes_kept = gate.keeps_classes(own, others)
     if not classes_kept.holds:  # they answer different questions
         return [classes_kept, *verdicts]
-    shared = np.isin(labels, [index[name] for name in others.classes])
-    basis = Verdict(f"both evaluated on the same {shared.sum()} images", how, True)
-    before = _aligned(others, classes)
-    comparison = gate.not_worse(
-        config.promote, labels[shared], own[shared], before[shared], config.seed
-    )
-    return [classes_kept, basis, comparison, *verdicts]
-
-
-def _aligned(answers: Answers, classes: list[str]) -> NDArray[np.float32]:
-    """Reorder probabilities for other classes, (N, K): 0 for classes that the model lacks."""
-    places = [classes.index(name) for name in answers.classes]
-    ordered = np.zeros((len(answers.probabilities), len(classes)), np.float32)
-    ordered[:, places] = answers.probabilities
-    return ordered
+    shared = [set(own.task.names(label)) <= set(others.classes) for label in own.labels]
+    basis = Verdict(f"both evaluated on the same {sum(shared)} images", how, True)
+    pair = own.of(shared, own.classes), others.of(shared, own.classes)
+    return [classes_kept, basis, gate.not_worse(config.promote, *pair, config.seed), *verdicts]
 
 
 def _register(
@@ -172,8 +155,8 @@ def _described(config: Config, candidate: Candidate) -> str:
 
 
 def _scored(settings: Promote, candidate: Candidate) -> str:
-    value = candidate.metrics.get(settings.metric, float("nan"))
-    return f"{settings.metric} {value:.4f} on {len(candidate.rows)} images"
+    name = gate.metric(settings, candidate.answers.task, candidate.metrics)
+    return f"{name} {candidate.metrics[name]:.4f} on {len(candidate.rows)} images"
 
 
 def _called(settings: Promote, version: ModelVersion) -> str:

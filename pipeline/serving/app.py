@@ -143,6 +143,7 @@ class _Api:
         return {
             **self._settings.about,
             "pipeline": pipeline.__version__,
+            "answers": card.predicts.described(card.classes),
             "classes": card.classes,
             "image_size": card.image_size,
             "prediction_sets": self._service.classifier.gives_sets,
@@ -264,7 +265,7 @@ def _examples(classifier: Classifier, prepared: Path) -> list[bytes]:
     seen: dict[int, int] = {}
     ranked = []
     for row in data.indices("test"):
-        label = int(data.labels[row])
+        label = int(data.strata[row])
         seen[label] = seen.get(label, 0) + 1
         ranked.append((seen[label], label, row))
     return [as_png(data.images[row]) for _, _, row in sorted(ranked)[:_EXAMPLES]]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.data import image_file
 from pipeline.data.image_file import Pixels
+from pipeline.data.tasks import Outputs
 from pipeline.errors import InputError
 from pipeline.networks import model_file, runtime
 from pipeline.networks.trust import judging
@@ -43,6 +44,7 @@ class Classifier:
 
     Attributes:
         card: Class names, image size, batch size, engine.
+        task: What the model predicts.
         gives_sets: True if answers include prediction sets.
 
     Raises:
@@ -62,7 +64,9 @@ class Classifier:
         model_file.insist_on_trust(path, self.card, allow_code)
         self._path = path
         reference = model_file.reference_of(path)
-        self._judge = Judge(reference, len(self.card.classes), unknown, coverage, insist)
+        self.task = self.card.predicts
+        self._thresholds = reference.thresholds
+        self._judge = Judge(reference, self.task, self.card.classes, unknown, coverage, insist)
         self.gives_sets = self._judge.gives_sets
         self._forward = model_file.forward(path, self.card, lambda: self.model)
 
@@ -95,10 +99,14 @@ class Classifier:
         """
         return self._judge(self._forward.all(images))
 
+    def decided(self, outputs: Outputs) -> list[str]:
+        """Return the predictions for (N, K) outputs, as labels."""
+        return self.task.decided(outputs, self._thresholds, self.card.classes)
+
     def probabilities(
         self, images: Pixels, rows: NDArray[np.int64] | None = None, desc: str = ""
     ) -> NDArray[np.float32]:
-        """Predict probabilities, independently of how images are grouped.
+        """Predict outputs, such as probabilities, independently of how images are grouped.
 
         Args:
             images: (N, H, W, 3) uint8 RGB, memory-mapped or not.

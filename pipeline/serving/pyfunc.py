@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.data.image_file import Pixels, or_reason
+from pipeline.data.tasks import Task
 from pipeline.networks.trust.judging import Answers
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.content import content
@@ -27,9 +28,19 @@ COLUMN = "image"
 CHUNK = 32
 """Images that are decoded before they pass the network together."""
 
-_ANSWER = ("prediction", "probability", "probabilities", "known", "typicality", "labels", "error")
-_EMPTY = dict.fromkeys(_ANSWER)
 _log = logging.getLogger(__name__)
+
+
+def fields(task: Task) -> dict[str, str]:
+    """Map each field of an answer to its kind."""
+    region = {name: "strings" if name == "labels" else "double" for name in task.region}
+    return {
+        **task.answer,
+        "known": "boolean",
+        "typicality": "double",
+        **region,
+        "error": "string",
+    }
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Service:
@@ -48,12 +59,14 @@ class Service:
 
     Attributes:
         classifier: The classifier.
+        columns: Fields of an answer.
         decoders: As many threads as processors: a large image may need hundreds of MB.
     """
 
     def __init__(self, classifier: Classifier, max_bytes: int) -> None:
         self.classifier = classifier
         self.decoders = ThreadPoolExecutor(os.cpu_count(), "decode")
+        self.columns = tuple(fields(classifier.task))
         self._max_bytes = max_bytes
 
     def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -65,10 +78,13 @@ class Service:
                 JSON cannot contain: no client can name a file on the server.
 
         Returns:
-            One row per image: prediction, probability (of the prediction), probabilities (class ->
-            probability), known (False if unlike the training data), typicality (fraction of
-            validation images that are at least as unusual), labels (the prediction set; None
-            without calibration images), error (None, or the reason why the others are None).
+            One row per image. With classes: prediction, probability (of the prediction),
+            probabilities (class -> probability), known (False if unlike the training data),
+            typicality (fraction of validation images that are at least as unusual), labels (the
+            prediction set; None without calibration images), error (None, or the reason why the
+            others are None). With several labels, prediction is a list, and there is no
+            probability. With numbers, prediction is one, and low and high are the ends of its
+            prediction interval instead of probabilities and labels.
         """
         answers: list[dict[str, Any]] = []
         values = _flat(list(rows[COLUMN])) if len(rows) else []
@@ -76,7 +92,7 @@ class Service:
             decoded = list(self.decoders.map(self.decode, values[start : start + CHUNK]))
             answers += self.rows(decoded, self.answers(stacked(decoded)))
         # Objects, because None would otherwise become NaN, which JSON does not have.
-        return pd.DataFrame(answers, columns=_ANSWER, dtype=object)
+        return pd.DataFrame(answers, columns=self.columns, dtype=object)
 
     def get_raw_model(self) -> Classifier:
         """Return the classifier itself, as MLflow's `get_raw_model`."""
@@ -108,25 +124,15 @@ class Service:
             answers: For those with pixels, in order.
         """
         classes, rows, place = self.classifier.card.classes, [], 0
+        task, empty = self.classifier.task, dict.fromkeys(self.columns)
         for item in decoded:
             if isinstance(item, str):
-                rows.append({**_EMPTY, "error": item})
+                rows.append({**empty, "error": item})
             elif answers is None:
                 message = "the network failed on this image; see the server's log"
-                rows.append({**_EMPTY, "error": message})
+                rows.append({**empty, "error": message})
             else:
-                values = answers.probabilities[place]
-                probabilities = dict(zip(classes, values.tolist(), strict=True))
-                prediction = classes[int(values.argmax())]
-                rows.append(
-                    {
-                        "prediction": prediction,
-                        "probability": probabilities[prediction],
-                        "probabilities": probabilities,
-                        **answers.trusted(place, classes),
-                        "error": None,
-                    }
-                )
+                rows.append({**answers.answer(place, task, classes), "error": None})
                 place += 1
         return rows
 

@@ -127,7 +127,8 @@ def plan(looked: Looked, network: Network, seed: int, threads: int) -> Plan:
         "prepare": prepare,
         "extract_features": Section({"batch_size": 32}),
         "train_head": Section(
-            {"class_weight": None}, {"class_weight": _balance(looked.survey.imbalance)}
+            {"class_weight": None},
+            {"class_weight": _balance(looked.survey.imbalance)} if looked.survey.classes else {},
         ),
         "finetune": finetune,
         "evaluate": Section({"split": "test"}),

@@ -16,8 +16,10 @@ import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.data import tasks
 from pipeline.data.decoding import Decoding, Fit
 from pipeline.data.manifest import KEPT, SPLITS, Row
+from pipeline.data.tasks import Task
 from pipeline.errors import InputError
 from pipeline.intake import layout, soundness, sources
 from pipeline.intake.account import Account
@@ -44,12 +46,14 @@ class Survey:
         reasons: Path -> why a file is not used.
         account: Account of every file.
         splits: The splits that the source itself assigns.
+        task: What is predicted.
     """
 
     rows: list[Row]
     reasons: dict[str, str]
     account: Account
     splits: tuple[str, ...]
+    task: Task
 
     @property
     def used(self) -> list[Row]:
@@ -63,7 +67,8 @@ class Survey:
     @property
     def classes(self) -> dict[str, int]:
         """Class -> images, sorted by name."""
-        return dict(sorted(Counter(row.label for row in self.used).items()))
+        names = (name for row in self.used for name in self.task.names(row.label))
+        return dict(sorted(Counter(names).items()))
 
     @property
     def imbalance(self) -> float:
@@ -107,8 +112,13 @@ def look(
     settings |= further or {}
     config = _config(settings)
     left_out: list[Sample] = []
-    listed = list(sources.images(config, "list", left_out))
     reasons: dict[str, str] = {}
+    chosen = sources.task(config)
+    task = tasks.named(str(chosen.value))
+    if tasks.recorded(task):
+        settings |= tasks.recorded(task)
+        reasons["task"] = chosen.reason
+    listed = list(sources.images(config, "list", left_out))
     named = {image.split for image in listed if image.split}
     if named == {"train", "val"}:
         settings["splits"] = {**settings.get("splits", {}), "val": "test"}
@@ -117,7 +127,8 @@ def look(
         )
         config = _config(settings)
         listed = [replace(item, split="test") if item.split == "val" else item for item in listed]
-    surveyed = replace(survey(listed, left_out, config.ignore, seed), splits=tuple(sorted(named)))
+    surveyed = survey(listed, left_out, config.ignore, seed, task)
+    surveyed = replace(surveyed, splits=tuple(sorted(named)))
     _check(path, surveyed)
     return Looked(settings, reasons, config, surveyed)
 
@@ -153,17 +164,23 @@ def _config(settings: dict[str, Any]) -> SourceConfig:
 
 
 def _check(path: Path, result: Survey) -> None:
+    if not result.rows and path.suffix == ".csv":
+        raise InputError(f"no images of {path} can be used: {result.account}")
     if not result.rows:
         raise InputError(
             f"no images in class folders such as {path}/cat/1.jpg: name the folder above the "
             "class folders"
         )
-    soundness.check_vanished(result.rows, result.reasons)
-    soundness.check_classes(result.used)
+    soundness.check_vanished(result.rows, result.reasons, result.task)
+    soundness.check_classes(result.used, result.task, result.task.noun)
 
 
 def survey(
-    images: Sequence[Sample], left_out: Sequence[Sample], ignore: Sequence[str], seed: int
+    images: Sequence[Sample],
+    left_out: Sequence[Sample],
+    ignore: Sequence[str],
+    seed: int,
+    task: Task,
 ) -> Survey:
     """Read and decode every image, and split them, without keeping pixels.
 
@@ -172,6 +189,7 @@ def survey(
         left_out: Files that are not read.
         ignore: `data.ignore`.
         seed: Seed for the splits that the source does not assign.
+        task: What is predicted.
     """
     rows, bad = [], {}
     for row, verdict in judge(
@@ -181,22 +199,24 @@ def survey(
         if isinstance(verdict, str):
             bad[row.path] = verdict
     named = {row.split for row in rows if row.split}
-    assigned, reasons = assign(rows, bad, SHARES, seed)
+    assigned, reasons = assign(rows, bad, SHARES, seed, task)
     account = Account.of(assigned, left_out, ignore)
-    return Survey(assigned, reasons, account, tuple(split for split in SPLITS if split in named))
+    splits = tuple(split for split in SPLITS if split in named)
+    return Survey(assigned, reasons, account, splits, task)
 
 
 def describe(result: Survey) -> Iterator[str]:
     """Describe a survey, line by line."""
     classes = result.classes
     yield str(result.account)
-    yield f"{len(result.used)} images of {len(classes)} classes"
+    kinds = f" of {len(classes)} {result.task.noun}" if classes else f" with {result.task.noun}"
+    yield f"{len(result.used)} images{kinds}"
     width = max(map(len, list(classes)[:_MAX_LISTED]), default=0)
     for name, count in list(classes.items())[:_MAX_LISTED]:
         yield f"  {name:{width}}  {count}"
     if len(classes) > _MAX_LISTED:
         yield f"  and {len(classes) - _MAX_LISTED} more classes"
-    if result.imbalance >= UNEVEN:
+    if result.imbalance >= UNEVEN and not result.task.several:
         yield (
             f"  imbalanced: the largest class has {result.imbalance:.1f} times as many images as "
             "the smallest; look at macro F1 as well as accuracy"

@@ -11,25 +11,25 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data import predictions
+from pipeline.data import predictions, tasks
 from pipeline.data.manifest import Manifest, Split
 from pipeline.data.predictions import Trust
+from pipeline.data.tasks import Facts, Floats, Outputs, Suspect, Task
+from pipeline.data.tasks.facts import Labels
 from pipeline.errors import InputError
-from pipeline.evaluation import facts, label_errors, metrics, near_duplicates, resampling, trust
-from pipeline.evaluation.facts import Facts, Labels
+from pipeline.evaluation import label_errors, near_duplicates, resampling, trust
 from pipeline.evaluation.near_duplicates import NearDuplicates, Pair
 from pipeline.evaluation.resampling import Comparison, Resampled
-from pipeline.networks.forward import Forward
 from pipeline.networks.trust.judging import Judge
-from pipeline.settings import setting
+from pipeline.settings import AUTO, is_auto, setting
 from pipeline.storage.arrays import RowWriter
 from pipeline.storage.outputs import Folders
 from pipeline.storage.tables import write_json
@@ -37,8 +37,11 @@ from pipeline.storage.tables import write_json
 if TYPE_CHECKING:
     import keras
 
-_ALWAYS = ("accuracy", "log_loss")
 _GAIN = "fine_tuned compared with head_only"
+_OVER_CONSTANT = "fine_tuned compared with constant"
+_MAX_VAL = 5000
+"""Maximum number of validation images that decide the head's thresholds."""
+_LAST = ("calibration_error",)
 
 
 @dataclass
@@ -52,10 +55,11 @@ class Config:
         "drop them from the evaluation.",
     )
     metric: str = setting(
-        "macro_f1",
-        "Metric to report besides accuracy and log loss.",
+        AUTO,
+        "Metric to report besides those that are always reported, such as accuracy and log loss; "
+        "`auto` is macro_f1, or for numbers root_mean_squared_error.",
         advanced=True,
-        choices=[name for name in metrics.NAMES if name not in _ALWAYS],
+        choices=[AUTO, *dict.fromkeys(m for n in tasks.every() for m in tasks.named(n).further)],
     )
     label_errors: bool = setting(True, "Look for images with wrong labels in all splits.")
 
@@ -77,42 +81,44 @@ def run(
         The metrics of both models, and whether fine-tuning made a difference.
     """
     from pipeline.evaluation import plots
-    from pipeline.training import curves
+    from pipeline.storage import curves
 
     data, out = Manifest(folders.prepare), folders.out
-    _check(config, data)
+    task, metric = data.task, _metric(config, data)
     features = np.load(folders.extract_features / "features.npy", mmap_mode="r")
     rows, pairs = _rows(config, data, features)
     with tempfile.TemporaryDirectory(dir=out) as scratch:  # probabilities may exceed memory
         run_models = _Models(data, rows, folders, Path(scratch))
         models, reliability = run_models(unknown, coverage)
         best = models["fine_tuned"]
-        assert best.probabilities is not None
         resampled = {
             name: resampling.resample(facts_of, seed, f"bootstrap of {name}")
             for name, facts_of in models.items()
         }
-        gain = resampling.compare(resampled["head_only"], resampled["fine_tuned"], config.metric)
+        names = (*task.headline, metric)
+        compared = {
+            title: resampling.compare(resampled[other], resampled["fine_tuned"], names)
+            for title, other in ((_GAIN, "head_only"), (_OVER_CONSTANT, "constant"))
+            if other in resampled
+        }
         suspects = _suspects(config, data, features, seed, threads)
-        suspects = label_errors.doubted(suspects, data, run_models.probabilities)
-        _write_metrics(out, resampled, gain)
-        write_json(
-            out / "per_class.json", metrics.per_class(best.labels, best.predicted, data.classes)
-        )
+        suspects = label_errors.doubted(suspects, data, run_models.outputs)
+        _write_metrics(out, resampled, compared)
+        write_json(out / "per_class.json", best.scores(data.classes))
         resampling.write_slices(out / "slices.csv", data, rows, best, seed)
-        predictions.write(out, data, rows, best.probabilities, reliability)
+        predictions.write(out, data, rows, run_models.answered, reliability)
         np.save(out / trust.POSITIONS, reliability.positions.astype(np.float32))
         dropped = config.near_duplicates == NearDuplicates.drop
         near_duplicates.write(out / near_duplicates.FILE, data, pairs, dropped)
         label_errors.write(out / label_errors.FILE, data, suspects)
-        measured = trust.summary(reliability, best, unknown, coverage)
+        measured = trust.summary(reliability, best, task, data.targets[rows], unknown, coverage)
         write_json(out / trust.FILE, measured)
         evaluation = plots.Evaluation(
             data,
             rows,
             features,
             models,
-            best.probabilities,
+            reliability.decided,
             run_models.classifier,
             curves.read(folders.train_head),
             curves.read(folders.finetune),
@@ -121,34 +127,42 @@ def run(
         )
         plots.write(out / "plots", evaluation)
         plots.write_data(out / "vega", evaluation)
-    _print_metrics(resampled, gain)
-    print("\n".join(trust.sentences(measured)))
-    _print_near_duplicates(dropped, pairs, rows, best.right)
+    _print_metrics(resampled, compared, names)
+    print("\n".join(trust.sentences(measured, task)))
+    _print_near_duplicates(dropped, pairs, rows, best.wrong, task)
     if suspects:
         print(
             f"{len(suspects)} of {len(data.rows)} images have suspicious labels (in benchmarks, at "
             f"least half of such suspects were wrong): evaluate/{label_errors.FILE}"
         )
-    return _flat(str(config.split), resampled, gain)
+    return _flat(str(config.split), resampled, compared[_GAIN], task)
 
 
-def _check(config: Config, data: Manifest) -> None:
-    metric = metrics.METRICS.get(config.metric)
-    if metric and len(data.classes) < metric.min_classes:
+def _metric(config: Config, data: Manifest) -> str:
+    """Return the metric to report besides the usual ones."""
+    task = data.task
+    chosen = task.further[0] if is_auto(config.metric) else config.metric
+    known = (*task.headline, *task.metrics(len(data.classes)))
+    if chosen not in known:
         raise InputError(
-            f"evaluate.metric={config.metric} needs at least {metric.min_classes} classes, got "
-            f"{len(data.classes)}: choose another metric"
+            f"evaluate.metric must be auto or one of {', '.join(known)} for {len(data.classes)} "
+            f"{task.noun}, got {config.metric!r}"
         )
+    return chosen
 
 
 class _Models:
-    """The head-only and the fine-tuned model, run on the evaluated images."""
+    """The head-only and the fine-tuned model, run on the evaluated images.
+
+    Attributes:
+        classifier: The fine-tuned model.
+        answered: (N, K) its outputs, memory-mapped.
+    """
 
     def __init__(self, data: Manifest, rows: Labels, folders: Folders, scratch: Path) -> None:
         from pipeline.networks import model_file
 
         self._data, self._rows, self._folders, self._scratch = data, rows, folders, scratch
-        self._labels = data.labels[rows]
         self._path = folders.finetune / "model.keras"
         self.classifier, self._card = model_file.load(self._path, allow_code=True)
 
@@ -157,17 +171,37 @@ class _Models:
         from pipeline.networks import model_file
         from pipeline.networks.keras_forward import KerasForward
 
+        data, task = self._data, self._data.task
         features = np.load(self._folders.extract_features / "features.npy", mmap_mode="r")
         head = KerasForward(self._head(), self._card.batch_size)
-        head_only = self._run(head, features, self._scratch / "head_only")
+        val = data.indices("val")[:_MAX_VAL]
+        thresholds = task.thresholds(data.targets[val], head.all(features, val))
+        path = self._scratch / "head_only"
+        with RowWriter(path, head.output_shape, np.float32) as file:
+            for batch in head.batches(features, self._rows, path.name):
+                file.append(batch)
+        outputs = np.load(path, mmap_mode="r")
+        models = {path.name: self._facts(outputs, task.decided(outputs, thresholds, data.classes))}
         forward = model_file.forward(self._path, self._card, lambda: self.classifier)
-        classes, path = len(self._data.classes), self._scratch / "fine_tuned"
-        judge = Judge(model_file.reference_of(self._path), classes, unknown, coverage)
-        reliability = trust.judge(forward, judge, classes, self._data.images, self._rows, path)
-        return {"head_only": head_only, "fine_tuned": self._facts(path)}, reliability
+        path = self._scratch / "fine_tuned"
+        reference = model_file.reference_of(self._path)
+        judge = Judge(reference, task, data.classes, unknown, coverage)
+        width = len(data.classes)
+        reliability = trust.judge(forward, judge, width, data.images, self._rows, path)
+        self.answered = np.load(path, mmap_mode="r")
+        models[path.name] = self._facts(self.answered, reliability.decided)
+        constant = task.constant(data.targets[data.indices("train")], len(self._rows))
+        if constant is not None:
+            models["constant"] = task.facts(data.targets[self._rows], constant)
+        return models, reliability
 
-    def probabilities(self, rows: Labels) -> NDArray[np.float32]:
-        """Return the fine-tuned model's probabilities for rows of the dataset: (M, K)."""
+    def _facts(self, outputs: Outputs, decided: list[str]) -> Facts:
+        task, classes = self._data.task, self._data.classes
+        targets = self._data.targets[self._rows]
+        return task.facts(targets, outputs, task.targets(decided, classes), "facts")
+
+    def outputs(self, rows: Labels) -> Outputs:
+        """Return the fine-tuned model's outputs for rows of the dataset: (M, K)."""
         from pipeline.networks import model_file
 
         forward = model_file.forward(self._path, self._card, lambda: self.classifier)
@@ -178,7 +212,7 @@ class _Models:
         """Load the trained head, calibrated if the fine-tuned model is, so that both compare."""
         import keras
 
-        from pipeline.training import calibration
+        from pipeline.data.tasks import calibration
 
         folder = self._folders.train_head
         head: keras.Model = keras.saving.load_model(folder / "head.keras", compile=False)
@@ -186,16 +220,6 @@ class _Models:
             summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
             return calibration.scaled(head, summary["temperature"])
         return head
-
-    def _run(self, forward: Forward, inputs: Any, path: Path) -> Facts:
-        with RowWriter(path, forward.output_shape, np.float32) as file:
-            for batch in forward.batches(inputs, self._rows, path.name):
-                file.append(batch)
-        return self._facts(path)
-
-    def _facts(self, path: Path) -> Facts:
-        probabilities = np.load(path, mmap_mode="r")
-        return facts.gather(self._labels, probabilities, f"facts of {path.name}")
 
 
 def _rows(
@@ -207,52 +231,63 @@ def _rows(
     if config.near_duplicates == NearDuplicates.list:
         return rows, pairs
     others = np.setdiff1d(rows, [pair.row for pair in pairs])
-    gone = sorted(set(data.labels[rows]) - set(data.labels[others]))
-    if gone:
+    before, after = (
+        {name for row in part for name in data.task.names(data.rows[row].label)}
+        for part in (rows, others)
+    )
+    if before - after or not len(others):
+        which = f" of class {min(before - after)!r}" if before - after else ""
         raise InputError(
-            f"every test image of class {data.classes[gone[0]]!r} is a near duplicate: set "
-            "evaluate.near_duplicates=list"
+            f"every test image{which} is a near duplicate: set evaluate.near_duplicates=list"
         )
     return others, pairs
 
 
 def _suspects(
     config: Config, data: Manifest, features: NDArray[np.float32], seed: int, threads: int
-) -> list[label_errors.Suspect]:
+) -> list[Suspect]:
     if not config.label_errors:
         return []
     return label_errors.find(data, features, seed=seed, threads=threads)
 
 
-def _write_metrics(out: Path, resampled: Mapping[str, Resampled], gain: Comparison) -> None:
+def _write_metrics(
+    out: Path, resampled: Mapping[str, Resampled], compared: Mapping[str, Comparison]
+) -> None:
     write_json(out / "metrics.json", {name: r.values for name, r in resampled.items()})
     spread = {name: resampling.intervals(r) for name, r in resampled.items()}
     as_json = {name: resampling.as_json(values) for name, values in spread.items()}
     write_json(out / "intervals.json", as_json)
-    mcnemar = {
-        "only_first_right": gain.only_first,
-        "only_second_right": gain.only_second,
-        "p_value": round(gain.p_value, 12),
+    described = {
+        title: {
+            "differences": resampling.as_json(gain.differences),
+            "mcnemar": {
+                "only_first_right": gain.only_first,
+                "only_second_right": gain.only_second,
+                "p_value": round(gain.p_value, 12),
+            },
+            "verdict": list(gain.verdict),
+        }
+        for title, gain in compared.items()
     }
-    compared = {
-        "differences": resampling.as_json(gain.differences),
-        "mcnemar": mcnemar,
-        "verdict": list(gain.verdict),
-    }
-    write_json(out / "comparison.json", {_GAIN: compared})
+    write_json(out / "comparison.json", described)
 
 
-def _print_metrics(resampled: Mapping[str, Resampled], gain: Comparison) -> None:
-    names = ("accuracy", "macro_f1", "log_loss", "calibration_error")
+def _print_metrics(
+    resampled: Mapping[str, Resampled], compared: Mapping[str, Comparison], names: Sequence[str]
+) -> None:
+    first, *others = names
     for model, result in resampled.items():
-        print(f"{model:12} " + "  ".join(f"{name} {result.values[name]:.4f}" for name in names))
-    print(f"{_GAIN}:")
-    for sentence in gain.verdict:
-        print(f"  {sentence}")
+        listed = (first, others[-1], *others[:-1], *(n for n in _LAST if n in result.values))
+        print(f"{model:12} " + "  ".join(f"{name} {result.values[name]:.4f}" for name in listed))
+    for title, gain in compared.items():
+        print(f"{title}:")
+        for sentence in gain.verdict:
+            print(f"  {sentence}")
 
 
 def _print_near_duplicates(
-    dropped: bool, pairs: list[Pair], rows: Labels, right: NDArray[np.bool_]
+    dropped: bool, pairs: list[Pair], rows: Labels, wrong: Floats, task: Task
 ) -> None:
     if not pairs:
         return
@@ -261,11 +296,15 @@ def _print_near_duplicates(
         print(f"{text}: dropped")
         return
     other = ~np.isin(rows, [pair.row for pair in pairs])
-    without = f": accuracy without them {right[other].mean():.4f}" if other.any() else ""
+    each = wrong if tasks.lower_is_better(task.each) else 1 - wrong
+    name = task.each.replace("_", " ")
+    without = f": {name} without them {each[other].mean():.4f}" if other.any() else ""
     print(f"{text} (evaluate/{near_duplicates.FILE}){without}")
 
 
-def _flat(split: str, resampled: Mapping[str, Resampled], gain: Comparison) -> dict[str, float]:
+def _flat(
+    split: str, resampled: Mapping[str, Resampled], gain: Comparison, task: Task
+) -> dict[str, float]:
     """Name the metrics for the tracker."""
     flat = {
         f"{split}_{metric}_{model}": value
@@ -273,6 +312,6 @@ def _flat(split: str, resampled: Mapping[str, Resampled], gain: Comparison) -> d
         for metric, value in result.values.items()
     }
     return flat | {
-        "fine_tuning_gain_accuracy": gain.differences["accuracy"].value,
+        f"fine_tuning_gain_{task.headline[0]}": gain.differences[task.headline[0]].value,
         "fine_tuning_p_value": gain.p_value,
     }

@@ -57,26 +57,32 @@ def run(
         tuned = finetuner.fit(config, folders.train_head, log)
     derived.write(folders.out, tuned.derived)
     classifier = _save(config, frozen, finetuner, tuned, folders)
-    return fitting.report(tuned.fitted, classifier, folders.out)
+    return fitting.report(tuned.fitted, classifier, folders.out, finetuner.data.task)
 
 
 def _save(
     config: Config, frozen: FrozenPart, finetuner: Finetuner, tuned: Tuned, folders: Folders
 ) -> keras.Model:
     """Write the classifier with everything it needs to predict; returns it."""
+    from pipeline.data.tasks import calibration
     from pipeline.networks import model_file
     from pipeline.networks.keras_forward import KerasForward
-    from pipeline.training import calibration
 
     data, top = finetuner.data, tuned.head
-    if config.calibrate:
+    if config.calibrate and data.task.calibrates:
         temperature = tuned.fitted.best["temperature"]
         print(f"calibrated with temperature {temperature:g}", flush=True)
         top = calibration.scaled(top, temperature)
     classifier = heads.join(finetuner.model, top, "classifier")
     code = bool(getattr(frozen.backbone, "allow_code", False))
     card = model_file.Card(
-        data.classes, data.image_size, data.decoding, frozen.batch_size, frozen.threads, code
+        data.classes,
+        data.image_size,
+        data.decoding,
+        frozen.batch_size,
+        frozen.threads,
+        code,
+        task=data.task.name,
     )
     sample = data.images[data.indices("val")[:CHECKED]]
     whole = heads.with_features(classifier)

@@ -16,9 +16,10 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.cluster.connection import Config as Cluster
-from pipeline.data import manifest
+from pipeline.data import manifest, tasks
 from pipeline.data.decoding import Decoding, Fit, Tones
 from pipeline.data.manifest import CALIBRATION, SPLITS, Row
+from pipeline.data.tasks import Task
 from pipeline.intake import sizing, soundness, sources
 from pipeline.intake.account import Account
 from pipeline.intake.judging import judge
@@ -125,26 +126,31 @@ def run(
         total=sources.count(data, "list"),
     )
     left_out: list[Sample] = []
+    chosen = sources.task(data)
+    task = tasks.named(str(chosen.value))
     judged, bad, deep = decode(sources.images(data, left_out=left_out), how=how)
     if deep and how.tones is None:
         common, values["data.depth"] = sizing.common_tones(deep)
         how = replace(how, tones=common)
         if any(tones != common for tones in deep.values()):
             judged, bad, _ = decode(sources.images(data), how=how)
+    if tasks.recorded(task):
+        values["data.task"] = chosen
     derived.report(values)
     derived.write(out, values)
     if not judged:
         print(Account.of(judged, left_out, data.ignore))
-    soundness.check_vanished(judged, bad)
+    soundness.check_vanished(judged, bad, task)
     soundness.check_files(judged, bad, config.max_bad_fraction)
     excluded = soundness.excluded(Path(config.exclude), judged) if config.exclude else {}
-    rows, reasons = assign(judged, {**excluded, **bad}, config.shares, seed)
-    soundness.check_vanished(rows, reasons)
+    rows, reasons = assign(judged, {**excluded, **bad}, config.shares, seed, task)
+    soundness.check_vanished(rows, reasons, task)
     account = Account.of(rows, left_out, data.ignore)
     print(account)
     used = [row.verdict in manifest.KEPT for row in rows]
     _drop_rows(pixels, [row.path not in bad for row in rows], used)
-    classes = soundness.check_classes(row for row, keep in zip(rows, used, strict=True) if keep)
+    kept = [row for row, keep in zip(rows, used, strict=True) if keep]
+    classes = soundness.check_classes(kept, task, getattr(data, "target", None) or task.noun)
 
     manifest.write_rows(out / "manifest.csv", rows)
     listed = [(r.path, r.label, r.sha256, reasons[r.path]) for r in rows if r.path in reasons]
@@ -153,12 +159,12 @@ def run(
     digest = file_sha256(pixels)
     account.write(out)
     summary = {"decoding": how.to_json(), "images_sha256": digest, "files": account.to_json()}
-    write_json(out / "summary.json", summary)
-    counts = Counter(row.split for row, keep in zip(rows, used, strict=True) if keep)
+    write_json(out / "summary.json", summary | tasks.recorded(task))
+    counts = Counter(row.split for row in kept)
     splits = (*SPLITS, CALIBRATION) if counts[CALIBRATION] else SPLITS
     duplicates = sum(row.verdict == "duplicate" for row in rows)
     print(
-        f"{sum(used)} images of {len(classes)} classes ({_counted(rows, used, classes)}): "
+        f"{len(kept)} images{_counted(kept, task)}: "
         + ", ".join(f"{counts[split]} {split}" for split in splits)
         + f"; {duplicates} duplicates"
     )
@@ -171,12 +177,13 @@ def run(
     }
 
 
-def _counted(rows: list[Row], used: list[bool], classes: list[str]) -> str:
+def _counted(rows: list[Row], task: Task) -> str:
     """List the classes with their numbers of images, as far as they fit in a line."""
-    counts = Counter(row.label for row, keep in zip(rows, used, strict=True) if keep)
-    listed = [f"{name} {counts[name]}" for name in classes[:_MAX_CLASSES]]
-    more = len(classes) - len(listed)
-    return ", ".join(listed) + (f" and {more} more" if more else "")
+    counts = Counter(name for row in rows for name in task.names(row.label))
+    listed = [f"{name} {counts[name]}" for name in sorted(counts)[:_MAX_CLASSES]]
+    more = len(counts) - len(listed)
+    names = ", ".join(listed) + (f" and {more} more" if more else "")
+    return f" of {len(counts)} {task.noun} ({names})" if counts else ""
 
 
 def _decoding(fit: Fit, data: SourceConfig) -> Decoding:

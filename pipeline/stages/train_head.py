@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.data.manifest import Manifest
+from pipeline.data.tasks import Fit
 from pipeline.networks import heads
 from pipeline.storage import workspace
 from pipeline.storage.digests import digest, file_sha256
@@ -71,11 +72,12 @@ def run(
     inputs = np.load(features / "features.npy", mmap_mode="r")
     train, val = data.indices("train"), data.indices("val")
     keras.utils.set_random_seed(seed)
-    model = heads.build(head, inputs.shape[1], len(data.classes))
-    held_out = Examples(inputs, val, data.labels[val])
+    task, targets = data.task, data.targets
+    model = heads.build(head, inputs.shape[1], len(data.classes), task, targets[train])
+    held_out = Examples(inputs, val, targets[val], task)
     if head.solver == heads.Solver.lbfgs:
-        fit_to = Examples(inputs, train, data.labels[train])
-        fitted = _regression(config, model, fit_to, held_out, seed, threads)
+        fit_to = Examples(inputs, train, targets[train], task)
+        fitted = _closed_form(config, model, fit_to, held_out, seed, threads)
         log(fitted.curve[0], 1)
     else:
         values, rows, views = inputs, train, features / "augmented.npy"
@@ -83,13 +85,13 @@ def run(
             arrays = [Rows(inputs, train), *np.load(views, mmap_mode="r")]
             values, rows = Views(arrays, seed), np.arange(len(train))
         work = workspace.work("train_head", key(config, head, seed, threads, folders))
-        fit_to = Examples(values, rows, data.labels[train])
+        fit_to = Examples(values, rows, targets[train], task)
         fitted = fitting.fit(model, fit_to, held_out, config, fitting.Session(seed, work, log))
     model_file.save(model, folders.out / "head.keras")
-    return fitting.report(fitted, model, folders.out)
+    return fitting.report(fitted, model, folders.out, task)
 
 
-def _regression(
+def _closed_form(
     config: Config,
     model: keras.Model,
     train: Examples,
@@ -97,33 +99,21 @@ def _regression(
     seed: int,
     threads: int,
 ) -> Fitted:
-    """Set a linear head's weights by logistic regression: a training of one epoch."""
-    from pipeline.training import fitting, logistic, score, steps
+    """Set a linear head's weights in closed form, or nearly: a training of one epoch."""
+    from pipeline.training import fitting, steps
 
-    chosen = logistic.fit(
-        np.asarray(train.inputs[train.rows]),
-        train.labels,
-        classes=model.output_shape[-1],
-        balanced=config.class_weight is not None,
-        seed=seed,
-        threads=threads,
-    )
-    model.set_weights([chosen.weights, chosen.biases])
-    how = f"logistic regression, C = {chosen.strength:g}"
-    if len(chosen.losses):
-        how += f", cross-validated log loss {chosen.losses.mean():.4f}"
-    print(how, flush=True)
+    task, width = train.task, model.output_shape[-1]
+    how = Fit(width, seed, threads, config.class_weight is not None)
+    features = np.asarray(train.inputs[train.rows])
+    weights, biases, text = task.fit(features, train.targets, how)
+    model.set_weights([weights, biases])
+    print(text, flush=True)
 
     def evaluated(examples: Examples) -> dict[str, float]:
-        parts = batches(examples, np.arange(len(examples.rows)), model.output_shape[-1], 1024)
-        probabilities = steps.probabilities(model, parts)
-        return score.judge(examples.labels, probabilities, config.monitor)
+        parts = batches(examples, np.arange(len(examples.rows)), width, 1024)
+        outputs = steps.probabilities(model, parts)
+        return task.judge(examples.targets, outputs, str(config.monitor))
 
     on_train, on_val = evaluated(train), evaluated(val)
-    entry = {
-        "epoch": 1,
-        "loss": on_train["val_loss"],
-        "accuracy": on_train["val_accuracy"],
-        **on_val,
-    }
-    return fitting.Fitted([entry], 1, on_val)
+    both = {name: on_train[f"val_{name}"] for name in ("loss", task.quality)}
+    return fitting.Fitted([{"epoch": 1, **both, **on_val}], 1, on_val)

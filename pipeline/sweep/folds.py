@@ -84,7 +84,7 @@ def _held_out(data: Manifest, fold: int, folds: int, seed: int) -> set[int]:
     from sklearn.model_selection import StratifiedGroupKFold
 
     rows = np.concatenate([data.indices(name) for name in _REASSIGNED])
-    least = np.bincount(data.labels[rows]).min()
+    least = np.bincount(data.strata[rows]).min()
     if least < folds:
         raise InputError(
             f"sweep.folds={folds} needs as many images of each class in train and val, but one "
@@ -92,5 +92,5 @@ def _held_out(data: Manifest, fold: int, folds: int, seed: int) -> set[int]:
         )
     copies = [hashlib.sha256(data.images[row].tobytes()).hexdigest() for row in rows]
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    parts = list(splitter.split(rows, data.labels[rows], copies))
+    parts = list(splitter.split(rows, data.strata[rows], copies))
     return {int(row) for row in rows[parts[fold][1]]}

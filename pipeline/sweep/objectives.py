@@ -18,6 +18,7 @@ DIRECTIONS = {
     "val_score": "minimize",
     "val_loss": "minimize",
     "val_accuracy": "maximize",
+    "val_r2": "maximize",
     "ms_per_image": "minimize",
     "parameters": "minimize",
 }
@@ -40,6 +41,12 @@ def check(names: Sequence[str]) -> None:
             f"sweep.objectives must begin with one of {', '.join(good)}, and can continue with "
             f"others and {', '.join(MEASURED)}, each once; got {list(names)}"
         )
+
+
+def quality(values: Mapping[str, Any]) -> str:
+    """Return the name of the task's metric among a trial's attributes, such as val_accuracy."""
+    others = (name for name in values if name.startswith("val_"))
+    return next(name for name in others if name not in ("val_score", "val_loss"))
 
 
 def directions(names: Sequence[str]) -> list[StudyDirection]:

@@ -29,6 +29,7 @@ _COLUMNS = (
     "val_score",
     "val_loss",
     "val_accuracy",
+    "val_r2",
     "ms_per_image",
     "parameters",
     "best_epoch",
@@ -80,7 +81,7 @@ def write(opened: Study, config: Config, words: list[str], folder: Path) -> Resu
     names = config.sweep.objectives
     best = min(done, key=lambda trial: objectives.order(names, trial))
     verdict, metrics = _verdict(done, best)
-    averaged = soup.result(opened, names)
+    averaged, quality = soup.result(opened, names), objectives.quality(best.user_attrs)
     added: list[FrozenTrial] = []
     if averaged:
         numbers = ", ".join(map(str, averaged["used"]))
@@ -91,7 +92,7 @@ def write(opened: Study, config: Config, words: list[str], folder: Path) -> Resu
             best, *added = (ordered[number] for number in averaged["used"])
         verdict += (
             f"\naveraging the weights of trials {numbers} is better: val_score "
-            f"{averaged['val_score']:.4f}, val_accuracy {averaged['val_accuracy']:.4f}; best.yaml "
+            f"{averaged['val_score']:.4f}, {quality} {averaged[quality]:.4f}; best.yaml "
             "does this"
             if better
             else "\naveraging the weights of the best trials did not improve the score"
@@ -146,37 +147,36 @@ def _template() -> jinja2.Template:
 def _verdict(done: list[FrozenTrial], best: FrozenTrial) -> tuple[str, dict[str, float]]:
     """Say whether fine-tuning was worth it, in words and numbers."""
     images = len(Manifest(outputs.ROOT / "prepare").indices("val"))
-    metrics = {"best_val_score": _score(best), "best_val_accuracy": _accuracy(best)}
+    quality = objectives.quality(best.user_attrs)
+    reached = float(best.user_attrs[quality])
+    metrics = {"best_val_score": _score(best), f"best_{quality}": reached}
     head = [trial for trial in done if trial.user_attrs["settings"]["finetune.cut"] == space.NONE]
     if not head:
         return f"best: {named(best)}, val_score {_score(best):.4f}; head only did not run", metrics
     # If the head varies, fine-tuning must beat the best of them.
     alone = min(head, key=_score)
     metrics["head_only_val_score"] = _score(alone)
-    metrics["head_only_val_accuracy"] = _accuracy(alone)
+    before = metrics[f"head_only_{quality}"] = float(alone.user_attrs[quality])
     scores = (
-        f"head only: val_score {_score(alone):.4f}, val_accuracy {_accuracy(alone):.4f}; "
+        f"head only: val_score {_score(alone):.4f}, {quality} {before:.4f}; "
         f"best: {named(best)} (trial {best.number}): val_score {_score(best):.4f}, "
-        f"val_accuracy {_accuracy(best):.4f}"
+        f"{quality} {reached:.4f}"
     )
     if _score(best) >= _score(alone):
         return f"{scores}\nfine-tuning did not improve the validation score", metrics
     lower = 1 - _score(best) / _score(alone)
-    more = round((_accuracy(best) - _accuracy(alone)) * images)
+    improvement = f"fine-tuning improved the validation score by {lower:.0%}"
+    if quality != "val_accuracy":
+        return f"{scores}\n{improvement}", metrics
+    more = round((reached - before) * images)
     words = f"{abs(more)} {'more' if more >= 0 else 'fewer'} of {images} validation images"
-    improvement = (
-        f"fine-tuning improved the validation score by {lower:.0%} and classified {words} correctly"
-    )
+    improvement += f" and classified {words} correctly"
     doubt = "; such a small difference may be chance" if more < 3 else ""
     return f"{scores}\n{improvement}{doubt}", metrics
 
 
 def _score(trial: FrozenTrial) -> float:
     return float(trial.user_attrs["val_score"])
-
-
-def _accuracy(trial: FrozenTrial) -> float:
-    return float(trial.user_attrs["val_accuracy"])
 
 
 def _counted(counts: dict[str, int]) -> str:
@@ -260,10 +260,10 @@ class _Winner:
     def _header(self, file: str, best: FrozenTrial) -> str:
         same_code = best.user_attrs["code"] == digests.code_sha256()
         stale = "" if same_code else "# It was scored by other code: dvc repro may differ.\n"
-        words = map(redacted, self.words)
+        words, quality = map(redacted, self.words), objectives.quality(best.user_attrs)
         return (
             f"{_HEADER} {named(best)}: val_score {_score(best)!r}, "
-            f"val_accuracy {_accuracy(best)!r}\n"
+            f"{quality} {best.user_attrs[quality]!r}\n"
             f"# trial {best.number} of {self.study}\n"
             f"#   {shlex.join(['python', '-m', 'pipeline', 'sweep', *words])}\n{stale}"
             f"# To adopt it: cp sweeps/{self.study}/{file} params.yaml && dvc repro\n#\n"

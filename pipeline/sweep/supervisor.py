@@ -290,9 +290,9 @@ class _Progress:
 def _line(trial: FrozenTrial) -> str:
     begin = f"trial {trial.number}: {report.named(trial)}: "
     if trial.state == TrialState.COMPLETE:
-        attrs = trial.user_attrs
+        attrs, name = trial.user_attrs, objectives.quality(trial.user_attrs)
         return begin + (
-            f"val_score {attrs['val_score']:.4f}, val_accuracy {attrs['val_accuracy']:.3f}, "
+            f"val_score {attrs['val_score']:.4f}, {name} {attrs[name]:.3f}, "
             + (f"{attrs['ms_per_image']:.2f} ms/image, " if "ms_per_image" in attrs else "")
             + f"{attrs['seconds']:.1f} s"
         )

@@ -29,20 +29,17 @@ from pipeline.finetuning import recipe
 from pipeline.networks import runtime
 from pipeline.sections import Sampler
 from pipeline.stages import train_head
-from pipeline.storage import digests, outputs, workspace
+from pipeline.storage import curves, digests, outputs, workspace
 from pipeline.storage.outputs import Folders
 from pipeline.sweep import networks, objectives, sharing, soup, space, study
 from pipeline.sweep.networks import Network, Networks
 from pipeline.sweep.space import NONE, Space
 from pipeline.tracking import store as tracking_store
 from pipeline.tracking.sweep_runs import Tracker, TrialRun
-from pipeline.training import curves
 
 Compose = Callable[[list[str]], "Config"]
 REFERENCES = ("current", "head only")
 """Kinds of the first trials; both always run to completion."""
-
-_METRICS = ("val_score", "val_loss", "val_accuracy")
 
 
 def run(config: Config, words: list[str], compose: Compose, name: str) -> None:
@@ -177,7 +174,8 @@ class _Worker:
             network = self._networks[self._key(settings, fold)]
             trained = self._head(config, network)
             results.append(self._fit(network, config, trained, lambda *_: None))
-            run.log({name: results[-1][name] for name in _METRICS}, fold)
+            scores = {k: value for k, value in results[-1].items() if k.startswith("val_")}
+            run.log(scores, fold)
             self._report(trial, results[-1], fold)
         return {key: float(np.mean([result[key] for result in results])) for key in results[0]}
 

@@ -71,7 +71,7 @@ class Experiment:
     def same_images(self, other: Experiment) -> bool:
         """Check if both were evaluated on the same images."""
         mine, theirs = self.judged.predictions, other.judged.predictions
-        return mine.paths == theirs.paths and bool((mine.labels == theirs.labels).all())
+        return mine.paths == theirs.paths and mine.labels == theirs.labels
 
 
 def evaluated(client: MlflowClient, experiment: str, names: Sequence[str]) -> list[Experiment]:

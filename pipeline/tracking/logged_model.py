@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from PIL import Image
 
+from pipeline.data.tasks import Task
 from pipeline.networks import model_file
 from pipeline.serving import pyfunc
 from pipeline.serving.settings import DEFAULTS
@@ -54,7 +55,7 @@ def log(client: MlflowClient, run_id: str, path: Path) -> LoggedModel:
             loader_module=f"{code.name}.{ENTRY}",
             data_path=str(path),
             code_paths=[str(code)],
-            signature=_signature(),
+            signature=_signature(model_file.read_card(path).predicts),
             input_example=_example(),
             pip_requirements=provenance.versions(*_needed(path)),
             model_config=dict(DEFAULTS),
@@ -86,7 +87,7 @@ def identity(path: Path) -> dict[str, str]:
     return {"model.md5": file_md5(path), "code.sha256": digests.code_sha256()}
 
 
-def _signature() -> ModelSignature:
+def _signature(task: Task) -> ModelSignature:
     """Describe input and output; an image may be anything that `Service.predict` takes.
 
     A stricter type would let one bad row fail the whole request.
@@ -96,18 +97,17 @@ def _signature() -> ModelSignature:
     from mlflow.types.schema import AnyType, Array, Map
 
     anything = AnyType()  # type: ignore[no-untyped-call]
-    answers: dict[str, Any] = {
-        "prediction": DataType.string,
-        "probability": DataType.double,
+    kinds: dict[str, Any] = {
+        "string": DataType.string,
+        "strings": Array(DataType.string),
+        "double": DataType.double,
+        "boolean": DataType.boolean,
         "probabilities": Map(DataType.double),
-        "known": DataType.boolean,
-        "typicality": DataType.double,
-        "labels": Array(DataType.string),
-        "error": DataType.string,
     }
+    answer = pyfunc.fields(task)
     return ModelSignature(
         Schema([ColSpec(anything, pyfunc.COLUMN)]),
-        Schema([ColSpec(kind, name, required=False) for name, kind in answers.items()]),
+        Schema([ColSpec(kinds[kind], name, required=False) for name, kind in answer.items()]),
     )
 
 
@@ -139,7 +139,12 @@ def pack(folder: Path) -> Path:
 def closure() -> list[Path]:
     """List the files needed to serve a model, relative to this package, sorted."""
     files: set[Path] = set()
-    waiting = _files(f"{_NAME}.{ENTRY}")
+    tasks = {
+        file
+        for path in (_HERE / "data/tasks").glob("*.py")
+        for file in _files(f"{_NAME}.data.tasks.{path.stem}")
+    }
+    waiting = _files(f"{_NAME}.{ENTRY}") | tasks
     while waiting:
         file = waiting.pop()
         files.add(file)

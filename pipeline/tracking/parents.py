@@ -26,7 +26,7 @@ _MAX_NAME, _MAX_VALUE = 40, 16
 _MISTAKES, _ROWS = 50, 256
 _CURVE = "curves/"
 _CURVES = Path("vega/learning_curves.csv")
-INTERVAL = "accuracy_interval"
+INTERVAL = "interval"
 """Tag of evaluated parents."""
 
 
@@ -75,9 +75,11 @@ def present(
         seconds: Stage -> time it took.
     """
     intervals = _json(evaluated / "intervals.json")["fine_tuned"]
-    accuracy = intervals["accuracy"]
-    client.set_tag(parent, INTERVAL, f"{accuracy['low']:.3f} to {accuracy['high']:.3f}")
-    headline = {name: intervals[name]["value"] for name in ("accuracy", "log_loss")}
+    data = Manifest(prepared)
+    first = data.task.headline[0]
+    low, high = (intervals[first][end] for end in ("low", "high"))
+    client.set_tag(parent, INTERVAL, f"{low:.3f} to {high:.3f}")
+    headline = {name: intervals[name]["value"] for name in data.task.headline}
     headline["seconds"] = sum(seconds.values())
     client.log_batch(parent, metrics=records.metrics(headline, 0))
     existing = client.get_run(parent).data.metrics  # the same state has the same curves
@@ -90,14 +92,14 @@ def present(
         }
         client.log_batch(parent, metrics=records.metrics(curve, int(float(line["epoch"]))))
     client.set_tag(parent, "mlflow.note.content", _description(client, parent, evaluated))
-    _log_tables(client, parent, evaluated, Manifest(prepared))
+    _log_tables(client, parent, evaluated, data)
 
 
 def _description(client: MlflowClient, parent: str, evaluated: Path) -> str:
     """Format the verdict and links as Markdown, one sentence per line."""
     lines = []
-    for comparison in _json(evaluated / "comparison.json").values():
-        lines += ["**Fine-tuning compared with head only**", ""]
+    for title, comparison in _json(evaluated / "comparison.json").items():
+        lines += [f"**{title.replace('_', ' ').capitalize()}**", ""]
         lines += [f"- {sentence}" for sentence in comparison["verdict"]]
     lines.append("")
     tags = client.get_run(parent).data.tags
@@ -115,7 +117,8 @@ def _log_tables(client: MlflowClient, parent: str, evaluated: Path, data: Manife
     by_class: dict[str, list[Any]] = {"class": list(scores)}
     for key in next(iter(scores.values()), {}):
         by_class[key] = [scores[label][key] for label in scores]
-    client.log_table(parent, by_class, "tables/per_class.json")
+    if scores:
+        client.log_table(parent, by_class, "tables/per_class.json")
     mistakes = confident_mistakes(evaluated)
     if not mistakes:
         return

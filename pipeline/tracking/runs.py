@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 _LOGGED = (".csv", ".json", ".png", ".txt")
 _LOGGED_MAX_BYTES = 20_000_000
 _HEADLINES = {
-    "train_head": ("val_accuracy", "val_loss", "val_score"),
-    "finetune": ("val_accuracy", "val_loss", "val_score", "trainable_parameters"),
+    "train_head": ("val_accuracy", "val_r2", "val_loss", "val_score"),
+    "finetune": ("val_accuracy", "val_r2", "val_loss", "val_score", "trainable_parameters"),
 }
 
 

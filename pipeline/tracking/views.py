@@ -53,6 +53,8 @@ def _experiments() -> dict[str, Any]:
             "metrics.`accuracy`",
             f"tags.`{INTERVAL}`",
             "metrics.`log_loss`",
+            "metrics.`mean_average_precision`",
+            "metrics.`mean_absolute_error`",
             "params.`backbone.use`",
             "params.`finetune.cut`",
             "params.`finetune.learning_rate`",

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.tasks import Targets, Task, classification
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -22,12 +24,14 @@ class Examples:
         inputs: (M, ...) array, memory-mapped or not, or another object with a shape, indexed by
             rows. If it has a method `begin`, it is called with the number of each epoch.
         rows: (N,) rows of the inputs.
-        labels: (N,) class indices.
+        targets: N targets.
+        task: What they are.
     """
 
     inputs: Any
     rows: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    targets: Targets
+    task: Task = classification.TASK
 
     def begin(self, epoch: int) -> None:
         """Tell the inputs which epoch begins, counted from 0."""
@@ -98,20 +102,17 @@ def batches(
         order: (N,) positions in `examples.rows`.
         classes: K.
         batch_size: B; the last batch is smaller.
-        weights: (K,) class weights, or None.
+        weights: (N,) weights of the examples, or None.
 
     Yields:
-        (B, ...) inputs, (B, K) one-hot labels and, with class weights, (B,) weights.
+        (B, ...) inputs, (B, K) encoded targets and, with weights, (B,) weights.
     """
 
     def read(start: int) -> tuple[NDArray[np.float32], ...]:
         chosen = order[start : start + batch_size]
         inputs = np.asarray(examples.inputs[examples.rows[chosen]], dtype=np.float32)
-        labels = examples.labels[chosen]
-        one_hot = np.zeros((len(labels), classes), dtype=np.float32)
-        one_hot[np.arange(len(labels)), labels] = 1
-        batch = (inputs, one_hot)
-        return batch if weights is None else (*batch, weights[labels])
+        batch = (inputs, examples.task.encoded(examples.targets[chosen], classes))
+        return batch if weights is None else (*batch, weights[chosen])
 
     with ThreadPoolExecutor(1) as reader:
         upcoming = reader.submit(read, 0)

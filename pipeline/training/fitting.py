@@ -22,12 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from pipeline.data.tasks import Task, classification
 from pipeline.errors import InputError, Stopped
 from pipeline.networks import graph
+from pipeline.storage import curves
+from pipeline.storage.curves import Curve
 from pipeline.storage.outputs import locked, replacing_file
 from pipeline.storage.tables import write_json
-from pipeline.training import curves, interpolation, optimizer, score, steps
-from pipeline.training.curves import Curve
+from pipeline.training import interpolation, optimizer, steps
 from pipeline.training.examples import Examples, batches
 from pipeline.training.settings import Training
 
@@ -68,7 +70,7 @@ class Fitted:
     """The result of a training.
 
     Attributes:
-        curve: One entry per epoch: epoch, loss, accuracy, val_loss, val_accuracy.
+        curve: One entry per epoch: epoch, loss, val_loss and, for both, the task's quality.
         best_epoch: Counted from 1; 0 if no epoch was better than the start.
         best: Validation metrics of the model.
         share: Position of the weights between the start (0) and `best_epoch` (1).
@@ -93,7 +95,7 @@ def fit(
     result is that of a newly built model.
 
     Args:
-        model: (B, ...) -> (B, K) probabilities, with its trainable layers set.
+        model: (B, ...) -> (B, K), with its trainable layers set.
         train: Training examples.
         val: Validation examples, evaluated after every epoch, and once before the first.
         settings: Settings of the training.
@@ -104,7 +106,9 @@ def fit(
     """
     seed, work, log, first_epoch = session.seed, session.work, session.log, session.first_epoch
     classes = int(model.output_shape[-1])
-    weights = _class_weights(train.labels, classes, settings)
+    weights = None
+    if settings.class_weight is not None:
+        weights = train.task.weights(train.targets, classes)
     start = [variable.numpy() for variable in model.variables]
     count = -(-len(train.rows) // settings.batch_size)
 
@@ -113,7 +117,7 @@ def fit(
 
     # Two experiments may need the same training at the same time: one waits for the other.
     with locked(work), _removed_if_stopped(work):
-        optimizer.prepare(model, settings)
+        optimizer.prepare(model, settings, train.task)
         generators = [layer for layer in graph.parts(model) if hasattr(layer, "seed_generator")]
         checkpoint = _Checkpoint(model, work)
         state = checkpoint.load()
@@ -177,7 +181,7 @@ def fit(
             share, state.best = interpolation.interpolate(
                 model,
                 start,
-                val.labels,
+                val,
                 lambda: _probabilities(model, val, settings),
                 settings.monitor,
             )
@@ -187,7 +191,8 @@ def fit(
 
 def judge(model: keras.Model, val: Examples, settings: Training) -> dict[str, float]:
     """Compute the validation metrics of a model with its current weights."""
-    return score.judge(val.labels, _probabilities(model, val, settings), settings.monitor)
+    outputs = _probabilities(model, val, settings)
+    return val.task.judge(val.targets, outputs, str(settings.monitor))
 
 
 def _probabilities(model: keras.Model, val: Examples, settings: Training) -> NDArray[np.float32]:
@@ -206,15 +211,6 @@ def _removed_if_stopped(work: Path) -> Iterator[None]:
 
 def _improving(state: _State, settings: Training) -> bool:
     return settings.patience is None or state.epoch - state.best_epoch < settings.patience
-
-
-def _class_weights(
-    labels: NDArray[np.int64], classes: int, settings: Training
-) -> NDArray[np.float32] | None:
-    if settings.class_weight is None:
-        return None
-    counts = np.bincount(labels, minlength=classes)
-    return (len(labels) / (classes * np.maximum(counts, 1))).astype(np.float32)
 
 
 def _reseed(layers: list[Any], seed: int, epoch: int) -> None:
@@ -267,18 +263,21 @@ class _Checkpoint:
             np.savez(aside, **values)
 
 
-def report(fitted: Fitted, model: keras.Model, out: Path) -> dict[str, float]:
+def report(
+    fitted: Fitted, model: keras.Model, out: Path, task: Task = classification.TASK
+) -> dict[str, float]:
     """Write a training's curve and summary; returns its metrics.
 
     Args:
         fitted: The training.
         model: The stage's result, with its trainable layers set.
         out: Folder for history.csv and summary.json.
+        task: What is predicted.
 
     Returns:
         Trainable and total parameters, epochs, and the validation metrics of the best.
     """
-    curves.write(out / "history.csv", fitted.curve)
+    curves.write(out / "history.csv", fitted.curve, task.quality)
     summary: dict[str, float] = {
         "trainable_parameters": _count(model.trainable_variables),
         "total_parameters": _count(model.variables),

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.training import score
+from pipeline.training.examples import Examples
 from pipeline.training.settings import Monitor
 
 SHARES = (0.25, 0.5, 0.75)
@@ -24,7 +24,7 @@ SHARES = (0.25, 0.5, 0.75)
 def interpolate(
     model: keras.Model,
     start: list[NDArray[Any]],
-    labels: NDArray[np.int64],
+    val: Examples,
     probabilities: Callable[[], NDArray[np.float32]],
     monitor: Monitor,
 ) -> tuple[float, dict[str, float]]:
@@ -37,8 +37,8 @@ def interpolate(
     Args:
         model: The trained model.
         start: Initial values of its variables.
-        labels: (N,) of the validation split.
-        probabilities: Returns the (N, K) probabilities of the model's current weights.
+        val: The validation split.
+        probabilities: Returns the (N, K) outputs of the model's current weights.
         monitor: Metric that counts.
 
     Returns:
@@ -59,8 +59,8 @@ def interpolate(
     for share in (*SHARES, 1.0):
         go(share)
         predictions = probabilities()
-        metrics[share] = score.judge(labels, predictions, monitor)
-        losses[share] = score.losses(labels, predictions, monitor)
+        metrics[share] = val.task.judge(val.targets, predictions, str(monitor))
+        losses[share] = val.task.losses(val.targets, predictions, str(monitor))
     best = min(metrics, key=lambda share: (metrics[share]["val_score"], -share))
     chosen = next(share for share in metrics if _within_an_error(losses[share] - losses[best]))
     go(chosen)

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from pipeline.data.tasks import Task, classification
 from pipeline.networks import graph
 from pipeline.training.settings import Training
 
@@ -59,12 +60,13 @@ def rate(settings: Training, step: int, steps: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def prepare(model: keras.Model, settings: Training) -> None:
+def prepare(model: keras.Model, settings: Training, task: Task = classification.TASK) -> None:
     """Give the model a fresh optimizer and loss, reusing existing ones if they fit.
 
     Args:
-        model: (B, ...) -> (B, K) probabilities, with its trainable layers set.
+        model: (B, ...) -> (B, K), with its trainable layers set.
         settings: Settings of the training.
+        task: What it predicts.
     """
     recipe, trained = settings.recipe, model.trainable_variables
     shares = rate_shares(model, recipe.lowest_rate)
@@ -84,11 +86,7 @@ def prepare(model: keras.Model, settings: Training) -> None:
             optimizer.weight_decay = keras.Variable(0.0, trainable=False, name="weight_decay")
             vectors = [variable for variable in trained if len(variable.shape) < 2]
             optimizer.exclude_from_weight_decay(var_list=vectors)
-        model.compile(
-            optimizer=optimizer,
-            loss=keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),
-            metrics=["accuracy", keras.metrics.CategoricalCrossentropy(name="log_loss")],
-        )
+        model.compile(optimizer=optimizer, **task.compiled(model, settings.label_smoothing))
         optimizer.build(trained)
         _build_metrics(model)
     # Both optimizers start from zeros.

@@ -15,9 +15,9 @@ from exporting import export
 from sklearn.linear_model import LogisticRegression
 
 from pipeline.data.manifest import Manifest
+from pipeline.data.tasks import calibration
 from pipeline.networks import backbones, heads, model_file
 from pipeline.networks.backbones import keras_application
-from pipeline.training import calibration
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
 
@@ -92,14 +92,14 @@ def check_all(out: Path, model: Path, prepared: Path, most: int = 500) -> dict[s
     rows = data.indices("test")
     if len(rows) > most:
         rows = rows[np.round(np.linspace(0, len(rows) - 1, most)).astype(int)]
-    images, labels = data.images[rows].astype(np.float32), data.labels[rows]
+    images, labels = data.images[rows].astype(np.float32), data.targets[rows]
     expected = keras.saving.load_model(model).predict(images, verbose=0)
     assert message["keras"]["accuracy"] == np.mean(expected.argmax(1) == labels)
     for name, read in READERS.items():
         actual, row = read(out / PATHS[name], images), message[name]
         assert actual.shape == expected.shape
         assert row["accuracy"] == np.mean(actual.argmax(1) == labels), name
-        assert row["same_class"] == np.mean(actual.argmax(1) == expected.argmax(1)), name
+        assert row["same_answer"] == np.mean(actual.argmax(1) == expected.argmax(1)), name
         difference = np.abs(actual - expected)
         assert row["max_difference"] == pytest.approx(difference.max(), abs=2e-5), name
         assert row["mean_difference"] == pytest.approx(difference.mean(), abs=2e-6), name
@@ -123,7 +123,9 @@ def test_every_format_does_what_keras_does(repository: Path, exported: tuple[Pat
     )
     lines = {line.split()[0]: line for line in printed.splitlines()}
     for name, row in message.items():
-        assert f"accuracy {row['accuracy']:.4f}  same class {row['same_class']:.4f}" in lines[name]
+        assert (
+            f"accuracy {row['accuracy']:.4f}  same answer {row['same_answer']:.4f}" in lines[name]
+        )
         assert f"max {row['max_difference']:.1e} mean {row['mean_difference']:.1e}" in lines[name]
         assert f"{row['size_mb']:.2f} MB" in lines[name]
         assert lines[name].index("accuracy") == lines["keras"].index("accuracy"), "aligned"
@@ -168,7 +170,7 @@ def test_mobilenet_v2_with_a_temperature(
     body = backbones.build(config, 96, 0).model
     train = data.indices("train")
     features = body.predict(data.images[train].astype(np.float32), verbose=0)
-    fitted = LogisticRegression(C=0.01).fit(features, data.labels[train])
+    fitted = LogisticRegression(C=0.01).fit(features, data.targets[train])
     head = heads.build(heads.Config(), features.shape[1], 2)
     both = np.array([[-0.5, 0.5]])  # the two classes' logits
     head.get_layer("head_logits").set_weights([fitted.coef_.T @ both, (fitted.intercept_ @ both)])

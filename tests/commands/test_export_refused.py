@@ -98,7 +98,7 @@ def test_integers_that_are_too_coarse(repository: Path, tmp_path: Path, capfd: A
     words = ("tflite_int8", "--model", str(save()), "--out", str(tmp_path / "out"))
     code, _, error = export(repository, capfd, *words)
     assert (code, error.count("\n")) == (1, 1)
-    assert "error: tflite_int8 predicts Keras' class for 0.9" in error
+    assert "error: tflite_int8 gives Keras' answer for 0.9" in error
     assert "lower --min-agreement" in error
     assert not (tmp_path / "out").exists()
     code, _, error = export(repository, capfd, *words, "--min-agreement", "0")
@@ -126,7 +126,7 @@ def test_floats_that_differ(repository: Path, tmp_path: Path, capfd: Any) -> Non
     words = ("--model", str(tmp_path / "m.keras"), "--out", str(tmp_path / "out"))
     code, _, error = export(repository, capfd, "onnx", *words)
     assert (code, error.count("\n")) == (1, 1)
-    assert "error: onnx must predict Keras' classes with probabilities within 0.001" in error
+    assert "error: onnx must give Keras' answers with outputs within 0.001" in error
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.onnx"]
     assert (tmp_path / "out" / "model.onnx").read_bytes() == b"what was there"
 

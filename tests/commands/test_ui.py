@@ -43,11 +43,11 @@ def test_two_experiments_are_compared(clone: Path, run: Run, browser: object) ->
         tall = browser.get_window_size()
         browser.set_window_size(1600, 900)
         name = "cut=none (digits)"
-        table = text_of(browser, dict(views)["experiments"], name, "accuracy_interval")
+        table = text_of(browser, dict(views)["experiments"], name, "interval")
         page_lines = [line.strip() for line in table.splitlines()]
         assert "train_head" not in page_lines, "parents alone"
         for parent in parents:
-            assert parent.data.tags["accuracy_interval"] in page_lines
+            assert parent.data.tags["interval"] in page_lines
             assert "compared with head only" in parent.data.tags["mlflow.note.content"]
             curve = client.get_metric_history(parent.info.run_id, "curves/val_loss")
             assert len(curve) > 20

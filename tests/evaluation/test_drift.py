@@ -14,7 +14,7 @@ def compared(seed: int, shift: float = 0.0, dogs: float = 0.5) -> dict[str, Find
     now = {name: rng.normal(size=120) for name in before}
     now["contrast"] = now["contrast"] + shift
     labels = (rng.random(300) < 0.5).astype(np.int64), (rng.random(120) < dogs).astype(np.int64)
-    return {item.trait: item for item in drift.compare(before, now, *labels, CLASSES)}
+    return {item.trait: item for item in drift.compare(before, now, labels, CLASSES)}
 
 
 def test_alike_samples_are_seldom_said_to_differ() -> None:
@@ -37,6 +37,6 @@ def test_a_difference_without_weight_is_none() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=200_000), rng.normal(size=200_000) + 0.05
     labels = np.zeros(200_000, np.int64)
-    actual = drift.compare({"x": values[0]}, {"x": values[1]}, labels, labels, ["a", "b"])
+    actual = drift.compare({"x": values[0]}, {"x": values[1]}, (labels, labels), ["a", "b"])
     assert actual[0].p_value < 0.001
     assert not actual[0].differs

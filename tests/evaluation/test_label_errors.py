@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from pipeline.data.manifest import Row
+from pipeline.data.tasks import Suspect, classification
 from pipeline.evaluation import label_errors
 from pipeline.storage import tables
 
@@ -16,7 +17,8 @@ SHARE = 0.05
 
 def data_of(labels: np.ndarray) -> Any:
     rows = [Row(f"{n}.png", str(label), "train", "", 8, 8, "ok") for n, label in enumerate(labels)]
-    return SimpleNamespace(rows=rows, labels=labels, classes=[str(k) for k in range(10)])
+    classes = [str(k) for k in range(10)]
+    return SimpleNamespace(rows=rows, targets=labels, classes=classes, task=classification.TASK)
 
 
 def flipped(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -51,9 +53,7 @@ def test_a_class_with_one_image_is_no_suspect() -> None:
 def test_the_csv_is_what_prepare_excludes(tmp_path: Path) -> None:
     _, labels, _ = flipped(0)
     data = data_of(labels)
-    label_errors.write(
-        tmp_path / label_errors.FILE, data, [label_errors.Suspect(3, 4, 0.75, 0.0625)]
-    )
+    label_errors.write(tmp_path / label_errors.FILE, data, [Suspect(3, "4", 0.75, 0.0625)])
     (line,) = tables.read_records(tmp_path / label_errors.FILE)
     assert line["path"] == "3.png"
     assert line["suggested"] == "4"

@@ -11,7 +11,8 @@ import pytest
 from sklearn import metrics as sk
 
 from pipeline.data import predictions
-from pipeline.evaluation import facts, figures, metrics, resampling
+from pipeline.data.tasks import classification, facts, figures, metrics
+from pipeline.evaluation import resampling
 
 pytestmark = pytest.mark.xdist_group("many_classes")
 
@@ -76,7 +77,7 @@ def test_roc_auc_has_no_interval(
     spread = resampling.intervals(first)
     assert spread["roc_auc"].low is None
     assert spread["accuracy"].low is not None
-    compared = resampling.compare(first, first, "roc_auc")
+    compared = resampling.compare(first, first, ("accuracy", "log_loss", "roc_auc"))
     assert len(compared.verdict) == 2, "nothing is said of what has no interval"
     assert resampling.as_json(spread)["roc_auc"]["high"] is None
 
@@ -88,15 +89,17 @@ def test_predictions_come_back_as_they_were(tmp_path: Path, classes: int) -> Non
     names = [f"={place}" for place in range(classes)]  # which a spreadsheet would run
     labels = rng.integers(classes, size=50)
     rows = [SimpleNamespace(path=f"p{n}", label=names[k]) for n, k in enumerate(labels)]
-    data: Any = SimpleNamespace(classes=names, rows=rows)
+    data: Any = SimpleNamespace(classes=names, rows=rows, task=classification.TASK)
     flags = rng.random(50) < 0.9
     sets = [np.flatnonzero(row > 0.7) for row in values]
-    trust = predictions.Trust(rng.random(50), flags, sets, np.zeros((50, 2)))
+    decided = classification.TASK.decided(values, np.zeros(0), names)
+    trust = predictions.Trust(rng.random(50), flags, sets, np.zeros((50, 2)), decided)
     predictions.write(tmp_path, data, np.arange(50), values, trust)
     first = (tmp_path / predictions.FILE).read_bytes()
     actual = predictions.read(tmp_path / predictions.FILE)
     assert actual.paths == tuple(row.path for row in rows)
-    assert (actual.labels == labels).all()
+    assert actual.labels == [row.label for row in rows]
+    assert actual.decided == decided
     assert actual.classes == names
     assert (actual.probabilities == values).all()
     predictions.write(tmp_path, data, np.arange(50), values, trust)
@@ -107,7 +110,7 @@ def test_predictions_come_back_as_they_were(tmp_path: Path, classes: int) -> Non
     assert [row["known"] for row in table] == ["yes" if item else "no" for item in flags]
     assert [len(row["labels"].split(" | ")) for row in table] == [max(1, len(s)) for s in sets]
     if classes <= predictions.COLUMNS_MOST:
-        columns = predictions.columns_of(names)
+        columns = classification.TASK.columns(names)
         written = [[float(row[name]) for name in columns] for row in table]
         assert (np.array(written, np.float32) == values).all()
     else:

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.evaluation import facts, metrics, resampling, verdict
+from pipeline.data.tasks import facts, metrics
+from pipeline.evaluation import resampling, verdict
 
 
 def some(classes: int, images: int, seed: int = 0) -> tuple[metrics.Labels, Any]:
@@ -49,7 +50,9 @@ def test_a_model_may_be_no_more_accurate_and_yet_surer_of_what_it_knows() -> Non
     assert accuracy.startswith("accuracy is the same")
     assert log_loss.startswith("log loss is better")
     assert f1.startswith("no measurable difference in macro F1")
-    _, log_loss, brier = resampling.compare(second, first, "brier").verdict
+    _, log_loss, brier = resampling.compare(
+        second, first, ("accuracy", "log_loss", "brier")
+    ).verdict
     assert log_loss.startswith("log loss is worse")
     assert brier.startswith("brier is worse"), "lower is better of it, too"
 

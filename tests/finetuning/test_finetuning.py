@@ -10,6 +10,7 @@ import pytest
 from conftest import frozen_part
 
 from pipeline.data.manifest import Manifest
+from pipeline.data.tasks.classification import TASK
 from pipeline.errors import InputError
 from pipeline.features import augmentation
 from pipeline.features.store import Config as StoreConfig
@@ -20,7 +21,7 @@ from pipeline.networks import backbones, heads, model_file
 from pipeline.networks.backbones import glyph_cnn
 from pipeline.stages import train_head
 from pipeline.storage.outputs import Folders
-from pipeline.training import fitting, score
+from pipeline.training import fitting
 from pipeline.training.settings import Monitor
 
 MOVED = [{"RandomTranslation": {"height_factor": 0.2, "width_factor": 0.2}}]
@@ -52,7 +53,7 @@ def head(cwd: Path) -> Path:
     model_file.save(fresh, folder / "head.keras")
     fitting.report(
         fitting.Fitted(
-            [], 0, score.judge(np.arange(2), np.eye(2, dtype=np.float32), Monitor.log_loss)
+            [], 0, TASK.judge(np.arange(2), np.eye(2, dtype=np.float32), Monitor.log_loss)
         ),
         fresh,
         folder,

@@ -148,7 +148,7 @@ def test_names_that_no_folder_can_hold_together_stop(tmp_path: Path, cwd: Path) 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a.png,cat|dog\n", "got several, 'cat|dog'"),
+        ("a.png,cat\nb.png,dog\nc.png,cat;dog\n", "set data.label_separator=';'"),
         ("a.png,cat\nb.png,dog\nc.png,cat dog\n", "got several, 'cat dog'"),
         ("a.png,\"['cat', 'dog']\"\n", "got a list"),
         ("https://me:pw@example.org/a.png,cat\n", "download the images"),

@@ -1,8 +1,11 @@
 """Unknown images and prediction sets keep what they promise."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from pipeline.data.tasks import classification
 from pipeline.errors import InputError
 from pipeline.networks.trust import reference
 from pipeline.networks.trust.judging import Judge
@@ -28,7 +31,12 @@ def outputs(count: int, seed: int, noise: float = 1.5) -> tuple[np.ndarray, np.n
 def made(seed: int = 0, calibration: int = 200) -> Reference:
     aside, labels = outputs(calibration, seed + 2, noise=HARD)
     seen, unseen = outputs(300, seed)[0], outputs(200, seed + 1)[0]
-    return reference.make(seen, unseen, aside, labels, CLASSES, {"brightness": [0.5, 0.25]})
+    traits = {"brightness": [0.5, 0.25]}
+    return reference.make(classification.TASK, (seen, unseen, aside), labels, CLASSES, traits)
+
+
+def judge_of(item: Reference, **settings: Any) -> Judge:
+    return Judge(item, classification.TASK, list("abcd"), **settings)
 
 
 def test_it_comes_back_as_it_was() -> None:
@@ -39,20 +47,21 @@ def test_it_comes_back_as_it_was() -> None:
     assert back.files() == files
     assert made().files() == files, "the same bytes for the same values"
     rows, _ = outputs(50, 9)
-    first, second = (Judge(which, CLASSES)(rows) for which in (item, back))
+    first, second = (judge_of(which)(rows) for which in (item, back))
     assert first.typicality is not None
     assert second.typicality is not None
     assert (first.typicality == second.typicality).all()
 
 
 def test_company_changes_nothing() -> None:
-    judge, (rows, _) = Judge(made(), CLASSES), outputs(64, 5)
+    judge, (rows, _) = judge_of(made()), outputs(64, 5)
     whole = judge(rows)
     assert whole.typicality is not None
-    assert whole.labels is not None
+    assert whole.regions is not None
+    both = classification.TASK, list("abcd")
     for row in range(64):
         alone = judge(rows[row : row + 1])
-        assert alone.trusted(0, list("abcd")) == whole.trusted(row, list("abcd"))
+        assert alone.answer(0, *both) == whole.answer(row, *both)
 
 
 @pytest.mark.parametrize("unknown", [0.02, 0.05, 0.2])
@@ -60,7 +69,7 @@ def test_of_ordinary_images_no_more_than_that_share_is_unknown(unknown: float) -
     shares = []
     for seed in range(0, 200, 10):
         rows, _ = outputs(400, seed + 5)
-        known = Judge(made(seed), CLASSES, unknown)(rows).known
+        known = judge_of(made(seed), unknown=unknown)(rows).known
         assert known is not None
         shares.append(1 - known.mean())
     assert abs(np.mean(shares) - unknown) < 0.02
@@ -70,7 +79,7 @@ def test_strange_images_are_unknown() -> None:
     rng = np.random.default_rng(1)
     rows, _ = outputs(200, 3)
     rows[:, CLASSES:] = 4 * rng.normal(size=(200, FEATURES))
-    known = Judge(made(), CLASSES)(rows).known
+    known = judge_of(made())(rows).known
     assert known is not None
     assert known.mean() < 0.02
 
@@ -81,18 +90,18 @@ def test_sets_cover_what_they_promise(coverage: float) -> None:
     covered, sizes = [], []
     for seed in range(0, 200, 10):
         rows, labels = outputs(500, seed + 3, noise=HARD)
-        sets = Judge(made(seed), CLASSES, coverage=coverage)(rows).labels
+        sets = judge_of(made(seed), coverage=coverage)(rows).regions
         assert sets is not None
-        assert sets.any(axis=1).all()
-        covered.append(sets[np.arange(500), labels].mean())
-        sizes.append(sets.sum(axis=1).mean())
+        assert all(len(own) for own in sets)
+        covered.append(np.mean([label in own for label, own in zip(labels, sets, strict=True)]))
+        sizes.append(np.mean([len(own) for own in sets]))
     assert coverage - 0.025 < np.mean(covered) < coverage + 0.025
     assert np.mean(sizes) < CLASSES - 1, "sets that say something"
 
 
 def test_sets_need_calibration_images() -> None:
     with pytest.raises(InputError, match=r"at least 9 calibration images, the model has 3"):
-        Judge(made(calibration=3), CLASSES, coverage=0.9, insist=True)
-    judge = Judge(made(calibration=3), CLASSES, coverage=0.9)
+        judge_of(made(calibration=3), coverage=0.9, insist=True)
+    judge = judge_of(made(calibration=3), coverage=0.9)
     assert not judge.gives_sets
-    assert judge(outputs(5, 0)[0]).labels is None
+    assert judge(outputs(5, 0)[0]).regions is None

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from pipeline.data.predictions import Predictions
+from pipeline.data.tasks import Task, classification, multilabel
 from pipeline.errors import InputError
 from pipeline.release import gate
 from pipeline.sections import Promote
@@ -11,11 +13,18 @@ from pipeline.settings import check
 CLASSES = ["ant", "bee", "wasp"]
 
 
-def answers(labels: np.ndarray, wrong: int) -> np.ndarray:
-    """(N, 3), sure of the label, but of the next class for the first `wrong` images."""
+def answers(labels: np.ndarray, wrong: int) -> Predictions:
+    """Sure of the label, but of the next class for the first `wrong` images."""
     message = labels.copy()
     message[:wrong] = (message[:wrong] + 1) % 3
-    return (np.eye(3, dtype=np.float32)[message] * 0.88 + 0.04).astype(np.float32)
+    chances = (np.eye(3, dtype=np.float32)[message] * 0.88 + 0.04).astype(np.float32)
+    names, decided = ([CLASSES[place] for place in places] for places in (labels, message))
+    paths = tuple(f"{n}.png" for n in range(len(labels)))
+    return Predictions(paths, names, decided, classification.TASK, CLASSES, chances)
+
+
+def with_classes(classes: list[str], task: Task = classification.TASK) -> Predictions:
+    return Predictions((), [], [], task, classes, np.zeros((0, len(classes)), np.float32))
 
 
 @pytest.fixture
@@ -27,18 +36,20 @@ def judge(labels: np.ndarray, wrong: int, champion: int | None, **settings: obje
     config = Promote(**{"max_calibration_error": None, "min_recall": None, **settings})
     check(config, "promote")
     candidate = answers(labels, wrong)
-    verdicts = gate.limits(config, labels, CLASSES, candidate)
+    verdicts = gate.limits(config, candidate)
     if champion is None:
         return verdicts
     other = answers(labels, champion)
-    return [gate.not_worse(config, labels, candidate, other, seed=0), *verdicts]
+    return [gate.not_worse(config, candidate, other, seed=0), *verdicts]
 
 
 def test_no_class_of_the_champion_is_lost() -> None:
-    assert gate.keeps_classes(["a", "b"], ["b", "a"]).holds
-    more = gate.keeps_classes(["a", "b", "c"], ["a", "b"])
+    assert gate.keeps_classes(with_classes(["a", "b"]), with_classes(["b", "a"])).holds
+    more = gate.keeps_classes(with_classes(["a", "b", "c"]), with_classes(["a", "b"]))
     assert (more.holds, more.result) == (True, "all 2, and 1 new")
-    gone = gate.keeps_classes(list("0123456789"), ["ants", "bees"])
+    other = gate.keeps_classes(with_classes(["a"]), with_classes(["a"], multilabel.TASK))
+    assert (other.holds, other.result[:35]) == (False, "multilabel became classification: s")
+    gone = gate.keeps_classes(with_classes(list("0123456789")), with_classes(["ants", "bees"]))
     assert not gone.holds
     assert gone.result.startswith("ants, bees are missing: set promote.name")
 
@@ -82,7 +93,7 @@ def test_floors_hold_without_a_champion_too(labels: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"metric": "luck"}, "promote.metric must be one of accuracy, macro_f1"),
+        ({"metric": "luck"}, "promote.metric must be auto or one of accuracy, macro_f1"),
         ({"margin": -0.1}, "promote.margin must be at least 0, got -0.1"),
     ],
 )

@@ -14,11 +14,11 @@ from mlflow.entities.model_registry import ModelVersion
 
 from pipeline.data.decoding import Decoding, Fit
 from pipeline.data.manifest import Manifest
+from pipeline.data.predictions import Predictions
+from pipeline.data.tasks.classification import TASK
 from pipeline.errors import InputError
 from pipeline.intake.sources import digits
 from pipeline.release import champion as champions
-from pipeline.release import promotion
-from pipeline.release.candidate import Answers
 from pipeline.release.registry import Registry
 from pipeline.serving.classifier import Classifier
 
@@ -234,9 +234,10 @@ def test_images_of_another_size_come_from_the_source(repository: Path) -> None:
 def test_a_class_that_only_one_of_them_knows() -> None:
     """The champion never predicts the new class."""
     classes = ["0", "1", "2"]
-    old = Answers(["0", "2"], np.array([[0.9, 0.1], [0.2, 0.8]], np.float32))
+    chances = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
+    old = Predictions(("a", "b"), ["0", "2"], ["0", "2"], TASK, ["0", "2"], chances)
     expected = np.array([[0.9, 0, 0.1], [0.2, 0, 0.8]], np.float32)
-    np.testing.assert_array_equal(promotion._aligned(old, classes), expected)
+    np.testing.assert_array_equal(old.of([True, True], classes).probabilities, expected)
 
 
 def test_what_cannot_be_promoted(clone: Path, run: Run) -> None:

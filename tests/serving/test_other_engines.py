@@ -14,7 +14,8 @@ from pyarrow import parquet
 from served import CONTENT, MAX_BYTES, ask, encoded
 
 from pipeline.data import predictions
-from pipeline.data.predictions import TRUST, columns_of, trust_cells
+from pipeline.data.predictions import cell
+from pipeline.data.tasks import classification
 from pipeline.networks import model_file
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.pyfunc import Service
@@ -22,6 +23,7 @@ from pipeline.serving.pyfunc import Service
 pytestmark = pytest.mark.slow
 
 COVERAGE = 0.99
+TRUST = ("known", "typicality", "labels")
 
 
 @pytest.mark.parametrize("engine", ["keras", "openvino"])
@@ -62,11 +64,11 @@ def test_every_test_image_is_as_evaluate_computed_it(
         (folder / f"{place:04}.png").write_bytes(content)
     done = run(clone, sys.executable, "-m", "pipeline", "predict", "--csv", str(folder))
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
-    columns = columns_of(expected.classes)
+    columns = classification.TASK.columns(expected.classes)
     message = [[float(row[name]) for name in columns] for row in rows]
     assert (np.array(message, np.float32) == expected.probabilities).all()
     for row, item in zip(rows, relied, strict=True):
-        assert [row[name] for name in TRUST] == trust_cells(*(item[name] for name in TRUST))
+        assert [row[name] for name in TRUST] == [cell(item[name]) for name in TRUST]
 
     done = run(clone, sys.executable, "-m", "pipeline", "promote")
     assert done.returncode == 0, done.stderr

@@ -13,9 +13,9 @@ from PIL import Image
 from selenium.webdriver import ActionChains
 from sklearn import metrics as sk
 
-from pipeline.evaluation import facts, metrics, resampling
+from pipeline.data.tasks import calibration, facts, metrics
+from pipeline.evaluation import resampling
 from pipeline.storage.outputs import ROOT, STAGES
-from pipeline.training import calibration
 
 
 def some(classes: int, images: int, seed: int = 0) -> tuple[facts.Labels, Any]:

@@ -43,8 +43,8 @@ def test_a_folder_becomes_a_manifest_and_pixels(image_folder: Path, tmp_path: Pa
     assert data.images.shape == (24, 16, 16, 3)
     assert isinstance(data.images, np.memmap)
     assert sum(metrics[f"images_{split}"] for split in ("train", "val", "test")) == 24
-    bright = data.images[data.labels == 0].mean()
-    assert bright > 150 > 60 > data.images[data.labels == 1].mean()
+    bright = data.images[data.targets == 0].mean()
+    assert bright > 150 > 60 > data.images[data.targets == 1].mean()
     assert {row.path for row in data.rows} >= {"bright/nested/0.png"}
     assert {(row.width, row.height) for row in data.rows} == {(30, 20)}
 
@@ -119,7 +119,7 @@ def test_a_csv_lists_images_labels_and_splits(image_folder: Path, tmp_path: Path
     )
     for content, message in (
         ("file,label\na,b\n", "columns path and label"),
-        ("path,label\na.png,\n", "line 2 needs a path and a label"),
+        ("path,label\n,a\n", "line 2 needs a path"),
         (
             "path,label,split\na.png,a,later\n",
             "split must be train, val, test or empty, got 'later'",
@@ -240,7 +240,7 @@ def test_the_digits_are_a_few_shot_task(tmp_path: Path) -> None:
     )
     assert [metrics[f"images_{s}"] for s in ("train", "val", "test")] == [200, 200, 1397]
     data = Manifest(tmp_path / "out")
-    assert (np.bincount(data.labels[data.indices("train")]) == 20).all()
+    assert (np.bincount(data.targets[data.indices("train")]) == 20).all()
     first = Image.fromarray(data.images[0])
     assert first.size == (8, 8)
 

@@ -13,10 +13,12 @@ import keras
 import numpy as np
 import pytest
 
+from pipeline.data.tasks import calibration
+from pipeline.data.tasks.classification import TASK
 from pipeline.errors import InputError
 from pipeline.networks import heads
 from pipeline.settings import check
-from pipeline.training import calibration, fitting, interpolation, optimizer, score
+from pipeline.training import fitting, interpolation, optimizer
 from pipeline.training.examples import Examples
 from pipeline.training.settings import Monitor, Recipe, Training
 
@@ -93,7 +95,7 @@ def test_the_best_epoch_is_kept_and_patience_stops(
     assert message in capsys.readouterr().out
     data = examples(1)
     actual = model.predict(data.inputs, verbose=0)
-    kept = score.judge(data.labels, actual, Monitor.log_loss)
+    kept = TASK.judge(data.targets, actual, Monitor.log_loss)
     assert abs(kept["val_score"] - min(losses)) < 1e-4
 
 
@@ -123,7 +125,7 @@ def test_overconfidence_is_not_what_a_model_is_judged_by() -> None:
         mixed = np.where(np.arange(500)[:, None] < good, logits, logits[:, [1, 2, 0]])
         values = np.exp(scale * mixed)
         probabilities = (values / values.sum(axis=1, keepdims=True)).astype(np.float32)
-        return score.judge(labels, probabilities, monitor)
+        return TASK.judge(labels, probabilities, monitor)
 
     modest, sure = judged(1.0, 450), judged(6.0, 480)
     assert sure["val_accuracy"] > modest["val_accuracy"]
@@ -152,7 +154,7 @@ def test_weights_between_start_and_end_are_kept_if_better(tmp_path: Path) -> Non
 
     fitted = fit("a", True)
     assert fitted.share in (*interpolation.SHARES, 1.0)
-    kept = score.judge(many.labels, model.predict(many.inputs, verbose=0), Monitor.log_loss)
+    kept = TASK.judge(many.targets, model.predict(many.inputs, verbose=0), Monitor.log_loss)
     assert kept["val_score"] == pytest.approx(fitted.best["val_score"], abs=1e-5)
     model.set_weights(start)
     whole = fit("b", False)

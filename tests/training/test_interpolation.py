@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.training import interpolation
+from pipeline.training.examples import Examples
 from pipeline.training.settings import Monitor
 
 pytestmark = pytest.mark.xdist_group("interpolation")
@@ -29,8 +30,9 @@ def chosen(moved: Any, images: int, seed: int, monitor: Monitor) -> tuple[float,
     inputs = rng.normal(size=(images, 2)).astype(np.float32)
     labels = (inputs.sum(axis=1) + rng.logistic(scale=0.6, size=images) < 0).astype(np.int64)
     model.set_weights(last)
+    val = Examples(inputs, np.arange(images), labels)
     share, actual = interpolation.interpolate(
-        model, first, labels, lambda: model.predict(inputs, verbose=0), monitor
+        model, first, val, lambda: model.predict(inputs, verbose=0), monitor
     )
     return share, model.get_weights(), actual
 

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.training import logistic
+from pipeline.data.tasks import logistic
 
 
 def digits(classes: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

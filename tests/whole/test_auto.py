@@ -30,7 +30,7 @@ def test_the_rate_goes_with_the_square_root_of_the_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shorter", "side"), [([32] * 5, 96), ([100, 100, 4000], 128), ([371] * 3, 224), ([], 224)]
+    ("shorter", "side"), [([32] * 5, 160), ([170, 170, 4000], 192), ([371] * 3, 224), ([], 224)]
 )
 def test_images_are_brought_to_a_side_that_keeps_what_they_show(
     shorter: list[int], side: int

@@ -12,6 +12,7 @@ import yaml
 from conftest import PROJECT, Run, copied
 from dvc.cli import parse_args
 from omegaconf import OmegaConf
+from PIL import Image
 
 from pipeline import config, runner
 from pipeline.intake.sources import archive, csv, tfds
@@ -132,7 +133,13 @@ def test_a_change_applies_and_runs(title: str, repository: Path, tmp_path: Path,
     pixels = np.random.default_rng(0).integers(0, 255, (30, 8, 8, 3)).astype(np.uint8)
     np.savez(clone / "images.npz", images=pixels, labels=np.arange(30) % 2)
     enough = ["prepare.train_per_class=5", "prepare.val_per_class=5"]
-    words = [*shlex.split(command)[1:], *(enough if "npz" in command else [])]
+    stars = [f"{n}.png,{1 + n % 5}" for n in range(30)]
+    (clone / "stars.csv").write_text("\n".join(["path,stars", *stars]))
+    for n, image in enumerate(pixels):
+        Image.fromarray(image).save(clone / f"{n}.png")
+    fractions = ["prepare.train_per_class=null", "prepare.val_per_class=null"]
+    counts = enough if "npz" in command else fractions if "stars" in command else []
+    words = [*shlex.split(command)[1:], *counts]
     done = run(clone, sys.executable, *words, forked=False)
     assert done.returncode == 0, done.stderr
     if title == "A setting of a stage":

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "features": "networks cluster",
     "training": "networks",
     "finetuning": "training features",
-    "evaluation": "training",
+    "evaluation": "networks",
     "serving": "networks",
     "export": "networks",
     "stages": "finetuning evaluation intake",

@@ -14,8 +14,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipeline.data import tasks
 from pipeline.data.decoding import MOST_MEGAPIXELS, Pages
 from pipeline.settings import REQUIRED, AutoInt, automatic, setting
+from pipeline.storage.derived import Derived
 
 IGNORED = "ignored by data.ignore"
 
@@ -66,7 +68,8 @@ class Sample:
 
     Attributes:
         path: Name in the manifest: relative to the source, POSIX, unique.
-        label: Class name; empty for an image that is in no class folder.
+        label: Class name, or what the task makes of labels and numbers; empty for an image that is
+            in no class folder.
         split: `train`, `val` or `test`, if the source assigns it.
         file: File with its bytes, or None if `content` has them.
         content: Its bytes.
@@ -115,6 +118,15 @@ def images(config: Any, desc: str = "", left_out: list[Sample] | None = None) ->
             continue
         renamed = config.labels.get(image.label)
         yield replace(image, label=renamed) if renamed else image
+
+
+def task(config: Any) -> Derived:
+    """Return the name of the task that a source is for, with the reason."""
+    module = importlib.import_module(f"{__name__}.{config.kind}")
+    if hasattr(module, "task"):
+        decided: Derived = module.task(config)
+        return decided
+    return Derived(tasks.DEFAULT, "each image is in one class folder")
 
 
 def count(config: Any, desc: str = "") -> int | None:

@@ -1,28 +1,33 @@
 """A csv file with the columns path, label and optionally split and others.
 
-csv -> images. Paths are relative to the csv file's folder. Metrics are also reported for each
-value of the other columns.
+csv -> images. Instead of label, several columns of 0 and 1 or a column of numbers may say what an
+image shows. Paths are relative to the csv file's folder. Metrics are also reported for each value
+of the other columns.
 """
 
 import csv
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.data import names
+from pipeline.data import names, tasks
 from pipeline.data.manifest import COLUMNS
+from pipeline.data.tasks import Task
 from pipeline.errors import InputError
 from pipeline.intake.layout import split_of
 from pipeline.intake.sources import Sample, SourceConfig
-from pipeline.settings import setting
+from pipeline.settings import AUTO, setting
 from pipeline.storage import addresses
+from pipeline.storage.derived import Derived
 
-_COLUMNS = ("path", "label", "split")
 _DELIMITERS = (",", ";", "\t")
 _SEPARATORS = ("|", ";", ",", "+", "/", "&", " ")
+_TRUTHS = dict.fromkeys(("1", "1.0", "true", "yes"), True) | dict.fromkeys(
+    ("0", "0.0", "false", "no"), False
+)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -37,6 +42,39 @@ class Config(SourceConfig):
     group: str | None = setting(
         None, "Column, such as patient, whose images must be in the same split."
     )
+    task: str = setting(
+        AUTO,
+        "What is predicted: classification, multilabel or regression. `auto` decides by the "
+        "settings below, and by `|` in labels.",
+    )
+    label_separator: str | None = setting(None, "Text between several labels of an image.")
+    label_columns: list[str] = setting([], "Columns of 0 and 1, one for each label.")
+    target: str | None = setting(None, "Column of numbers to predict, such as price.")
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns that say what an image shows."""
+        return [self.target] if self.target else self.label_columns or ["label"]
+
+    def check(self, section: str) -> None:
+        """Stop at several answers to one question."""
+        named = ("label_separator", "label_columns", "target")
+        given = [f"{section}.{name}" for name in named if getattr(self, name)]
+        if len(given) > 1:
+            raise InputError(f"set only one of {', '.join(given)}: they exclude each other")
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line: where it is, and its cells by column."""
+
+    where: str
+    cells: dict[str, str]
+
+
+def task(config: Config) -> Derived:
+    """Decide what is predicted, with the reason."""
+    return _task(config, _read(config)[1])
 
 
 def images(config: Config) -> Iterator[Sample]:
@@ -44,42 +82,112 @@ def images(config: Config) -> Iterator[Sample]:
 
     Raises:
         InputError: The file or a column is missing, a line does not have the header's cells, or
-            a split has an unknown name.
+            a split or a label is not as it must be.
     """
+    path = Path(config.path)
+    further, lines = _read(config)
+    what = tasks.named(str(_task(config, lines).value))
+    rows: dict[str, Sample] = {}
+    for line in lines:
+        name = line.cells["path"]
+        if name in rows:
+            raise InputError(f"{line.where} lists {name} again: remove the line")
+        if _ADDRESS.match(name):
+            raise InputError(
+                f"{line.where}: a path must be a local file, got {addresses.public(name)}: "
+                "download the images, and list their files"
+            )
+        split = _split(line.cells.get("split", ""), config.splits, line.where)
+        label, left_out = _label(config, what, line)
+        extra = {column: line.cells[column] for column in further}
+        group = line.cells[config.group] if config.group else ""
+        rows[name] = Sample(
+            names.display(name),
+            label,
+            split,
+            _file(path.parent, name),
+            extra=extra,
+            group=group,
+            left_out=left_out,
+        )
+    if config.task == AUTO and not what.several:
+        _refuse_several(path, {image.label for image in rows.values()} - set(config.labels))
+    yield from rows.values()
+
+
+def _read(config: Config) -> tuple[list[str], list[_Line]]:
+    """Read the names of further columns, and the lines."""
     path = Path(config.path)
     if not path.is_file():
         raise InputError(f"data.path must be a csv file, got {path}: no such file")
     table = csv.reader(_lines(path, config.encoding), delimiter=_delimiter(path, config.encoding))
     header = next(table, [])
-    further = _extra_columns(path, header)
+    further = _extra_columns(config, header)
     if config.group is not None and config.group not in further:
         raise InputError(
-            f"data.group must be a column of {path} besides path, label and split, got "
-            f"{config.group!r}: it has {', '.join(further) or 'no others'}"
+            f"data.group must be a column of {path} besides path, {', '.join(config.columns)} and "
+            f"split, got {config.group!r}: it has {', '.join(further) or 'no others'}"
         )
-    rows: dict[str, Sample] = {}
+    lines = []
     for cells in _cells(path, table):
-        where = f"{path} line {table.line_num}"
-        if not any(cell.strip() for cell in cells):
-            continue
-        row = _row(where, header, cells)
-        if row["path"] in rows:
-            raise InputError(f"{where} lists {row['path']} again: remove the line")
-        if _ADDRESS.match(row["path"]):
-            raise InputError(
-                f"{where}: a path must be a local file, got "
-                f"{addresses.public(row['path'])}: download the images, and list their files"
-            )
-        split = _split(row.get("split", ""), config.splits, where)
-        label = _label(where, row["label"])
-        file = _file(path.parent, row["path"])
-        extra = {name: row[name] for name in further}
-        group = row[config.group] if config.group else ""
-        rows[row["path"]] = Sample(
-            names.display(row["path"]), label, split, file, extra=extra, group=group
+        if any(cell.strip() for cell in cells):
+            where = f"{path} line {table.line_num}"
+            lines.append(_Line(where, _row(where, header, cells)))
+    return further, lines
+
+
+def _task(config: Config, lines: Sequence[_Line]) -> Derived:
+    separator = config.label_separator
+    column = config.columns[0]
+    with_separator = [
+        line.cells[column]
+        for line in lines
+        if line.cells[column] not in config.labels
+        and len(parts := line.cells[column].split(separator or _SEPARATORS[0])) > 1
+        and all(part.strip() for part in parts)
+    ]
+    if separator and not with_separator:
+        raise InputError(
+            f"data.label_separator must be between labels in {config.path}, but {separator!r} is "
+            "in none: correct it, or leave it out"
         )
-    _refuse_several(path, {image.label for image in rows.values()} - set(config.labels))
-    yield from rows.values()
+    if config.task != AUTO:
+        return Derived(config.task, "as requested")
+    if config.target:
+        return Derived("regression", f"{config.target} is a column of numbers (data.target)")
+    if separator or config.label_columns:
+        return Derived("multilabel", "an image may have several labels (data.label_*)")
+    if with_separator:
+        return Derived(
+            "multilabel",
+            f"{len(with_separator)} of {len(lines)} images have several labels, such as "
+            f"{with_separator[0]}; data.task=classification makes each a class of its own",
+        )
+    return Derived(tasks.DEFAULT, "each image has one label")
+
+
+def _label(config: Config, what: Task, line: _Line) -> tuple[str, str]:
+    """Return the label of an image, or why it has none."""
+    cells = {column: line.cells[column] for column in config.columns}
+    if not all(cells.values()):
+        return "", f"without {' and '.join(column for column in cells if not cells[column])}"
+    if config.label_columns:
+        wrong = [column for column, text in cells.items() if text.lower() not in _TRUTHS]
+        if wrong:
+            raise InputError(
+                f"{line.where}: data.label_columns must be columns of 0 and 1, got "
+                f"{wrong[0]}={cells[wrong[0]]}"
+            )
+        parts = [column for column, text in cells.items() if _TRUTHS[text.lower()]]
+    else:
+        (text,) = cells.values()
+        separator = config.label_separator or _SEPARATORS[0]
+        parts = [part.strip() for part in text.split(separator)] if what.several else [text]
+        parts = [_name(line.where, part) for part in parts if part]
+    try:
+        return what.label([config.labels.get(part, part) for part in parts]), ""
+    except ValueError as error:
+        raise InputError(f"{line.where}: {error}") from error
 
 
 def _lines(path: Path, encoding: str) -> Iterator[str]:
@@ -111,14 +219,16 @@ def _delimiter(path: Path, encoding: str) -> str:
     return max(_DELIMITERS, key=lambda sign: (first.count(sign), sign == ","))
 
 
-def _extra_columns(path: Path, header: list[str]) -> list[str]:
-    missing = {"path", "label"} - set(header)
+def _extra_columns(config: Config, header: list[str]) -> list[str]:
+    path, needed = config.path, ["path", *config.columns]
+    missing = sorted(set(needed) - set(header))
     if missing:
+        number = ", or name a column of numbers with data.target" if missing == ["label"] else ""
         raise InputError(
-            f"{path} needs the columns path and label, got "
-            f"{header or 'an empty file'}: add {', '.join(sorted(missing))}"
+            f"{path} needs the columns {' and '.join(needed)}, got "
+            f"{header or 'an empty file'}: add {', '.join(missing)}{number}"
         )
-    further = [name for name in header if name not in _COLUMNS]
+    further = [name for name in header if name not in (*needed, "split")]
     taken = sorted({"", *COLUMNS} & set(further))
     if taken:
         raise InputError(f"{path} must not have a column named {taken[0]!r}: rename it")
@@ -133,12 +243,12 @@ def _row(where: str, header: list[str], cells: list[str]) -> dict[str, str]:
             f'or label that contains the delimiter, "{cells[0]} ..."'
         )
     row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
-    if not row["path"] or not row["label"]:
-        raise InputError(f"{where} needs a path and a label, got {row}")
+    if not row["path"]:
+        raise InputError(f"{where} needs a path, got {row}")
     return row
 
 
-def _label(where: str, text: str) -> str:
+def _name(where: str, text: str) -> str:
     if any(unicodedata.category(character) == "Cc" for character in text):
         raise InputError(
             f"{where}: a label must be one line of text, got {names.display(text)}: is a quote "
@@ -166,11 +276,11 @@ def _refuse_several(path: Path, labels: set[str]) -> None:
             )
         for separator in _SEPARATORS:
             parts = [part.strip() for part in label.split(separator)]
-            if len(parts) > 1 and all(parts) and (separator == "|" or set(parts) <= labels):
+            if len(parts) > 1 and all(parts) and set(parts) <= labels:
                 raise InputError(
-                    f"{path}: each image must have one label, got several, {label!r}: keep one of "
-                    f"{', '.join(parts)}, or if it is one name, set "
-                    f"{names.mapped('data.labels', {label: label.replace(separator, '_')})}"
+                    f"{path}: each image must have one label, got several, {label!r}: set "
+                    f"data.label_separator={separator!r}, or data.task=classification if it is one "
+                    "name"
                 )
 
 

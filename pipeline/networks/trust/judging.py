@@ -1,7 +1,6 @@
-"""Turn a network's outputs into answers: probabilities, known or unknown, prediction sets.
+"""Turn a network's outputs into answers: prediction, known or unknown, what else is possible.
 
-The same for evaluate, predict, HTTP and pyfunc. Source of the sets: Sadinle, Lei and Wasserman
-2019, Least Ambiguous Set-Valued Classifiers with Bounded Error Levels.
+The same for evaluate, predict, HTTP and pyfunc.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.tasks import Region, Task
 from pipeline.errors import InputError
 from pipeline.networks.trust import typicality
 from pipeline.networks.trust.reference import Reference
@@ -28,19 +28,21 @@ class Answers:
     """Answers for N images.
 
     Attributes:
-        probabilities: (N, K) float32.
+        probabilities: (N, K) float32 outputs.
+        decided: The N predictions, as labels.
         strangeness: (N,) negative log of how rarely a validation image is as unusual.
         typicality: (N,) fraction of validation images that are at least as unusual.
         known: (N,) True if that is more than `unknown`.
-        labels: (N, K) labels in the prediction set; None without calibration images.
+        regions: Region of each image, such as a prediction set; None without calibration images.
         positions: (N, d) reduced features.
     """
 
     probabilities: NDArray[np.float32]
+    decided: list[str]
     strangeness: Floats
     typicality: Floats
     known: NDArray[np.bool_]
-    labels: NDArray[np.bool_] | None
+    regions: list[Region] | None
     positions: Floats
 
     def of(self, part: slice) -> Answers:
@@ -48,13 +50,13 @@ class Answers:
         parts: dict[str, Any] = {k: v if v is None else v[part] for k, v in vars(self).items()}
         return Answers(**parts)
 
-    def trusted(self, row: int, classes: Sequence[str]) -> dict[str, Any]:
-        """Return known, typicality and labels of an image as plain values."""
-        sets = None if self.labels is None else np.flatnonzero(self.labels[row])
+    def answer(self, row: int, task: Task, classes: Sequence[str]) -> dict[str, Any]:
+        """Return everything about an image as plain values; `task` and `classes` of the model."""
         return {
+            **task.answered(self.probabilities[row], self.decided[row], classes),
             "known": bool(self.known[row]),
             "typicality": float(self.typicality[row]),
-            "labels": None if sets is None else [classes[int(place)] for place in sets],
+            **task.ranged(None if self.regions is None else self.regions[row], classes),
         }
 
 
@@ -63,7 +65,8 @@ class Judge:
 
     Args:
         reference: Reference data from the model file.
-        classes: K.
+        task: What is predicted.
+        classes: K names.
         unknown: Fraction of ordinary images that may be flagged as unknown.
         coverage: Fraction of images whose prediction set contains the true label.
         insist: Require prediction sets, instead of returning them if possible.
@@ -78,12 +81,14 @@ class Judge:
     def __init__(
         self,
         reference: Reference,
-        classes: int,
+        task: Task,
+        classes: Sequence[str],
         unknown: float = UNKNOWN,
         coverage: float = COVERAGE,
         insist: bool = False,
     ) -> None:
-        self._reference, self._classes, self._unknown = reference, classes, unknown
+        self._reference, self._task, self._classes = reference, task, classes
+        self._unknown = unknown
         misses = reference.misses
         # Split conformal prediction: every rank of a new image among these is equally likely.
         rank = _ceiling((len(misses) + 1) * coverage)
@@ -93,38 +98,29 @@ class Judge:
                 f"a coverage of {coverage:g} needs at least {needed} calibration images, the "
                 f"model has {len(misses)}: set prepare.calibration_fraction and run dvc repro"
             )
-        self._most_missed = misses[rank - 1] if 0 < rank <= len(misses) else None
-        self.gives_sets = self._most_missed is not None
+        self._reach = float(misses[rank - 1]) if 0 < rank <= len(misses) else None
+        self.gives_sets = self._reach is not None
 
     def __call__(self, outputs: NDArray[np.float32]) -> Answers:
         """Judge a network's outputs.
 
         Args:
-            outputs: (N, K + D): probabilities, then features.
+            outputs: (N, K + D): those of the task, then features.
         """
-        probabilities, features = outputs[:, : self._classes], outputs[:, self._classes :]
-        places = typicality.positions(self._reference.space, features)
-        strange = _strangeness(probabilities, places, self._reference)
-        typical = typicality.shares(strange, self._reference.strangeness)
-        known, labels = typical > self._unknown, None
-        if self._most_missed is not None:
-            labels = 1 - probabilities.astype(np.float64) <= self._most_missed
-            # If no label is likely enough, include the best one: coverage does not decrease.
-            labels[np.arange(len(labels)), probabilities.argmax(axis=1)] = True
-        return Answers(probabilities, strange, typical, known, labels, places)
+        width, reference, task = len(self._classes), self._reference, self._task
+        own, places = outputs[:, :width], typicality.positions(reference.space, outputs[:, width:])
+        strange = typicality.strangeness(
+            typicality.distances(reference.space, places),
+            task.doubts(own),
+            reference.distances,
+            reference.doubts,
+        )
+        typical = typicality.shares(strange, reference.strangeness)
+        decided = task.decided(own, reference.thresholds, self._classes)
+        regions = None if self._reach is None else task.regions(own, self._reach)
+        return Answers(own, decided, strange, typical, typical > self._unknown, regions, places)
 
 
 def _ceiling(value: float) -> int:
     """Round up, ignoring rounding errors."""
     return math.ceil(round(value, 9))
-
-
-def _strangeness(
-    probabilities: NDArray[np.float32], positions: Floats, reference: Reference
-) -> Floats:
-    return typicality.strangeness(
-        typicality.distances(reference.space, positions),
-        typicality.doubts(probabilities),
-        reference.distances,
-        reference.doubts,
-    )

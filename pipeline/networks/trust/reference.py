@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from pipeline.data import traits as traits_of
 from pipeline.data.manifest import CALIBRATION, Manifest
+from pipeline.data.tasks import Outputs, Targets, Task
 from pipeline.networks.forward import Forward
 from pipeline.networks.trust import typicality
 from pipeline.networks.trust.typicality import Floats, Space
@@ -33,11 +34,12 @@ class Reference:
     Attributes:
         space: Reduced features of training images.
         distances: (V,) from validation images to training images, ascending.
-        doubts: (V,) one minus the probability of the predicted class, ascending.
+        doubts: (V,) how unsure the answers are, ascending.
         strangeness: (V,) both combined, ascending.
-        misses: (C,) one minus the probability of the true class of the calibration images,
-            ascending; empty if there are none.
+        misses: (C,) how far the truth is from the answer for calibration images, ascending; empty
+            if there are none.
         traits: Traits of the validation images, for `check`: name -> (V,) values.
+        thresholds: What decides an answer; empty if nothing does.
     """
 
     space: Space
@@ -46,10 +48,13 @@ class Reference:
     strangeness: Floats
     misses: Floats
     traits: Mapping[str, list[float]]
+    thresholds: Floats = field(default_factory=lambda: np.zeros(0))
 
     def files(self) -> dict[str, bytes]:
         """Serialize to name -> content; the same bytes for the same values."""
         arrays = {name: getattr(self, name) for name in _ARRAYS} | vars(self.space)
+        if len(self.thresholds):
+            arrays["thresholds"] = self.thresholds
         files = {f"{name}.npy": _packed(array) for name, array in arrays.items()}
         traits = {name: list(values) for name, values in self.traits.items()}
         return files | {_TRAITS: json.dumps(traits, sort_keys=True).encode()}
@@ -84,15 +89,16 @@ def gather(forward: Forward, data: Manifest, seed: int) -> Reference:
     outputs = forward.all(data.images, every, "reference")
     parts = np.split(outputs, np.cumsum([len(training), len(validation)]))
     of_training, of_validation, of_calibration = parts
-    predicted = of_validation[:, : len(data.classes)].argmax(axis=1)
-    return make(
-        of_training,
-        of_validation,
-        of_calibration,
-        data.labels[calibration],
+    own = of_validation[:, : len(data.classes)]
+    name, values = data.task.trait(own)
+    made = make(
+        data.task,
+        (of_training, of_validation, of_calibration),
+        data.targets[calibration],
         len(data.classes),
-        {**_traits(data, validation), "label": predicted.tolist()},
+        {**_traits(data, validation), name: values},
     )
+    return replace(made, thresholds=data.task.thresholds(data.targets[validation], own))
 
 
 def _chosen(rows: NDArray[np.int64], most: int, seed: int) -> NDArray[np.int64]:
@@ -109,31 +115,30 @@ def _traits(data: Manifest, rows: NDArray[np.int64]) -> dict[str, list[float]]:
 
 
 def make(
-    training: NDArray[np.float32],
-    validation: NDArray[np.float32],
-    calibration: NDArray[np.float32],
-    labels: NDArray[np.int64],
+    task: Task,
+    outputs: tuple[Outputs, Outputs, Outputs],
+    targets: Targets,
     classes: int,
     traits: Mapping[str, list[float]],
 ) -> Reference:
-    """Compute reference data from network outputs (., K + D): probabilities, then features.
+    """Compute reference data from network outputs (., K + D): those of the task, then features.
 
     Args:
-        training: Outputs for training images.
-        validation: Outputs for validation images.
-        calibration: Outputs for calibration images.
-        labels: (C,) labels of the calibration images.
+        task: What is predicted.
+        outputs: Of training, validation and calibration images.
+        targets: C targets of the calibration images.
         classes: K.
         traits: Traits of the validation images.
     """
+    training, validation, calibration = outputs
     space = typicality.space(training[:, classes:])
     positions = typicality.positions(space, validation[:, classes:])
     distances = typicality.distances(space, positions)
-    doubts = typicality.doubts(validation[:, :classes])
+    doubts = task.doubts(validation[:, :classes])
     ranked = np.sort(distances), np.sort(doubts)
     strangeness = np.sort(typicality.strangeness(distances, doubts, *ranked))
-    own = calibration[np.arange(len(labels)), labels].astype(np.float64)
-    return Reference(space, *ranked, strangeness, np.sort(1 - own), traits)
+    misses = np.sort(task.misses(targets, calibration[:, :classes]))
+    return Reference(space, *ranked, strangeness, misses, traits)
 
 
 def _packed(array: NDArray[np.generic]) -> bytes:

@@ -73,12 +73,6 @@ def distances(space: Space, positions: Floats) -> Floats:
     return means
 
 
-def doubts(probabilities: NDArray[np.float32]) -> Floats:
-    """Return one minus the probability of the predicted class: (N, K) -> (N,)."""
-    values: Floats = 1 - probabilities.max(axis=1).astype(np.float64)
-    return values
-
-
 def strangeness(
     distances: Floats, doubts: Floats, reference_distances: Floats, reference_doubts: Floats
 ) -> Floats:

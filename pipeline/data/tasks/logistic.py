@@ -7,7 +7,10 @@ its steps: the solver works along the principal directions of the features and k
 loss is along each.
 """
 
+from __future__ import annotations
+
 import warnings
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,38 +80,45 @@ def fit(
         threads: Threads for linear algebra; the last bits depend on them.
     """
     with threadpool_limits(threads):
-        problem = _Problem(features, labels, classes, balanced)
-        strength, losses, start = _chosen(problem, seed)
-        coefficients = problem.fit(strength, TOLERANCE, start=start)
-        weights = problem.directions @ coefficients[:-1] / problem.scale[:, None]
-        biases = coefficients[-1] - problem.mean @ weights
-    if classes == 2:
+        return _fitted(_Problem(features, labels, classes, balanced), seed)
+
+
+def _fitted(problem: _Problem, seed: int) -> Fitted:
+    strength, losses, start = _chosen(problem, seed)
+    coefficients = problem.fit(strength, TOLERANCE, start=start)
+    weights = problem.directions @ coefficients[:-1] / problem.scale[:, None]
+    biases = coefficients[-1] - problem.mean @ weights
+    if weights.shape[1] == 1:
         weights = np.hstack([np.zeros_like(weights), weights])
         biases = np.append(0.0, biases)
     return Fitted(weights, biases, strength, losses)
 
 
-def left_out(
-    features: NDArray[np.float32], labels: NDArray[np.int64], *, seed: int, threads: int
-) -> Floats:
-    """Cross-validate the accuracy of a regression; returns (F,) accuracies by fold.
+def one_vs_rest(
+    features: NDArray[np.float32],
+    targets: NDArray[np.int64],
+    *,
+    balanced: bool,
+    seed: int,
+    threads: int,
+) -> list[Fitted]:
+    """Fit each of K labels against the rest; arguments as for `fit`.
 
     Args:
         features: (N, D).
-        labels: (N,) class indices; at least two images per class.
+        targets: (N, K) of 0 and 1.
+        balanced: Weight images with and without a label equally.
         seed: Seed of the folds.
         threads: Threads for linear algebra.
     """
     with threadpool_limits(threads):
-        problem = _Problem(features, labels, int(labels.max()) + 1, False)
-        strength, *_ = _chosen(problem, seed)
-        accuracies = []
-        for others, own in problem.folds(seed):
-            coefficients = problem.fit(strength, TOLERANCE, others)
-            accuracies.append(
-                (problem.log_odds(coefficients, own).argmax(axis=1) == labels[own]).mean()
+        problem = _Problem(features, targets[:, 0], 2, balanced)
+        return [
+            _fitted(problem.relabelled(labels, balanced), seed)
+            for labels in tqdm(
+                targets.T, "labels", unit="label", delay=1, leave=False, disable=None
             )
-    return np.array(accuracies)
+        ]
 
 
 def out_of_fold(
@@ -182,6 +192,15 @@ class _Problem:
         span, exact = _spanned(exact)
         self._variances, rotation = np.linalg.eigh(exact.T @ exact / len(exact))
         self._rows, self.directions = exact @ rotation, span @ rotation
+        self._label(labels, classes, balanced)
+
+    def relabelled(self, labels: NDArray[np.int64], balanced: bool) -> _Problem:
+        """Return the same features with labels of two classes."""
+        other = copy(self)
+        other._label(labels, 2, balanced)
+        return other
+
+    def _label(self, labels: NDArray[np.int64], classes: int, balanced: bool) -> None:
         self.labels, self._columns = labels, classes if classes > 2 else 1
         counts = np.bincount(labels, minlength=classes)
         self._rarest = int(counts[counts > 0].min())

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -52,15 +53,24 @@ def readable(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def learning_curves(path: Path, head: Sequence[Entry], tuned: Sequence[Entry]) -> None:
-    """Plot loss and accuracy by epoch, for head training and fine-tuning separately.
+def short(text: str, most: int) -> str:
+    """Shorten a text to its beginning and its end, which distinguishes numbered names."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
+
+
+def learning_curves(
+    path: Path, head: Sequence[Entry], tuned: Sequence[Entry], quality: str
+) -> None:
+    """Plot loss and quality by epoch, for head training and fine-tuning separately.
 
     The dotted line is the validation result of the head-only model, where fine-tuning starts.
 
     Args:
         path: PNG to write.
-        head: Entries with epoch, loss, accuracy, val_loss, val_accuracy; one for a logistic head.
+        head: Entries with epoch, loss, val_loss and the quality of both; one for a closed form.
         tuned: Likewise; empty for a frozen backbone.
+        quality: Name of the other metric.
     """
     phases = {"head": head} if len(head) > 1 or not tuned else {}
     phases |= {"fine-tuning": tuned} if tuned else {}
@@ -68,7 +78,7 @@ def learning_curves(path: Path, head: Sequence[Entry], tuned: Sequence[Entry]) -
         rows = figure.subplots(len(phases), 2, squeeze=False)
         for (phase, curve), axes in zip(phases.items(), rows, strict=True):
             epochs = np.arange(1, len(curve) + 1)
-            for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
+            for axis, name in zip(axes, ("loss", quality), strict=True):
                 for prefix, color, title in (("", _BLUE, "train"), ("val_", _ORANGE, "validation")):
                     values = [entry[f"{prefix}{name}"] for entry in curve]
                     axis.plot(epochs, values, ".-", color=color, label=title)
@@ -81,7 +91,13 @@ def learning_curves(path: Path, head: Sequence[Entry], tuned: Sequence[Entry]) -
         figure.savefig(path, dpi=100)
 
 
-def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: list[str], every: int) -> None:
+def confusion_matrix(
+    path: Path,
+    counts: NDArray[np.int64],
+    classes: list[str],
+    every: int,
+    totals: NDArray[np.int64] | None = None,
+) -> None:
     """Plot true by predicted class, shaded by the fraction of the true class.
 
     Args:
@@ -89,12 +105,14 @@ def confusion_matrix(path: Path, counts: NDArray[np.int64], classes: list[str], 
         counts: (k, k).
         classes: k names.
         every: Total number of classes; those with the most mistakes are shown.
+        totals: (k,) images of each true class; by default the sums of the rows.
     """
     names = [readable(name) for name in classes]
     side = min(4 + 0.35 * len(classes), 16)
     with _drawing(side, side) as figure:
         axis = figure.subplots()
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        whole = counts.sum(axis=1) if totals is None else totals
+        shares = counts / np.maximum(whole[:, None], 1)
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         places = range(len(classes))
         size = min(10, 900 / len(classes))  # points, so that labels do not overlap
@@ -161,6 +179,43 @@ def reliability(path: Path, models: Mapping[str, Reliability]) -> None:
             sizes = f"{counts.min():.0f} to {counts.max():.0f} images per point"
             axis.plot(confidences, accuracies, "o-", color=color, label=f"{name} ({sizes})")
         axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
+        axis.legend()
+        figure.savefig(path, dpi=100)
+
+
+def curves(path: Path, lines: Mapping[str, tuple[Any, Any]], x: str, y: str) -> None:
+    """Plot lines between 0 and 1: name -> values of x and of y."""
+    with _drawing(7, 6) as figure:
+        axis = figure.subplots()
+        for name, values in lines.items():
+            axis.plot(*values, label=readable(name))
+        axis.set(xlabel=x, ylabel=y, xlim=(0, 1.02), ylim=(0, 1.02))
+        if lines:
+            axis.legend(fontsize=8)
+        figure.savefig(path, dpi=100)
+
+
+def scatter(path: Path, truth: NDArray[Any], predicted: NDArray[Any]) -> None:
+    """Plot predicted against true numbers; the diagonal is perfect."""
+    with _drawing(6.5, 6) as figure:
+        axis = figure.subplots()
+        ends = [min(truth.min(), predicted.min()), max(truth.max(), predicted.max())]
+        axis.plot(ends, ends, color=_GREY, linestyle="--", label="perfect")
+        axis.plot(truth, predicted, ".", color=_BLUE, alpha=0.5)
+        axis.set(xlabel="true", ylabel="predicted")
+        axis.legend()
+        figure.savefig(path, dpi=100)
+
+
+def residuals(path: Path, errors: Mapping[str, NDArray[Any]]) -> None:
+    """Plot the distribution of predicted minus true numbers, one outline per model."""
+    with _drawing(7, 4.5) as figure:
+        axis = figure.subplots()
+        edges = np.histogram_bin_edges(np.concatenate(list(errors.values())), 40)
+        for name, values in errors.items():
+            axis.hist(values, edges.tolist(), histtype="step", label=name)
+        axis.axvline(0, color=_GREY, linestyle="--")
+        axis.set(xlabel="predicted minus true", ylabel="images")
         axis.legend()
         figure.savefig(path, dpi=100)
 

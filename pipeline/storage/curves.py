@@ -7,12 +7,12 @@ from pathlib import Path
 from pipeline.storage.tables import write_table
 
 Curve = list[dict[str, float]]
-COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_score")
 
 
-def write(path: Path, curve: Iterable[dict[str, float]]) -> None:
-    """Write a curve."""
-    write_table(path, COLUMNS, [[entry[name] for name in COLUMNS] for entry in curve])
+def write(path: Path, curve: Iterable[dict[str, float]], quality: str) -> None:
+    """Write a curve; `quality` is its metric besides the loss, such as accuracy."""
+    columns = ("epoch", "loss", quality, "val_loss", f"val_{quality}", "val_score")
+    write_table(path, columns, [[entry[name] for name in columns] for entry in curve])
 
 
 def read(folder: Path) -> Curve:

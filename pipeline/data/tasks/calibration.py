@@ -104,11 +104,13 @@ def scaled(head: keras.Model, by: float) -> keras.Model:
     """Divide a head's logits by a temperature; weights are shared.
 
     Args:
-        head: (B, D) -> (B, K), ending in a softmax.
+        head: (B, D) -> (B, K), ending in a softmax or a sigmoid.
         by: The temperature.
     """
     import keras
 
-    softmax = head.layers[-1]
-    logits = keras.layers.Rescaling(1 / by, name=LAYER)(softmax.input)
-    return keras.Model(head.inputs, keras.layers.Softmax(name=softmax.name)(logits), name=head.name)
+    last = head.layers[-1]
+    logits = keras.layers.Rescaling(1 / by, name=LAYER)(last.input)
+    settings = {name: value for name, value in last.get_config().items() if name != "dtype"}
+    again = type(last).from_config(settings)
+    return keras.Model(head.inputs, again(logits), name=head.name)

@@ -6,7 +6,7 @@ few rows at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,9 @@ TOP = 5
 """k of top-k accuracy, which is reported with more classes than that."""
 BINS = 15
 """Number of equal-width confidence bins for the expected calibration error."""
+
+MAX_AREA_VALUES = 500_000
+"""Maximum number of probabilities for an interval of ROC-AUC, which sorts them for each draw."""
 
 _VALUES = 4_000_000
 
@@ -59,14 +62,51 @@ class Facts:
         same: NDArray[np.bool_] = self.predicted == self.labels
         return same
 
+    @property
+    def width(self) -> int:
+        return self.classes
+
+    @property
+    def wrong(self) -> Floats:
+        """(N,) 1 for a mistake, 0 otherwise."""
+        return (~self.right).astype(np.float64)
+
+    @property
+    def explained(self) -> Labels:
+        return self.predicted
+
     def of(self, chosen: NDArray[np.bool_]) -> Facts:
-        """Select some images."""
         arrays = {
             name: value[chosen]
             for name, value in vars(self).items()
             if name not in ("classes", "probabilities")
         }
         return replace(self, **arrays, probabilities=None)
+
+    def weighted(self, counts: Floats) -> dict[str, Floats]:
+        """Compute metrics; ROC-AUC only if the images are few enough to sort them each time."""
+        from pipeline.data.tasks import metrics
+
+        values = metrics.weighted(self, counts)
+        if self.probabilities is not None and self.probabilities.size <= MAX_AREA_VALUES:
+            values[metrics.ROC_AUC] = metrics.roc_auc(self, counts)
+        return values
+
+    def values(self, desc: str = "") -> dict[str, float]:
+        from pipeline.data.tasks import metrics
+
+        return metrics.of(self, f"ROC-AUC, {desc}" if desc else "")
+
+    def scores(self, classes: Sequence[str]) -> dict[str, dict[str, float]]:
+        from pipeline.data.tasks import metrics
+
+        return metrics.per_class(self.labels, self.predicted, list(classes))
+
+    def caption(self, place: int, classes: Sequence[str]) -> str:
+        from pipeline.data.tasks.figures import short
+
+        name = short(classes[int(self.predicted[place])], 18)
+        return f"predicted {name} ({self.confidence[place]:.2f})"
 
 
 def gather(labels: Labels, probabilities: NDArray[np.float32], desc: str = "") -> Facts:

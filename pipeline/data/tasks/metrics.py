@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline.evaluation.facts import BINS, TOP, Facts, Floats, Labels
+from pipeline.data.tasks.facts import BINS, TOP, Facts, Floats, Labels
 
 ROC_AUC = "roc_auc"
 
@@ -51,12 +51,10 @@ class Metric:
 
     Attributes:
         of: Computes it.
-        lower_is_better: True if small values are good.
         min_classes: Number of classes below which it is meaningless.
     """
 
     of: Callable[[Sums], Floats]
-    lower_is_better: bool = False
     min_classes: int = 0
 
 
@@ -70,20 +68,17 @@ METRICS = {
     "accuracy": Metric(lambda s: s.hits.sum(axis=0) / s.total),
     "macro_f1": Metric(lambda s: (2 * s.hits / np.maximum(s.support + s.claimed, 1)).mean(axis=0)),
     "balanced_accuracy": Metric(_balanced_accuracy),
-    "log_loss": Metric(lambda s: s.counts @ s.facts.loss / s.total, lower_is_better=True),
+    "log_loss": Metric(lambda s: s.counts @ s.facts.loss / s.total),
     # Half the squared distance to the one-hot label: 0 to 1.
-    "brier": Metric(lambda s: s.counts @ s.facts.brier / s.total, lower_is_better=True),
+    "brier": Metric(lambda s: s.counts @ s.facts.brier / s.total),
     # Guo et al. 2017: mean distance of confidence and accuracy over bins of equal width.
-    "calibration_error": Metric(
-        lambda s: np.abs(s.gaps).sum(axis=0) / s.total, lower_is_better=True
-    ),
+    "calibration_error": Metric(lambda s: np.abs(s.gaps).sum(axis=0) / s.total),
     f"top_{TOP}_accuracy": Metric(
         lambda s: s.counts @ s.facts.in_top.astype(np.float64) / s.total, min_classes=TOP + 1
     ),
 }
 """All metrics except ROC-AUC, which needs the probabilities themselves."""
 NAMES = (*METRICS, ROC_AUC)
-LOWER_IS_BETTER = tuple(name for name, metric in METRICS.items() if metric.lower_is_better)
 
 
 def of(facts: Facts, desc: str = "") -> dict[str, float]:
@@ -187,12 +182,17 @@ def _area(
 
 def reliability(facts: Facts) -> tuple[Floats, Floats, Floats]:
     """Compute number of images, mean confidence and accuracy of bins with equally many images."""
-    order = np.argsort(facts.confidence, kind="stable")
+    return binned(facts.confidence, facts.right)
+
+
+def binned(chances: Floats, right: NDArray[Any]) -> tuple[Floats, Floats, Floats]:
+    """Compute count, mean chance and share of right ones of bins with equal counts."""
+    order = np.argsort(chances, kind="stable")
     bins = np.array_split(order, np.clip(len(order) // _BIN_IMAGES, 1, _MAX_BINS))
     columns = (
         [len(rows) for rows in bins],
-        [facts.confidence[rows].mean() for rows in bins],
-        [facts.right[rows].mean() for rows in bins],
+        [chances[rows].mean() for rows in bins],
+        [right[rows].mean() for rows in bins],
     )
     counts, confidences, accuracies = (np.array(column, np.float64) for column in columns)
     return counts, confidences, accuracies

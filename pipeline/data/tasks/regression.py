@@ -1,0 +1,382 @@
+"""A number for each image: a linear output, ridge regression, absolute errors.
+
+Positive numbers that are skewed, such as prices, are learned as logarithms. Both this and the scale
+are in the model's last layers: outputs are in the unit of the numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.tasks import Fit, Linear, Outputs, Plot, Region, Suspect, Task
+from pipeline.data.tasks.classification import mistakes
+from pipeline.data.tasks.facts import Floats
+from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+_SCALED, _VALUE = "scaled", "value"
+"""Names of the last layers."""
+_ALPHAS = np.logspace(-2, 6, 17)
+"""Candidates for the strength of regularization."""
+_BINS, _PER_BIN, _FOLDS = 10, 10, 5
+_DEVIATIONS = 4.0
+"""Robust standard deviations from which a number is suspicious."""
+_MAX_RANKED = 20_000
+"""Maximum number of images for an interval of Spearman's correlation, which sorts every draw."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How numbers are learned: standardized, as logarithms if they are positive and skewed."""
+
+    mean: float
+    deviation: float
+    in_logs: bool
+
+    @classmethod
+    def of(cls, numbers: Floats) -> Scale:
+        from scipy.stats import skew
+
+        logs = bool((numbers > 0).all()) and abs(skew(np.log(numbers))) < abs(skew(numbers))
+        learned = np.log(numbers) if logs else numbers
+        return cls(float(learned.mean()), float(learned.std()) or 1.0, logs)
+
+    def learned(self, numbers: Floats) -> Floats:
+        """Numbers -> what is learned."""
+        values: Floats = np.log(numbers) if self.in_logs else numbers
+        return (values - self.mean) / self.deviation
+
+    def numbers(self, learned: Floats) -> Outputs:
+        """What is learned -> numbers."""
+        values = learned * self.deviation + self.mean
+        return np.asarray(np.exp(values) if self.in_logs else values, np.float32)
+
+
+@dataclass(frozen=True)
+class NumberFacts:
+    """A model's predictions: (N,) numbers each."""
+
+    targets: Floats
+    outputs: Floats
+
+    @property
+    def width(self) -> int:
+        return 1
+
+    @property
+    def wrong(self) -> Floats:
+        """(N,) absolute errors."""
+        return np.abs(self.outputs - self.targets)
+
+    @property
+    def confidence(self) -> Floats:
+        return self.wrong
+
+    @property
+    def explained(self) -> NDArray[np.int64]:
+        return np.zeros(len(self.targets), np.int64)
+
+    def of(self, chosen: NDArray[np.bool_]) -> NumberFacts:
+        return NumberFacts(self.targets[chosen], self.outputs[chosen])
+
+    def weighted(self, counts: Floats) -> dict[str, Floats]:
+        """Compute metrics: (R,) each."""
+        total, squares = counts.sum(axis=1), self.wrong**2
+        mean = counts @ self.targets / total
+        spread = counts @ self.targets**2 - total * mean**2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            explained = np.where(spread > 0, 1 - counts @ squares / spread, np.nan)
+        values = {
+            "mean_absolute_error": counts @ self.wrong / total,
+            "root_mean_squared_error": np.sqrt(counts @ squares / total),
+            "median_absolute_error": _medians(self.wrong, counts),
+            "r2": explained,
+        }
+        if len(self.targets) <= _MAX_RANKED or len(counts) == 1:
+            values["spearman"] = np.array([self._spearman(row) for row in counts])
+        return values
+
+    def _spearman(self, counts: Floats) -> float:
+        from scipy.stats import spearmanr
+
+        drawn = np.repeat(np.arange(len(counts)), counts.astype(np.int64))
+        pair = self.targets[drawn], self.outputs[drawn]
+        if any(np.ptp(values) == 0 for values in pair):
+            return 0.0  # a constant orders nothing
+        return float(spearmanr(*pair).statistic)
+
+    def values(self, desc: str = "") -> dict[str, float]:
+        once = self.weighted(np.ones((1, len(self.targets))))
+        return {name: float(value[0]) for name, value in once.items()}
+
+    def scores(self, classes: Sequence[str]) -> dict[str, dict[str, float]]:
+        return {}
+
+    def caption(self, place: int, classes: Sequence[str]) -> str:
+        return f"predicted {self.outputs[place]:.5g}"
+
+
+def _medians(values: Floats, counts: Floats) -> Floats:
+    """Compute the median of each draw: (R,)."""
+    order = np.argsort(values, kind="stable")
+    passed, total = np.cumsum(counts[:, order], axis=1), counts.sum(axis=1)
+    middle = [(total - 1) // 2, total // 2]
+    both = [values[order[(passed <= at[:, None]).sum(axis=1)]] for at in middle]
+    return np.asarray((both[0] + both[1]) / 2)
+
+
+class Regression(Task):
+    """A number for each image. Targets are (N, 1)."""
+
+    name = "regression"
+    quality = "r2"
+    noun = "numbers"
+    headline = ("mean_absolute_error", "r2")
+    further = ("root_mean_squared_error", "median_absolute_error", "spearman")
+    each = "mean_absolute_error"
+    answer: ClassVar[Mapping[str, str]] = {"prediction": "double"}
+    region = ("low", "high")
+    covers = "prediction intervals contain the true value"
+    size_name = "width"
+    has_strata = False
+    calibrates = False
+
+    def label(self, names: Sequence[str]) -> str:
+        (text,) = names
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise ValueError(f"data.target must be a column of finite numbers, got {text!r}")
+        return text
+
+    def names(self, label: str) -> list[str]:
+        return []
+
+    def strata(self, labels: Sequence[str]) -> list[str]:
+        """Return the quantile of each number."""
+        if not labels:
+            return []
+        numbers = np.array([float(label) for label in labels])
+        count = max(1, min(_BINS, len(numbers) // _PER_BIN))
+        edges = np.quantile(numbers, np.linspace(0, 1, count + 1)[1:-1])
+        return [f"quantile {place + 1} of {count}" for place in np.searchsorted(edges, numbers)]
+
+    def check(self, labels: Mapping[str, Sequence[str]]) -> None:
+        """Stop at numbers that are all the same, or a split with fewer than two."""
+        for split, own in labels.items():
+            if len(own) < 2:
+                raise InputError(
+                    f"regression needs at least 2 images in {split}, got {len(own)}: add images"
+                )
+        if len({float(label) for label in labels["train"]}) < 2:
+            raise InputError(
+                f"the numbers of the training images must differ, but all are "
+                f"{labels['train'][0]}: is data.target the right column?"
+            )
+
+    def classes(self, labels: Sequence[str], title: str) -> list[str]:
+        return [title]
+
+    def described(self, classes: Sequence[str]) -> str:
+        return f"a number, {classes[0]}"
+
+    def targets(self, labels: Sequence[str], classes: Sequence[str]) -> Floats:
+        return np.array([[float(label)] for label in labels]).reshape(-1, 1)
+
+    def outputs(self, logits: Any, targets: Floats | None) -> Any:
+        from keras import layers
+
+        scale = Scale(0.0, 1.0, False) if targets is None else Scale.of(targets[:, 0])
+        value = layers.Rescaling(scale.deviation, scale.mean, name=_SCALED)(logits)
+        return layers.Activation("exponential", name=_VALUE)(value) if scale.in_logs else value
+
+    def compiled(self, model: keras.Model, smoothing: float) -> dict[str, Any]:
+        import keras
+
+        by_name = {layer.name: layer for layer in model.layers}
+        scale, in_logs = by_name[_SCALED].scale, _VALUE in by_name
+
+        def loss(truth: Any, outputs: Any) -> Any:
+            pair = truth, outputs
+            if in_logs:
+                pair = tuple(keras.ops.log(keras.ops.maximum(part, 1e-30)) for part in pair)
+            return keras.losses.huber(pair[0] / scale, pair[1] / scale)
+
+        error = keras.metrics.MeanAbsoluteError(name="log_loss")
+        return {"loss": loss, "metrics": [keras.metrics.R2Score(name="r2"), error]}
+
+    def weights(self, targets: Floats, width: int) -> NDArray[np.float32]:
+        """There are no classes to balance."""
+        raise InputError("class_weight=balanced needs classes, but numbers are predicted: set null")
+
+    def fit(self, features: NDArray[np.float32], targets: Floats, how: Fit) -> Linear:
+        from sklearn.linear_model import RidgeCV
+        from sklearn.preprocessing import StandardScaler
+        from threadpoolctl import threadpool_limits
+
+        if how.balanced:
+            self.weights(targets, how.width)
+        with threadpool_limits(how.threads):
+            standard = StandardScaler().fit(features.astype(np.float64))
+            learned = Scale.of(targets[:, 0]).learned(targets[:, 0])
+            ridge = RidgeCV(_ALPHAS).fit(standard.transform(features), learned)
+        weights = (ridge.coef_ / standard.scale_)[:, None]
+        biases = np.array([ridge.intercept_ - standard.mean_ @ weights[:, 0]])
+        return weights, biases, f"ridge regression, alpha = {ridge.alpha_:g}"
+
+    def applied(self, features: NDArray[np.float32], linear: Linear, targets: Floats) -> Outputs:
+        return Scale.of(targets[:, 0]).numbers(features @ linear[0] + linear[1])
+
+    def judge(self, targets: Floats, outputs: Outputs, monitor: str) -> dict[str, float]:
+        if monitor != "log_loss":
+            raise InputError(f"monitor must be log_loss where numbers are predicted, got {monitor}")
+        own = self.facts(targets, outputs).values()
+        error = own["mean_absolute_error"]
+        return {"val_loss": error, "val_r2": own["r2"], "val_score": error, "temperature": 1.0}
+
+    def losses(self, targets: Floats, outputs: Outputs, monitor: str) -> Floats:
+        return self.facts(targets, outputs).wrong
+
+    def decided(self, outputs: Outputs, thresholds: Floats, classes: Sequence[str]) -> list[str]:
+        return [str(value) for value in outputs[:, 0]]
+
+    def doubts(self, outputs: Outputs) -> Floats:
+        """A number does not say how sure it is: 0."""
+        return np.zeros(len(outputs))
+
+    def misses(self, targets: Floats, outputs: Outputs) -> Floats:
+        """Return absolute errors.
+
+        Source: Lei et al. 2018, Distribution-Free Predictive Inference for Regression.
+        """
+        return self.losses(targets, outputs, "")
+
+    def regions(self, outputs: Outputs, reach: float) -> list[Region]:
+        return [np.array([value - reach, value + reach]) for value in outputs[:, 0].astype(float)]
+
+    def covered(self, target: Any, region: Region) -> bool:
+        return bool(region[0] <= target[0] <= region[1])
+
+    def sized(self, region: Region) -> float:
+        return float(region[1] - region[0])
+
+    def size(self, values: Mapping[str, Any]) -> str:
+        return f"a width of {values[self.size_name]:.4g}"
+
+    def spoken(self, value: float) -> str:
+        return f"{value:.4g}"
+
+    def ranged(self, region: Region | None, classes: Sequence[str]) -> dict[str, Any]:
+        return dict(
+            zip(self.region, (None, None) if region is None else region.tolist(), strict=True)
+        )
+
+    def answered(self, output: Outputs, decided: str, classes: Sequence[str]) -> dict[str, Any]:
+        return {"prediction": float(output[0])}
+
+    def text(self, answer: Mapping[str, Any], most: int) -> str:
+        ends = (
+            f" ({answer['low']:.6g} to {answer['high']:.6g})" if answer["low"] is not None else ""
+        )
+        return f"{answer['prediction']:.6g}{ends}"
+
+    def columns(self, classes: Sequence[str]) -> list[str]:
+        return []
+
+    def facts(
+        self, targets: Floats, outputs: Outputs, decided: Any = None, desc: str = ""
+    ) -> NumberFacts:
+        return NumberFacts(targets[:, 0], outputs[:, 0].astype(np.float64))
+
+    def constant(self, train: Floats, count: int) -> Outputs:
+        """Return the median, whose absolute error is lowest."""
+        return np.full((count, 1), np.median(train), np.float32)
+
+    def suspects(
+        self, features: NDArray[np.float32], targets: Floats, classes: Sequence[str], how: Fit
+    ) -> list[Suspect]:
+        from cleanlab.regression.rank import get_label_quality_scores
+
+        scale = Scale.of(targets[:, 0])
+        truth, predicted = scale.learned(targets[:, 0]), np.zeros(len(targets))
+        for others, own in _folds(len(targets), how.seed):
+            linear = self.fit(features[others], targets[others], how)
+            numbers = self.applied(features[own], linear, targets[others])[:, 0]
+            predicted[own] = scale.learned(numbers.astype(np.float64))
+        errors = np.abs(truth - predicted)
+        errors /= max(1.4826 * float(np.median(errors)), 1e-12)
+        quality = get_label_quality_scores(truth, predicted, method="residual")
+        numbers = scale.numbers(predicted)
+        return [
+            Suspect(int(row), str(numbers[row]), float(errors[row]), 0.0)
+            for row in np.argsort(quality, kind="stable")
+            if errors[row] > _DEVIATIONS
+        ]
+
+    def contradicts(
+        self, target: Any, output: Outputs, classes: Sequence[str], suspect: Suspect
+    ) -> Suspect | None:
+        distances = [
+            abs(value - target[0]) for value in (float(output[0]), float(suspect.suggested))
+        ]
+        if 2 * distances[0] < distances[1]:
+            return None
+        return Suspect(suspect.row, str(output[0]), suspect.probability, 0.0)
+
+    def summary(self, spread: Mapping[str, Any], images: int) -> str:
+        error = spread["fine_tuned"]["mean_absolute_error"]
+        value, low, high = (error[end] for end in ("value", "low", "high"))
+        constant = spread["constant"]["mean_absolute_error"]["value"]
+        return (
+            f"{images} {{}} images are off by {value:.4g} on average (95 % CI {low:.4g} to "
+            f"{high:.4g}); always answering the median is off by {constant:.4g}"
+        )
+
+    def agree(self, first: Outputs, second: Outputs) -> NDArray[np.bool_]:
+        close: NDArray[np.bool_] = (np.abs(first - second) <= self.tolerance(first, 0.05))[:, 0]
+        return close
+
+    def tolerance(self, outputs: Outputs, share: float) -> float:
+        return share * max(float(outputs.std()), 1e-6)
+
+    def trait(self, outputs: Outputs) -> tuple[str, list[float]]:
+        return "prediction", outputs[:, 0].tolist()
+
+
+def _folds(count: int, seed: int) -> Iterator[Any]:
+    from sklearn.model_selection import KFold
+
+    return iter(KFold(min(_FOLDS, count), shuffle=True, random_state=seed).split(np.zeros(count)))
+
+
+def _predicted(evaluation: Any, path: Path) -> None:
+    from pipeline.data.tasks import figures
+
+    best = evaluation.best
+    figures.scatter(path, best.targets, best.outputs)
+
+
+def _residuals(evaluation: Any, path: Path) -> None:
+    from pipeline.data.tasks import figures
+
+    errors = {name: own.outputs - own.targets for name, own in evaluation.models.items()}
+    figures.residuals(path, errors)
+
+
+Regression.plots = {
+    "predicted": Plot("Predicted against true", _predicted),
+    "residuals": Plot("Residuals", _residuals),
+    "mistakes": Plot("Largest errors", mistakes),
+}
+TASK = Regression()
