@@ -13,8 +13,8 @@ threads; each runs in a process of its own, in turn, and the order changes with 
 - fastai: `fine_tune`, and timm: AdamW with a cosine schedule (benchmarks/torch_peer.py).
 
 Minutes are from prepared images to the model, processes' starts included. Log losses are those at
-the temperature that fits the validation split best. Results are kept in .work/frontier, so that an
-interrupted run goes on where it ended.
+the temperature that fits the validation split best. Results are kept in benchmarks/runs, so that an
+interrupted run goes on where it ended, and seeds can be added; remove files to run them anew.
 """
 
 import csv
@@ -23,7 +23,6 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -38,7 +37,7 @@ ROWS = [
     *("brain_yes_no", *accuracy.SETS),
 ]
 WEIGHTS = workshop.SHARED / "weights/efficientnet_lite0.keras"
-KEPT = workshop.PROJECT / ".work/frontier"
+KEPT = workshop.PROJECT / "benchmarks/runs"
 PLOT = workshop.PROJECT / "docs/frontier.png"
 _MINUTES = (0.2, 0.5, 1, 2, 5, 10, 20)
 OWN, HEAD = "the pipeline", "head alone"
@@ -89,6 +88,26 @@ class Contest:
         return {name: self._project.judged("rival", time.perf_counter() - started)}
 
 
+def packed(outcome: Outcome) -> str:
+    """Write an outcome: right or wrong and log loss of each test image, in the order of paths."""
+    paths = sorted(outcome.right)
+    values = {
+        "right": "".join(str(int(outcome.right[path])) for path in paths),
+        "losses": " ".join(f"{outcome.losses[path]:.3f}" for path in paths),
+        "log_loss": round(outcome.log_loss, 4),
+        "seconds": round(outcome.seconds, 1),
+    }
+    return json.dumps(values)
+
+
+def unpacked(text: str) -> Outcome:
+    """Read an outcome; images are named by their place."""
+    values = json.loads(text)
+    right = {str(place): sign == "1" for place, sign in enumerate(values["right"])}
+    losses = {str(place): float(loss) for place, loss in enumerate(values["losses"].split())}
+    return Outcome(right, losses, values["log_loss"], values["seconds"])
+
+
 def outcomes(row: str, seed: int, python: str) -> dict[str, Outcome]:
     """All systems on a row, from the last run where it has them."""
     folder = KEPT / row / str(seed)
@@ -102,14 +121,10 @@ def outcomes(row: str, seed: int, python: str) -> dict[str, Outcome]:
             for name in order[seed % len(order) :] + order[: seed % len(order)]:
                 if not (folder / f"{name}.json").exists():
                     for system, outcome in turns[name]().items():
-                        text = json.dumps(asdict(outcome))
-                        (folder / f"{system}.json").write_text(text)
+                        (folder / f"{system}.json").write_text(packed(outcome) + "\n")
                         report = f"{outcome.accuracy:.3f}, {outcome.seconds:.0f} s"
                         print(f"{row}, seed {seed}: {system} {report}", file=sys.stderr, flush=True)
-    return {
-        name: Outcome(**json.loads((folder / f"{name}.json").read_text()))
-        for name in (OWN, HEAD, *RIVALS)
-    }
+    return {name: unpacked((folder / f"{name}.json").read_text()) for name in (OWN, HEAD, *RIVALS)}
 
 
 def verdict(values: list[float]) -> str:

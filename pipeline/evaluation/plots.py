@@ -113,10 +113,9 @@ def write_data(folder: Path, evaluation: Evaluation) -> None:
     data, curve = evaluation.data, [*evaluation.head_curve, *evaluation.curve]
     curves.write(folder / "learning_curves.csv", curve, data.task.quality)
     labels = [data.rows[row].label for row in evaluation.rows]
-    header = ("label", "prediction")
-    tables.write_table(
-        folder / "confusion.csv", header, zip(labels, evaluation.decided, strict=True)
-    )
+    kinds = data.task.strata([*labels, *evaluation.decided])
+    pairs = zip(kinds[: len(labels)], kinds[len(labels) :], strict=True)
+    tables.write_table(folder / "confusion.csv", ("label", "prediction"), pairs)
     exports = "Object.assign(window, {vega, vegaLite, vegaEmbed});"
     bundle = vl_convert.javascript_bundle(exports, vl_version=_VEGA_LITE)
     (folder / "vega.js").write_text(bundle, encoding="utf-8")

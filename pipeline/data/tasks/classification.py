@@ -275,12 +275,12 @@ def _reliability(evaluation: Any, path: Path) -> None:
     figures.reliability(path, {name: metrics.reliability(own) for name, own in models})
 
 
-def mistakes(evaluation: Any, path: Path) -> None:
-    """Draw the most confident mistakes."""
+def mistakes(evaluation: Any, path: Path, title: str = "most confident mistakes") -> None:
+    """Draw the worst mistakes."""
     from pipeline.data.tasks import figures
 
     cards = [evaluation.captioned(place) for place in evaluation.mistakes[:_MISTAKES]]
-    figures.gallery(path, cards, 6, "most confident mistakes" if cards else "no mistakes")
+    figures.gallery(path, cards, 6, title if cards else "no mistakes")
 
 
 def _confused_pairs(evaluation: Any, path: Path) -> None:

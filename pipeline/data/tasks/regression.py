@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,6 +29,8 @@ _SCALED, _VALUE = "scaled", "value"
 _ALPHAS = np.logspace(-2, 6, 17)
 """Candidates for the strength of regularization."""
 _BINS, _PER_BIN, _FOLDS = 10, 10, 5
+_LARGE = 1000
+"""Numbers from here on are written without decimals."""
 _DEVIATIONS = 4.0
 """Robust standard deviations from which a number is suspicious."""
 _MAX_RANKED = 20_000
@@ -122,7 +125,12 @@ class NumberFacts:
         return {}
 
     def caption(self, place: int, classes: Sequence[str]) -> str:
-        return f"predicted {self.outputs[place]:.5g}"
+        return f"predicted {_spoken(self.outputs[place])}"
+
+
+def _spoken(value: float) -> str:
+    """Return a number for people."""
+    return f"{value:,.0f}" if abs(value) >= _LARGE else f"{value:.4g}"
 
 
 def _medians(values: Floats, counts: Floats) -> Floats:
@@ -272,10 +280,10 @@ class Regression(Task):
         return float(region[1] - region[0])
 
     def size(self, values: Mapping[str, Any]) -> str:
-        return f"a width of {values[self.size_name]:.4g}"
+        return f"a width of {_spoken(values[self.size_name])}"
 
     def spoken(self, value: float) -> str:
-        return f"{value:.4g}"
+        return _spoken(value)
 
     def ranged(self, region: Region | None, classes: Sequence[str]) -> dict[str, Any]:
         return dict(
@@ -336,11 +344,11 @@ class Regression(Task):
 
     def summary(self, spread: Mapping[str, Any], images: int) -> str:
         error = spread["fine_tuned"]["mean_absolute_error"]
-        value, low, high = (error[end] for end in ("value", "low", "high"))
-        constant = spread["constant"]["mean_absolute_error"]["value"]
+        value, low, high = (_spoken(error[end]) for end in ("value", "low", "high"))
+        constant = _spoken(spread["constant"]["mean_absolute_error"]["value"])
         return (
-            f"{images} {{}} images are off by {value:.4g} on average (95 % CI {low:.4g} to "
-            f"{high:.4g}); always answering the median is off by {constant:.4g}"
+            f"{images} {{}} images are off by {value} on average (95 % CI {low} to {high}); "
+            f"always answering the median is off by {constant}"
         )
 
     def agree(self, first: Outputs, second: Outputs) -> NDArray[np.bool_]:
@@ -377,6 +385,6 @@ def _residuals(evaluation: Any, path: Path) -> None:
 Regression.plots = {
     "predicted": Plot("Predicted against true", _predicted),
     "residuals": Plot("Residuals", _residuals),
-    "mistakes": Plot("Largest errors", mistakes),
+    "mistakes": Plot("Largest errors", partial(mistakes, title="largest errors")),
 }
 TASK = Regression()
