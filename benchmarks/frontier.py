@@ -112,19 +112,20 @@ def outcomes(row: str, seed: int, python: str) -> dict[str, Outcome]:
     """All systems on a row, from the last run where it has them."""
     folder = KEPT / row / str(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    if any(not (folder / f"{name}.json").exists() for name in (OWN, HEAD, *RIVALS)):
+    files = {name: folder / f"{name.replace(' ', '_')}.json" for name in (OWN, HEAD, *RIVALS)}
+    if not all(file.exists() for file in files.values()):
         with workshop.copy() as scratch:
             contest = Contest(scratch, row, seed, python)
             turns: dict[str, Callable[[], dict[str, Outcome]]] = {OWN: contest.own}
             turns |= {name: partial(contest.rival, name) for name in RIVALS}
             order = list(turns)
             for name in order[seed % len(order) :] + order[: seed % len(order)]:
-                if not (folder / f"{name}.json").exists():
+                if not files[name].exists():
                     for system, outcome in turns[name]().items():
-                        (folder / f"{system}.json").write_text(packed(outcome) + "\n")
+                        files[system].write_text(packed(outcome) + "\n")
                         report = f"{outcome.accuracy:.3f}, {outcome.seconds:.0f} s"
                         print(f"{row}, seed {seed}: {system} {report}", file=sys.stderr, flush=True)
-    return {name: unpacked((folder / f"{name}.json").read_text()) for name in (OWN, HEAD, *RIVALS)}
+    return {name: unpacked(file.read_text()) for name, file in files.items()}
 
 
 def verdict(values: list[float]) -> str:

@@ -43,6 +43,18 @@ def check(names: Sequence[str]) -> None:
         )
 
 
+def insist(names: Sequence[str], quality: str) -> None:
+    """Stop at an objective of another task.
+
+    Args:
+        names: Objectives.
+        quality: Metric of the task besides the loss.
+    """
+    for name in names:
+        if name not in ("val_score", "val_loss", f"val_{quality}", *MEASURED):
+            raise InputError(f"sweep.objectives must not have {name} here: use val_{quality}")
+
+
 def quality(values: Mapping[str, Any]) -> str:
     """Return the name of the task's metric among a trial's attributes, such as val_accuracy."""
     others = (name for name in values if name.startswith("val_"))

@@ -81,8 +81,10 @@ def _supervise(config: Config, words: list[str], compose: Callable[[list[str]], 
     _check(config, words)
     _bring_up_to_date()
     prepared, features = outputs.ROOT / "prepare", outputs.ROOT / "extract_features"
-    finetune, _ = recipe.derive_numbers(config.finetune, len(Manifest(prepared).indices("train")))
-    prepare = replace(config.prepare, image_size=Manifest(prepared).image_size)
+    data = Manifest(prepared)
+    objectives.insist(config.sweep.objectives, data.task.quality)
+    finetune, _ = recipe.derive_numbers(config.finetune, len(data.indices("train")))
+    prepare = replace(config.prepare, image_size=data.image_size)
     varied = list(space.knobs(replace(config, finetune=finetune, prepare=prepare)))
     name = space.study_name(config, varied, prepared, features)
     folder = study.folder() / name

@@ -45,7 +45,7 @@ def test_tasks_are_found_by_name() -> None:
 
 def test_every_rarest_label_is_a_stratum() -> None:
     labels = ["a|b"] * 6 + ["a"] * 10 + ["b|c"] * 2 + [""] * 3
-    assert multilabel.TASK.strata(labels) == ["b"] * 6 + ["a"] * 10 + ["c"] * 2 + [""] * 3
+    assert multilabel.TASK.strata(labels) == ["b"] * 6 + ["a"] * 10 + ["c"] * 2 + ["no label"] * 3
 
 
 def test_numbers_are_divided_by_quantile() -> None:

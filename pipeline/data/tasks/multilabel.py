@@ -98,17 +98,19 @@ class LabelFacts:
         return {name: float(value[0]) for name, value in once.items()}
 
     def scores(self, classes: Sequence[str]) -> dict[str, dict[str, float]]:
-        from sklearn.metrics import average_precision_score, precision_recall_fscore_support
-
-        scored: Any = precision_recall_fscore_support(self.targets, self.decided, zero_division=0)
         result = {}
         for place, name in enumerate(classes):
             own = LabelFacts(*(part[:, [place]] for part in vars(self).values()))
-            numbers = [float(score[place]) for score in scored]
-            area = average_precision_score(self.targets[:, place], self.outputs[:, place])
-            result[name] = dict(zip(("precision", "recall", "f1", "support"), numbers, strict=True))
-            result[name]["average_precision"] = float(area)
-            result[name]["calibration_error"] = own.values()["calibration_error"]
+            values, support = own.values(), float(own.targets.sum())
+            hits, claimed = float((own.targets * own.decided).sum()), float(own.decided.sum())
+            result[name] = {
+                "precision": hits / max(claimed, 1),
+                "recall": hits / max(support, 1),
+                "f1": 2 * hits / max(support + claimed, 1),
+                "support": support,
+                "average_precision": values["mean_average_precision"] if support else 0.0,
+                "calibration_error": values["calibration_error"],
+            }
         return result
 
     def caption(self, place: int, classes: Sequence[str]) -> str:
@@ -173,7 +175,7 @@ class Multilabel(Task):
         """
         by_text = Counter(labels)
         waiting = {text: self.names(text) for text in by_text}
-        chosen = {"": ""}
+        chosen = {"": "no label"}
         while waiting:
             counts: Counter[str] = Counter()
             for text, own in waiting.items():

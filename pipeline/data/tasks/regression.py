@@ -96,8 +96,9 @@ class NumberFacts:
         total, squares = counts.sum(axis=1), self.wrong**2
         mean = counts @ self.targets / total
         spread = counts @ self.targets**2 - total * mean**2
-        with np.errstate(divide="ignore", invalid="ignore"):
-            explained = np.where(spread > 0, 1 - counts @ squares / spread, np.nan)
+        # Numbers that are all the same leave nothing to explain.
+        explained = 1 - counts @ squares / np.where(spread > 0, spread, np.inf)
+        explained[spread <= 0] = 0
         values = {
             "mean_absolute_error": counts @ self.wrong / total,
             "root_mean_squared_error": np.sqrt(counts @ squares / total),
@@ -164,7 +165,7 @@ class Regression(Task):
             number = float(text)
         except ValueError:
             number = math.nan
-        if not math.isfinite(number):
+        if not math.isfinite(np.float32(number)):
             raise ValueError(f"data.target must be a column of finite numbers, got {text!r}")
         return text
 
