@@ -84,12 +84,12 @@ def draw(evaluated: Path, data: Manifest) -> FeatureMap:
     chosen = np.sort(np.random.default_rng(0).permutation(len(lines))[:MAX_POINTS])
     places = _placed(positions[chosen])
     rows = {row.path: place for place, row in enumerate(data.rows)}
-    shown = [lines[place] for place in chosen]
-    texts = [line[column] for column in ("label", "prediction") for line in shown]
+    drawn = [lines[place] for place in chosen]
+    texts = [line[column] for column in ("label", "prediction") for line in drawn]
     kinds = data.task.strata(texts)
     points = [
-        Point(x, y, kinds[n], kinds[n + len(shown)], line["known"] == "yes", line["path"])
-        for n, ((x, y), line) in enumerate(zip(places, shown, strict=True))
+        Point(x, y, kinds[n], kinds[n + len(drawn)], line["known"] == "yes", line["path"])
+        for n, ((x, y), line) in enumerate(zip(places, drawn, strict=True))
     ]
     columns = int(np.ceil(np.sqrt(len(points))))
     images = [data.images[rows[point.path]] for point in points]

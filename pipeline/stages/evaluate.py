@@ -142,10 +142,10 @@ def _metric(config: Config, data: Manifest) -> str:
     """Return the metric to report besides the usual ones."""
     task = data.task
     chosen = task.further[0] if is_auto(config.metric) else config.metric
-    known = (*task.headline, *task.metrics(len(data.classes)))
-    if chosen not in known:
+    names = (*task.headline, *task.metrics(len(data.classes)))
+    if chosen not in names:
         raise InputError(
-            f"evaluate.metric must be auto or one of {', '.join(known)} for {len(data.classes)} "
+            f"evaluate.metric must be auto or one of {', '.join(names)} for {len(data.classes)} "
             f"{task.noun}, got {config.metric!r}"
         )
     return chosen

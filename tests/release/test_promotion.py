@@ -242,7 +242,7 @@ def test_a_class_that_only_one_of_them_knows() -> None:
 
 def test_what_cannot_be_promoted(clone: Path, run: Run) -> None:
     done = pipeline(clone, run, "promote", "promote.metric=luck")
-    assert "error: promote.metric must be one of accuracy" in done.stderr
+    assert "error: promote.metric must be auto or one of accuracy" in done.stderr
     done = pipeline(clone, run, "promote", "promote.name=a/b")
     assert "error: promote.name is not allowed by the MLflow registry, got 'a/b'" in done.stderr
     done = pipeline(clone, run, "promote", "tracking.enabled=false")

@@ -216,12 +216,10 @@ def test_an_application_with_a_pipeline_of_its_own(
     """Two versions of the model, with other code each, in one process of it."""
     project = tmp_path / "project"
     run_in(promoted, "cp", "-r", str(promoted), str(project))
-    source = project / "pipeline" / "serving" / "pyfunc.py"
+    source = project / "pipeline" / "data" / "tasks" / "classification.py"
     text = source.read_text()
-    assert text.count('"prediction": prediction,') == 1
-    source.write_text(
-        text.replace('"prediction": prediction,', '"prediction": f"second {prediction}",')
-    )
+    assert text.count('"prediction": decided,') == 1
+    source.write_text(text.replace('"prediction": decided,', '"prediction": f"second {decided}",'))
     words = (sys.executable, "-m", "pipeline", "promote", "promote.margin=1")
     done = run_in(project, *words, forked=False, env={"PYTHONPATH": ""})
     assert done.returncode == 0, done.stderr

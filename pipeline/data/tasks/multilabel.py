@@ -25,7 +25,7 @@ BETWEEN = "|"
 _TINY = 1e-7
 _BOUNDS = (0.05, 0.95)
 """Range of thresholds: a few validation images may suggest any."""
-_DOUBT = 0.1
+_DOUBT = 0.03
 """Probability of a label, or of its absence, up to which it is suspicious."""
 _BARS_MAX = 30
 
