@@ -47,20 +47,20 @@ def limits(config: Promote, candidate: Predictions) -> list[Verdict]:
     own, classes = candidate.facts("facts of the candidate"), candidate.classes
     values = own.values("candidate")
     metric(config, candidate.task, values)
-    verdicts = []
+    verdicts, absent = [], f"does not apply: {candidate.task.noun} are predicted"
     if config.max_calibration_error is not None:
-        _insist("max_calibration_error", "calibration_error" in values, candidate.task)
-        error = values["calibration_error"]
+        error = values.get("calibration_error")
         rule = f"calibration error at most {config.max_calibration_error:g}"
-        verdicts.append(Verdict(rule, f"{error:.4f}", error <= config.max_calibration_error))
+        holds = error is None or error <= config.max_calibration_error
+        verdicts.append(Verdict(rule, absent if error is None else f"{error:.4f}", holds))
     if config.min_recall is not None:
         scores = own.scores(classes)
-        _insist("min_recall", bool(scores), candidate.task)
-        present = [name for name in classes if scores[name]["support"]]
-        lowest = min(present, key=lambda name: scores[name]["recall"])
-        recall = scores[lowest]["recall"]
+        present = [name for name in scores if scores[name]["support"]]
+        lowest = min(present, key=lambda name: scores[name]["recall"], default="")
+        recall = scores[lowest]["recall"] if lowest else 1.0
         rule = f"recall of each class at least {config.min_recall:g}"
-        verdicts.append(Verdict(rule, f"{recall:.4f} ({lowest})", recall >= config.min_recall))
+        result = f"{recall:.4f} ({lowest})" if lowest else absent
+        verdicts.append(Verdict(rule, result, recall >= config.min_recall))
     return verdicts
 
 
@@ -116,10 +116,3 @@ def not_worse(config: Promote, candidate: Predictions, champion: Predictions, se
     rule = f"{name} at most {config.margin:g} worse than the champion's"
     measured = f"{gain.value:+.4f} (95 % CI {gain.low:+.4f} to {gain.high:+.4f})"
     return Verdict(rule, measured, bool(worst <= config.margin))
-
-
-def _insist(setting: str, has: bool, task: Task) -> None:
-    if not has:
-        raise InputError(
-            f"promote.{setting} needs classes, but {task.noun} are predicted: set null"
-        )

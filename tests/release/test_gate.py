@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.predictions import Predictions
-from pipeline.data.tasks import Task, classification, multilabel
+from pipeline.data.tasks import Task, classification, multilabel, regression
 from pipeline.errors import InputError
 from pipeline.release import gate
 from pipeline.sections import Promote
@@ -88,6 +88,20 @@ def test_floors_hold_without_a_champion_too(labels: np.ndarray) -> None:
     assert not recall.holds
     (alone,) = judge(np.zeros(9, dtype=np.int64), wrong=0, champion=None, min_recall=1.0)
     assert alone.holds, "classes without an image have no recall"
+
+
+def test_rules_about_classes_do_not_apply_to_numbers() -> None:
+    numbers = np.arange(40, dtype=np.float32)[:, None]
+    texts = [str(value) for value in numbers[:, 0]]
+    task, paths = regression.TASK, tuple(texts)
+    exact = Predictions(paths, texts, texts, task, ["price"], numbers)
+    verdicts = gate.limits(Promote(), exact)
+    assert [item.holds for item in verdicts] == [True, True]
+    assert verdicts[0].result == "does not apply: numbers are predicted"
+    off = [str(value + 3) for value in numbers[:, 0]]
+    worse = Predictions(paths, texts, off, task, ["price"], numbers + 3)
+    assert not gate.not_worse(Promote(), worse, exact, 0).holds
+    assert gate.not_worse(Promote(), exact, worse, 0).holds
 
 
 @pytest.mark.parametrize(
