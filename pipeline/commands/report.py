@@ -89,7 +89,7 @@ def _write(config: Config) -> None:
         image_count=len(tables.read_records(evaluated / "predictions.csv")),
         classes=sorted({name for row in data.rows for name in names(row.label)}),
         noun=data.task.noun,
-        comparisons=_json(evaluated / "comparison.json"),
+        comparisons=summary.compared(evaluated),
         intervals=intervals,
         metrics=list(intervals["fine_tuned"]),
         lower_is_better=list(filter(lower_is_better, intervals["fine_tuned"])),

@@ -18,6 +18,10 @@ from pipeline.data.manifest import Manifest
 from pipeline.evaluation import label_errors, trust
 
 _SHARES = {0.25: "a quarter of the way", 0.5: "half way", 0.75: "three quarters of the way"}
+_COMPARED = {
+    "fine_tuned compared with head_only": "Fine-tuning",
+    "fine_tuned compared with constant": "Compared with a constant answer",
+}
 _FEW = 50
 _CLEARLY_WEAKER = 0.1
 """Difference in recall from which one class is worth more images than all together."""
@@ -75,9 +79,7 @@ def sentences(evaluated: Path, data: Manifest, recipe: Recipe) -> list[tuple[str
     scores = {name: score for name, score in scores.items() if score["support"]}
     suspects = label_errors.read(evaluated)
     lines = [("Model", str(recipe))]
-    titles = ("Fine-tuning", "Compared with a constant answer")
-    compared = _json(evaluated / "comparison.json").values()
-    for title, comparison in zip(titles, compared, strict=False):
+    for title, comparison in compared(evaluated).items():
         lines.append((title, "; ".join(comparison["verdict"][:2])))
     if scores:
         weakest = min(scores, key=lambda name: scores[name]["recall"])
@@ -91,6 +93,12 @@ def sentences(evaluated: Path, data: Manifest, recipe: Recipe) -> list[tuple[str
     lines.append(("Unknown images", unknown))
     lines.append(("What would help most", _advice(scores, suspects, data)))
     return lines
+
+
+def compared(evaluated: Path) -> dict[str, dict[str, Any]]:
+    """Map title to comparison of the fine-tuned model with another, in the order of the report."""
+    comparisons = _json(evaluated / "comparison.json")
+    return {title: comparisons[key] for key, title in _COMPARED.items() if key in comparisons}
 
 
 def _advice(

@@ -13,6 +13,7 @@ from PIL import Image
 
 from pipeline import Classifier
 from pipeline.data import predictions
+from pipeline.evaluation import summary
 from pipeline.storage.tables import read_records
 
 COLOURS = {"blue": (0, 0, 160), "green": (0, 160, 0), "red": (160, 0, 0)}
@@ -118,8 +119,9 @@ def test_numbers(
     metrics = json.loads((folder / "outputs/evaluate/metrics.json").read_text())
     error = {name: own["mean_absolute_error"] for name, own in metrics.items()}
     assert error["fine_tuned"] < 0.5 * error["constant"]
-    compared = json.loads((folder / "outputs/evaluate/comparison.json").read_text())
-    (verdict, *_) = compared["fine_tuned compared with constant"]["verdict"]
+    compared = summary.compared(folder / "outputs/evaluate")
+    assert list(compared) == ["Fine-tuning", "Compared with a constant answer"]
+    (verdict, *_) = compared["Compared with a constant answer"]["verdict"]
     assert verdict.startswith("mean absolute error is better")
     assert (folder / "outputs/evaluate/plots/residuals.png").stat().st_size > 1000
     answers = same_everywhere(run, folder, monkeypatch)

@@ -179,7 +179,7 @@ class Regression(Task):
         numbers = np.array([float(label) for label in labels])
         count = max(1, min(_BINS, len(numbers) // _PER_BIN))
         edges = np.quantile(numbers, np.linspace(0, 1, count + 1)[1:-1])
-        return [f"quantile {place + 1} of {count}" for place in np.searchsorted(edges, numbers)]
+        return [f"quantile {place + 1:02} of {count}" for place in np.searchsorted(edges, numbers)]
 
     def check(self, labels: Mapping[str, Sequence[str]]) -> None:
         """Stop at numbers that are all the same, or a split with fewer than two."""
