@@ -147,7 +147,7 @@ def by_fastai(data: Prepared, seed: int) -> torch.Tensor:
         get_x=lambda place: fastai.PILImage.create(
             data.images[places[place]].permute(1, 2, 0).numpy()
         ),
-        get_y=lambda place: data.classes[int(data.targets[places[place]])],
+        get_y=lambda place: data.classes[int(data.labels[places[place]])],
         splitter=lambda _: split,
         # Lite0 takes (x - 127) / 128 of 0 to 255; fastai has divided by 255.
         batch_tfms=[
