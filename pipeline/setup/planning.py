@@ -26,6 +26,7 @@ _START_S = 8.0
 _DRAW_S = 6.0
 """Plots and intervals in evaluate."""
 _STAGES = 5
+_MAX_REGRESSIONS = 100
 _MAX_REGRESSION = 20_000
 _BACKWARD = 3.0
 """Cost of a training step, in forward passes."""
@@ -121,7 +122,7 @@ def plan(looked: Looked, network: Network, seed: int, threads: int) -> Plan:
         "": shared,
         "data": Section(looked.settings, looked.reasons),
         "backbone": Section(dict(network.section), {"use": network.reason}),
-        "head": _head(train),
+        "head": _head(train, len(looked.survey.classes) if looked.survey.task.several else 1),
         "augment": augment,
         "forward": Section({"engine": AUTO}, {"engine": "by the amount of work"}),
         "prepare": prepare,
@@ -157,8 +158,10 @@ def _balance(imbalance: float) -> str:
     return f"set `balanced` if rare classes matter as much (largest/smallest {imbalance:.1f})"
 
 
-def _head(images: int) -> Section:
+def _head(images: int, regressions: int) -> Section:
     """Choose a head; a regression needs all features in memory at once."""
+    if regressions > _MAX_REGRESSIONS:
+        return Section({"use": "linear"}, {"use": f"{regressions} labels, in batches"})
     if images > _MAX_REGRESSION:
         return Section({"use": "linear"}, {"use": f"{images} training images, in batches"})
     reason = "logistic regression: fits in seconds and is a strong starting point for fine-tuning"

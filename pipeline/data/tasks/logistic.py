@@ -128,7 +128,8 @@ def out_of_fold(
 
     Args:
         features: (N, D).
-        labels: (N,) class indices; at least two images per class.
+        labels: (N,) class indices; at least two images per class. Or (N, K) of 0 and 1: a
+            regression for each column.
         seed: Seed of the folds.
         threads: Threads for linear algebra.
     """
@@ -146,16 +147,24 @@ def out_of_fold(
         most = min(_DIRECTIONS, *features.shape)
         reduced = PCA(most, svd_solver="randomized", random_state=seed).fit_transform(standard)
         reduced /= max(float(np.sqrt((reduced**2).mean())), 1e-12)
-        predicted = np.zeros((len(labels), labels.max() + 1))
-        parts = StratifiedKFold(_SUSPECT_FOLDS, shuffle=True, random_state=seed)
-        bar = tqdm(desc="out of fold", total=_SUSPECT_FOLDS, delay=1, leave=False, disable=None)
-        for others, own in parts.split(reduced, labels):
-            model = LogisticRegression(C=_SUSPECT_STRENGTH, max_iter=_ITERATIONS)
-            model.fit(reduced[others], labels[others])
-            predicted[np.ix_(own, model.classes_)] = model.predict_proba(reduced[own])
-            bar.update()
-        bar.close()
-    return predicted
+        columns = labels.T if labels.ndim > 1 else labels[None]
+        total = _SUSPECT_FOLDS * len(columns)
+        bar = tqdm(desc="out of fold", total=total, delay=1, leave=False, disable=None)
+
+        def folded(truth: NDArray[np.int64]) -> Floats:
+            predicted = np.zeros((len(truth), truth.max() + 1))
+            parts = StratifiedKFold(_SUSPECT_FOLDS, shuffle=True, random_state=seed)
+            for others, own in parts.split(reduced, truth):
+                model = LogisticRegression(C=_SUSPECT_STRENGTH, max_iter=_ITERATIONS)
+                model.fit(reduced[others], truth[others])
+                predicted[np.ix_(own, model.classes_)] = model.predict_proba(reduced[own])
+                bar.update()
+            return predicted
+
+        with bar:
+            if labels.ndim == 1:
+                return folded(labels)
+            return np.stack([folded(column)[:, 1] for column in columns], axis=1)
 
 
 class _Problem:

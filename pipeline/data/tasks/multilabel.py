@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from pipeline.data.tasks import Facts, Fit, Linear, Outputs, Plot, Region, Suspect, Task
 from pipeline.data.tasks.classification import mistakes, per_class
@@ -173,18 +172,19 @@ class Multilabel(Task):
 
         Source: Sechidis, Tsoumakas and Vlahavas 2011, On the Stratification of Multi-label Data.
         """
-        by_text = Counter(labels)
-        waiting = {text: self.names(text) for text in by_text}
+        by_text, counts = Counter(labels), Counter[str]()
+        having: dict[str, list[str]] = defaultdict(list)
+        for text, number in by_text.items():
+            for name in self.names(text):
+                counts[name] += number
+                having[name].append(text)
         chosen = {"": "no label"}
-        while waiting:
-            counts: Counter[str] = Counter()
-            for text, own in waiting.items():
-                counts.update(dict.fromkeys(own, by_text[text]))
-            if not counts:
-                break
+        while counts := +counts:  # without labels whose images are all in a group
             rarest = min(counts, key=lambda name: (counts[name], name))
-            chosen |= {text: rarest for text, own in waiting.items() if rarest in own}
-            waiting = {text: own for text, own in waiting.items() if text not in chosen}
+            for text in having[rarest]:
+                if text not in chosen:
+                    chosen[text] = rarest
+                    counts.subtract(dict.fromkeys(self.names(text), by_text[text]))
         return [chosen[text] for text in labels]
 
     def check(self, labels: Mapping[str, Sequence[str]]) -> None:
@@ -353,10 +353,9 @@ class Multilabel(Task):
         if not len(columns):
             return []
         predicted = targets.astype(np.float64)
-        for column in tqdm(columns, "suspects", unit="label", delay=1, leave=False, disable=None):
-            own = targets[:, column].astype(np.int64)
-            sides = logistic.out_of_fold(features, own, seed=how.seed, threads=how.threads)
-            predicted[:, column] = sides[:, 1]
+        own = targets[:, columns].astype(np.int64)
+        options = {"seed": how.seed, "threads": how.threads}
+        predicted[:, columns] = logistic.out_of_fold(features, own, **options)
         lists = [np.flatnonzero(row).tolist() for row in targets]
         ranked = cleanlab.find_label_issues(
             lists, predicted, return_indices_ranked_by="self_confidence", n_jobs=1
