@@ -106,11 +106,9 @@ class Sampled:
         """
         task, truth = self.task, self.targets[fitted]
         linear = task.fit(features[fitted], truth, Fit(self.width, seed, threads))
+        outputs = [(task.applied(other[rows], linear, truth), rows) for other, rows in others]
         return [
-            task.judge(self.targets[rows], task.applied(other[rows], linear, truth), "log_loss")[
-                f"val_{task.quality}"
-            ]
-            for other, rows in others
+            task.facts(self.targets[rows], own).values()[task.compared_by] for own, rows in outputs
         ]
 
 
@@ -194,7 +192,7 @@ def attempt(name: str, backbone: Backbone, sampled: Sampled, *, seed: int, threa
     ]
     speed = milliseconds(backbone.model, images)
     size = 4 * backbone.model.count_params() / 1e6
-    return Tried(name, enough.task.quality, np.array(values), speed, size, len(images))
+    return Tried(name, enough.task.compared_by, np.array(values), speed, size, len(images))
 
 
 def best(tried: Iterable[Tried]) -> Tried:
@@ -229,7 +227,7 @@ def may_be_mirrored(
     rows = np.flatnonzero(~half)
     pairs = [(straight, rows), (turned, rows)]
     as_is, after = sampled.measured(straight, np.flatnonzero(half), pairs, seed, threads)
-    name = task.quality
+    name = task.compared_by.replace("_", " ")
     shares = f"{name} {after:.2f} on mirrored images, {as_is:.2f} unmirrored"
     if after >= as_is - _LOST:
         return True, f"flips are safe here: {shares}"

@@ -124,6 +124,8 @@ class Task(ABC):
     """Metric of learning curves and sweeps besides the loss; higher is better."""
     each: ClassVar[str] = "accuracy"
     """Metric that is a mean over images of `Facts.wrong`, or of one minus it."""
+    compared_by: ClassVar[str] = "accuracy"
+    """Metric that compares networks on a sample; higher is better, 1 is perfect."""
     headline: ClassVar[tuple[str, ...]] = ("accuracy", "log_loss")
     """Metrics in short tables; the first one decides."""
     further: ClassVar[tuple[str, ...]]

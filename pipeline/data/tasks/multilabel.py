@@ -151,6 +151,7 @@ class Multilabel(Task):
     noun = "labels"
     several = True
     covers = "prediction sets contain all true labels"
+    compared_by = "mean_average_precision"
     headline = ("mean_average_precision", "log_loss")
     further = ("macro_f1", "micro_f1", "accuracy", "hamming_loss", "calibration_error")
     answer: ClassVar[Mapping[str, str]] = {

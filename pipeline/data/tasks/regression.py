@@ -147,7 +147,7 @@ class Regression(Task):
     """A number for each image. Targets are (N, 1)."""
 
     name = "regression"
-    quality = "r2"
+    quality = compared_by = "r2"
     noun = "numbers"
     headline = ("mean_absolute_error", "r2")
     further = ("root_mean_squared_error", "median_absolute_error", "spearman")
