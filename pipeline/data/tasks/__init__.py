@@ -1,4 +1,4 @@
-"""What is predicted for an image: a class, several labels, or a number.
+"""Tasks: predict a class, several labels or a number for an image.
 
 targets + outputs of a network -> loss, score, metrics, plots and answers. A task is a module here
 with a `TASK`; no other code depends on which one it is. To add a task, add such a module
@@ -117,7 +117,7 @@ class Facts(Protocol):
 
 
 class Task(ABC):
-    """What is predicted. Outputs are (N, K) float32, K the number of classes."""
+    """Interface of a task. Outputs are (N, K) float32; K is the number of classes."""
 
     name: ClassVar[str]
     quality: ClassVar[str] = "accuracy"
@@ -131,7 +131,7 @@ class Task(ABC):
     further: ClassVar[tuple[str, ...]]
     """Metrics that `evaluate.metric` may name besides these; the first is the default."""
     noun: ClassVar[str]
-    """What a manifest's labels are called: classes, labels."""
+    """Plural noun for messages, such as classes or labels."""
     answer: ClassVar[Mapping[str, str]]
     """Field of an answer -> its kind: string, strings, double or probabilities."""
     region: ClassVar[tuple[str, ...]] = ("labels",)
@@ -141,11 +141,11 @@ class Task(ABC):
     size_name: ClassVar[str] = "labels_per_image"
     """Name of the mean size of a region."""
     several: ClassVar[bool] = False
-    """Whether an image may have several labels."""
+    """True if an image may have several labels."""
     has_strata: ClassVar[bool] = True
-    """Whether counts per class make sense."""
+    """True if splits can have a number of images per class."""
     calibrates: ClassVar[bool] = True
-    """Whether a temperature changes how sure outputs are."""
+    """True if a temperature can calibrate the outputs."""
 
     def metrics(self, classes: int) -> tuple[str, ...]:
         """Return those of `further` that make sense for K classes."""
@@ -271,7 +271,7 @@ class Task(ABC):
 
     @abstractmethod
     def answered(self, output: Outputs, decided: str, classes: Sequence[str]) -> dict[str, Any]:
-        """Return the other fields of an answer but known and typicality.
+        """Return the fields `answer` of an answer.
 
         Args:
             output: (K,).
@@ -319,7 +319,7 @@ class Task(ABC):
     def contradicts(
         self, target: Any, output: Outputs, classes: Sequence[str], suspect: Suspect
     ) -> Suspect | None:
-        """Return a suspect as a model's output sees it; None if the output confirms the label."""
+        """Return the suspect with the model's suggestion; None if the model confirms the label."""
 
     @abstractmethod
     def summary(self, spread: Mapping[str, Any], images: int) -> str:

@@ -54,12 +54,12 @@ class Scale:
         return cls(float(learned.mean()), float(learned.std()) or 1.0, logs)
 
     def learned(self, numbers: Floats) -> Floats:
-        """Numbers -> what is learned."""
+        """Convert numbers to the scale of the head."""
         values: Floats = np.log(numbers) if self.in_logs else numbers
         return (values - self.mean) / self.deviation
 
     def numbers(self, learned: Floats) -> Outputs:
-        """What is learned -> numbers."""
+        """Convert values on the scale of the head to numbers."""
         values = learned * self.deviation + self.mean
         return np.asarray(np.exp(values) if self.in_logs else values, np.float32)
 
