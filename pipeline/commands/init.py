@@ -17,7 +17,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config, setting_of
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from pipeline.networks.backbones import Backbone, BackboneConfig
 
 SECTIONS: tuple[str, ...] = ()
-_DEFAULT = "mobilenet_v2"
+DEFAULT = "mobilenet_v2"
 _SEED = 0
 _ENOUGH, _PER_CLASS = 500, 5
 """Sampled images, at least and per class, that show if flips are safe."""
@@ -46,9 +45,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--backbone",
-        default=_DEFAULT,
+        default=DEFAULT,
         metavar="NAME",
-        help=f"a file in conf/backbone, or a .keras or .h5 model (default: {_DEFAULT})",
+        help=f"a file in conf/backbone, or a .keras or .h5 model (default: {DEFAULT})",
     )
     which.add_argument(
         "--try",
@@ -102,7 +101,7 @@ def _planned(
     requested = options.tried.split(",") if options.tried else [options.backbone]
     networks, failed = _networks([name.strip() for name in requested], looked, threads, compose)
     name = next(iter(networks))
-    reason = "small, fast and widely used" if name == _DEFAULT else "as requested"
+    reason = "small, fast and widely used" if name == DEFAULT else "as requested"
     if options.tried:
         best = _compared(networks, failed, looked, threads)
         name, reason = (
@@ -155,10 +154,7 @@ def _network(
         "backbone": Section(dict(backbones.section(name))),
         "head": Section({"use": "logistic"}),
     }
-    with TemporaryDirectory() as scratch:
-        path = Path(scratch) / "params.yaml"
-        path.write_text(params_file.text(few, "init"), encoding="utf-8")
-        config = compose([], path).backbone
+    config = params_file.composed(few, compose).backbone
     shorter = [min(row.width, row.height) for row in looked.survey.used]
     least, most = backbones.sides(config) or (sizing.SMALLEST_PX, sizing.USUAL_PX)
     size = sizing.fitting(shorter, least, most)

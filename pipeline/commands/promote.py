@@ -15,12 +15,13 @@ SECTIONS = ("promote",)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--dry-run`."""
+    """Add `--dry-run` and `--added`."""
     parser.add_argument(
         "--dry-run", action="store_true", help="show the decision and change nothing"
     )
+    parser.add_argument("--added", action="store_true", help="promote the result of add")
 
 
 def run(config: Config, options: argparse.Namespace) -> None:
     """Decide, and promote unless this is a dry run."""
-    promotion.promote(config, dry_run=options.dry_run)
+    promotion.promote(config, dry_run=options.dry_run, added=options.added)

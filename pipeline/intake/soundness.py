@@ -97,7 +97,7 @@ def check_classes(used: Iterable[Row], task: Task, title: str) -> list[str]:
         (n, split) for split in labels for row in labels[split] for n in task.names(row)
     )
     classes = task.classes(every, title)
-    _check_names(classes)
+    check_names(classes)
     task.check(labels)
     for split in SPLITS if counts else ():
         short = [name for name in classes if not counts[name, split]]
@@ -163,8 +163,8 @@ def _listed(path: Path) -> list[str]:
     return [line[place] for line in lines if len(line) > place]
 
 
-def _check_names(classes: Iterable[str]) -> None:
-    """Stop at names that people read as the same."""
+def check_names(classes: Iterable[str]) -> None:
+    """Stop at class names that people read as the same."""
     names_seen: dict[str, str] = {}
     for name in classes:
         plain = " ".join(name.casefold().split())

@@ -108,13 +108,23 @@ def with_features(classifier: keras.Model) -> keras.Model:
     """
     import keras
 
+    both = [
+        keras.ops.cast(tensor, "float32") for tensor in (*classifier.outputs, features(classifier))
+    ]
+    whole = keras.layers.Concatenate(name="answers")(both)
+    return keras.Model(classifier.inputs[0], whole, name=classifier.name)
+
+
+def features(classifier: keras.Model) -> keras.KerasTensor:
+    """Return the (B, D) tensor that a classifier's head takes.
+
+    Args:
+        classifier: (B, ...) -> (B, K), built by `join`.
+    """
     from pipeline.networks import graph
 
     makers = {id(tensor): node for node in graph.nodes(classifier) for tensor in node.outputs}
-    (probabilities,) = classifier.outputs
-    features = probabilities
-    while _HEAD.fullmatch(makers[id(features)].operation.name):
-        features = makers[id(features)].input_tensors[0]
-    both = [keras.ops.cast(tensor, "float32") for tensor in (probabilities, features)]
-    whole = keras.layers.Concatenate(name="answers")(both)
-    return keras.Model(classifier.inputs[0], whole, name=classifier.name)
+    (tensor,) = classifier.outputs
+    while _HEAD.fullmatch(makers[id(tensor)].operation.name):
+        tensor = makers[id(tensor)].input_tensors[0]
+    return tensor

@@ -19,11 +19,12 @@ from pipeline.data.tasks.facts import Labels
 from pipeline.errors import InputError
 from pipeline.evaluation import near_duplicates
 from pipeline.serving.classifier import MODEL
-from pipeline.storage.digests import digest
+from pipeline.storage.digests import digest, file_md5
 from pipeline.storage.outputs import ROOT, STAGES
 from pipeline.tracking import logged_model, provenance
 
-PREDICTIONS = ROOT / "evaluate" / predictions.FILE
+ADDED = ROOT / "added"
+"""Output of `add`."""
 LOCK, PARAMS = Path("dvc.lock"), Path("params.yaml")
 
 
@@ -39,6 +40,8 @@ class Candidate:
         identity: Tags that identify this model.
         split_sha256: Digest of the evaluated images and their labels.
         tags: All tags of its registry version, including the two above.
+        model: Its file.
+        predictions: File of the answers.
     """
 
     data: Manifest
@@ -48,29 +51,38 @@ class Candidate:
     identity: dict[str, str]
     split_sha256: str
     tags: dict[str, str]
+    model: Path
+    predictions: Path
 
 
-def read(split: str) -> Candidate:
+def read(split: str, added: bool = False) -> Candidate:
     """Read the outputs, which must be those recorded in dvc.lock.
 
     Args:
         split: Split that was evaluated.
+        added: Read the result of `add` to them instead.
 
     Raises:
         InputError: They are not, or there are none.
     """
     stages = locked("promoted")
-    data = Manifest(ROOT / "prepare")
+    prepared, folder, model = ROOT / "prepare", ROOT / "evaluate", MODEL
+    if added:
+        prepared = folder = ADDED
+        model = ADDED / MODEL.name
+        _check_added()
+    data = Manifest(prepared)
     dropped = near_duplicates.dropped_paths(ROOT / "evaluate")
     every = data.indices(split)
     rows = every[[data.rows[row].path not in dropped for row in every]]
-    saved = predictions.read(PREDICTIONS)
+    path = folder / predictions.FILE
+    saved = predictions.read(path)
     if list(saved.paths) != [data.rows[row].path for row in rows]:
         raise InputError(
-            f"{PREDICTIONS} belongs to another split than evaluate.split={split}: run dvc repro"
+            f"{path} belongs to another split than evaluate.split={split}: run dvc repro"
         )
-    metrics = json.loads((ROOT / "evaluate" / "metrics.json").read_text())["fine_tuned"]
-    identity = logged_model.identity(MODEL)
+    metrics = json.loads((folder / "metrics.json").read_text())["fine_tuned"]
+    identity = logged_model.identity(model)
     split_sha256 = _split_sha256(data, rows)
     tags = {
         **provenance.git_tags(),
@@ -80,7 +92,23 @@ def read(split: str) -> Candidate:
         **{f"dvc.lock.{stage}": md5 for stage, md5 in stages.items()},
         **{f"metrics.{name}": f"{value:.6f}" for name, value in metrics.items()},
     }
-    return Candidate(data, rows, saved, metrics, identity, split_sha256, tags)
+    return Candidate(data, rows, saved, metrics, identity, split_sha256, tags, model, path)
+
+
+def _check_added() -> None:
+    """Stop at the result of `add` to another classifier.
+
+    Raises:
+        InputError: There is none, or the classifier was trained again since.
+    """
+    path = ADDED / "summary.json"
+    if not path.exists():
+        raise InputError("nothing was added: run python -m pipeline add IMAGES first")
+    if json.loads(path.read_text(encoding="utf-8"))["added_to"] != file_md5(MODEL):
+        raise InputError(
+            "the classifier was trained again since images were added to it: run add again, or "
+            "promote without --added"
+        )
 
 
 def is_other(stage: str) -> bool:

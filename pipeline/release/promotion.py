@@ -16,11 +16,10 @@ from pipeline.errors import InputError, redacted
 from pipeline.release import candidate as candidates
 from pipeline.release import champion as champions
 from pipeline.release import gate
-from pipeline.release.candidate import LOCK, PARAMS, PREDICTIONS, Candidate
+from pipeline.release.candidate import LOCK, PARAMS, Candidate
 from pipeline.release.gate import Verdict
 from pipeline.release.registry import Registry
 from pipeline.sections import Promote, Tracking
-from pipeline.serving.classifier import MODEL
 from pipeline.storage import derived
 from pipeline.storage.outputs import ROOT
 from pipeline.tracking import logged_model, runs, store
@@ -30,17 +29,18 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 
-def promote(config: Config, *, dry_run: bool = False) -> None:
+def promote(config: Config, *, dry_run: bool = False, added: bool = False) -> None:
     """Decide and, unless this is a dry run, register and promote.
 
     Args:
         config: The whole config.
         dry_run: Only show the decision.
+        added: Decide on the result of `add`.
 
     Raises:
         InputError: The gate fails, there is nothing to promote, or the registry does not answer.
     """
-    candidate = candidates.read(config.evaluate.split)
+    candidate = candidates.read(config.evaluate.split, added)
     client = _connect(config.tracking)
     with store.answering(config.tracking):
         _promote(config, client, candidate, dry_run)
@@ -129,15 +129,15 @@ def _register(
     experiment = store.experiment(client, config.tracking)
     of_outputs = runs.run_of_outputs
     with of_outputs("promote", client, experiment, config, candidate.tags) as run:
-        model = logged_model.find(client, experiment, MODEL)
-        model = model or logged_model.log(client, run, MODEL)
+        model = logged_model.find(client, experiment, candidate.model)
+        model = model or logged_model.log(client, run, candidate.model)
         if not _same(model.tags, candidate):
             raise InputError("the outputs changed during this promotion: run promote again")
         client.set_logged_model_tags(model.model_id, candidate.tags)
         for name, value in candidate.metrics.items():
             client.log_metric(run, name, value, model_id=model.model_id)
         client.log_dict(run, decision, "decision.json")
-        client.log_artifact(run, str(PREDICTIONS))
+        client.log_artifact(run, str(candidate.predictions))
         for path in (LOCK, PARAMS):
             client.log_text(run, redacted(path.read_text(encoding="utf-8")), path.name)
         tags = {**candidate.tags, "promotion.run": run}

@@ -36,7 +36,7 @@ _EXAMPLES = 10
 _AT_ONCE = 8
 _INLINE = 100_000
 _PAGE = Path(__file__).with_name("page.html")
-_HEADERS = {
+HEADERS = {
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline'; img-src 'self' blob: data:",
     "X-Content-Type-Options": "nosniff",
 }
@@ -277,7 +277,7 @@ async def _healthy() -> dict[str, str]:
 
 
 async def _page() -> Response:
-    return Response(_PAGE.read_bytes(), media_type="text/html; charset=utf-8", headers=_HEADERS)
+    return Response(_PAGE.read_bytes(), media_type="text/html; charset=utf-8", headers=HEADERS)
 
 
 async def _error(_: Request, error: Exception) -> Response:

@@ -6,7 +6,8 @@ sections -> text -> params.yaml, which is composed as a check before it replaces
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 from ruamel.yaml.error import YAMLError
 
@@ -14,6 +15,8 @@ from pipeline import dialect
 from pipeline.errors import InputError
 from pipeline.setup.planning import Section
 from pipeline.storage.outputs import PARAMS, replacing_file
+
+T = TypeVar("T")
 
 _COLUMN = 27
 _DEFAULT_DATA = "digits"
@@ -49,11 +52,24 @@ def refuse_to_lose(force: bool) -> None:
     Args:
         force: True with --force.
     """
-    if PARAMS.exists() and not force and not _is_default():
+    if PARAMS.exists() and not force and not is_default():
         raise InputError(
             f"{PARAMS} exists: pass --force to replace it (the old file is kept as {_backup()}); "
             "with make, FORCE=1"
         )
+
+
+def composed(sections: Mapping[str, Section], compose: Callable[..., T]) -> T:
+    """Compose a config from a few sections, without writing params.yaml.
+
+    Args:
+        sections: As for `text`.
+        compose: As for `write`.
+    """
+    with TemporaryDirectory() as scratch:
+        path = Path(scratch) / PARAMS
+        path.write_text(text(sections, "init"), encoding="utf-8")
+        return compose([], path)
 
 
 def write(content: str, compose: Callable[..., Any]) -> Path | None:
@@ -72,7 +88,8 @@ def write(content: str, compose: Callable[..., Any]) -> Path | None:
     return copy
 
 
-def _is_default() -> bool:
+def is_default() -> bool:
+    """Check if params.yaml is the one that comes with the project."""
     try:
         present = dialect.load(PARAMS)
     except InputError:

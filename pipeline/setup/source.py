@@ -108,9 +108,9 @@ def look(
     Raises:
         InputError: It is none of these, or has no images of two classes.
     """
-    settings = _recognised(path, ignore) | ({"ignore": ignore} if ignore else {})
+    settings = recognised(path, ignore) | ({"ignore": ignore} if ignore else {})
     settings |= further or {}
-    config = _config(settings)
+    config = config_of(settings)
     left_out: list[Sample] = []
     reasons: dict[str, str] = {}
     chosen = sources.task(config)
@@ -125,7 +125,7 @@ def look(
         reasons["splits"] = (
             "there is no test/: val/ becomes the test split, val is drawn from train"
         )
-        config = _config(settings)
+        config = config_of(settings)
         listed = [replace(item, split="test") if item.split == "val" else item for item in listed]
     surveyed = survey(listed, left_out, config.ignore, seed, task)
     surveyed = replace(surveyed, splits=tuple(sorted(named)))
@@ -133,13 +133,17 @@ def look(
     return Looked(settings, reasons, config, surveyed)
 
 
-def _recognised(path: Path, ignore: list[str]) -> dict[str, Any]:
+def recognised(path: Path, ignore: list[str]) -> dict[str, Any]:
+    """Return the settings of section `data` that a path means.
+
+    Raises:
+        InputError: It is no folder, csv file or archive.
+    """
     if path.is_dir():
         return {"use": "folder", "path": layout.unwrapped(path, ignore).as_posix()}
     if not path.is_file():
         raise InputError(
-            f"no such file or folder: {path}; init needs a folder of images, a csv file or an "
-            "archive"
+            f"no such file or folder: {path}; name a folder of images, a csv file or an archive"
         )
     if tarfile.is_tarfile(path) or zipfile.is_zipfile(path):
         return {"use": "archive", "path": path.as_posix(), "sha256": file_sha256(path)}
@@ -151,7 +155,12 @@ def _recognised(path: Path, ignore: list[str]) -> dict[str, Any]:
     )
 
 
-def _config(settings: dict[str, Any]) -> SourceConfig:
+def config_of(settings: dict[str, Any]) -> SourceConfig:
+    """Return section `data` for some of its settings.
+
+    Raises:
+        InputError: A setting is unknown or has a wrong value.
+    """
     module = importlib.import_module(f"{sources.__name__}.{settings['use']}")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(module.Config), settings)

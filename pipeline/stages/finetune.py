@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pipeline.data.manifest import Manifest
-from pipeline.features import scaling, store
+from pipeline.features import by_image, scaling, store
 from pipeline.features.source import FrozenPart
 from pipeline.features.store import Store
 from pipeline.finetuning.settings import Config
@@ -56,14 +58,22 @@ def run(
         finetuner = Finetuner(body, folders.prepare, Store(activations), frozen)
         tuned = finetuner.fit(config, folders.train_head, log)
     derived.write(folders.out, tuned.derived)
-    classifier = _save(config, frozen, finetuner, tuned, folders)
+    classifier = _save(config, frozen, finetuner, tuned, folders, Store(activations))
     return fitting.report(tuned.fitted, classifier, folders.out, finetuner.data.task)
 
 
 def _save(
-    config: Config, frozen: FrozenPart, finetuner: Finetuner, tuned: Tuned, folders: Folders
+    config: Config,
+    frozen: FrozenPart,
+    finetuner: Finetuner,
+    tuned: Tuned,
+    folders: Folders,
+    cache: Store,
 ) -> keras.Model:
-    """Write the classifier with everything it needs to predict; returns it."""
+    """Write the classifier with everything it needs to predict; returns it.
+
+    Its features of the training images are stored, so that `add` need not compute them.
+    """
     from pipeline.data.tasks import calibration
     from pipeline.networks import model_file
     from pipeline.networks.keras_forward import KerasForward
@@ -98,8 +108,13 @@ def _save(
         if converted
         else KerasForward(whole, frozen.batch_size)
     )
-    statistics = reference.gather(forward, data, frozen.seed)
-    model_file.save(classifier, folders.out / "model.keras", card, converted, statistics)
+    rows, path = reference.sampled(data, frozen.seed), folders.out / "model.keras"
+    every = np.concatenate(rows)
+    outputs = forward.all(data.images, every, "reference")
+    statistics = reference.gather(outputs, rows, data)
+    model_file.save(classifier, path, card, converted, statistics)
+    named = [data.rows[row].sha256 for row in every]
+    by_image.keep(cache, by_image.of_model(path, card), named, outputs.shape[1], iter([outputs]))
     classes = "\n".join(data.classes) + "\n"
     (folders.out / "classes.txt").write_text(classes, encoding="utf-8")
     return classifier

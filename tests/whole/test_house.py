@@ -35,8 +35,9 @@ MAY_IMPORT = {
     "release": "tracking",
     "sweep": "tracking",
     "setup": "tracking",
+    "teaching": "setup release",
     "api": "release",
-    "commands": "release export sweep setup",
+    "commands": "release export sweep teaching",
     "runner": "commands",
     "__main__": "runner",
 }

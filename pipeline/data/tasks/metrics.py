@@ -159,7 +159,9 @@ def roc_auc(facts: Facts, counts: Floats, desc: str = "") -> Floats:
                 areas.append(_area(column[order], facts.labels[order] == place, rows[order], total))
                 bar.update()
             del scores, column  # or the next ones would be in memory at the same time
-    mean: Floats = np.nanmean(np.stack(areas), axis=0)
+    every = np.stack(areas)
+    none = np.isnan(every).all(axis=0)  # all images of a draw are of one class
+    mean: Floats = np.where(none, np.nan, np.nanmean(np.where(none, 0, every), axis=0))
     return mean
 
 

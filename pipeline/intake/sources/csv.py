@@ -25,6 +25,10 @@ from pipeline.storage.derived import Derived
 
 _DELIMITERS = (",", ";", "\t")
 _SEPARATORS = ("|", ";", ",", "+", "/", "&", " ")
+SEVERAL = _SEPARATORS[0]
+"""Text between several labels of an image, unless a setting names another."""
+LABEL_FILE = ("path", "label", "time", "seconds")
+"""Columns of a file that `label` writes: its last line about an image counts."""
 _TRUTHS = dict.fromkeys(("1", "1.0", "true", "yes"), True) | dict.fromkeys(
     ("0", "0.0", "false", "no"), False
 )
@@ -122,6 +126,11 @@ def _read(config: Config) -> tuple[list[str], list[_Line]]:
         raise InputError(f"data.path must be a csv file, got {path}: no such file")
     table = csv.reader(_lines(path, config.encoding), delimiter=_delimiter(path, config.encoding))
     header = next(table, [])
+    if tuple(header) == LABEL_FILE and not path.read_bytes().endswith(b"\n"):
+        raise InputError(
+            f"the last line of {path} is incomplete: remove it, or run `python -m pipeline label`, "
+            "which does"
+        )
     further = _extra_columns(config, header)
     if config.group is not None and config.group not in further:
         raise InputError(
@@ -133,6 +142,8 @@ def _read(config: Config) -> tuple[list[str], list[_Line]]:
         if any(cell.strip() for cell in cells):
             where = f"{path} line {table.line_num}"
             lines.append(_Line(where, _row(where, header, cells)))
+    if tuple(header) == LABEL_FILE:
+        return [], list({line.cells["path"]: line for line in lines}.values())
     return further, lines
 
 
@@ -143,7 +154,7 @@ def _task(config: Config, lines: Sequence[_Line]) -> Derived:
         line.cells[column]
         for line in lines
         if line.cells[column] not in config.labels
-        and len(parts := line.cells[column].split(separator or _SEPARATORS[0])) > 1
+        and len(parts := line.cells[column].split(separator or SEVERAL)) > 1
         and all(part.strip() for part in parts)
     ]
     if separator and not with_separator:
@@ -181,7 +192,7 @@ def _label(config: Config, what: Task, line: _Line) -> tuple[str, str]:
         parts = [column for column, text in cells.items() if _TRUTHS[text.lower()]]
     else:
         (text,) = cells.values()
-        separator = config.label_separator or _SEPARATORS[0]
+        separator = config.label_separator or SEVERAL
         parts = [part.strip() for part in text.split(separator)] if what.several else [text]
         parts = [_name(line.where, part) for part in parts if part]
     try:

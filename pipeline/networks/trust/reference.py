@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from tqdm import tqdm
 from pipeline.data import traits as traits_of
 from pipeline.data.manifest import CALIBRATION, Manifest
 from pipeline.data.tasks import Outputs, Targets, Task
-from pipeline.networks.forward import Forward
 from pipeline.networks.trust import typicality
 from pipeline.networks.trust.typicality import Floats, Space
 
@@ -74,31 +73,34 @@ def read(files: Mapping[str, bytes]) -> Reference:
     return Reference(space, **arrays, traits=json.loads(files[_TRAITS]))
 
 
-def gather(forward: Forward, data: Manifest, seed: int) -> Reference:
-    """Run the classifier once on the images, unaugmented.
+def sampled(data: Manifest, seed: int) -> list[NDArray[np.int64]]:
+    """Choose the training, validation and calibration images that the reference is made of.
 
     Args:
-        forward: Returns (N, K + D): probabilities, then features.
         data: The prepared dataset.
         seed: Seed for sampling, if there are many images.
     """
-    training = _chosen(data.indices("train"), _TRAINING, seed)
-    validation = _chosen(data.indices("val"), _VALIDATION, seed)
-    calibration = data.indices(CALIBRATION)
-    every = np.concatenate([training, validation, calibration])
-    outputs = forward.all(data.images, every, "reference")
-    parts = np.split(outputs, np.cumsum([len(training), len(validation)]))
-    of_training, of_validation, of_calibration = parts
-    own = of_validation[:, : len(data.classes)]
-    name, values = data.task.trait(own)
-    made = make(
-        data.task,
-        (of_training, of_validation, of_calibration),
-        data.targets[calibration],
-        len(data.classes),
-        {**_traits(data, validation), name: values},
-    )
-    return replace(made, thresholds=data.task.thresholds(data.targets[validation], own))
+    return [
+        _chosen(data.indices("train"), _TRAINING, seed),
+        _chosen(data.indices("val"), _VALIDATION, seed),
+        data.indices(CALIBRATION),
+    ]
+
+
+def gather(outputs: Outputs, rows: list[NDArray[np.int64]], data: Manifest) -> Reference:
+    """Make the reference data of a dataset.
+
+    Args:
+        outputs: Of the classifier for the images from `sampled`, unaugmented: probabilities, then
+            features.
+        rows: From `sampled`.
+        data: The prepared dataset.
+    """
+    _, validation, calibration = rows
+    parts = np.split(outputs, np.cumsum([len(part) for part in rows[:-1]]))
+    traits = _traits(data, validation)
+    truth = data.targets[validation], data.targets[calibration]
+    return make(data.task, parts, truth, len(data.classes), traits)
 
 
 def _chosen(rows: NDArray[np.int64], most: int, seed: int) -> NDArray[np.int64]:
@@ -116,8 +118,8 @@ def _traits(data: Manifest, rows: NDArray[np.int64]) -> dict[str, list[float]]:
 
 def make(
     task: Task,
-    outputs: tuple[Outputs, Outputs, Outputs],
-    targets: Targets,
+    outputs: Sequence[Outputs],
+    targets: tuple[Targets, Targets],
     classes: int,
     traits: Mapping[str, list[float]],
 ) -> Reference:
@@ -126,19 +128,22 @@ def make(
     Args:
         task: What is predicted.
         outputs: Of training, validation and calibration images.
-        targets: C targets of the calibration images.
+        targets: Of validation and calibration images.
         classes: K.
-        traits: Traits of the validation images.
+        traits: Traits of the validation images; the task's own is added.
     """
     training, validation, calibration = outputs
     space = typicality.space(training[:, classes:])
     positions = typicality.positions(space, validation[:, classes:])
     distances = typicality.distances(space, positions)
-    doubts = task.doubts(validation[:, :classes])
+    own = validation[:, :classes]
+    doubts = task.doubts(own)
     ranked = np.sort(distances), np.sort(doubts)
     strangeness = np.sort(typicality.strangeness(distances, doubts, *ranked))
-    misses = np.sort(task.misses(targets, calibration[:, :classes]))
-    return Reference(space, *ranked, strangeness, misses, traits)
+    misses = np.sort(task.misses(targets[1], calibration[:, :classes]))
+    name, values = task.trait(own)
+    thresholds = task.thresholds(targets[0], own)
+    return Reference(space, *ranked, strangeness, misses, {**traits, name: values}, thresholds)
 
 
 def _packed(array: NDArray[np.generic]) -> bytes:

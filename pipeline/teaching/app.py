@@ -1,0 +1,87 @@
+"""The labelling page on this machine.
+
+session -> a FastAPI app: state, images, labels. Only this machine can reach it.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from PIL import Image
+from pydantic import BaseModel
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from pipeline.data import image_file
+from pipeline.data.decoding import Decoding, Fit
+from pipeline.errors import InputError
+from pipeline.serving.app import HEADERS
+from pipeline.teaching.session import Session
+
+_PAGE = Path(__file__).with_name("page.html")
+_SIDE_PX, _QUALITY = 480, 90
+
+
+class Labelled(BaseModel):
+    """Images with one label."""
+
+    paths: list[str]
+    label: str
+    seconds: float = 0.0
+
+
+class Named(BaseModel):
+    """An image."""
+
+    path: str
+
+
+def create(session: Session) -> FastAPI:
+    """Create the app."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    # A page of another site must not label, not even by a name that resolves to this machine.
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+    app.add_exception_handler(InputError, _error)
+
+    @app.get("/")
+    def page() -> Response:
+        return Response(_PAGE.read_bytes(), media_type="text/html; charset=utf-8", headers=HEADERS)
+
+    @app.get("/state")
+    def state() -> dict[str, Any]:
+        return session.state()
+
+    @app.get("/image")
+    def image(path: str) -> Response:
+        pixels = image_file.decode(session.sample(path), _SIDE_PX, Decoding(Fit.pad)).pixels
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=_QUALITY)
+        headers = {"Cache-Control": "max-age=3600"}
+        return Response(file.getvalue(), media_type="image/jpeg", headers=headers)
+
+    @app.get("/alike")
+    def alike(path: str) -> list[str]:
+        return session.alike(path)
+
+    @app.post("/label")
+    def label(body: Labelled) -> dict[str, Any]:
+        session.label(body.paths, body.label, body.seconds)
+        return session.state()
+
+    @app.post("/skip")
+    def skip(body: Named) -> dict[str, Any]:
+        session.skip(body.path)
+        return session.state()
+
+    @app.post("/undo")
+    def undo() -> dict[str, Any]:
+        return {"path": session.undo(), **session.state()}
+
+    return app
+
+
+async def _error(_: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 422)

@@ -1,0 +1,140 @@
+"""A labelling session: labels of a pool, the head that learns from them, and what to label next.
+
+pool + label file -> state for the page. The head is refitted in a thread of its own, so that no
+label waits for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.teaching import order
+from pipeline.teaching.labels import LabelFile
+from pipeline.teaching.learner import Learned, Learner
+from pipeline.teaching.pool import Pool
+
+_QUEUE, _DOUBTS, _ALIKE, _CURVE = 40, 6, 12, 6
+"""Images that are suggested, offered for a second look and shown in a grid; points of the past."""
+
+
+class Session:
+    """Labels of a pool while a person adds to them.
+
+    Args:
+        pool: The images.
+        labels: The label file; lines about other images are kept.
+    """
+
+    def __init__(self, pool: Pool, labels: LabelFile) -> None:
+        self._pool, self._labels = pool, labels
+        self._names = [sample.path for sample in pool.samples]
+        self._rows = {name: row for row, name in enumerate(self._names)}
+        self._learner = Learner(pool.features)
+        self._skipped: set[int] = set()
+        self._curve: dict[int, tuple[float, float, float]] = {}
+        self._lock = threading.Lock()
+        self._changed = threading.Event()
+        self._learned = self._learner.fit({})
+        self._queue = order.suggest(self._learner.reduced, self._learned.probabilities, {}, _QUEUE)
+        self._changed.set()
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def label(self, names: list[str], label: str, seconds: float) -> None:
+        """Label images; `seconds` is the time that a person took for all of them.
+
+        Raises:
+            InputError: There is no such image, or the label cannot be the name of a class.
+        """
+        for name in names:
+            self._row(name)
+        with self._lock:
+            for name in names:
+                self._labels.add(name, label, seconds / len(names))
+        self._changed.set()
+
+    def undo(self) -> str | None:
+        """Take the last label back; returns the image's path, None if there is none."""
+        with self._lock:
+            name = self._labels.undo()
+        self._changed.set()
+        return name
+
+    def skip(self, name: str) -> None:
+        """Leave an image for later: it is not suggested again in this session."""
+        self._skipped.add(self._row(name))
+
+    def alike(self, name: str) -> list[str]:
+        """Return an image and the most similar ones without a label."""
+        row, places = self._row(name), self._learner.reduced
+        distances = ((places - places[row]) ** 2).sum(axis=1)
+        labelled = self._labelled()
+        nearest = [n for n in np.argsort(distances, kind="stable").tolist() if n not in labelled]
+        return [self._names[n] for n in dict.fromkeys([row, *nearest][:_ALIKE])]
+
+    def sample(self, name: str) -> bytes:
+        """Read the file of an image."""
+        return self._pool.samples[self._row(name)].read()
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the page shows, as plain values."""
+        with self._lock:
+            labels, learned, queue = dict(self._labels.labels), self._learned, self._queue
+        labelled = {self._rows[name] for name in labels if name in self._rows}
+        waiting = [row for row in queue if row not in labelled and row not in self._skipped]
+        return {
+            "file": str(self._labels.path),
+            "images": len(self._names),
+            "labelled": len(labelled),
+            "left": len(self._names) - len(labelled | self._skipped),
+            "classes": [list(item) for item in sorted(Counter(labels.values()).items())],
+            "accuracy": learned.accuracy,
+            "curve": [[count, *values] for count, values in sorted(self._curve.items())],
+            "queue": [self._suggestion(row, learned) for row in waiting],
+            "doubts": [
+                {"path": self._names[row], "label": labels[self._names[row]], "guess": other}
+                for row, other, _ in learned.doubts(_DOUBTS)
+                if self._names[row] in labels and labels[self._names[row]] != other
+            ],
+        }
+
+    def _suggestion(self, row: int, learned: Learned) -> dict[str, Any]:
+        guess = int(learned.probabilities[row].argmax())
+        sure = float(learned.probabilities[row, guess])
+        name = learned.classes[guess] if learned.classes else None
+        return {"path": self._names[row], "guess": name, "probability": sure}
+
+    def _row(self, name: str) -> int:
+        if name not in self._rows:
+            raise InputError(f"no image {name!r} in this folder: reload the page")
+        return self._rows[name]
+
+    def _labelled(self) -> dict[int, str]:
+        with self._lock:
+            labels = self._labels.labels.items()
+            return {self._rows[name]: label for name, label in labels if name in self._rows}
+
+    def _follow(self) -> None:
+        """Refit the head whenever labels have changed."""
+        labels = self._labelled()
+        for count in np.geomspace(10, max(len(labels), 10), _CURVE).astype(int)[:-1].tolist():
+            self._learn(dict(list(labels.items())[:count]))
+        while self._changed.wait():
+            self._changed.clear()
+            labels = self._labelled()
+            learned = self._learn(labels)
+            avoided = labels | dict.fromkeys(self._skipped, "")
+            places = self._learner.reduced
+            queue = order.suggest(places, learned.probabilities, avoided, _QUEUE)
+            with self._lock:
+                self._learned, self._queue = learned, queue
+
+    def _learn(self, labels: dict[int, str]) -> Learned:
+        learned = self._learner.fit(labels)
+        if learned.accuracy:
+            self._curve[len(labels)] = learned.accuracy
+        return learned
