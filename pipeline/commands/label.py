@@ -50,6 +50,7 @@ def run(options: argparse.Namespace, compose: Callable[..., Config]) -> None:
         log_level="warning",
         server_header=False,
     )
+    labels.close()
     classes = len(set(labels.labels.values()))
     print(f"{len(labels.labels)} labels of {classes} classes in {labels.path}")
     print(f"next: python -m pipeline init {labels.path}, then make repro")

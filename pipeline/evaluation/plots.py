@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,7 @@ class Evaluation:
         classifier: The fine-tuned model.
         head_curve: Learning curve of the head.
         curve: Learning curve of fine-tuning.
+        label_curve: From `label_curve.measure`.
         pairs: Near duplicates, the most similar first.
         suspects: Images with suspicious labels, the most likely errors first.
     """
@@ -59,6 +60,7 @@ class Evaluation:
     classifier: keras.Model
     head_curve: Curve
     curve: Curve
+    label_curve: Mapping[str, Any]
     pairs: Sequence[Pair]
     suspects: Sequence[Suspect]
 
@@ -126,6 +128,10 @@ def _learning_curves(evaluation: Evaluation, path: Path) -> None:
     figures.learning_curves(path, *curves_of, evaluation.data.task.quality)
 
 
+def _label_curve(evaluation: Evaluation, path: Path) -> None:
+    figures.label_curve(path, evaluation.label_curve)
+
+
 def _neighbours(evaluation: Evaluation, path: Path) -> None:
     """Draw the most confident mistakes, each with the most similar training images."""
     mistakes, train = evaluation.mistakes[:_HEATED], evaluation.data.indices("train")
@@ -188,6 +194,7 @@ def of(task: Task) -> dict[str, Plot]:
     """Map file to plot, in the order of the report."""
     return {
         "learning_curves": Plot("Learning curves", _learning_curves),
+        "label_curve": Plot("Quality by number of labels", _label_curve),
         **task.plots,
         "neighbours": Plot("Mistakes and the most similar training images", _neighbours),
         "label_errors": Plot("Suspicious labels", _label_errors),

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.manifest import Manifest
-from pipeline.evaluation import label_errors, trust
+from pipeline.evaluation import label_curve, label_errors, trust
 
 _SHARES = {0.25: "a quarter of the way", 0.5: "half way", 0.75: "three quarters of the way"}
 _COMPARED = {
@@ -89,6 +89,8 @@ def sentences(evaluated: Path, data: Manifest, recipe: Recipe) -> list[tuple[str
         none = "none, all images of every class are right"
         lines.append(("Weakest class", sentence if right < support else none))
     lines.append(("Suspicious labels", f"{len(suspects)} of {len(data.rows)} images"))
+    if gains := label_curve.sentences(_json(evaluated / label_curve.FILE), data.task):
+        lines.append(("More labels", "; ".join(gains[:2])))
     unknown = trust.sentences(_json(evaluated / trust.FILE), data.task)[0]
     lines.append(("Unknown images", unknown))
     lines.append(("What would help most", _advice(scores, suspects, data)))

@@ -2,7 +2,7 @@
 
 features.npy + head.keras + model.keras -> metrics.json, intervals.json, comparison.json,
 per_class.json, slices.csv, predictions.parquet, predictions.csv, near_duplicates.csv,
-label_errors.csv, trust.json, positions.npy, plots/*.png, vega/.
+label_errors.csv, label_curve.json, trust.json, positions.npy, plots/*.png, vega/.
 
     python -m pipeline evaluate evaluate.split=val
 """
@@ -25,7 +25,7 @@ from pipeline.data.predictions import Trust
 from pipeline.data.tasks import Facts, Floats, Outputs, Suspect, Task
 from pipeline.data.tasks.facts import Labels
 from pipeline.errors import InputError
-from pipeline.evaluation import label_errors, near_duplicates, resampling, trust
+from pipeline.evaluation import label_curve, label_errors, near_duplicates, resampling, trust
 from pipeline.evaluation.near_duplicates import NearDuplicates, Pair
 from pipeline.evaluation.resampling import Comparison, Resampled
 from pipeline.networks.trust.judging import Judge
@@ -104,7 +104,11 @@ def run(
         suspects = _suspects(config, data, features, seed, threads)
         suspects = label_errors.doubted(suspects, data, run_models.outputs)
         _write_metrics(out, resampled, compared)
-        write_json(out / "per_class.json", best.scores(data.classes))
+        scores = best.scores(data.classes)
+        write_json(out / "per_class.json", scores)
+        weakest = sorted(scores, key=lambda name: scores[name]["recall"])
+        curve = label_curve.measure(data, features, rows, weakest, seed, threads)
+        write_json(out / label_curve.FILE, curve)
         resampling.write_slices(out / "slices.csv", data, rows, best, seed)
         predictions.write(out, data, rows, run_models.answered, reliability)
         np.save(out / trust.POSITIONS, reliability.positions.astype(np.float32))
@@ -122,6 +126,7 @@ def run(
             run_models.classifier,
             curves.read(folders.train_head),
             curves.read(folders.finetune),
+            curve,
             pairs,
             suspects,
         )
@@ -130,6 +135,8 @@ def run(
     _print_metrics(resampled, compared, names)
     print("\n".join(trust.sentences(measured, task)))
     _print_near_duplicates(dropped, pairs, rows, best.wrong, task)
+    for sentence in label_curve.sentences(curve, task):
+        print(sentence)
     if suspects:
         print(
             f"{len(suspects)} of {len(data.rows)} images have suspicious labels (in benchmarks, at "

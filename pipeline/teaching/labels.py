@@ -86,6 +86,10 @@ class LabelFile:
         self._history.pop()
         return name
 
+    def close(self) -> None:
+        """Let another process write."""
+        self._lock.release()
+
     def _apply(self, name: str, label: str) -> None:
         self.labels.pop(name, None)
         if label:

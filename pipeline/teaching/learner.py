@@ -18,7 +18,9 @@ Floats = NDArray[np.float64]
 _DIRECTIONS = 128
 _STRENGTH = 0.1
 """C of the regression on directions of unit variance: few labels need strong regularization."""
-_STEPS, _FOLDS = 50, 5
+_STEPS = 30
+_FOLDS, _MANY, _FOLDS_OF_MANY = 5, 1000, 2
+"""With many labels, half of them make as good a head, in a fraction of the time."""
 _CLEARLY = 0.5
 """How much more probable another class must be for a label to be doubted."""
 
@@ -110,7 +112,8 @@ class Learner:
             probabilities = head.fit(self.reduced[rows], targets).predict_proba(self.reduced)
             own, truth = self.reduced[rows[judged]], targets[judged]
             if len(set(truth)) > 1:
-                folds = min(_FOLDS, int(counts[counts > 1].min()))
+                most = _FOLDS if len(truth) < _MANY else _FOLDS_OF_MANY
+                folds = min(most, int(counts[counts > 1].min()))
                 parts = StratifiedKFold(folds, shuffle=True, random_state=0).split(own, truth)
                 present = np.unique(truth)
                 out_of_fold[:, present] = cross_val_predict(

@@ -44,18 +44,25 @@ def suggest(places: Floats, probabilities: Floats, labelled: Collection[int], co
     if not count:
         return rest
     if len(known) < _PER_CLASS * probabilities.shape[1] or probabilities.shape[1] < 2:
-        return _typical(places, known, rest, count)
+        return typical(places, known, rest, count)
     return _diverse(places, probabilities, rest, count)
 
 
-def _typical(places: Floats, known: Rows, rest: Rows, count: int) -> Rows:
-    """Choose the most typical image of each region without a label, large regions first."""
+def typical(places: Floats, known: Rows, rest: Rows, count: int) -> Rows:
+    """Choose the most typical image of each region without a label, large regions first.
+
+    Args:
+        places: (N, d) reduced features.
+        known: Labelled rows.
+        rest: Rows to choose from.
+        count: Number of images, at most those of `rest`.
+    """
     every = np.concatenate([known, rest])
     regions = _clusters(places[every], len(known) + count)
     free, taken = regions[len(known) :], np.bincount(regions[: len(known)], minlength=len(every))
     sizes = np.bincount(regions, minlength=len(every))
-    queues = [_by_density(places, rest[free == region]) for region in range(free.max() + 1)]
-    order = sorted(range(len(queues)), key=lambda region: (taken[region], -sizes[region]))
+    queues = {region: _by_density(places, rest[free == region]) for region in set(free.tolist())}
+    order = sorted(queues, key=lambda region: (taken[region], -sizes[region]))
     chosen: list[int] = []
     while len(chosen) < count:
         for region in order:
@@ -67,8 +74,8 @@ def _typical(places: Floats, known: Rows, rest: Rows, count: int) -> Rows:
 def _by_density(places: Floats, rows: Rows) -> list[int]:
     """Order rows by the mean distance to their nearest neighbours."""
     sample = places[rows[:: max(1, len(rows) // _MANY)]]
-    distances = np.sqrt(_distances(places[rows], sample))
-    nearest = np.sort(distances, axis=1)[:, : _NEIGHBOURS + 1].mean(axis=1)
+    apart = np.sqrt(distances(places[rows], sample))
+    nearest = np.sort(apart, axis=1)[:, : _NEIGHBOURS + 1].mean(axis=1)
     ordered: list[int] = rows[np.argsort(nearest, kind="stable")].tolist()
     return ordered
 
@@ -101,7 +108,7 @@ def _clusters(places: Floats, count: int, weights: Floats | None = None) -> Rows
     count = min(count, len(places))
     few = len(places) <= _MANY
     kind = (
-        KMeans(count, n_init=1, random_state=0)
+        KMeans(count, n_init=4, random_state=0)
         if few
         else MiniBatchKMeans(count, n_init=1, random_state=0, batch_size=_MANY)
     )
@@ -117,11 +124,11 @@ def _same(places: Floats, others: Floats) -> NDArray[np.bool_]:
     if not len(others):
         return np.zeros(len(places), bool)
     parts = np.array_split(places, 1 + len(places) // _MANY)
-    nearest = [_distances(part, others).min(axis=1) for part in parts]
+    nearest = [distances(part, others).min(axis=1) for part in parts]
     return np.asarray(np.concatenate(nearest) < limit)
 
 
-def _distances(places: Floats, others: Floats) -> Floats:
+def distances(places: Floats, others: Floats) -> Floats:
     """Squared distances (M, L) of places to others."""
     lengths = (places**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)
     squares: Floats = np.maximum(lengths - 2 * places @ others.T, 0)

@@ -165,12 +165,12 @@ def frozen_network(config: Config, samples: Sequence[Sample]) -> Network:
     """
     from pipeline.networks import engines, runtime
 
+    runtime.configure(config.seed, config.threads)
     sides = backbones.sides(config.backbone)
     size = config.prepare.image_size
     if not isinstance(size, int):
         size = int(sizing.derive(iter(samples)).value)
         size = min(max(size, sides[0]), sides[1]) if sides else size
-    runtime.configure(config.seed, config.threads)
     frozen = config.frozen
     scalings, _ = backbones.scalings(frozen.backbone, size)
     if scalings:

@@ -265,6 +265,11 @@ class Task(ABC):
         """Return a value of `each` for people."""
         return f"{100 * value:.1f} %"
 
+    def changed(self, value: float, low: float, high: float) -> str:
+        """Return a change of `each` for people, with its interval."""
+        points = [f"{round(100 * end, 1) + 0.0:+.1f}" for end in (value, low, high)]
+        return f"{points[0]} points (95 % CI {points[1]} to {points[2]})"
+
     def ranged(self, region: Region | None, classes: Sequence[str]) -> dict[str, Any]:
         """Return the fields `region` of an answer."""
         return {"labels": None if region is None else [classes[int(place)] for place in region]}

@@ -220,6 +220,30 @@ def residuals(path: Path, errors: Mapping[str, NDArray[Any]]) -> None:
         figure.savefig(path, dpi=100)
 
 
+def label_curve(path: Path, curve: Mapping[str, Any]) -> None:
+    """Plot a metric of the head against the number of labels, with intervals.
+
+    Args:
+        path: PNG to write.
+        curve: metric, labels and values with low and high; empty if it was not measured.
+    """
+    with _drawing(7, 4.5) as figure:
+        axis = figure.subplots()
+        if curve:
+            values, lows, highs = (
+                np.array([value[end] for value in curve["values"]])
+                for end in ("value", "low", "high")
+            )
+            bars = [values - lows, highs - values]
+            axis.errorbar(curve["labels"], values, bars, fmt="o-", color=_BLUE, capsize=4)
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(curve["labels"], list(map(str, curve["labels"])))
+        title = "head on frozen features" if curve else "not measured: too many images or classes"
+        name = curve.get("metric", "").replace("_", " ")
+        axis.set(xlabel="labels of training images", ylabel=name, title=title)
+        figure.savefig(path, dpi=100)
+
+
 def histograms(samples: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> bytes:
     """Plot two distributions for each trait, overlaid; returns a PNG.
 

@@ -286,6 +286,10 @@ class Regression(Task):
     def spoken(self, value: float) -> str:
         return _spoken(value)
 
+    def changed(self, value: float, low: float, high: float) -> str:
+        signs = [f"{'+' if end > 0 else ''}{_spoken(end)}" for end in (value, low, high)]
+        return f"{signs[0]} (95 % CI {signs[1]} to {signs[2]})"
+
     def ranged(self, region: Region | None, classes: Sequence[str]) -> dict[str, Any]:
         return dict(
             zip(self.region, (None, None) if region is None else region.tolist(), strict=True)

@@ -1,0 +1,165 @@
+"""Labels that a person needs: the order that `label` and `suggest` choose, and others.
+
+python -m benchmarks.teach [SEEDS]
+
+A simulated person labels the images of each data set in ../shared/data, whose features are those of
+EfficientNet-Lite0. The head of the labelling page is fitted after every batch, and judged on the
+test images, until it has 95 % of the accuracy with all labels. Every order has the same head:
+
+- ours: `pipeline.teaching.order`;
+- random;
+- margin: the least certain images (Scheffer et al. 2001);
+- k-center: the image farthest from all labelled ones (Sener and Savarese 2018);
+- TypiClust: the most typical image of each region without a label (Hacohen et al. 2022);
+- BADGE (Ash et al. 2020), of scikit-activeml, if it is installed.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from benchmarks import accuracy, side_by_side, workshop
+from benchmarks.accuracy import Project
+from pipeline.data.manifest import Manifest
+from pipeline.teaching import order
+from pipeline.teaching.learner import Learned, Learner
+
+WEIGHTS = workshop.SHARED / "weights/efficientnet_lite0.keras"
+BATCH = {"hymenoptera": 2, "sign_digits": 5, "cifar10_small": 10}
+GOAL = 0.95
+Order = Callable[[np.ndarray, Learned, list[int], int, np.random.Generator], np.ndarray]
+
+
+def rest(places: np.ndarray, labelled: list[int]) -> np.ndarray:
+    return np.setdiff1d(np.arange(len(places)), labelled)
+
+
+def ours(places, learned, labelled, count, rng):
+    return order.suggest(places, learned.probabilities, labelled, count)
+
+
+def at_random(places, learned, labelled, count, rng):
+    return rng.permutation(rest(places, labelled))[:count]
+
+
+def margin(places, learned, labelled, count, rng):
+    if learned.probabilities.shape[1] < 2:
+        return at_random(places, learned, labelled, count, rng)
+    others = rest(places, labelled)
+    ranked = np.sort(learned.probabilities[others], axis=1)
+    return others[np.argsort(ranked[:, -1] - ranked[:, -2], kind="stable")[:count]]
+
+
+def k_center(places, learned, labelled, count, rng):
+    chosen = list(labelled) or [int(rng.integers(len(places)))]
+    nearest = order.distances(places, places[chosen]).min(axis=1)
+    fresh = [] if labelled else chosen[:]
+    while len(fresh) < count:
+        fresh.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, order.distances(places, places[fresh[-1:]])[:, 0])
+    return np.array(fresh)
+
+
+def typiclust(places, learned, labelled, count, rng):
+    known = np.array(sorted(labelled), np.int64)
+    return order.typical(places, known, rest(places, labelled), count)
+
+
+def badge(places, learned, labelled, count, rng):
+    from skactiveml.classifier import SklearnClassifier
+    from skactiveml.pool import Badge
+    from sklearn.linear_model import LogisticRegression
+
+    truth = np.full(len(places), np.nan)
+    truth[labelled] = TRUTH[labelled]
+    head = SklearnClassifier(LogisticRegression(C=0.1, max_iter=50), classes=np.unique(TRUTH))
+    query = Badge(random_state=int(rng.integers(1 << 30)))
+    return query.query(places, truth, head, batch_size=count)
+
+
+ORDERS: dict[str, Order] = {
+    "ours": ours,
+    "random": at_random,
+    "margin": margin,
+    "k-center": k_center,
+    "TypiClust": typiclust,
+}
+if importlib.util.find_spec("skactiveml"):
+    ORDERS["BADGE"] = badge
+TRUTH = np.zeros(0)
+
+
+def needed(data: Manifest, features: np.ndarray, name: str, batch: int, seed: int) -> float:
+    """Labels until the goal is reached; infinite if that is never the case."""
+    global TRUTH
+    pool, test = np.concatenate([data.indices("train"), data.indices("val")]), data.indices("test")
+    rng = np.random.default_rng(seed)
+    # Every seed sees nine tenths of the pool, so that an order without chance differs, too.
+    pool = np.sort(rng.permutation(pool)[: round(0.9 * len(pool))])
+    learner = Learner(features[np.concatenate([pool, test])])
+    every, TRUTH = np.concatenate([data.targets[pool], data.targets[test]]), data.targets[pool]
+    places, names = learner.reduced[: len(pool)], data.classes
+
+    def judged(rows: list[int]) -> tuple[Learned, float]:
+        learned = learner.fit({row: names[every[row]] for row in rows})
+        answers = np.array([names.index(own) for own in learned.classes])
+        chosen = answers[learned.probabilities[len(pool) :].argmax(axis=1)]
+        return learned, float((chosen == data.targets[test]).mean())
+
+    _, best = judged(list(range(len(pool))))
+    labelled: list[int] = []
+    learned, goal = learner.fit({}), GOAL * best
+    while len(labelled) < len(pool):
+        present = Learned(
+            learned.classes,
+            learned.probabilities[: len(pool)],
+            learned.rows,
+            learned.targets,
+            learned.out_of_fold,
+        )
+        labelled += ORDERS[name](places, present, labelled, batch, rng).tolist()
+        learned, reached = judged(labelled)
+        if reached >= goal:
+            return len(labelled)
+    return float("inf")
+
+
+def main(seeds: int) -> None:
+    lines = [
+        f"Labels until {GOAL:.0%} of the accuracy with all labels: medians (ranges) over {seeds}",
+        "seeds. The last column is the median over seeds of the labels relative to random order.",
+        "",
+        "| data | order | labels | relative to random |",
+        "|---|---|---|---|",
+    ]
+    ratios: dict[str, list[float]] = {name: [] for name in ORDERS}
+    for name in accuracy.SETS:
+        with workshop.copy() as folder:
+            accuracy.project_of(folder, name, str(WEIGHTS))
+            project = Project(folder, 0)
+            project.stage("extract_features")
+            data = Manifest(folder / "outputs/prepare")
+            features = np.load(folder / "outputs/extract_features/features.npy")
+            with threadpool_limits(2):
+                counts = {
+                    own: [needed(data, features, own, BATCH[name], s) for s in range(seeds)]
+                    for own in ORDERS
+                }
+        for own, values in counts.items():
+            relative = [a / b for a, b in zip(values, counts["random"], strict=True)]
+            ratios[own] += relative
+            labels = side_by_side.middle(values, ".0f")
+            lines.append(f"| {name} | {own} | {labels} | {median(relative):.2f} |")
+            print(lines[-1], values, file=sys.stderr, flush=True)
+    listed = ", ".join(f"{own} {median(values):.2f}" for own, values in ratios.items())
+    lines += ["", f"Relative to random, the median over data sets and seeds: {listed}."]
+    side_by_side.write("Order of labels", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)

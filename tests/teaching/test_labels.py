@@ -1,0 +1,137 @@
+"""The label file loses nothing, and data.use=csv reads it as it is."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.errors import InputError
+from pipeline.intake import sources
+from pipeline.intake.sources.csv import Config
+from pipeline.teaching.labels import LabelFile, read
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    for name in ("a", "b", "c"):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / f"{name}.png")
+    return tmp_path / "labels.csv"
+
+
+def listed(path: Path) -> dict[str, str]:
+    return {item.path: item.label for item in sources.images(Config(path=str(path)))}
+
+
+def test_the_last_line_about_an_image_counts(path: Path) -> None:
+    labels = LabelFile(path)
+    labels.add("a.png", "cat", 1.25)
+    labels.add("b.png", "dog", 2)
+    labels.add("a.png", "dog", 1)
+    labels.add("c.png", "cat", 1)
+    labels.add("c.png", "", 1)
+    assert labels.labels == {"a.png": "dog", "b.png": "dog"} == listed(path)
+    left_out: list[sources.Sample] = []
+    list(sources.images(Config(path=str(path)), left_out=left_out))
+    assert [(item.path, item.left_out) for item in left_out] == [("c.png", "without label")]
+    assert path.read_text().splitlines()[0] == "path,label,time,seconds"
+    assert len(path.read_text().splitlines()) == 6, "nothing is ever removed"
+
+
+def test_undo_restores_what_was_there(path: Path) -> None:
+    labels = LabelFile(path)
+    labels.add("a.png", "cat", 1)
+    labels.add("a.png", "dog", 1)
+    assert labels.undo() == "a.png"
+    assert labels.labels == {"a.png": "cat"}
+    assert labels.undo() == "a.png"
+    assert labels.undo() is None
+    assert labels.labels == {} == listed(path)
+
+
+def test_a_second_page_is_refused_and_a_later_one_goes_on(path: Path) -> None:
+    first = LabelFile(path)
+    first.add("a.png", "cat, big", 1)
+    with pytest.raises(InputError, match="is being labelled by another process"):
+        LabelFile(path)
+    first.close()
+    second = LabelFile(path)
+    assert second.labels == {"a.png": "cat, big"} == listed(path)
+    assert second.undo() == "a.png"
+
+
+@pytest.mark.parametrize("end", ["b.png,d", "b.png", '"b', "b.png,dog,2026-01-01T00:00:00+00:00,1.0"])
+def test_an_incomplete_last_line_is_removed(path: Path, end: str) -> None:
+    first = LabelFile(path)
+    first.add("a.png", "cat", 1)
+    first.close()
+    before = path.read_bytes()
+    path.write_bytes(before + end.encode())
+    with pytest.raises(InputError, match="last line of .* is incomplete"):
+        listed(path)
+    labels = LabelFile(path)
+    assert labels.damaged
+    assert path.read_bytes() == before
+    assert labels.labels == {"a.png": "cat"}
+
+
+@pytest.mark.parametrize("beginning", [b"", b"path,la", b"path,label,time,seconds"])
+def test_a_header_that_was_not_finished(path: Path, beginning: bytes) -> None:
+    path.write_bytes(beginning)
+    labels = LabelFile(path)
+    labels.add("a.png", "cat", 1)
+    assert listed(path) == {"a.png": "cat"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"path,label\na.png,cat\n", "must have the columns path, label, time, seconds"),
+        (b"path,label,time,seconds\na.png,cat\n", "line 2 must have 4 cells, got 2"),
+        (b"path,label,time,seconds\na.png,\xff,1,1\n", "must be UTF-8"),
+    ],
+)
+def test_other_files_are_not_touched(path: Path, content: bytes, message: str) -> None:
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        LabelFile(path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["cat|dog", "a\nb", " cat", "Cat", "CAT"])
+def test_names_that_would_be_read_otherwise(path: Path, name: str) -> None:
+    labels = LabelFile(path)
+    labels.add("a.png", "cat", 1)
+    with pytest.raises(InputError):
+        labels.add("b.png", name, 1)
+    assert listed(path) == {"a.png": "cat"}
+
+
+WRITES = """
+import sys
+from pathlib import Path
+from pipeline.teaching.labels import LabelFile
+labels = LabelFile(Path(sys.argv[1]))
+for number in range(100_000):
+    labels.add(f"{number}.png", "cat", 1)
+    print(number, flush=True)
+"""
+
+
+def test_a_killed_process_loses_no_label(path: Path) -> None:
+    command = [sys.executable, "-c", WRITES, str(path)]
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    time.sleep(1)
+    writer.stdout.readline()
+    os.kill(writer.pid, signal.SIGKILL)
+    confirmed = [line for line in writer.stdout.read().split() if line]
+    writer.wait()
+    labels = dict(read(path))
+    assert all(f"{number}.png" in labels for number in confirmed)
+    LabelFile(path).add("a.png", "dog", 1)
