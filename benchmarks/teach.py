@@ -17,7 +17,6 @@ test images, until it has 95 % of the accuracy with all labels. Every order has 
 import importlib.util
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 
 import numpy as np

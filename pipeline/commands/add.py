@@ -54,6 +54,8 @@ def run(config: Config, options: argparse.Namespace) -> None:
     read = base.read(_listed(config, options.images, base.data.task.name, left_out))
     new = addition.added(base, read, left_out, config)
     print(new)
+    if ADDED.exists():
+        print(f"replaces {ADDED}, what was added before: add all new images together to keep both")
     path = ROOT / "evaluate" / predictions.FILE
     if not path.exists():
         raise InputError(f"no predictions at {path}: run dvc repro first")

@@ -233,7 +233,7 @@ def test_a_model_file_predicts_without_tensorflow(engine: Engine, tmp_path: Path
     assert converted is not None
     path, card = tmp_path / "m.keras", Card(["a", "b"], 8, Decoding(), 32, 2)
     some = np.random.default_rng(0).random((20, 2 + 8 * 8 * 3), np.float32)
-    reference_data = reference.make(TASK, (some, some, some), np.zeros(20, np.int64), 2, {})
+    reference_data = reference.make(TASK, (some, some, some), (np.zeros(20, np.int64),) * 2, 2, {})
     model_file.save(model, path, card, converted, reference_data)
     assert model_file.read_card(path).engine == {
         "engine": str(engine),

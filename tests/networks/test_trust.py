@@ -30,9 +30,11 @@ def outputs(count: int, seed: int, noise: float = 1.5) -> tuple[np.ndarray, np.n
 
 def made(seed: int = 0, calibration: int = 200) -> Reference:
     aside, labels = outputs(calibration, seed + 2, noise=HARD)
-    seen, unseen = outputs(300, seed)[0], outputs(200, seed + 1)[0]
+    seen, (unseen, truth) = outputs(300, seed)[0], outputs(200, seed + 1)
     traits = {"brightness": [0.5, 0.25]}
-    return reference.make(classification.TASK, (seen, unseen, aside), labels, CLASSES, traits)
+    return reference.make(
+        classification.TASK, (seen, unseen, aside), (truth, labels), CLASSES, traits
+    )
 
 
 def judge_of(item: Reference, **settings: Any) -> Judge:

@@ -65,14 +65,16 @@ def test_a_second_page_is_refused_and_a_later_one_goes_on(path: Path) -> None:
     assert second.undo() == "a.png"
 
 
-@pytest.mark.parametrize("end", ["b.png,d", "b.png", '"b', "b.png,dog,2026-01-01T00:00:00+00:00,1.0"])
+@pytest.mark.parametrize(
+    "end", ["b.png,d", "b.png", '"b', "b.png,dog,2026-01-01T00:00:00+00:00,1.0"]
+)
 def test_an_incomplete_last_line_is_removed(path: Path, end: str) -> None:
     first = LabelFile(path)
     first.add("a.png", "cat", 1)
     first.close()
     before = path.read_bytes()
     path.write_bytes(before + end.encode())
-    with pytest.raises(InputError, match="last line of .* is incomplete"):
+    with pytest.raises(InputError, match=r"last line of .* is incomplete"):
         listed(path)
     labels = LabelFile(path)
     assert labels.damaged

@@ -42,7 +42,7 @@ def test_then_uncertain_ones_that_differ() -> None:
 
 @pytest.mark.parametrize("labelled", [0, 40])
 def test_near_duplicates_are_suggested_once(labelled: int) -> None:
-    features, groups = places(10)
+    features, _ = places(10)
     copies = np.concatenate([features + 1e-3 * n for n in range(5)])
     known = list(range(labelled))
     chosen = order.suggest(copies, even(len(copies), 2), known, 15)

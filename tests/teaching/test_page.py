@@ -103,7 +103,9 @@ def current(browser: Any) -> str:
 
 
 def classes(browser: Any) -> list[str]:
-    script = "return [...document.querySelectorAll('#classes button')].map(b => b.childNodes[1].data)"
+    script = (
+        "return [...document.querySelectorAll('#classes button')].map(b => b.childNodes[1].data)"
+    )
     return list(browser.execute_script(script))
 
 
@@ -230,7 +232,9 @@ def test_no_label_waits_for_the_head(photos: Path, port: int) -> None:
             done = requests.post(f"http://127.0.0.1:{port}/{path}", json=body, timeout=30)
             assert done.status_code == 422
             assert list(done.json()) == ["error"]
-        done = requests.get(f"http://127.0.0.1:{port}/", headers={"Host": "evil.example"}, timeout=9)
+        done = requests.get(
+            f"http://127.0.0.1:{port}/", headers={"Host": "evil.example"}, timeout=9
+        )
         assert done.status_code == 400
 
 
