@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --compile --require-hashes
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help .dvc/.scm repro init sweep promote serve test test-all lint format ui pretrain lock clean
+.PHONY: help .dvc/.scm repro init label sweep promote serve test test-all lint format ui pretrain lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -20,6 +20,10 @@ repro: $(VENV)/.installed .dvc/.scm  ## install, then run the whole pipeline wit
 init: $(VENV)/.installed  ## install, then write a params.yaml for IMAGES (BACKBONE=..., FORCE=1)
 	@test -n "$(IMAGES)" || { echo "error: no images: make init IMAGES=folder"; exit 1; }
 	python -m pipeline init "$(IMAGES)" $(if $(BACKBONE),--backbone "$(BACKBONE)") $(if $(FORCE),--force)
+
+label: $(VENV)/.installed  ## install, then label the images of a folder on a page (IMAGES=folder)
+	@test -n "$(IMAGES)" || { echo "error: no images: make label IMAGES=folder"; exit 1; }
+	python -m pipeline label "$(IMAGES)" $(if $(BACKBONE),--backbone "$(BACKBONE)")
 
 sweep: $(VENV)/.installed .dvc/.scm  ## install, then search the cut and the learning rate
 	python -m pipeline sweep

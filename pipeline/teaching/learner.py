@@ -92,8 +92,8 @@ class Learner:
         reduced = PCA(most, svd_solver="randomized", random_state=0).fit_transform(standard)
         self.reduced = reduced / max(float(np.sqrt((reduced**2).mean())), 1e-12)
 
-    def fit(self, labels: Mapping[int, str]) -> Learned:
-        """Fit a head to the labels of some rows."""
+    def fit(self, labels: Mapping[int, str], cross_validate: bool = True) -> Learned:
+        """Fit a head to the labels of some rows, and cross-validate it."""
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
@@ -111,7 +111,7 @@ class Learner:
             warnings.filterwarnings("ignore", message="lbfgs failed to converge")
             probabilities = head.fit(self.reduced[rows], targets).predict_proba(self.reduced)
             own, truth = self.reduced[rows[judged]], targets[judged]
-            if len(set(truth)) > 1:
+            if cross_validate and len(set(truth)) > 1:
                 most = _FOLDS if len(truth) < _MANY else _FOLDS_OF_MANY
                 folds = min(most, int(counts[counts > 1].min()))
                 parts = StratifiedKFold(folds, shuffle=True, random_state=0).split(own, truth)
