@@ -56,9 +56,14 @@ def create(session: Session) -> FastAPI:
 
     @app.get("/image")
     def image(path: str) -> Response:
-        pixels = image_file.decode(session.sample(path), _SIDE_PX, Decoding(Fit.pad)).pixels
+        decoded = image_file.decode(session.sample(path), _SIDE_PX, Decoding(Fit.pad))
+        longest = max(decoded.width, decoded.height)
+        margins = [(_SIDE_PX - _SIDE_PX * side / longest) / 2 for side in decoded[1:3]]
+        box = (*margins, *(_SIDE_PX - margin for margin in margins))
         file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "JPEG", quality=_QUALITY)
+        Image.fromarray(decoded.pixels).crop(tuple(map(round, box))).save(
+            file, "JPEG", quality=_QUALITY
+        )
         headers = {"Cache-Control": "max-age=3600"}
         return Response(file.getvalue(), media_type="image/jpeg", headers=headers)
 

@@ -7,7 +7,7 @@ features are reduced to their main directions once.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,16 +43,20 @@ class Learned:
     targets: NDArray[np.int64]
     out_of_fold: Floats
 
-    @property
-    def accuracy(self) -> tuple[float, float, float] | None:
-        """Cross-validated accuracy on the labelled images with its 95 % interval (Wilson)."""
-        if not len(self.rows):
-            return None
+    def accuracy(self, sample: Collection[int]) -> tuple[float, float, float] | None:
+        """Return the cross-validated accuracy on a sample, with its 95 % interval (Wilson).
+
+        Args:
+            sample: Labelled rows that were drawn at random: the others are harder than most.
+        """
         from scipy.stats import binomtest
 
-        hits = int((self.out_of_fold.argmax(axis=1) == self.targets).sum())
-        interval = binomtest(hits, len(self.rows)).proportion_ci(method="wilson")
-        return hits / len(self.rows), float(interval.low), float(interval.high)
+        chosen = np.isin(self.rows, list(sample))
+        if not chosen.any():
+            return None
+        hits = int((self.out_of_fold.argmax(axis=1) == self.targets)[chosen].sum())
+        interval = binomtest(hits, int(chosen.sum())).proportion_ci(method="wilson")
+        return hits / int(chosen.sum()), float(interval.low), float(interval.high)
 
     def doubts(self, most: int) -> list[tuple[int, str, float]]:
         """List labelled images of which other labels say something else, the clearest first.

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Collection, Mapping
+from itertools import islice, takewhile
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,9 @@ from pipeline.teaching.pool import Pool
 
 _QUEUE, _DOUBTS, _ALIKE, _CURVE = 40, 6, 12, 6
 """Images that are suggested, offered for a second look and shown in a grid; points of the past."""
+_WAITING = 12
+_RANDOM = 5
+"""One image in so many is drawn at random: on the others, which are hard, no head looks good."""
 
 
 class Session:
@@ -39,8 +44,10 @@ class Session:
         self._curve: dict[int, tuple[float, float, float]] = {}
         self._lock = threading.Lock()
         self._changed = threading.Event()
+        digests = pool.digests
+        self._drawn = sorted(range(len(digests)), key=lambda row: digests[row])
         self._learned = self._learner.fit({})
-        self._queue = order.suggest(self._learner.reduced, self._learned.probabilities, {}, _QUEUE)
+        self._queue = self._chosen(self._learned, {})
         self._changed.set()
         threading.Thread(target=self._follow, daemon=True).start()
 
@@ -92,9 +99,9 @@ class Session:
             "labelled": len(labelled),
             "left": len(self._names) - len(labelled | self._skipped),
             "classes": [list(item) for item in sorted(Counter(labels.values()).items())],
-            "accuracy": learned.accuracy,
+            "accuracy": learned.accuracy(self._sample(labelled)),
             "curve": [[count, *values] for count, values in sorted(self._curve.items())],
-            "queue": [self._suggestion(row, learned) for row in waiting],
+            "queue": [self._suggestion(row, learned) for row in waiting[:_WAITING]],
             "doubts": [
                 {"path": self._names[row], "label": labels[self._names[row]], "guess": other}
                 for row, other, _ in learned.doubts(_DOUBTS)
@@ -127,14 +134,29 @@ class Session:
             self._changed.clear()
             labels = self._labelled()
             learned = self._learn(labels)
-            avoided = labels | dict.fromkeys(self._skipped, "")
-            places = self._learner.reduced
-            queue = order.suggest(places, learned.probabilities, avoided, _QUEUE)
+            queue = self._chosen(learned, labels)
             with self._lock:
                 self._learned, self._queue = learned, queue
 
     def _learn(self, labels: dict[int, str]) -> Learned:
         learned = self._learner.fit(labels)
-        if learned.accuracy:
-            self._curve[len(labels)] = learned.accuracy
+        if accuracy := learned.accuracy(self._sample(labels)):
+            self._curve[len(labels)] = accuracy
         return learned
+
+    def _chosen(self, learned: Learned, labels: Mapping[int, str]) -> list[int]:
+        """Choose the next images: the most useful ones, and every now and then a random one."""
+        avoided = {*labels, *self._skipped}
+        useful = order.suggest(self._learner.reduced, learned.probabilities, avoided, _QUEUE)
+        drawn = iter([row for row in self._drawn if row not in avoided])
+        queue: dict[int, None] = {}
+        for place, row in enumerate(useful.tolist()):
+            if (len(labels) + place) % _RANDOM == _RANDOM - 1:
+                queue |= dict.fromkeys(islice(drawn, 1))
+            queue[row] = None
+        return list(queue)
+
+    def _sample(self, labels: Collection[int]) -> list[int]:
+        """Return the labelled images that are a random sample of all: the first of an order."""
+        considered = [row for row in self._drawn if row not in self._skipped]
+        return list(takewhile(labels.__contains__, considered))
