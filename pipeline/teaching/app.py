@@ -55,15 +55,14 @@ def create(session: Session) -> FastAPI:
         return session.state()
 
     @app.get("/image")
-    def image(path: str) -> Response:
+    def file_of(path: str) -> Response:
         decoded = image_file.decode(session.sample(path), _SIDE_PX, Decoding(Fit.pad))
-        longest = max(decoded.width, decoded.height)
-        margins = [(_SIDE_PX - _SIDE_PX * side / longest) / 2 for side in decoded[1:3]]
-        box = (*margins, *(_SIDE_PX - margin for margin in margins))
+        scale = _SIDE_PX / max(decoded.width, decoded.height)
+        left, top = (round((_SIDE_PX - scale * side) / 2) for side in decoded[1:3])
+        image = Image.fromarray(decoded.pixels)
+        image = image.crop((left, top, _SIDE_PX - left, _SIDE_PX - top))  # without the padding
         file = io.BytesIO()
-        Image.fromarray(decoded.pixels).crop(tuple(map(round, box))).save(
-            file, "JPEG", quality=_QUALITY
-        )
+        image.save(file, "JPEG", quality=_QUALITY)
         headers = {"Cache-Control": "max-age=3600"}
         return Response(file.getvalue(), media_type="image/jpeg", headers=headers)
 
