@@ -166,19 +166,19 @@ def orders(seeds: int) -> None:
             project.stage("extract_features")
             data = Manifest(folder / "outputs/prepare")
             features = np.load(folder / "outputs/extract_features/features.npy")
-        most = [float("inf")] * seeds
-        for own in ORDERS:
-            with threadpool_limits(2):
-                values = [
-                    needed(data, features, own, BATCH[name], s, most[s]) for s in range(seeds)
-                ]
-            if own == "random":
-                most = [3 * value for value in values]
-            relative = [3 * value / limit for value, limit in zip(values, most, strict=True)]
-            ratios[own] += relative
-            labels = side_by_side.middle(values, ".0f")
-            lines.append(f"| {name} | {own} | {labels} | {median(relative):.2f} |")
-            print(lines[-1], values, file=sys.stderr, flush=True)
+            most = [float("inf")] * seeds
+            for own in ORDERS:
+                with threadpool_limits(2):
+                    values = [
+                        needed(data, features, own, BATCH[name], s, most[s]) for s in range(seeds)
+                    ]
+                if own == "random":
+                    most = [3 * value for value in values]
+                relative = [3 * value / limit for value, limit in zip(values, most, strict=True)]
+                ratios[own] += relative
+                labels = side_by_side.middle(values, ".0f")
+                lines.append(f"| {name} | {own} | {labels} | {median(relative):.2f} |")
+                print(lines[-1], values, file=sys.stderr, flush=True)
     listed = ", ".join(f"{own} {median(values):.2f}" for own, values in ratios.items())
     lines += ["", f"Relative to random, the median over data sets and seeds: {listed}."]
     side_by_side.write("Order of labels", "\n".join(lines))
