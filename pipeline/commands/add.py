@@ -52,8 +52,8 @@ def run(config: Config, options: argparse.Namespace) -> None:
     base = Base(config)
     left_out: list[Sample] = []
     read = base.read(_listed(config, options.images, base.data.task.name, left_out))
-    new = addition.added(base, read, left_out, config)
-    print(new)
+    new, account = addition.added(base, read, left_out, config)
+    print(account)
     if ADDED.exists():
         print(f"replaces {ADDED}, what was added before: add all new images together to keep both")
     path = ROOT / "evaluate" / predictions.FILE
@@ -61,12 +61,12 @@ def run(config: Config, options: argparse.Namespace) -> None:
         raise InputError(f"no predictions at {path}: run dvc repro first")
     before = predictions.read(path)
     old = base.images(before.paths)
-    head = addition.fit(base, old, new.part, config)
+    head = addition.fit(base, old, new, config)
     files = dict(zip(read.digests, read.samples, strict=True))
-    after = candidate.write(base, head, old, new.part, files, config)
+    after = candidate.write(base, head, old, new, files, config)
     gain = _compared(config, before, after, head.classes)
-    metrics = _report(gain, head, new.part, len(old.of("train").rows))
-    _log(config, metrics, len(new.part.rows), len(old.rows) + len(new.part.rows))
+    metrics = _report(gain, head, new, len(old.of("train").rows))
+    _log(config, metrics, len(new.rows), len(old.rows) + len(new.rows))
     print(f"candidate: {ADDED / MODEL.name}; next: python -m pipeline promote --added")
 
 

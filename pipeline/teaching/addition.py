@@ -21,6 +21,7 @@ from pipeline.errors import InputError
 from pipeline.features import by_image
 from pipeline.features.store import Store
 from pipeline.intake import soundness
+from pipeline.intake.account import Account
 from pipeline.intake.sources import Sample
 from pipeline.intake.splitting import assign
 from pipeline.networks import model_file
@@ -136,30 +137,7 @@ class Base:
         return pool.read(samples, self.network, self._cache)
 
 
-@dataclass(frozen=True)
-class Added:
-    """New images, each used or not.
-
-    Attributes:
-        part: Those that are used, with a split.
-        left_out: Path -> why it is not used.
-        seen: Number of files.
-    """
-
-    part: Part
-    left_out: dict[str, str]
-    seen: int
-
-    def __str__(self) -> str:
-        """Account for all files in one line."""
-        reasons = Counter(self.left_out.values())
-        listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-        return f"{self.seen} files: {len(self.part.rows)} used, {len(self.left_out)} left out" + (
-            f": {listed}" if listed else ""
-        )
-
-
-def added(base: Base, read: Pool, left_out: list[Sample], config: Config) -> Added:
+def added(base: Base, read: Pool, left_out: list[Sample], config: Config) -> tuple[Part, Account]:
     """Assign splits to new images; leaves out those that the classifier knows.
 
     Args:
@@ -168,27 +146,32 @@ def added(base: Base, read: Pool, left_out: list[Sample], config: Config) -> Add
         left_out: Files that were not, each with its reason.
         config: The whole config.
 
+    Returns:
+        Those that are used, with a split; and what became of every file.
+
     Raises:
         InputError: Nothing is new, or a new class has too few images.
     """
     task, before = base.data.task, {row.sha256: row for row in base.data.rows}
-    reasons = {sample.path: sample.left_out for sample in left_out} | read.bad
-    rows = []
+    bad, rows = dict(read.bad), []
+    left_out = list(left_out)
     for sample, digest in zip(read.samples, read.digests, strict=True):
         if digest in before:
             same = before[digest].label == sample.label
-            other = "in the data with another label"
-            reasons[sample.path] = "already in the data" if same else other
+            why = "already in the data" if same else "in the data with another label"
+            left_out.append(replace(sample, left_out=why))
             continue
         name, split = f"{ADDED.name}/{sample.path}", sample.split or ""
         rows.append(Row(name, sample.label, split, digest, 0, 0, "ok", {}, sample.group, digest))
     assigned, contradicting = assign(rows, {}, config.prepare.shares, config.seed, task)
-    reasons |= contradicting
+    bad |= contradicting
     used = [row for row in assigned if row.verdict == "ok"]
-    reasons |= {row.path: "a copy of another" for row in assigned if row.verdict == "duplicate"}
+    copies = [row.path for row in assigned if row.verdict == "duplicate"]
+    bad |= dict.fromkeys(copies, "a copy of another")
+    left_out += [Sample(path, "", left_out=why) for path, why in bad.items()]
+    account = Account(len(used), 0, left_out, ())
     if not used:
-        why = ", ".join(sorted(set(reasons.values())))
-        raise InputError(f"none of {len(reasons)} files can be added: {why}")
+        raise InputError(f"no image can be added: {account}")
     counts = Counter(name for row in used for name in task.names(row.label))
     for name in sorted(set(counts) - set(base.data.classes)):
         if counts[name] < LEAST:
@@ -198,8 +181,7 @@ def added(base: Base, read: Pool, left_out: list[Sample], config: Config) -> Add
             )
     soundness.check_names(sorted({*counts, *base.data.classes}))
     outputs = dict(zip(read.digests, read.features, strict=True))
-    part = Part(used, np.stack([outputs[row.sha256] for row in used]))
-    return Added(part, reasons, len(used) + len(reasons))
+    return Part(used, np.stack([outputs[row.sha256] for row in used])), account
 
 
 @dataclass(frozen=True)

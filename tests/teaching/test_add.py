@@ -43,7 +43,7 @@ def test_a_new_class_is_added_promoted_and_predicted(crosses: Path, clone: Path,
     before = (clone / "outputs/finetune/model.keras").read_bytes()
     done = added(run, clone, "new/cross")
     assert done.returncode == 0, done.stderr
-    assert "50 files: 50 used, 0 left out" in done.stdout
+    assert "50 files: 50 used, 0 quarantined, 0 left out" in done.stdout
     assert re.search(r"cross: \d+ of 30 recognised", done.stdout)
     assert "accuracy is worse" not in done.stdout
     assert (clone / "outputs/finetune/model.keras").read_bytes() == before
@@ -86,9 +86,8 @@ def test_every_file_is_accounted_for(crosses: Path, clone: Path, run: Run) -> No
     done = added(run, clone, "new")
     assert done.returncode == 0, done.stderr
     line = done.stdout.splitlines()[0]
-    assert line.startswith("52 files: 50 used, 2 left out")
+    assert line.startswith("52 files: 50 used, 1 quarantined, 1 left out")
     assert "1 a copy of another" in line
-    assert "not an image" in line
 
 
 def test_a_csv_file_says_splits_and_old_classes(crosses: Path, clone: Path, run: Run) -> None:
@@ -116,7 +115,10 @@ def test_what_is_in_the_data_is_not_added(clone: Path, run: Run) -> None:
             (folder / f"{number}.png").write_bytes(sample.content)
     done = added(run, clone, "3s")
     assert done.returncode == 1
-    assert "none of 5 files can be added: already in the data" in done.stderr
+    assert (
+        "no image can be added: 5 files: 0 used, 0 quarantined, 5 left out: 5 already in the data"
+        in done.stderr
+    )
     done = added(run, clone, "eights")
     assert done.returncode == 1
     assert "in the data with another label" in done.stderr
