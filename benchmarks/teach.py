@@ -83,8 +83,8 @@ def k_center(places, learned, labelled, count, rng):
 
 
 def typiclust(places, learned, labelled, count, rng):
-    known = np.array(sorted(labelled), np.int64)
-    return order.typical(places, known, rest(places, labelled), count)
+    before = np.array(sorted(labelled), np.int64)
+    return order.typical(places, before, rest(places, labelled), count)
 
 
 def badge(places, learned, labelled, count, rng):
@@ -240,11 +240,11 @@ def adding(seeds: int) -> None:
                 listing = table(folder, "new", new).relative_to(folder)
                 words = [sys.executable, "-m", "pipeline", "add", str(listing), f"seed={seed}"]
                 started = time.perf_counter()
-                said = workshop.run(folder, *words, "tracking.enabled=false").splitlines()
+                lines_of_add = workshop.run(folder, *words, "tracking.enabled=false").splitlines()
                 seconds = time.perf_counter() - started
                 added = predictions.read(folder / "outputs/added/predictions.parquet")
                 whole = piped(folder, "whole", first + new, seed)
-            change = next(line.strip() for line in said if "accuracy" in line)
+            change = next(line.strip() for line in lines_of_add if "accuracy" in line)
             scores = [item.facts().values()["macro_f1"] for item in (added, whole)]
             cells = [name, seed, f"{seconds:.1f}", change, *(f"{score:.3f}" for score in scores)]
             lines.append(f"| {' | '.join(map(str, cells))} |")

@@ -66,9 +66,9 @@ def create(session: Session) -> FastAPI:
         headers = {"Cache-Control": "max-age=3600"}
         return Response(file.getvalue(), media_type="image/jpeg", headers=headers)
 
-    @app.get("/alike")
-    def alike(path: str) -> list[str]:
-        return session.alike(path)
+    @app.get("/similar")
+    def similar(path: str) -> list[str]:
+        return session.similar(path)
 
     @app.post("/label")
     def label(body: Labelled) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The label file: an append-only csv of what a person said about images.
+"""The label file: an append-only csv of a person's labels of images.
 
 path, label, time, seconds; the last line about a path counts, and an empty label takes it back.
 `data.use=csv` reads it as it is. A line is on disk before the next image is shown.

@@ -20,7 +20,7 @@ _PER_CLASS = 5
 """Labels per class from which on uncertainty says more than typicality."""
 _UNCERTAIN = 20
 """Most uncertain images per image that is suggested, of which the most different ones are taken."""
-_NEIGHBOURS = 20
+_NEIGHBOURS, _REGIONS = 20, 300
 _MANY = 2000
 """Images of a region whose density is measured exactly."""
 _SAME = 0.02
@@ -36,30 +36,30 @@ def suggest(places: Floats, probabilities: Floats, labelled: Collection[int], co
         labelled: Rows that are not to be suggested, nor near duplicates of them.
         count: Number of images; fewer if there are no more.
     """
-    known = np.array(sorted(labelled), np.int64)
-    rest = np.setdiff1d(np.arange(len(places)), known)
-    fresh = rest[~_same(places[rest], places[known])]
+    before = np.array(sorted(labelled), np.int64)
+    rest = np.setdiff1d(np.arange(len(places)), before)
+    fresh = rest[~_same(places[rest], places[before])]
     rest = fresh if len(fresh) else rest
     count = min(count, len(rest))
     if not count:
         return rest
-    if len(known) < _PER_CLASS * probabilities.shape[1] or probabilities.shape[1] < 2:
-        return typical(places, known, rest, count)
+    if len(before) < _PER_CLASS * probabilities.shape[1] or probabilities.shape[1] < 2:
+        return typical(places, before, rest, count)
     return _diverse(places, probabilities, rest, count)
 
 
-def typical(places: Floats, known: Rows, rest: Rows, count: int) -> Rows:
+def typical(places: Floats, before: Rows, rest: Rows, count: int) -> Rows:
     """Choose the most typical image of each region without a label, large regions first.
 
     Args:
         places: (N, d) reduced features.
-        known: Labelled rows.
+        before: Rows that are labelled.
         rest: Rows to choose from.
         count: Number of images, at most those of `rest`.
     """
-    every = np.concatenate([known, rest])
-    regions = _clusters(places[every], len(known) + count)
-    free, taken = regions[len(known) :], np.bincount(regions[: len(known)], minlength=len(every))
+    every = np.concatenate([before, rest])
+    regions = _clusters(places[every], min(len(before) + count, _REGIONS))
+    free, taken = regions[len(before) :], np.bincount(regions[: len(before)], minlength=len(every))
     sizes = np.bincount(regions, minlength=len(every))
     queues = {region: _by_density(places, rest[free == region]) for region in set(free.tolist())}
     order = sorted(queues, key=lambda region: (taken[region], -sizes[region]))

@@ -20,7 +20,7 @@ from pipeline.teaching.labels import LabelFile
 from pipeline.teaching.learner import Learned, Learner
 from pipeline.teaching.pool import Pool
 
-_QUEUE, _DOUBTS, _ALIKE, _CURVE = 40, 6, 12, 6
+_QUEUE, _DOUBTS, _SIMILAR, _CURVE = 40, 6, 12, 6
 """Images that are suggested, offered for a second look and shown in a grid; points of the past."""
 _WAITING = 12
 _RANDOM = 5
@@ -75,13 +75,13 @@ class Session:
         """Leave an image for later: it is not suggested again in this session."""
         self._skipped.add(self._row(name))
 
-    def alike(self, name: str) -> list[str]:
+    def similar(self, name: str) -> list[str]:
         """Return an image and the most similar ones without a label."""
         row, places = self._row(name), self._learner.reduced
         distances = ((places - places[row]) ** 2).sum(axis=1)
         labelled = self._labelled()
         nearest = [n for n in np.argsort(distances, kind="stable").tolist() if n not in labelled]
-        return [self._names[n] for n in dict.fromkeys([row, *nearest][:_ALIKE])]
+        return [self._names[n] for n in dict.fromkeys([row, *nearest][:_SIMILAR])]
 
     def sample(self, name: str) -> bytes:
         """Read the file of an image."""
