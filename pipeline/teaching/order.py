@@ -106,12 +106,10 @@ def _clusters(places: Floats, count: int, weights: Floats | None = None) -> Rows
     from sklearn.exceptions import ConvergenceWarning
 
     count = min(count, len(places))
-    few = len(places) <= _MANY
-    kind = (
-        KMeans(count, n_init=4, random_state=0)
-        if few
-        else MiniBatchKMeans(count, n_init=1, random_state=0, batch_size=_MANY)
-    )
+    if len(places) <= _MANY:
+        kind = KMeans(count, n_init=1 if weights is None else 4, random_state=0)
+    else:
+        kind = MiniBatchKMeans(count, n_init=1, random_state=0, batch_size=_MANY, max_iter=10)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # copies: fewer places than regions
         regions: Rows = kind.fit(places, sample_weight=weights).labels_.astype(np.int64)
