@@ -20,7 +20,7 @@ _PER_CLASS = 5
 """Labels per class from which on uncertainty says more than typicality."""
 _UNCERTAIN = 20
 """Most uncertain images per image that is suggested, of which the most different ones are taken."""
-_NEIGHBOURS, _REGIONS = 20, 300
+_NEIGHBOURS, _REGIONS, _FEW = 20, 300, 60
 _MANY = 2000
 """Images of a region whose density is measured exactly."""
 _SAME = 0.02
@@ -107,7 +107,8 @@ def _clusters(places: Floats, count: int, weights: Floats | None = None) -> Rows
 
     count = min(count, len(places))
     if len(places) <= _MANY:
-        kind = KMeans(count, n_init=1 if weights is None else 4, random_state=0)
+        starts = 4 if count <= _FEW else 1
+        kind = KMeans(count, n_init=starts, random_state=0)
     else:
         kind = MiniBatchKMeans(count, n_init=1, random_state=0, batch_size=_MANY, max_iter=10)
     with warnings.catch_warnings():
