@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from PIL import Image
 
 from pipeline import Classifier
 from pipeline.data import predictions
+from pipeline.data.manifest import Manifest
 from pipeline.evaluation import summary
+from pipeline.serving.classifier import Classifier as Model
 from pipeline.storage.tables import read_records
 
 COLOURS = {"blue": (0, 0, 160), "green": (0, 160, 0), "red": (160, 0, 0)}
@@ -91,6 +94,19 @@ def same_everywhere(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return answers
 
 
+def added(folder: Path) -> list[tuple[int, set[str]]]:
+    """Further images, to be added."""
+    return list(enumerate(drawn(folder / "more", 60)))
+
+
+def insist_on_its_answers(folder: Path) -> None:
+    """The model that `add` wrote answers as was recorded."""
+    data = Manifest(folder / "outputs/added")
+    saved = predictions.read(folder / "outputs/added" / predictions.FILE)
+    answers = Model(folder / "outputs/added/model.keras").answers(np.asarray(data.images))
+    assert answers.probabilities == pytest.approx(saved.probabilities, rel=1e-4, abs=1e-4)
+
+
 def test_labels(
     labels_project: tuple[Path, list[str]], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +124,11 @@ def test_labels(
     saved = predictions.read(folder / "outputs/evaluate" / predictions.FILE)
     assert saved.facts().values()["micro_f1"] == pytest.approx(tuned["micro_f1"])
     assert "onnx" in ran(run, folder, "export", "onnx", *words)
+    lines = [[f"{n}.png", *(int(name in own) for name in COLOURS)] for n, own in added(folder)]
+    table(folder / "more" / "labels.csv", ["path", *COLOURS], lines)
+    printed = ran(run, folder, "add", "more/labels.csv", *words)
+    assert re.search(r"red: \d+ of \d+ recognised", printed), printed
+    insist_on_its_answers(folder)
 
 
 def test_numbers(
@@ -127,3 +148,8 @@ def test_numbers(
     answers = same_everywhere(run, folder, monkeypatch)
     assert all(answer["low"] < answer["prediction"] < answer["high"] for answer in answers)
     assert "onnx" in ran(run, folder, "export", "onnx", *words)
+    lines = [[f"{n}.png", f"{10 + 5 * len(own) + n / 60:.2f}"] for n, own in added(folder)]
+    table(folder / "more" / "prices.csv", ["path", "price"], lines)
+    printed = ran(run, folder, "add", "more/prices.csv", *words)
+    assert "new images that were not trained on: mean absolute error" in printed
+    insist_on_its_answers(folder)
