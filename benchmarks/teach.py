@@ -151,12 +151,12 @@ def needed(
 
 def orders(seeds: int) -> None:
     lines = [
-        f"Labels until {GOAL:.0%} of the accuracy with all labels: medians (ranges) over {seeds}",
-        "seeds, inf for more than three times those of random order. The last column is the median",
-        "over seeds of the labels relative to random order.",
+        f"Labels until {100 * GOAL:.0f} % of the accuracy with all labels: medians (ranges) over",
+        f"{seeds} seeds, and each seed, inf for more than three times those of random order. The",
+        "last column is the median over seeds of the labels relative to random order.",
         "",
-        "| data | order | labels | relative to random |",
-        "|---|---|---|---|",
+        "| data | order | labels | each seed | relative to random |",
+        "|---|---|---|---|---|",
     ]
     ratios: dict[str, list[float]] = {name: [] for name in ORDERS}
     for name in accuracy.SETS:
@@ -177,8 +177,9 @@ def orders(seeds: int) -> None:
                 relative = [3 * value / limit for value, limit in zip(values, most, strict=True)]
                 ratios[own] += relative
                 labels = side_by_side.middle(values, ".0f")
-                lines.append(f"| {name} | {own} | {labels} | {median(relative):.2f} |")
-                print(lines[-1], values, file=sys.stderr, flush=True)
+                each = ", ".join(f"{value:.0f}" for value in values)
+                lines.append(f"| {name} | {own} | {labels} | {each} | {median(relative):.2f} |")
+                print(lines[-1], file=sys.stderr, flush=True)
     listed = ", ".join(f"{own} {median(values):.2f}" for own, values in ratios.items())
     lines += ["", f"Relative to random, the median over data sets and seeds: {listed}."]
     side_by_side.write("Order of labels", "\n".join(lines))
