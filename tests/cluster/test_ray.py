@@ -67,11 +67,11 @@ def slowly() -> Any:
 
 
 def test_a_killed_worker_costs_no_result(config: Config) -> None:
-    actual = pool.ordered(config, slowly, range(20), threads=2)
+    actual = pool.ordered(config, slowly, range(50), threads=2)
     _, process = next(actual)
     os.kill(process, signal.SIGKILL)
     rest = list(actual)
-    assert [task for task, _ in rest] == list(range(1, 20))
+    assert [task for task, _ in rest] == list(range(1, 50))
     assert len({process for _, process in rest}) > 1
 
 

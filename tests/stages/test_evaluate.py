@@ -113,7 +113,7 @@ def test_the_report_works_offline(repository: Path, browser: Any) -> None:
     page = repository / ROOT / "report.html"
     browser.get(f"file://{page}")
     images = browser.find_elements("css selector", "img")
-    assert len(images) == 8
+    assert len(images) == 9
     assert all(int(image.get_property("naturalWidth")) > 300 for image in images)
     message = browser.find_element("tag name", "body").text
     actual = json.loads((repository / ROOT / "evaluate" / "metrics.json").read_text())

@@ -192,9 +192,9 @@ def test_similar_images_are_labelled_together_and_doubts_looked_at(
         wrong = {"paths": ["60.png"], "label": "blue"}
         assert colour_of(photos, "60.png") != "blue"
         requests.post(f"http://127.0.0.1:{port}/label", json=wrong, timeout=30)
-        doubts = "#doubts button"
-        WebDriverWait(browser, 30).until(lambda _: browser.find_elements("css selector", doubts))
-        browser.find_element("css selector", doubts).click()
+        doubt = "#doubts img[src$='=60.png']"
+        WebDriverWait(browser, 30).until(lambda _: browser.find_elements("css selector", doubt))
+        browser.find_element("css selector", doubt).click()
         assert current(browser) == "60.png"
         press(browser, Keys.ENTER)  # the guess
         WebDriverWait(browser, 30).until(

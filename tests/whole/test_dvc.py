@@ -85,7 +85,7 @@ def test_the_plots_page_shows_everything_without_a_network(
     )
     plots = yaml.safe_load((clone / "dvc.yaml").read_text())["plots"]
     expected = {path.name for path in (clone / "outputs" / "evaluate" / "plots").iterdir()}
-    assert len(expected) == 10
+    assert len(expected) == 11
     assert {name.rpartition("plots_")[2] for name in answer} >= expected
     drawn = browser.execute_script(
         """return [...document.querySelectorAll(".vega-embed svg.marks")].map(
