@@ -44,7 +44,8 @@ def create(session: Session) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     # A page of another site must not label, not even by a name that resolves to this machine.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
-    app.add_exception_handler(InputError, _error)
+    for kind in (InputError, OSError):  # such as a full disk, or an image that was removed
+        app.add_exception_handler(kind, _error)
 
     @app.get("/")
     def page() -> Response:

@@ -129,9 +129,13 @@ def read(samples: Sequence[Sample], network: Network, cache: Store) -> Pool:
     if not used:
         path, reason = next(iter(bad.items()))
         raise InputError(f"none of {len(samples)} files is an image: {path} is {reason}")
-    copies = {s.path: "a copy of a file that is no image" for s in samples if s not in used}
-    features = np.stack([outputs[digests[sample.path]] for sample in used])
-    return Pool(used, [digests[sample.path] for sample in used], features, {**copies, **bad})
+    copies = {
+        path: "a copy of a file that is not an image"
+        for path, digest in digests.items()
+        if digest not in outputs
+    }
+    named = [digests[sample.path] for sample in used]
+    return Pool(used, named, np.stack([outputs[digest] for digest in named]), {**copies, **bad})
 
 
 def _decoded(

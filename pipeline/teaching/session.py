@@ -21,7 +21,8 @@ from pipeline.teaching.learner import Learned, Learner
 from pipeline.teaching.pool import Pool
 
 _QUEUE, _DOUBTS, _SIMILAR, _CURVE = 40, 6, 12, 6
-"""Images that are suggested, offered for a second look and shown in a grid; points of the past."""
+"""Maximum numbers: images chosen at a time, doubted labels, images in a grid, points of the curve
+that a restart computes anew."""
 _WAITING = 12
 _RANDOM = 5
 """One image in so many is drawn at random: on the others, which are hard, no head looks good."""
