@@ -45,8 +45,11 @@ def label_file(options: argparse.Namespace) -> Path:
     """Return the label file.
 
     Raises:
-        InputError: It is not where paths of images can be relative to it.
+        InputError: There is no such folder, or the file is not where paths of images can be
+            relative to it.
     """
+    if not options.folder.is_dir():
+        raise InputError(f"no such folder: {options.folder}; name a folder of images")
     path: Path = options.labels or options.folder / NAME
     if not options.folder.resolve().is_relative_to(path.parent.resolve()):
         raise InputError(

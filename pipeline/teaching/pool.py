@@ -85,8 +85,6 @@ def listed(folder: Path, labels: Path) -> list[Sample]:
     Raises:
         InputError: There are none.
     """
-    if not folder.is_dir():
-        raise InputError(f"no such folder: {folder}; name a folder of images")
     files = [path for path in named_files.find([str(folder)]) if path.resolve() != labels.resolve()]
     if not files:
         raise InputError(f"no images in {folder}: name a folder that contains some")

@@ -233,6 +233,9 @@ def test_no_label_waits_for_the_head(photos: Path, port: int) -> None:
             done = requests.post(f"http://127.0.0.1:{port}/{path}", json=body, timeout=30)
             assert done.status_code == 422
             assert list(done.json()) == ["error"]
+        (photos / "2.png").unlink()
+        gone = requests.get(f"http://127.0.0.1:{port}/image?path=2.png", timeout=30)
+        assert "No such file" in gone.json()["error"]
         done = requests.get(
             f"http://127.0.0.1:{port}/", headers={"Host": "evil.example"}, timeout=9
         )
@@ -260,6 +263,7 @@ def test_suggestions_for_another_tool(photos: Path, run: Run) -> None:
     ("words", "message"),
     [
         (["suggest", "nowhere"], "no such folder: nowhere"),
+        (["label", "nowhere"], "no such folder: nowhere"),
         (["suggest", "empty"], "no images in empty"),
         (["label", "broken"], "none of 1 files is an image: no.png is"),
         (["suggest", "photos", "-n", "0"], "-n must be at least 1, got 0"),
@@ -276,3 +280,4 @@ def test_bad_input_is_one_line(photos: Path, run: Run, words: list[str], message
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert not (project / "nowhere").exists(), "a mistyped name makes no folder"
