@@ -35,6 +35,7 @@ from benchmarks.accuracy import Project
 from pipeline.data import predictions
 from pipeline.data.manifest import Manifest, Row
 from pipeline.data.predictions import Predictions
+from pipeline.intake import label_file
 from pipeline.teaching import order
 from pipeline.teaching.learner import Learned, Learner
 
@@ -53,11 +54,9 @@ def ours(places, learned, labelled, count, rng):
 
 
 def page(places, learned, labelled, count, rng):
-    """The page's order: one image in five is drawn at random."""
-    drawn = at_random(places, learned, labelled, count, rng)
-    chosen = [row for row in ours(places, learned, labelled, count, rng) if row not in drawn]
-    every = range(len(labelled), len(labelled) + count)
-    return [drawn[n % count] if n % 5 == 4 or not chosen else chosen.pop(0) for n in every]
+    """The page's order: one image in five is drawn at random, of a fifth that is held out."""
+    held_out = label_file.held_out([str(row) for row in range(len(places))])
+    return order.queue(places, learned.probabilities, labelled, held_out, count)
 
 
 def at_random(places, learned, labelled, count, rng):

@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.errors import InputError
+from pipeline.intake import label_file
 from pipeline.storage import tables
 from pipeline.teaching import opening
 
@@ -48,7 +49,8 @@ def run(options: argparse.Namespace, compose: Callable[..., Config]) -> None:
     labels = {row: latest[name] for row, name in enumerate(names) if latest.get(name)}
     learner = Learner(pool.features)
     learned = learner.fit(labels)
-    rows = order.suggest(learner.reduced, learned.probabilities, labels, options.n)
+    held_out = label_file.held_out(names)
+    rows = order.queue(learner.reduced, learned.probabilities, labels, held_out, options.n)
     guesses = learned.probabilities[rows]
     lines = [
         (names[row], learned.classes[guess.argmax()] if labels else "", float(guess.max()))

@@ -17,7 +17,8 @@ from filelock import FileLock, Timeout
 from pipeline.data import names
 from pipeline.errors import InputError
 from pipeline.intake import soundness
-from pipeline.intake.sources.csv import LABEL_FILE, SEVERAL
+from pipeline.intake.label_file import COLUMNS
+from pipeline.intake.sources.csv import SEVERAL
 
 
 class LabelFile:
@@ -68,7 +69,7 @@ class LabelFile:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         rows = [(name, label, now, f"{seconds:.1f}")]
         if not self.path.exists() or not self.path.stat().st_size:
-            rows.insert(0, LABEL_FILE)
+            rows.insert(0, COLUMNS)
         csv.writer(line, lineterminator="\n").writerows(rows)
         with self.path.open("ab") as file:  # one write: a line is there or not
             file.write(line.getvalue().encode())
@@ -109,18 +110,18 @@ def read(path: Path) -> list[tuple[str, str]]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} must be UTF-8 text: name another file with --labels") from error
     whole = text[: text.rfind("\n") + 1]
-    if not whole and ",".join(LABEL_FILE).startswith(text):  # killed while it wrote the header
+    if not whole and ",".join(COLUMNS).startswith(text):  # killed while it wrote the header
         return []
     header, *lines = list(csv.reader(io.StringIO(whole))) or [[]]
-    if tuple(header) != LABEL_FILE:
+    if tuple(header) != COLUMNS:
         raise InputError(
-            f"a label file must have the columns {', '.join(LABEL_FILE)}, {path} has "
+            f"a label file must have the columns {', '.join(COLUMNS)}, {path} has "
             f"{', '.join(header) or 'none'}: name another file with --labels"
         )
     for number, line in enumerate(lines, start=2):
-        if len(line) != len(LABEL_FILE):
+        if len(line) != len(COLUMNS):
             raise InputError(
-                f"{path} line {number} must have {len(LABEL_FILE)} cells, got {len(line)}: "
+                f"{path} line {number} must have {len(COLUMNS)} cells, got {len(line)}: "
                 "correct or remove it"
             )
     return [(line[0], line[1]) for line in lines]

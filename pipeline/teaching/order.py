@@ -8,10 +8,12 @@ benchmarks/teach.py compares it with others.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.intake.label_file import HELD_OUT
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -27,7 +29,38 @@ _SAME = 0.02
 """Squared distance of near duplicates, as a fraction of the mean one."""
 
 
-def suggest(places: Floats, probabilities: Floats, labelled: Collection[int], count: int) -> Rows:
+def queue(
+    places: Floats,
+    probabilities: Floats,
+    labelled: Collection[int],
+    held_out: Iterable[int],
+    count: int,
+) -> list[int]:
+    """Choose the next images: useful ones, and every fifth one of those that are held out.
+
+    Args:
+        places: (N, d) reduced features.
+        probabilities: (N, K) of the present head.
+        labelled: Rows that are not to be suggested, nor near duplicates of them.
+        held_out: Rows that are labelled in this order, whatever the head says of them.
+        count: Number of images; fewer if there are no more.
+    """
+    waiting = [row for row in held_out if row not in labelled]
+    useful = suggest(places, probabilities, labelled, count, waiting).tolist()
+    chosen: list[int] = []
+    while (useful or waiting) and len(chosen) < count:
+        turn = (len(labelled) + len(chosen)) % HELD_OUT == HELD_OUT - 1
+        chosen.append((waiting if waiting and (turn or not useful) else useful).pop(0))
+    return chosen
+
+
+def suggest(
+    places: Floats,
+    probabilities: Floats,
+    labelled: Collection[int],
+    count: int,
+    held_out: Collection[int] = (),
+) -> Rows:
     """Choose the images that are most worth a label, the best first.
 
     Args:
@@ -35,9 +68,10 @@ def suggest(places: Floats, probabilities: Floats, labelled: Collection[int], co
         probabilities: (N, K) of the present head.
         labelled: Rows that are not to be suggested, nor near duplicates of them.
         count: Number of images; fewer if there are no more.
+        held_out: Further rows that are not to be suggested.
     """
     before = np.array(sorted(labelled), np.int64)
-    rest = np.setdiff1d(np.arange(len(places)), before)
+    rest = np.setdiff1d(np.arange(len(places)), [*before, *held_out])
     fresh = rest[~_same(places[rest], places[before])]
     rest = fresh if len(fresh) else rest
     count = min(count, len(rest))

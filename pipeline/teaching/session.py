@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Collection, Mapping
-from itertools import islice, takewhile
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.intake import label_file
 from pipeline.teaching import order
 from pipeline.teaching.labels import LabelFile
 from pipeline.teaching.learner import Learned, Learner
@@ -24,8 +24,6 @@ _QUEUE, _DOUBTS, _SIMILAR, _CURVE = 40, 6, 12, 6
 """Maximum numbers: images chosen at a time, doubted labels, images in a grid, points of the curve
 that a restart computes anew."""
 _WAITING = 12
-_RANDOM = 5
-"""One image in so many is drawn at random: on the others, which are hard, no head looks good."""
 
 
 class Session:
@@ -45,10 +43,9 @@ class Session:
         self._curve: dict[int, tuple[float, float, float]] = {}
         self._lock = threading.Lock()
         self._changed = threading.Event()
-        digests = pool.digests
-        self._drawn = sorted(range(len(digests)), key=lambda row: digests[row])
+        self._held_out = label_file.held_out(self._names)
         self._learned = self._learner.fit({})
-        self._queue = self._chosen(self._learned, {})
+        self._queue = self._chosen(self._learned, [])
         self._changed.set()
         threading.Thread(target=self._follow, daemon=True).start()
 
@@ -80,8 +77,8 @@ class Session:
         """Return an image and the most similar ones without a label."""
         row, places = self._row(name), self._learner.reduced
         distances = ((places - places[row]) ** 2).sum(axis=1)
-        labelled = self._labelled()
-        nearest = [n for n in np.argsort(distances, kind="stable").tolist() if n not in labelled]
+        avoided = {*self._labelled(), *self._held_out}
+        nearest = [n for n in np.argsort(distances, kind="stable").tolist() if n not in avoided]
         return [self._names[n] for n in dict.fromkeys([row, *nearest][:_SIMILAR])]
 
     def sample(self, name: str) -> bytes:
@@ -100,7 +97,7 @@ class Session:
             "labelled": len(labelled),
             "left": len(self._names) - len(labelled | self._skipped),
             "classes": [list(item) for item in sorted(Counter(labels.values()).items())],
-            "accuracy": learned.accuracy(self._sample(labelled)),
+            "accuracy": learned.accuracy(self._held_out),
             "curve": [[count, *values] for count, values in sorted(self._curve.items())],
             "queue": [self._suggestion(row, learned) for row in waiting[:_WAITING]],
             "doubts": [
@@ -141,23 +138,11 @@ class Session:
 
     def _learn(self, labels: dict[int, str]) -> Learned:
         learned = self._learner.fit(labels)
-        if accuracy := learned.accuracy(self._sample(labels)):
+        if accuracy := learned.accuracy(self._held_out):
             self._curve[len(labels)] = accuracy
         return learned
 
-    def _chosen(self, learned: Learned, labels: Mapping[int, str]) -> list[int]:
-        """Choose the next images: the most useful ones, and every now and then a random one."""
+    def _chosen(self, learned: Learned, labels: Iterable[int]) -> list[int]:
         avoided = {*labels, *self._skipped}
-        useful = order.suggest(self._learner.reduced, learned.probabilities, avoided, _QUEUE)
-        drawn = iter([row for row in self._drawn if row not in avoided])
-        queue: dict[int, None] = {}
-        for place, row in enumerate(useful.tolist()):
-            if (len(labels) + place) % _RANDOM == _RANDOM - 1:
-                queue |= dict.fromkeys(islice(drawn, 1))
-            queue[row] = None
-        return list(queue)
-
-    def _sample(self, labels: Collection[int]) -> list[int]:
-        """Return the labelled images that are a random sample of all: the first of an order."""
-        considered = [row for row in self._drawn if row not in self._skipped]
-        return list(takewhile(labels.__contains__, considered))
+        places, answers = self._learner.reduced, learned.probabilities
+        return order.queue(places, answers, avoided, self._held_out, _QUEUE)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import InputError
-from pipeline.intake import sources
+from pipeline.intake import label_file, sources
 from pipeline.intake.sources.csv import Config
 from pipeline.teaching.labels import LabelFile, read
 
@@ -103,6 +103,32 @@ def test_other_files_are_not_touched(path: Path, content: bytes, message: str) -
     with pytest.raises(InputError, match=message):
         LabelFile(path)
     assert path.read_bytes() == content
+
+
+def test_images_that_were_held_out_become_the_test_split(path: Path) -> None:
+    names = [f"folder/{number}.png" for number in range(200)]
+    labels = LabelFile(path)
+    for place, name in enumerate(names):
+        labels.add(name, f"class {place % 4}", 1)
+    labels.add(names[0], "", 1)
+    tested = [item.path for item in sources.images(Config(path=str(path))) if item.split == "test"]
+    expected = {names[place] for place in label_file.held_out(names)} - {names[0]}
+    assert set(tested) == expected
+    assert 20 < len(tested) < 60
+    assert {item.split for item in sources.images(Config(path=str(path)))} == {"test", None}
+
+
+@pytest.mark.parametrize("count", [3, 4, 30])
+@pytest.mark.parametrize("held_out", [True, False])
+def test_every_class_is_tested_and_trained_on(path: Path, count: int, held_out: bool) -> None:
+    names = [f"{number}.png" for number in range(1000)]
+    drawn = set(label_file.held_out(names))
+    own = [names[place] for place in range(1000) if (place in drawn) == held_out][:count]
+    labels = LabelFile(path)
+    for name in own:
+        labels.add(name, "rare", 1)
+    tested = sum(item.split == "test" for item in sources.images(Config(path=str(path))))
+    assert tested == (count - 2 if held_out else 1)
 
 
 @pytest.mark.parametrize("name", ["cat|dog", "a\nb", " cat", "Cat", "CAT"])

@@ -60,6 +60,18 @@ def test_everything_is_suggested_in_the_end() -> None:
     assert len(set(order.suggest(same, even(5, 2), [0] * 12, 3).tolist())) == 3
 
 
+@pytest.mark.parametrize("held_out", [[], [7, 3, 11], list(range(17, -1, -1))])
+def test_every_fifth_image_is_one_that_was_held_out(held_out: list[int]) -> None:
+    features, _ = places(3)
+    labelled: list[int] = []
+    while chosen := order.queue(features, even(18), labelled, held_out, 4):
+        labelled += chosen
+    assert sorted(labelled) == list(range(18))
+    if len(held_out) == 3:
+        assert labelled[4:15:5] == held_out
+    assert [row for row in labelled if row in held_out] == held_out
+
+
 def test_the_same_labels_give_the_same_order() -> None:
     features, _ = places()
     twice = [order.suggest(features, even(len(features), 2), range(12), 10) for _ in range(2)]

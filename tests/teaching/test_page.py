@@ -22,7 +22,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from pipeline.intake import sources
+from pipeline.intake import label_file, sources
 from pipeline.intake.sources.csv import Config
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
@@ -160,7 +160,12 @@ def test_two_hundred_labels_a_new_class_and_a_killed_server(
         severe = [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
         assert all("ERR_CONNECTION_REFUSED" in line["message"] for line in severe), severe
     listed = {item.path: item.label for item in sources.images(Config(path=str(path)))}
+    every = [f"{number}.png" for number in range(IMAGES)]
     assert len(listed) == 200
+    tested = [item.path for item in sources.images(Config(path=str(path))) if item.split == "test"]
+    drawn = [name for place, name in enumerate(every) if place in label_file.held_out(every)]
+    assert 35 <= len(tested) <= 40, "every fifth label"
+    assert set(tested) == set(drawn) & set(listed), "and none of them because it was useful"
     assert all(label == colour_of(photos, name) for name, label in listed.items())
     with path.open() as file:
         times = [float(row["seconds"]) for row in csv.DictReader(file) if row["label"]]

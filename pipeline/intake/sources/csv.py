@@ -17,6 +17,7 @@ from pipeline.data import names, tasks
 from pipeline.data.manifest import COLUMNS
 from pipeline.data.tasks import Task
 from pipeline.errors import InputError
+from pipeline.intake import label_file
 from pipeline.intake.layout import split_of
 from pipeline.intake.sources import Sample, SourceConfig
 from pipeline.settings import AUTO, setting
@@ -27,8 +28,6 @@ _DELIMITERS = (",", ";", "\t")
 _SEPARATORS = ("|", ";", ",", "+", "/", "&", " ")
 SEVERAL = _SEPARATORS[0]
 """Text between several labels of an image, unless a setting names another."""
-LABEL_FILE = ("path", "label", "time", "seconds")
-"""Columns of a file that `label` writes: its last line about an image counts."""
 _TRUTHS = dict.fromkeys(("1", "1.0", "true", "yes"), True) | dict.fromkeys(
     ("0", "0.0", "false", "no"), False
 )
@@ -126,7 +125,7 @@ def _read(config: Config) -> tuple[list[str], list[_Line]]:
         raise InputError(f"data.path must be a csv file, got {path}: no such file")
     table = csv.reader(_lines(path, config.encoding), delimiter=_delimiter(path, config.encoding))
     header = next(table, [])
-    if tuple(header) == LABEL_FILE and not path.read_bytes().endswith(b"\n"):
+    if tuple(header) == label_file.COLUMNS and not path.read_bytes().endswith(b"\n"):
         raise InputError(
             f"the last line of {path} is incomplete: remove it, or run `python -m pipeline label`, "
             "which does"
@@ -142,8 +141,12 @@ def _read(config: Config) -> tuple[list[str], list[_Line]]:
         if any(cell.strip() for cell in cells):
             where = f"{path} line {table.line_num}"
             lines.append(_Line(where, _row(where, header, cells)))
-    if tuple(header) == LABEL_FILE:
-        return [], list({line.cells["path"]: line for line in lines}.values())
+    if tuple(header) == label_file.COLUMNS:
+        latest = {line.cells["path"]: line for line in lines}
+        labels = {path: line.cells["label"] for path, line in latest.items() if line.cells["label"]}
+        for path in label_file.test_images(labels):
+            latest[path].cells["split"] = "test"
+        return [], list(latest.values())
     return further, lines
 
 
