@@ -119,8 +119,6 @@ def _compared(
 
 def _report(gain: Comparison, head: Head, new: Part, trained: int) -> dict[str, float]:
     """Say what changed for old images and how good new ones are; returns metrics of the latter."""
-    from scipy.stats import binomtest
-
     print("test images of before:")
     for sentence in gain.verdict:
         print(f"  {sentence}")
@@ -135,8 +133,7 @@ def _report(gain: Comparison, head: Head, new: Part, trained: int) -> dict[str, 
     for name, scores in facts.scores(head.classes).items():
         if support := int(scores["support"]):
             hits = round(scores["recall"] * support)
-            interval = binomtest(hits, support).proportion_ci(method="wilson")
-            low, high = 100 * interval.low, 100 * interval.high
+            low, high = (100 * end for end in resampling.proportion(hits, support))
             print(f"  {name}: {hits} of {support} recognised (95 % CI {low:.0f} to {high:.0f} %)")
     share = len(new.of("train").rows) / trained
     if share > _WORTH:

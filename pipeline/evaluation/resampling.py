@@ -30,12 +30,12 @@ _SLICES_MAX = 50
 
 @dataclass(frozen=True)
 class Interval:
-    """A percentile bootstrap interval.
+    """A 95 % interval: Wilson's for accuracy, of bootstrap percentiles for other metrics.
 
     Attributes:
         value: The metric, or the difference, on all images.
-        low: The 2.5th percentile; None if there were no draws.
-        high: The 97.5th percentile.
+        low: Its lower end; None if there were no draws.
+        high: Its upper end.
     """
 
     value: float
@@ -98,7 +98,19 @@ def resample(facts: Facts, seed: int, desc: str = "") -> Resampled:
 
 def intervals(of: Resampled) -> dict[str, Interval]:
     """Compute an interval for each metric."""
-    return _bounds(of.values, of.drawn)
+    bounds, images = _bounds(of.values, of.drawn), len(of.wrong)
+    if "accuracy" in bounds:
+        accuracy = of.values["accuracy"]
+        bounds["accuracy"] = Interval(accuracy, *proportion(round(accuracy * images), images))
+    return bounds
+
+
+def proportion(hits: int, images: int) -> tuple[float, float]:
+    """Compute Wilson's interval, which is wide for few images even if all of them are right."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(hits, images).proportion_ci(LEVEL, "wilson")
+    return float(interval.low), float(interval.high)
 
 
 def compare(

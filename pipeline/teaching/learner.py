@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.evaluation import resampling
+
 Floats = NDArray[np.float64]
 
 _DIRECTIONS = 128
@@ -49,14 +51,12 @@ class Learned:
         Args:
             sample: Labelled rows that were drawn at random: the others are harder than most.
         """
-        from scipy.stats import binomtest
-
         chosen = np.isin(self.rows, list(sample))
         if not chosen.any():
             return None
-        hits = int((self.out_of_fold.argmax(axis=1) == self.targets)[chosen].sum())
-        interval = binomtest(hits, int(chosen.sum())).proportion_ci(method="wilson")
-        return hits / int(chosen.sum()), float(interval.low), float(interval.high)
+        hits, count = self.out_of_fold.argmax(axis=1) == self.targets, int(chosen.sum())
+        right = int(hits[chosen].sum())
+        return right / count, *resampling.proportion(right, count)
 
     def doubts(self, most: int) -> list[tuple[int, str, float]]:
         """List labelled images of which other labels say something else, the clearest first.

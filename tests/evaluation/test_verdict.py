@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from pipeline.data.tasks import facts, metrics
 from pipeline.evaluation import resampling, verdict
@@ -42,6 +43,19 @@ def test_verdicts() -> None:
     assert "no measurable difference in accuracy" in compared(bad, good).verdict[0]
 
 
+@pytest.mark.parametrize(("right", "images"), [(12, 12), (0, 12), (150, 200)])
+def test_a_few_right_images_prove_little(right: int, images: int) -> None:
+    labels = np.arange(images) % 2
+    answers = np.where(np.arange(images) < right, labels, 1 - labels)
+    probabilities = np.eye(2, dtype=np.float32)[answers] * 0.98 + 0.01
+    spread = resampling.intervals(resampling.resample(facts.gather(labels, probabilities), 0))
+    interval = spread["accuracy"]
+    exact = stats.binomtest(right, images).proportion_ci(method="exact")
+    assert interval.value == pytest.approx(right / images)
+    assert interval.low == pytest.approx(exact.low, abs=0.06)
+    assert interval.high == pytest.approx(exact.high, abs=0.06)
+
+
 def test_a_model_may_be_no_more_accurate_and_yet_surer_of_what_it_knows() -> None:
     labels, good = some(3, 400)
     timid = (0.3 * good + 0.7 / 3).astype(np.float32)  # the same answers, hardly meant
@@ -74,8 +88,6 @@ def test_which_way_is_better(name: str, bounds: tuple[float, float], begin: str)
 
 def test_a_difference_that_is_detectable_is_found_four_times_in_five() -> None:
     """By McNemar's test on drawn pairs of models that differ by that much."""
-    from scipy import stats
-
     images, apart = 1_000, 0.1
     gain = verdict.detectable(images, apart)
     rng = np.random.default_rng(0)

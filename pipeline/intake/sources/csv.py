@@ -143,9 +143,9 @@ def _read(config: Config) -> tuple[list[str], list[_Line]]:
             lines.append(_Line(where, _row(where, header, cells)))
     if tuple(header) == label_file.COLUMNS:
         latest = {line.cells["path"]: line for line in lines}
-        labels = {path: line.cells["label"] for path, line in latest.items() if line.cells["label"]}
-        for path in label_file.test_images(labels):
-            latest[path].cells["split"] = "test"
+        labels = {name: line.cells["label"] for name, line in latest.items() if line.cells["label"]}
+        for name in label_file.test_images(labels):
+            latest[name].cells["split"] = "test"
         return [], list(latest.values())
     return further, lines
 
