@@ -120,10 +120,6 @@ class Config:
 def compose(overrides: Sequence[str] = (), params: Path = PARAMS) -> Config:
     """Compose and check the config from params.yaml and the command line.
 
-    Args:
-        overrides: Words of the command line.
-        params: File to read instead of params.yaml in the working folder.
-
     Raises:
         InputError: An unknown setting, or a value that its setting does not take.
     """

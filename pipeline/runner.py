@@ -38,10 +38,6 @@ _READ = {
 def run(name: str, words: Sequence[str]) -> int:
     """Run a stage or a command and return the exit code.
 
-    Args:
-        name: Name of the stage or command.
-        words: Command line after the name.
-
     Raises:
         InputError: There is no such command, or it does not take these words.
     """

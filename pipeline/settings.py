@@ -93,16 +93,7 @@ def setting(
     advanced: bool = False,
     **range_: float,
 ) -> T:
-    """Declare a setting of a section.
-
-    Args:
-        default: Default value; `REQUIRED` if there is none.
-        text: Help, in a line or two.
-        group: Folder of conf/ whose files are the choices.
-        choices: Allowed strings, if the type does not list them.
-        advanced: List it after the common settings in help.
-        range_: Bounds of a number: `least`, `above`, `most`, `below`.
-    """
+    """Declare a setting by default and help; for the others see `About`, for bounds `Range`."""
     about = About(text, Range(**range_), group, tuple(choices), advanced)
     field: Any = dataclasses.field(default_factory=lambda: copy(default), metadata={"about": about})
     return typing.cast(T, field)
@@ -149,10 +140,6 @@ def described(section: Any, name: str) -> Iterator[Described]:
 
 def check(section: Any, name: str) -> None:
     """Compare a section's values with their declarations, then run the section's own `check`.
-
-    Args:
-        section: Instance of the section's dataclass.
-        name: Name of the section, for messages; empty for the whole config.
 
     Raises:
         InputError: A value is out of range, or values contradict each other.

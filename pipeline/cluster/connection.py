@@ -40,9 +40,6 @@ class Config:
 def connected(config: Config) -> Iterator[Any]:
     """Connect to Ray for the duration of the block.
 
-    Args:
-        config: Section `cluster`.
-
     Raises:
         InputError: Ray is not installed, or there is no such cluster.
     """

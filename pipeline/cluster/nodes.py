@@ -14,11 +14,7 @@ _GONE_S = 10.0
 
 
 class Nodes:
-    """The nodes of a cluster, on which processes can be started.
-
-    Args:
-        config: Section `cluster`.
-    """
+    """The nodes of a cluster, on which processes can be started."""
 
     def __init__(self, config: Config) -> None:
         self._config = config

@@ -25,17 +25,9 @@ from pipeline.networks.forward import Forward
 def below(
     store: Store, source: Source, cut: str, rows: NDArray[np.int64], precision: str = "float32"
 ) -> NDArray[Any]:
-    """Return the activations of some images at a cut, computing them if they are not cached.
+    """Return the activations of M images at a cut, computing them if they are not cached.
 
-    Args:
-        store: The cache.
-        source: Network and images.
-        cut: A cut point of the backbone.
-        rows: (M,) rows of the images.
-        precision: Storage type: float32 or float16.
-
-    Returns:
-        (M, h, w, C), memory-mapped.
+    (M, h, w, C), memory-mapped, stored as `precision`: float32 or float16.
     """
     stored = store.get(source.key(cut, rows, precision))
     if stored is not None:
@@ -103,15 +95,9 @@ class Computed:
 
 
 def views_of(store: Store, source: Source, rows: NDArray[np.int64]) -> list[Source]:
-    """Create sources of the augmented views of some images, except view 0, the image itself.
+    """Create sources of the augmented views of M images, from view 1 on: view 0 is the image.
 
-    Args:
-        store: Cache for the views.
-        source: Source of the images themselves, with a fixed number of views.
-        rows: (M,) rows of the images.
-
-    Returns:
-        A source of M images for each view from 1 on.
+    `source` has a fixed number of views.
     """
     augment, seed = source.frozen.augment, source.frozen.seed
     views = []

@@ -49,14 +49,7 @@ class Config:
     )
 
     def derive(self, images: int) -> tuple[Config, dict[str, Derived]]:
-        """Derive the number of views.
-
-        Args:
-            images: Number of training images.
-
-        Returns:
-            The section without `auto`; full name -> derived value with reason.
-        """
+        """Derive the number of views: the section without `auto`, and derived values by name."""
         if not is_auto(self.views):
             return self, {}
         if not self.layers:
@@ -126,13 +119,7 @@ class Augmenter:
 
 
 class Fresh:
-    """Images with new augmentation in every epoch.
-
-    Args:
-        images: (M, H, W, 3).
-        augmenter: Augments them.
-        seed: Seed of the draw.
-    """
+    """Images, (M, H, W, 3), with new augmentation in every epoch."""
 
     def __init__(self, images: Any, augmenter: Augmenter, seed: int) -> None:
         self._images, self._augmenter, self._seed = images, augmenter, seed

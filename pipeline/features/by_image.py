@@ -22,12 +22,7 @@ Floats = NDArray[np.float32]
 
 
 def of_model(path: Path, card: Card) -> Key:
-    """Return what the outputs of a classifier depend on: (K + D,), probabilities, then features.
-
-    Args:
-        path: The model file.
-        card: Its card.
-    """
+    """Return what outputs of a classifier depend on: (K + D,) probabilities, then features."""
     described = {"backbone": "classifier", "cut": "its features", "image_size": card.image_size}
     return {**described, "model": file_sha256(path), "processor": workspace.processor()}
 

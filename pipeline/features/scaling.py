@@ -34,15 +34,7 @@ Floats = NDArray[np.float64]
 
 
 def resolved(frozen: FrozenPart, data: Manifest) -> tuple[FrozenPart, dict[str, Derived]]:
-    """Derive `backbone.scale`.
-
-    Args:
-        frozen: Settings of the forward pass.
-        data: Dataset whose training images are used.
-
-    Returns:
-        The same settings with the scaling, and the derived values.
-    """
+    """Derive `backbone.scale` from training images: the settings with it, and derived values."""
     names, reason = backbones.scalings(frozen.backbone, data.image_size)
     if not names:
         return frozen, {SETTING: Derived("none", reason)} if reason else {}
@@ -59,12 +51,7 @@ def resolved(frozen: FrozenPart, data: Manifest) -> tuple[FrozenPart, dict[str, 
 
 
 def as_extracted(frozen: FrozenPart, extracted: Path) -> FrozenPart:
-    """Apply the scaling that extract_features derived.
-
-    Args:
-        frozen: Settings of the forward pass.
-        extracted: Output of extract_features.
-    """
+    """Apply the scaling that extract_features derived; `extracted` is its output."""
     chosen = derived.read(extracted).get(SETTING)
     return _with(frozen, str(chosen.value)) if chosen else frozen
 

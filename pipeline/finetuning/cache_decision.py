@@ -45,10 +45,6 @@ class Costs:
 def decide(mode: Cache, costs: Costs) -> Decision:
     """Decide by disk, memory and training time.
 
-    Args:
-        mode: The setting `finetune.cache`.
-        costs: Costs for this cut and training.
-
     Raises:
         InputError: `always`, but the activations do not fit or change with every epoch.
     """

@@ -127,12 +127,7 @@ def derive_numbers(config: Config, images: int) -> tuple[Config, dict[str, Deriv
 
 
 def epochs(images: int, batch_size: int) -> Derived:
-    """Choose the number of epochs.
-
-    Args:
-        images: Number of training images.
-        batch_size: Images per step.
-    """
+    """Choose the number of epochs for a number of training images."""
     steps = math.ceil(images / batch_size)
     if images > MANY:
         fewer = max(FEWEST_EPOCHS, round(EPOCHS * math.sqrt(MANY / images)))
@@ -144,11 +139,7 @@ def epochs(images: int, batch_size: int) -> Derived:
 
 
 def learning_rate(batch_size: int) -> Derived:
-    """Choose AdamW's peak learning rate: it grows with the square root of the batch size.
-
-    Args:
-        batch_size: Images per step.
-    """
+    """Choose AdamW's peak learning rate: it grows with the square root of the batch size."""
     rate = float(f"{_RATE * math.sqrt(batch_size / _RATE_BATCH):.2g}")
     return Derived(rate, f"for AdamW with batches of {batch_size}")
 

@@ -37,13 +37,7 @@ class Account:
 
     @classmethod
     def of(cls, rows: Sequence[Row], left_out: Sequence[Sample], ignore: Sequence[str]) -> Account:
-        """Count the files.
-
-        Args:
-            rows: One row for each file that was read, with its verdict.
-            left_out: All other files.
-            ignore: `data.ignore`.
-        """
+        """Count the files that were read, by verdict, and all others."""
         used = sum(row.verdict in KEPT for row in rows)
         return cls(used, len(rows) - used, left_out, sources.unmatched(ignore, left_out))
 

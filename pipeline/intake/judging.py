@@ -38,14 +38,6 @@ def judge(
 ) -> Iterator[Judged]:
     """Read and decode every image, in order.
 
-    Args:
-        images: Images of a source.
-        size_px: Side of the square.
-        how: Settings for decoding.
-        desc: Name of the progress bar.
-        cluster: Section `cluster`; None for this machine only.
-        total: Number of images, if it is known, for the bar.
-
     Yields:
         The image's row, without a split if the source assigns none, and the decoded image or the
         reason why it is unusable.

@@ -86,12 +86,7 @@ def walk(root: Path, renames: Mapping[str, str], ignore: Sequence[str]) -> Itera
 
 
 def unwrapped(folder: Path, ignore: Sequence[str]) -> Path:
-    """Return the folder of classes or splits: archives often wrap it in another folder.
-
-    Args:
-        folder: Where to start.
-        ignore: As for `walk`.
-    """
+    """Return the folder of classes or splits: archives often wrap it in another folder."""
     if not folder.is_dir():
         return folder
     tree = _Tree(folder, ignore)

@@ -25,11 +25,6 @@ _COLUMN = "path"
 def check_files(rows: list[Row], bad: Mapping[str, str], max_fraction: float) -> None:
     """Check the files that were read.
 
-    Args:
-        rows: All images.
-        bad: Path -> why the file is unusable.
-        max_fraction: Highest accepted fraction of bad files.
-
     Raises:
         InputError: Nothing was read, no file is usable, or too many are bad.
     """
@@ -50,13 +45,7 @@ def check_files(rows: list[Row], bad: Mapping[str, str], max_fraction: float) ->
 
 
 def check_vanished(rows: Iterable[Row], reasons: Mapping[str, str], task: Task) -> None:
-    """Stop at a class without a usable image: it must not disappear silently.
-
-    Args:
-        rows: All images.
-        reasons: Path -> why it is not used.
-        task: What is predicted.
-    """
+    """Stop at a class without a usable image: it must not disappear silently."""
     rows = list(rows)
     files = Counter(name for row in rows for name in task.names(row.label))
     good = Counter(
@@ -79,11 +68,6 @@ def check_vanished(rows: Iterable[Row], reasons: Mapping[str, str], task: Task) 
 
 def check_classes(used: Iterable[Row], task: Task, title: str) -> list[str]:
     """Check classes and splits; returns the classes, sorted.
-
-    Args:
-        used: Images that are used.
-        task: What is predicted.
-        title: Name of what is predicted, for numbers.
 
     Raises:
         InputError: Labels that nothing can be learned from, class names that are too similar, or
@@ -123,10 +107,6 @@ def _left_out(name: str, task: Task) -> str:
 
 def excluded(path: Path, rows: Sequence[Row]) -> dict[str, str]:
     """Map the images that a csv file excludes to a reason; prints those that do not exist.
-
-    Args:
-        path: The csv file.
-        rows: All images.
 
     Raises:
         InputError: There is no such file, or it has no column path.

@@ -53,12 +53,7 @@ class Shares:
             )
 
     def of_class(self, count: int, wanted: list[str]) -> list[str]:
-        """List the splits of a class's images, in order of rank.
-
-        Args:
-            count: Number of images in the class.
-            wanted: Splits to draw, including train.
-        """
+        """List the splits of a class of `count` images by rank; `wanted` includes train."""
         if self.train_per_class is not None and self.val_per_class is not None:
             counts = {"train": self.train_per_class, "val": self.val_per_class}
             *drawn, rest = wanted if wanted == list(SPLITS) else [*wanted[1:], "train"]
@@ -196,14 +191,6 @@ def _drawn(
     """Draw the splits that the source does not assign, from its unassigned images.
 
     If it assigns only some splits, the missing ones are drawn from its train.
-
-    Args:
-        copies: Pixel digest -> its rows.
-        pools: Class, or group of labels or numbers -> images to draw from.
-        groups: Pixel digest -> images that stay together.
-        wanted: Splits to draw, including train.
-        shares: Their sizes.
-        seed: Seed of the draw.
     """
     if groups:
         labels = {pixels: label for label, pool in pools.items() for pixels in pool}

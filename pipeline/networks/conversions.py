@@ -25,12 +25,7 @@ _KEPT = 20
 
 
 def name(model: keras.Model, engine: str) -> str | None:
-    """Compute a name from a model's layers and weights; None if its layers cannot be described.
-
-    Args:
-        model: The model.
-        engine: Name and version of what converts it.
-    """
+    """Name a conversion after layers, weights and `engine`; None if layers cannot be described."""
     try:
         layers = model.to_json()
     except (NotImplementedError, TypeError, ValueError):

@@ -113,12 +113,7 @@ def forward(
 ) -> Forward:
     """Create a forward pass with the configured engine, or with Keras if that fails.
 
-    Args:
-        model: (B, ...) float32 -> (B, ...).
-        config: Section `forward`.
-        batch_size: Batch size for Keras.
-        threads: Number of threads.
-        images: (M, ...) images to check the conversion on; the first few are used.
+    Arguments as for `convert`; `batch_size` is Keras'.
 
     Raises:
         InputError: The engine is not installed, or the processor does not support the precision.

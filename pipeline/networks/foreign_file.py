@@ -26,10 +26,7 @@ _KERAS_2_TO_H5 = (
 
 
 def refuse(path: Path) -> None:
-    """Stop at a file that Keras cannot load as a model with layers.
-
-    Args:
-        path: File or folder, which may be absent.
+    """Stop at a file or folder, if it exists, that Keras cannot load as a model with layers.
 
     Raises:
         InputError: It is of another kind; the message says how to convert it.

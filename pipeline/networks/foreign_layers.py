@@ -16,13 +16,7 @@ if TYPE_CHECKING:
 
 
 def shaped(layer: keras.Layer, x: KerasTensor, **kwargs: Any) -> KerasTensor:
-    """Call a layer that reports no output shape, or a wrong one.
-
-    Args:
-        layer: Layer of another library.
-        x: Its input.
-        kwargs: Further arguments of its call.
-    """
+    """Call a layer of another library that reports no output shape, or a wrong one."""
     import keras
 
     shape = layer(keras.ops.zeros((1, *x.shape[1:])), **kwargs).shape

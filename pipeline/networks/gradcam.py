@@ -71,15 +71,7 @@ MIN_SIDE = 5
 
 
 def overlay(image: Pixels, heat: NDArray[np.float32]) -> Pixels:
-    """Overlay an image with its heat map; cold regions stay unchanged.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        heat: (h, w) in [0, 1].
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-    """
+    """Overlay an (H, W, 3) image with its (h, w) heat map in [0, 1]; cold regions are unchanged."""
     size = (image.shape[1], image.shape[0])
     full = np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BILINEAR))
     full = np.clip(full, 0, 1)

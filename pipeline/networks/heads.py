@@ -80,16 +80,7 @@ def build(
 
 
 def join(body: keras.Model, head: keras.Model, name: str) -> keras.Model:
-    """Join a head to a body that returns features. Weights are shared with both.
-
-    Args:
-        body: (B, ...) -> (B, D).
-        head: (B, D) -> (B, K).
-        name: Name of the new model.
-
-    Returns:
-        (B, ...) -> (B, K).
-    """
+    """Join a head, (B, D) -> (B, K), to a body that returns (B, D); both share their weights."""
     import keras
 
     from pipeline.networks.graph import replay
@@ -98,14 +89,7 @@ def join(body: keras.Model, head: keras.Model, name: str) -> keras.Model:
 
 
 def with_features(classifier: keras.Model) -> keras.Model:
-    """Extend a classifier to also return its features. Weights are shared.
-
-    Args:
-        classifier: (B, ...) -> (B, K), built by `join`.
-
-    Returns:
-        (B, ...) -> (B, K + D): probabilities, then features.
-    """
+    """Extend a classifier from `join`, sharing weights: (B, K + D) probabilities, then features."""
     import keras
 
     both = [
@@ -116,11 +100,7 @@ def with_features(classifier: keras.Model) -> keras.Model:
 
 
 def features(classifier: keras.Model) -> keras.KerasTensor:
-    """Return the (B, D) tensor that a classifier's head takes.
-
-    Args:
-        classifier: (B, ...) -> (B, K), built by `join`.
-    """
+    """Return the (B, D) tensor that the head of a classifier from `join` takes."""
     from pipeline.networks import graph
 
     makers = {id(tensor): node for node in graph.nodes(classifier) for tensor in node.outputs}

@@ -90,11 +90,7 @@ def scaled(images: KerasTensor, scale: float | str, offset: float) -> KerasTenso
 
 
 def scales_itself(model: keras.Model) -> str:
-    """Find the layer that scales a model's input before its first weights; empty if none.
-
-    Args:
-        model: Functional, with nested models expanded.
-    """
+    """Find the layer that scales an expanded model's input before its first weights, or ''."""
     import keras
 
     from pipeline.networks import graph

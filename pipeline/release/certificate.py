@@ -64,11 +64,6 @@ class Line:
 def make(settings: Section, processor: str, minutes: float | None) -> dict[str, Any]:
     """Make the certificate of the present outputs.
 
-    Args:
-        settings: Full name -> value of every setting that results depend on.
-        processor: Description of the processor, as in `runtime.versions`.
-        minutes: Time that the stages took, if known.
-
     Raises:
         InputError: Outputs are missing or damaged.
     """

@@ -35,12 +35,6 @@ def answers(
 ) -> tuple[Predictions, str]:
     """Return the champion's predictions for the candidate's images, and where they come from.
 
-    Args:
-        config: The whole config.
-        client: Client of the tracking store.
-        champion: Its version in the registry.
-        candidate: The candidate.
-
     Raises:
         InputError: The champion or the images cannot be read.
     """

@@ -37,10 +37,6 @@ class Verdict:
 def limits(config: Promote, candidate: Predictions) -> list[Verdict]:
     """Apply the rules that do not involve the champion.
 
-    Args:
-        config: Section `promote`.
-        candidate: Its predictions for the test split.
-
     Raises:
         InputError: There is no such metric.
     """

@@ -32,11 +32,6 @@ if TYPE_CHECKING:
 def promote(config: Config, *, dry_run: bool = False, added: bool = False) -> None:
     """Decide and, unless this is a dry run, register and promote.
 
-    Args:
-        config: The whole config.
-        dry_run: Only show the decision.
-        added: Decide on the result of `add`.
-
     Raises:
         InputError: The gate fails, there is nothing to promote, or the registry does not answer.
     """

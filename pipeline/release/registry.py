@@ -42,12 +42,7 @@ _ROLLED_BACK = "champion.rolled_back"
 
 
 class Registry:
-    """The versions of one registered model.
-
-    Args:
-        client: Client of the tracking store.
-        name: Name of the registered model.
-    """
+    """The versions of one registered model."""
 
     def __init__(self, client: MlflowClient, name: str) -> None:
         self._client, self._name = client, name
@@ -61,13 +56,7 @@ class Registry:
     def register(
         self, model: LoggedModel, tags: Mapping[str, str], description: str
     ) -> ModelVersion:
-        """Return the version of a LoggedModel, creating it if needed.
-
-        Args:
-            model: Model to register.
-            tags: Tags of the version.
-            description: Description of the version.
-        """
+        """Return the version of a LoggedModel, creating it if needed."""
         uri = f"models:/{model.model_id}"
         existing = [v for v in self._versions(f"name = '{self._name}'") if v.source == uri]
         version = (
@@ -195,10 +184,6 @@ def is_uri(name: str) -> bool:
 def model_file(name: str, compose: Callable[[], Config]) -> Path:
     """Return the .keras file that `--model` names: a path, or a model in the registry.
 
-    Args:
-        name: A path, or a URI as for `download`.
-        compose: Returns the config, which names the registry.
-
     Raises:
         InputError: There is no such model in the registry.
     """
@@ -286,11 +271,7 @@ def _entity(client: MlflowClient, uri: str) -> Any:
 
 
 def is_own(model: str) -> bool:
-    """Check if a model is the pipeline's output or in its registry: its code is trusted.
-
-    Args:
-        model: A path or URI from the command line.
-    """
+    """Check if a model is the pipeline's output or in its registry: its code is trusted."""
     return model == str(MODEL) or is_uri(model)
 
 

@@ -29,12 +29,7 @@ _BRACKETS_MAX = 3_000_000
 
 
 class BadRequest(ValueError):
-    """A request that cannot be read; the message is the reason.
-
-    Args:
-        reason: The message.
-        status: HTTP status.
-    """
+    """A request that cannot be read: the message is the reason, `status` the HTTP status."""
 
     def __init__(self, reason: str, status: int = 400) -> None:
         super().__init__(reason)
@@ -81,12 +76,6 @@ def of_json(body: bytes) -> list[Any]:
 
 def of_mlflow(body: bytes, kind: str, max_rows: int, max_bytes: int) -> list[Any]:
     """Read the rows of a request in MLflow's scoring protocol.
-
-    Args:
-        body: Body of the request.
-        kind: Its Content-Type, one of `KINDS`.
-        max_rows: Maximum number of rows.
-        max_bytes: Maximum size of the decompressed rows.
 
     Raises:
         BadRequest: It has another form, or too many or too large rows.

@@ -24,10 +24,6 @@ _WANTED = "a row must have the base64 of an image file, or an array (H, W, 3) of
 def content(value: Any, max_bytes: int) -> bytes:
     """Return the bytes of an image file.
 
-    Args:
-        value: As for `Service.predict`.
-        max_bytes: Maximum size of the file.
-
     Raises:
         BadImage: It is none of these, or too large.
         OSError: The file cannot be read.

@@ -45,11 +45,7 @@ def text() -> bytes:
 
 
 class Measured:
-    """Middleware that measures requests.
-
-    Args:
-        app: The app.
-    """
+    """Middleware that measures requests."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

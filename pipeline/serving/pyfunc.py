@@ -53,10 +53,6 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Servi
 class Service:
     """A classifier for use by many threads.
 
-    Args:
-        classifier: The classifier.
-        max_bytes: Maximum size of an image file.
-
     Attributes:
         classifier: The classifier.
         columns: Fields of an answer.
@@ -117,12 +113,7 @@ class Service:
     def rows(
         self, decoded: Sequence[Pixels | str], answers: Answers | None
     ) -> list[dict[str, Any]]:
-        """Describe answers as `predict` does.
-
-        Args:
-            decoded: Pixels, or why there are none.
-            answers: For those with pixels, in order.
-        """
+        """Describe answers, which are for those with pixels in order, as `predict` does."""
         classes, rows, place = self.classifier.card.classes, [], 0
         task, empty = self.classifier.task, dict.fromkeys(self.columns)
         for item in decoded:

@@ -113,14 +113,7 @@ class Sampled:
 
 
 def sample(source: SourceConfig, survey: Survey, size_px: int, most: int = SAMPLE) -> Sampled:
-    """Sample training images, evenly over the classes.
-
-    Args:
-        source: Section `data`.
-        survey: Survey of the source.
-        size_px: Side of the square.
-        most: Maximum number of images.
-    """
+    """Sample training images, evenly over the classes."""
     task = survey.task
     chosen = [row for row in survey.rows if row.verdict == "ok" and row.split == "train"]
     own: dict[str, list[str]] = defaultdict(list)
@@ -160,13 +153,6 @@ def milliseconds(model: keras.Model, images: Pixels) -> float:
 def attempt(name: str, backbone: Backbone, sampled: Sampled, *, seed: int, threads: int) -> Tried:
     """Evaluate a backbone.
 
-    Args:
-        name: Name on the command line.
-        backbone: The network with its weights.
-        sampled: Training images.
-        seed: Seed of the folds.
-        threads: Threads for linear algebra.
-
     Raises:
         InputError: Fewer than two classes have two images each.
     """
@@ -204,12 +190,6 @@ def may_be_mirrored(
     backbone: Backbone, sampled: Sampled, *, seed: int, threads: int
 ) -> tuple[bool, str]:
     """Evaluate mirrored images with a head fitted to other, unmirrored ones.
-
-    Args:
-        backbone: The network with its weights.
-        sampled: Training images.
-        seed: Seed for the half that is fitted.
-        threads: Threads for linear algebra.
 
     Returns:
         True if they are recognised about as well, and an explanation.

@@ -29,13 +29,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """A check of one requirement.
-
-    Attributes:
-        name: Name of the requirement.
-        level: Result.
-        text: Details and, if there is a problem, the remedy.
-    """
+    """A check of one requirement: its name, its result, and details with the remedy."""
 
     name: str
     level: Level

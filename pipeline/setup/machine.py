@@ -15,11 +15,6 @@ _DVC = Path(".dvc")
 def check_port(host: str, port: int, setting: str) -> None:
     """Try to listen on a port: a server would report a port in use with a traceback.
 
-    Args:
-        host: Address to listen on.
-        port: Port to listen on.
-        setting: Name of the port's setting, for the message.
-
     Raises:
         InputError: The port is not available.
     """

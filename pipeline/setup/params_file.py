@@ -47,11 +47,7 @@ def text(sections: Mapping[str, Section], command: str) -> str:
 
 
 def refuse_to_lose(force: bool) -> None:
-    """Stop if a user's params.yaml would be replaced without --force.
-
-    Args:
-        force: True with --force.
-    """
+    """Stop if a user's params.yaml would be replaced without --force."""
     if PARAMS.exists() and not force and not is_default():
         raise InputError(
             f"{PARAMS} exists: pass --force to replace it (the old file is kept as {_backup()}); "

@@ -90,14 +90,7 @@ class Network:
 
 
 def plan(looked: Looked, network: Network, seed: int, threads: int) -> Plan:
-    """Derive all values.
-
-    Args:
-        looked: The source.
-        network: The backbone.
-        seed: Seed of the splits and everything else.
-        threads: Threads for TensorFlow.
-    """
+    """Derive all values for a source and a network."""
     size, mirrored = network.size, network.mirrored
     train = looked.survey.count("train")
     shared = Section()

@@ -99,12 +99,6 @@ def look(
 ) -> Looked:
     """Survey a folder of images, a csv file or an archive.
 
-    Args:
-        path: Path of the source.
-        ignore: Names to leave out.
-        seed: Seed of the splits.
-        further: Further settings of section `data`.
-
     Raises:
         InputError: It is none of these, or has no images of two classes.
     """

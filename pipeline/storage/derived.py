@@ -34,13 +34,7 @@ def write(folder: Path, values: dict[str, Derived]) -> None:
 
 
 def value(folder: Path, name: str, configured: object) -> object:
-    """Return a setting's value as the stage used it.
-
-    Args:
-        folder: The stage's output.
-        name: Full name of the setting.
-        configured: Value in the config.
-    """
+    """Return a setting's value as the stage with the output `folder` used it."""
     derived = read(folder).get(name)
     return derived.value if derived else configured
 

@@ -16,12 +16,7 @@ _PART = 1 << 22
 
 
 def parts(path: Path, doing: str) -> Iterator[bytes]:
-    """Yield a file's bytes in order, a few MB at a time.
-
-    Args:
-        path: File to read.
-        doing: Verb for the progress bar, before the file's name.
-    """
+    """Yield a file's bytes in order, a few MB at a time; `doing` is the progress bar's verb."""
     with (
         path.open("rb") as file,
         tqdm(

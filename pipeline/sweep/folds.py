@@ -25,10 +25,6 @@ _SAME = ("classes.txt", "summary.json")
 def check(folds: int, group: str | None) -> None:
     """Stop if folds would separate images that belong together.
 
-    Args:
-        folds: Number of folds.
-        group: `data.group`.
-
     Raises:
         InputError: There are groups, which a prepared dataset does not record.
     """
@@ -40,14 +36,7 @@ def check(folds: int, group: str | None) -> None:
 
 
 def split(prepared: Path, fold: int, folds: int, seed: int) -> Path:
-    """Create prepared images in which one fold of train and val is val, and the rest is train.
-
-    Args:
-        prepared: Output of prepare.
-        fold: Number of the fold.
-        folds: Number of folds.
-        seed: Seed of the folds.
-    """
+    """Create prepared images in which one fold of train and val is val, and the rest is train."""
     key = {
         "manifest": file_sha256(prepared / "manifest.csv"),
         "images": Manifest(prepared).images_sha256,

@@ -148,13 +148,7 @@ def settings(name: str) -> dict[str, str]:
 
 
 class Networks:
-    """The backbones of a sweep, created when a trial first needs them.
-
-    Args:
-        config: The whole config.
-        compose: Settings -> whole config.
-        store: Cache for activations.
-    """
+    """The backbones of a sweep, created when a trial first needs them."""
 
     def __init__(
         self, config: Config, compose: Callable[[dict[str, Any]], Config], store: Store

@@ -44,12 +44,7 @@ def check(names: Sequence[str]) -> None:
 
 
 def insist(names: Sequence[str], quality: str) -> None:
-    """Stop at an objective of another task.
-
-    Args:
-        names: Objectives.
-        quality: Metric of the task besides the loss.
-    """
+    """Stop at an objective of another task; `quality` is this task's metric besides the loss."""
     for name in names:
         if name not in ("val_score", "val_loss", f"val_{quality}", *MEASURED):
             raise InputError(f"sweep.objectives must not have {name} here: use val_{quality}")

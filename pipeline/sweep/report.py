@@ -60,14 +60,7 @@ def named(trial: FrozenTrial) -> str:
 
 
 def write(opened: Study, config: Config, words: list[str], folder: Path) -> Result:
-    """Write all files, replacing earlier ones.
-
-    Args:
-        opened: The study.
-        config: The whole config.
-        words: The command line.
-        folder: Output folder.
-    """
+    """Write all files, replacing earlier ones."""
     trials = sharing.finished(opened.get_trials(deepcopy=False))
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     counts = {
@@ -214,27 +207,14 @@ def _write_table(trials: list[FrozenTrial], path: Path) -> None:
 
 @dataclass(frozen=True)
 class _Winner:
-    """Writes trials as a params.yaml.
-
-    Attributes:
-        config: The whole config.
-        words: The command line.
-        study: Name of the study.
-    """
+    """Writes trials as a params.yaml."""
 
     config: Config
     words: list[str]
     study: str
 
     def write(self, path: Path, file: str, best: FrozenTrial, added: list[FrozenTrial]) -> None:
-        """Write params.yaml with a trial's settings, keeping its comments.
-
-        Args:
-            path: File to write.
-            file: Its final name in the study's folder.
-            best: The trial.
-            added: Trials whose weights are averaged with it.
-        """
+        """Write params.yaml with a trial's settings, keeping its comments."""
         yaml = YAML()
         yaml.preserve_quotes = True
         text = PARAMS.read_text(encoding="utf-8")

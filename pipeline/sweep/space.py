@@ -184,14 +184,7 @@ def _check_values(key: str, drawn_from: Any) -> None:
 
 
 def study_name(config: Config, varied: list[str], prepared: Path, features: Path) -> str:
-    """Name a study: another search space, other fixed settings or data give another name.
-
-    Args:
-        config: The whole config.
-        varied: Full names of the varied settings.
-        prepared: Output of prepare.
-        features: Output of extract_features.
-    """
+    """Name a study: another search space, other fixed settings or data give another name."""
     # For data and weights the content counts, not the path.
     varied = ["finetune.cut", *varied, "data"]
     varied += ["backbone.use", "backbone.path", "backbone.weights"]

@@ -51,11 +51,7 @@ def folder() -> Path:
 def open_study(sweep: Sweep, seed: int, name: str, avoid: int | None = None) -> Study:
     """Open a study, creating it if needed.
 
-    Args:
-        sweep: Section `sweep`.
-        seed: Seed of the sampler.
-        name: Name of the study.
-        avoid: Value of the parameter `cut` that is not drawn: head only is tried once.
+    `avoid` is a value of the parameter `cut` that is not drawn: head only is tried once.
 
     Raises:
         InputError: The storage does not answer.

@@ -50,11 +50,6 @@ _RESTARTS = 10
 def run(config: Config, words: list[str], compose: Callable[[list[str]], Config]) -> None:
     """Run a sweep, or one of its workers.
 
-    Args:
-        config: The whole config.
-        words: The command line that it was composed with.
-        compose: Command line -> whole config.
-
     Raises:
         InputError: Invalid settings for a sweep, a pipeline that cannot run, or a database that
             stopped answering.

@@ -43,14 +43,7 @@ REFERENCES = ("current", "head only")
 
 
 def run(config: Config, words: list[str], compose: Compose, name: str) -> None:
-    """Run trials until the study is complete.
-
-    Args:
-        config: The whole config.
-        words: The command line that it was composed with.
-        compose: Command line -> whole config.
-        name: Name of the study.
-    """
+    """Run trials until the study is complete."""
     # A worker that is asked to stop leaves its trial to others; Optuna would fail it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -69,9 +69,6 @@ class Part:
 class Base:
     """The trained classifier and its images.
 
-    Args:
-        config: The whole config.
-
     Attributes:
         data: The prepared dataset.
         card: The classifier's card.
@@ -139,12 +136,6 @@ class Base:
 
 def added(base: Base, read: Pool, left_out: list[Sample], config: Config) -> tuple[Part, Account]:
     """Assign splits to new images; leaves out those that the classifier knows.
-
-    Args:
-        base: The trained classifier.
-        read: Images that were read.
-        left_out: Files that were not, each with its reason.
-        config: The whole config.
 
     Returns:
         Those that are used, with a split; and what became of every file.

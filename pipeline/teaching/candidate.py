@@ -40,16 +40,7 @@ if TYPE_CHECKING:
 def write(
     base: Base, head: Head, old: Part, new: Part, files: Mapping[str, Sample], config: Config
 ) -> Predictions:
-    """Write everything that predict, serve and promote need; returns answers for test images.
-
-    Args:
-        base: The trained classifier.
-        head: The new head.
-        old: Images of the trained classifier.
-        new: Added images.
-        files: Digest -> file of an added image.
-        config: The whole config.
-    """
+    """Write everything that predict, serve and promote need; returns answers for test images."""
     split = str(config.evaluate.split)
     with outputs.locked(ADDED), outputs.replacing(ADDED) as folder:
         _write_images(base, old.of(split).rows, new.of(split).rows, files, folder)

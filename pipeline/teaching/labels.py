@@ -128,15 +128,7 @@ def read(path: Path) -> list[tuple[str, str]]:
 
 
 def check_name(label: str, others: set[str]) -> None:
-    """Check that a label can be the name of a class.
-
-    Args:
-        label: The name.
-        others: Names of the other classes.
-
-    Raises:
-        InputError: It cannot.
-    """
+    """Check that a label can be the name of a class beside others; raises InputError if not."""
     if label != names.label(label) or SEVERAL in label:
         raise InputError(
             f"a class name must be a line of text without {SEVERAL}, got {names.display(label)!r}"

@@ -96,11 +96,6 @@ def listed(folder: Path, labels: Path) -> list[Sample]:
 def read(samples: Sequence[Sample], network: Network, cache: Store) -> Pool:
     """Read images and compute what is not stored yet; progress is shown.
 
-    Args:
-        samples: Images of a source.
-        network: The network.
-        cache: Cache of activations.
-
     Raises:
         InputError: None of them can be read.
     """
@@ -159,12 +154,7 @@ def _decoded(
 
 
 def frozen_network(config: Config, samples: Sequence[Sample]) -> Network:
-    """Describe the frozen backbone of a config, for images of a pool.
-
-    Args:
-        config: The whole config.
-        samples: Images, whose sizes suggest one.
-    """
+    """Describe the frozen backbone of a config, for images of a pool."""
     from pipeline.networks import engines, runtime
 
     runtime.configure(config.seed, config.threads)

@@ -27,12 +27,7 @@ _WAITING = 12
 
 
 class Session:
-    """Labels of a pool while a person adds to them.
-
-    Args:
-        pool: The images.
-        labels: The label file; lines about other images are kept.
-    """
+    """Labels of a pool while a person adds to them; lines about other images are kept."""
 
     def __init__(self, pool: Pool, labels: LabelFile) -> None:
         self._pool, self._labels = pool, labels

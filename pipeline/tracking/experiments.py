@@ -41,14 +41,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Experiment:
-    """An evaluated state of the pipeline.
-
-    Attributes:
-        run_id: Id of its parent run.
-        name: Name of its parent run.
-        settings: Full name -> value, as text.
-        metrics: Metrics of its parent run.
-    """
+    """An evaluated state of the pipeline, with id, name and settings of its parent run."""
 
     run_id: str
     name: str
@@ -77,10 +70,7 @@ class Experiment:
 def evaluated(client: MlflowClient, experiment: str, names: Sequence[str]) -> list[Experiment]:
     """List evaluated experiments, the newest first.
 
-    Args:
-        client: Client of the tracking store.
-        experiment: Id of the MLflow experiment.
-        names: Names, DVC names or ids (or their beginnings) of parents; all if empty.
+    `names` are names, DVC names or ids (or their beginnings) of parents; all if empty.
 
     Raises:
         InputError: A name matches no experiment, or several.

@@ -39,13 +39,7 @@ _NEEDED = ("tensorflow", "keras", "numpy", "pandas", "pillow", "filelock", "tqdm
 
 
 def log(client: MlflowClient, run_id: str, path: Path) -> LoggedModel:
-    """Log a model file under a run.
-
-    Args:
-        client: Client of the tracking store.
-        run_id: Run that created or registers it; it is FINISHED afterwards.
-        path: A .keras file of this pipeline.
-    """
+    """Log a .keras file of this pipeline under a run, which is FINISHED afterwards."""
     import mlflow
 
     with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id):
@@ -119,11 +113,7 @@ def _example() -> pd.DataFrame:
 
 
 def pack(folder: Path) -> Path:
-    """Write the package into a folder; returns its path.
-
-    Args:
-        folder: Existing folder.
-    """
+    """Write the package into an existing folder; returns its path."""
     files = closure()
     digest = hashlib.sha256()
     for file in files:

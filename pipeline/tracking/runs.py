@@ -47,12 +47,7 @@ class StageRun(Protocol):
 
 
 def attach(config: Config, path: Path) -> None:
-    """Log a file to the run of the outputs' state, if there is one.
-
-    Args:
-        config: The whole config.
-        path: The file.
-    """
+    """Log a file to the run of the outputs' state, if there is one."""
     with _of_outputs(config) as (client, run):
         if run:
             client.log_artifact(run.info.run_id, str(path))
@@ -84,10 +79,6 @@ def _of_outputs(config: Config) -> Iterator[tuple[Any, Run | None]]:
 def stage_run(stage: str, config: Config) -> Iterator[StageRun]:
     """Track the execution of a stage; the run is FAILED if the block raises.
 
-    Args:
-        stage: One of `STAGES`.
-        config: The whole config.
-
     Raises:
         InputError: The tracking store does not answer, or stops answering.
     """
@@ -110,19 +101,9 @@ def stage_run(stage: str, config: Config) -> Iterator[StageRun]:
 def run_of_outputs(
     name: str, client: MlflowClient, experiment: str, config: Config, tags: Mapping[str, str]
 ) -> Iterator[str]:
-    """Create a run for an action on the current outputs; FAILED if the block raises.
+    """Create a run for an action on the outputs and yield its id; FAILED if the block raises.
 
     Its parent is that of the outputs' state, if known.
-
-    Args:
-        name: Name of the run.
-        client: Client of the tracking store.
-        experiment: Id of the MLflow experiment.
-        config: The whole config.
-        tags: Further tags.
-
-    Yields:
-        Its id.
     """
     records.bury(client, experiment)
     tags = {**records.common_tags(config), **tags}

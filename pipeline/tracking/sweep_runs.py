@@ -46,10 +46,6 @@ class Untracked:
 class Tracker:
     """Tracker of a study and its trials.
 
-    Args:
-        config: The whole config.
-        study: Name of the study.
-
     Raises:
         InputError: The tracking store does not answer.
     """
@@ -77,11 +73,6 @@ class Tracker:
     @contextmanager
     def trial(self, number: int, name: str, config: Config) -> Iterator[TrialRun]:
         """Track a trial: FINISHED, KILLED if pruned or interrupted, FAILED if it raises.
-
-        Args:
-            number: Number of the trial.
-            name: Description of its settings.
-            config: Its whole config.
 
         Raises:
             Gone: The tracking store no longer answers.

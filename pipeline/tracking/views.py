@@ -22,24 +22,13 @@ VIEWS = {"experiments": "TABLE", "sweeps": "CHART"}
 
 
 def save(client: MlflowClient, experiment: str) -> None:
-    """Save the views, replacing any changes.
-
-    Args:
-        client: Client of the tracking store.
-        experiment: Id of the MLflow experiment.
-    """
+    """Save the views, replacing any changes."""
     for key, view in (("experiments", _experiments()), ("sweeps", _sweeps())):
         client.set_experiment_tag(experiment, f"{_TAG}{key}", json.dumps(view))
 
 
 def address(server: str, experiment: str, key: str) -> str:
-    """Return the address of a view.
-
-    Args:
-        server: Address of the UI.
-        experiment: Id of the MLflow experiment.
-        key: One of `VIEWS`.
-    """
+    """Return the address of a view, one of `VIEWS`, on a server."""
     page = f"{server}/#/experiments/{experiment}/runs"
     return f"{page}?viewStateShareKey={key}&compareRunsMode={VIEWS[key]}"
 

@@ -40,12 +40,7 @@ class Examples:
 
 
 class Rows:
-    """Rows of an array, read on access.
-
-    Args:
-        array: (N, ...), memory-mapped or not.
-        rows: (M,) rows of the array.
-    """
+    """Rows of an array, read on access: (N, ...), memory-mapped or not, and (M,) row numbers."""
 
     def __init__(self, array: Any, rows: NDArray[np.int64]) -> None:
         self._array, self._rows = array, rows

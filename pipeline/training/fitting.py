@@ -266,16 +266,9 @@ class _Checkpoint:
 def report(
     fitted: Fitted, model: keras.Model, out: Path, task: Task = classification.TASK
 ) -> dict[str, float]:
-    """Write a training's curve and summary; returns its metrics.
+    """Write a training's curve and summary to `out`, and return the summary.
 
-    Args:
-        fitted: The training.
-        model: The stage's result, with its trainable layers set.
-        out: Folder for history.csv and summary.json.
-        task: What is predicted.
-
-    Returns:
-        Trainable and total parameters, epochs, and the validation metrics of the best.
+    Parameters of `model`, epochs, and the best epoch's validation metrics.
     """
     curves.write(out / "history.csv", fitted.curve, task.quality)
     summary: dict[str, float] = {

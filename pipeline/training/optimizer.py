@@ -41,14 +41,10 @@ class _AdamW(_Shared, keras.optimizers.AdamW):
 
 
 def rate(settings: Training, step: int, steps: int) -> float:
-    """Compute the learning rate of a step: linear warm-up, then constant or cosine decay to zero.
+    """Compute the learning rate of a `step`, counted from 0, of `steps` in the whole training.
 
-    Source: Loshchilov and Hutter 2017, SGDR; without its restarts.
-
-    Args:
-        settings: Settings of the training.
-        step: Counted from 0.
-        steps: Steps of the whole training.
+    Linear warm-up, then constant or cosine decay to zero. Source: Loshchilov and Hutter 2017, SGDR;
+    without its restarts.
     """
     recipe = settings.recipe
     warm = recipe.warmup * steps
@@ -63,10 +59,7 @@ def rate(settings: Training, step: int, steps: int) -> float:
 def prepare(model: keras.Model, settings: Training, task: Task = classification.TASK) -> None:
     """Give the model a fresh optimizer and loss, reusing existing ones if they fit.
 
-    Args:
-        model: (B, ...) -> (B, K), with its trainable layers set.
-        settings: Settings of the training.
-        task: What it predicts.
+    Its trainable layers are already set.
     """
     recipe, trained = settings.recipe, model.trainable_variables
     shares = rate_shares(model, recipe.lowest_rate)

@@ -97,11 +97,7 @@ def scope(count: int) -> AbstractContextManager[Any]:
 
 
 def on_all_devices(step: Step) -> Step:
-    """Run a step on every device of the present scope, each with a share of the batch.
-
-    Args:
-        step: Takes the parts of a batch, (B, ...) each.
-    """
+    """Run a step on every device of the present scope, each with a share of the batch."""
     strategy = tf.distribute.get_strategy()
     if strategy.num_replicas_in_sync == 1:
         return step

@@ -141,12 +141,7 @@ def matches(pattern: str, *names: str) -> bool:
 
 
 def unmatched(ignore: Sequence[str], left_out: Sequence[Sample]) -> list[str]:
-    """List the patterns of `data.ignore` that leave nothing out.
-
-    Args:
-        ignore: The patterns.
-        left_out: Everything that is left out.
-    """
+    """List the patterns of `data.ignore` that leave nothing out."""
     names: set[str] = set()
     for image in left_out:
         if image.left_out == IGNORED:

@@ -81,12 +81,9 @@ class Backbone:
 
 
 def build(config: BackboneConfig, image_size: int, seed: int) -> Backbone:
-    """Build a backbone.
+    """Build a backbone from the `Config` of a module here, for images of `image_size` px.
 
-    Args:
-        config: The `Config` of one of the modules here.
-        image_size: Side of the images in px.
-        seed: Seed of the initial weights if `weights` is null.
+    `seed` is for the initial weights if `weights` is null.
 
     Raises:
         InputError: Weights are missing, or network and size do not fit.
@@ -100,25 +97,16 @@ def build(config: BackboneConfig, image_size: int, seed: int) -> Backbone:
 
 
 def sides(config: BackboneConfig) -> tuple[int, int] | None:
-    """Return the smallest and largest side in px that a network takes; None for any.
-
-    Args:
-        config: The `Config` of one of the modules here.
-    """
+    """Return the smallest and largest side in px that a network takes; None for any."""
     module = importlib.import_module(f"{__name__}.{config.kind}")
     limits: tuple[int, int] | None = module.sides(config) if hasattr(module, "sides") else None
     return limits
 
 
 def scalings(config: BackboneConfig, image_size: int) -> tuple[tuple[str, ...], str]:
-    """List the values of `backbone.scale` to try, if nothing says how images are scaled.
+    """List the values of `backbone.scale` to try: none if it is known.
 
-    Args:
-        config: The `Config` of one of the modules here.
-        image_size: Side of the images in px.
-
-    Returns:
-        Empty if the scaling is known; and an explanation, if the model itself contains it.
+    With an explanation, if the model itself contains its scaling.
     """
     module = importlib.import_module(f"{__name__}.{config.kind}")
     if getattr(config, "scale", None) != AUTO:

@@ -160,12 +160,7 @@ def _load(path: Path, config: Config) -> keras.Model:
 
 
 def _in_float32(model: keras.Model, safe_mode: bool) -> keras.Model:
-    """Return the model, converted to float32 if it uses another precision.
-
-    Args:
-        model: Functional or Sequential.
-        safe_mode: Reject code in its layers.
-    """
+    """Return the model, converted to float32 if it uses another precision."""
     import keras
 
     if all(layer.compute_dtype == _PLAIN for layer in model.layers):

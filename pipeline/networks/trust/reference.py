@@ -74,12 +74,7 @@ def read(files: Mapping[str, bytes]) -> Reference:
 
 
 def sampled(data: Manifest, seed: int) -> list[NDArray[np.int64]]:
-    """Choose the training, validation and calibration images that the reference is made of.
-
-    Args:
-        data: The prepared dataset.
-        seed: Seed for sampling, if there are many images.
-    """
+    """Choose the training, validation and calibration images that the reference is made of."""
     return [
         _chosen(data.indices("train"), _TRAINING, seed),
         _chosen(data.indices("val"), _VALIDATION, seed),
