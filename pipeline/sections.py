@@ -4,14 +4,13 @@ Sections that a stage reads are declared with the stage. Has no heavy imports.
 """
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.serving.settings import DEFAULTS, MAX_REQUEST_MB
 from pipeline.settings import AUTO, setting
-from pipeline.storage import addresses
 
 
 class Sampler(StrEnum):
@@ -115,10 +114,6 @@ class Sweep:
         least=1,
         advanced=True,
     )
-
-    def described(self) -> dict[str, Any]:
-        """Return the settings without a database's password."""
-        return {**asdict(self), "storage": addresses.public(self.storage)}
 
     def check(self, name: str) -> None:
         """Check the study's name, which names a folder."""

@@ -144,12 +144,13 @@ def check(section: Any, name: str) -> None:
     Raises:
         InputError: A value is out of range, or values contradict each other.
     """
+    hints = typing.get_type_hints(type(section))
     for field in dataclasses.fields(section):
         value, full = getattr(section, field.name), f"{name}.{field.name}".removeprefix(".")
         if dataclasses.is_dataclass(value):
             check(value, full)
             continue
-        if _may_be_auto(type(section), field.name) and isinstance(value, str):
+        if hints[field.name] in (AutoInt, AutoFloat) and isinstance(value, str):
             value = _number(value, full)
             setattr(section, field.name, value)
         about: About | None = field.metadata.get("about")
@@ -163,10 +164,6 @@ def check(section: Any, name: str) -> None:
     own: Callable[[str], None] | None = getattr(section, "check", None)
     if own is not None:
         own(name)
-
-
-def _may_be_auto(section: type, name: str) -> bool:
-    return typing.get_type_hints(section)[name] in (AutoInt, AutoFloat)
 
 
 def _number(text: str, name: str) -> float | int | str:

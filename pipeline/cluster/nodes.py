@@ -8,24 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.cluster.connection import Config, connected
-
 _GONE_S = 10.0
 
 
 class Nodes:
     """The nodes of a cluster, on which processes can be started."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._connection = connected(config)
-
-    def __enter__(self) -> Nodes:
-        self._ray = self._connection.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._connection.__exit__(*error)
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
 
     @property
     def alive(self) -> dict[str, str]:

@@ -104,13 +104,18 @@ def _results(ray: Any, idle: list[Any], tasks: Iterator[tuple[int, Any]]) -> Ite
                 idle.append(actor)
                 continue
             try:
-                done[numbered[0]] = _result(ray, ref)
+                done[numbered[0]] = ray.get(ref)
                 idle.append(actor)
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, InputError):
+                    raise InputError(str(error.cause)) from error
+                raise
             except ray.exceptions.RayActorError as error:
                 if "creation task" in str(error):  # it never started, and never will
+                    reason = shortened(str(error).strip().splitlines()[-1])
                     raise InputError(
                         "every node needs this project's folder at the same path, and its "
-                        f"environment; a worker could not start: {_last_line(error)}"
+                        f"environment; a worker could not start: {reason}"
                     ) from error
                 deaths[numbered[0]] += 1
                 if deaths[numbered[0]] >= _DEATHS:
@@ -127,16 +132,3 @@ def _results(ray: Any, idle: list[Any], tasks: Iterator[tuple[int, Any]]) -> Ite
             yield done.pop(wanted)
             wanted += 1
     yield from (done[place] for place in sorted(done))
-
-
-def _last_line(error: Exception) -> str:
-    return shortened(str(error).strip().splitlines()[-1])
-
-
-def _result(ray: Any, ref: Any) -> Any:
-    try:
-        return ray.get(ref)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, InputError):
-            raise InputError(str(error.cause)) from error
-        raise

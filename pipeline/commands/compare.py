@@ -15,6 +15,7 @@ from pipeline.errors import InputError
 from pipeline.sections import Tracking
 from pipeline.tracking import experiments, store
 from pipeline.tracking.experiments import Experiment
+from pipeline.tracking.parents import cut_off
 
 _SEED = "seed"
 _MAX_WIDTH = 120
@@ -86,7 +87,10 @@ def _table(rows: list[list[Experiment]], differing: list[str], every: bool) -> I
     hidden = []
     for setting in differing:
         values = [row[0].settings.get(setting, "-") for row in rows]
-        column = [_title(setting, differing), *(v if every else _cut_off(v) for v in values)]
+        column = [
+            _title(setting, differing),
+            *(v if every else cut_off(v, _MAX_CELL) for v in values),
+        ]
         width = sum(max(map(len, cells)) + 2 for cells in (*columns, column)) - 2
         if every or (len(columns) < len(metrics) + 2 + _MAX_SETTINGS and width <= _MAX_WIDTH):
             columns.append(column)
@@ -119,15 +123,11 @@ def _title(setting: str, differing: list[str]) -> str:
 
 def _name(row: list[Experiment]) -> str:
     which = f"{len(row)} seeds" if len(row) > 1 else row[0].run_id[:8]
-    return f"{_cut_off(row[0].name, _MAX_NAME)} ({which})"
+    return f"{cut_off(row[0].name, _MAX_NAME)} ({which})"
 
 
 def _named(run: Experiment) -> str:
     return f"{run.name} ({run.run_id[:8]})"
-
-
-def _cut_off(text: str, most: int = _MAX_CELL) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _paired(rows: list[list[Experiment]]) -> Iterator[str]:

@@ -11,7 +11,6 @@ float arithmetic (the input and output tensors hold scale and zero point).
 import argparse
 import errno
 import importlib.util
-import json
 import os
 import sys
 import warnings
@@ -218,7 +217,7 @@ def _warn_foreign(out: Path) -> None:
 
 def _recorded(out: Path) -> dict[str, Any]:
     path = out / _AGREEMENT
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return dict(tables.read_json(path)) if path.is_file() else {}
 
 
 def _available(named: Sequence[str]) -> Iterator[str]:

@@ -7,10 +7,8 @@ outputs beside it; commits and timings are in MLflow.
 """
 
 import base64
-import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from omegaconf import OmegaConf
@@ -66,7 +64,7 @@ def _write(config: Config) -> None:
         )
     evaluated, prepared = ROOT / "evaluate", ROOT / "prepare"
     data = Manifest(prepared)
-    spread = _json(evaluated / "intervals.json")
+    spread = tables.read_json(evaluated / "intervals.json")
     optional = {
         "near_duplicates": near_duplicates.read(evaluated),
         "label_errors": label_errors.read(evaluated),
@@ -79,7 +77,7 @@ def _write(config: Config) -> None:
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
     )
     cut = derived.value(ROOT / "finetune", "finetune.cut", config.finetune.cut)
-    tuned = _json(ROOT / "finetune" / "summary.json")
+    tuned = tables.read_json(ROOT / "finetune" / "summary.json")
     recipe = summary.Recipe(config.backbone.use, config.head.use, str(cut), tuned)
     text = pages.get_template("report.html").render(
         title=config.data.title,
@@ -104,7 +102,7 @@ def _write(config: Config) -> None:
         totals=totals,
         near_duplicates=optional["near_duplicates"],
         suspects=optional["label_errors"],
-        trusted=trust.sentences(_json(evaluated / trust.FILE), data.task),
+        trusted=trust.sentences(tables.read_json(evaluated / trust.FILE), data.task),
         map=feature_map.draw(evaluated, data),
         map_width=feature_map.WIDTH,
         map_height=feature_map.HEIGHT,
@@ -127,11 +125,6 @@ def _lineage() -> dict[str, str]:
     """Name the exact outputs and versions behind the page."""
     made = {f"outputs/{stage} (as in dvc.lock)": digest(ROOT / stage) for stage in STAGES}
     return {**made, "versions": ", ".join(provenance.versions(*_VERSIONS))}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
 
 
 def _encoded(path: Path) -> str:

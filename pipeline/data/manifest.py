@@ -4,7 +4,6 @@ manifest.csv + images.npy + classes.txt <-> `Manifest`. Independent of sources a
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,7 +19,7 @@ from pipeline.data.decoding import Decoding
 from pipeline.data.image_file import Pixels
 from pipeline.data.tasks import Targets
 from pipeline.errors import InputError
-from pipeline.storage.tables import read_table, write_table
+from pipeline.storage.tables import read_json, read_table, write_table
 
 
 class Split(StrEnum):
@@ -89,7 +88,7 @@ class Manifest:
         self._path = folder / "manifest.csv"
         self.classes = read_classes(folder / "classes.txt")
         self.images: Pixels = np.load(folder / "images.npy", mmap_mode="r")
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = read_json(folder / "summary.json")
         self.task = tasks.named(summary.get("task", tasks.DEFAULT))
         self.decoding = Decoding.from_json(summary["decoding"])
         self.images_sha256: str = summary["images_sha256"]

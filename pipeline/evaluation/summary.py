@@ -5,7 +5,6 @@ outputs of evaluate and finetune -> what the model is, how good it is, and what 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation import label_curve, label_errors, trust
+from pipeline.storage import tables
 
 _SHARES = {0.25: "a quarter of the way", 0.5: "half way", 0.75: "three quarters of the way"}
 _COMPARED = {
@@ -64,7 +64,7 @@ def headline(evaluated: Path, data: Manifest, split: str) -> str:
         split: Evaluated split.
     """
     images = len(np.load(evaluated / trust.POSITIONS, mmap_mode="r"))
-    return data.task.summary(_json(evaluated / "intervals.json"), images).format(split)
+    return data.task.summary(tables.read_json(evaluated / "intervals.json"), images).format(split)
 
 
 def sentences(evaluated: Path, data: Manifest, recipe: Recipe) -> list[tuple[str, str]]:
@@ -75,7 +75,7 @@ def sentences(evaluated: Path, data: Manifest, recipe: Recipe) -> list[tuple[str
         data: The prepared dataset.
         recipe: What was trained.
     """
-    scores = _json(evaluated / "per_class.json")
+    scores = tables.read_json(evaluated / "per_class.json")
     scores = {name: score for name, score in scores.items() if score["support"]}
     suspects = label_errors.read(evaluated)
     lines = [("Model", str(recipe))]
@@ -89,9 +89,9 @@ def sentences(evaluated: Path, data: Manifest, recipe: Recipe) -> list[tuple[str
         none = "none, all images of every class are right"
         lines.append(("Weakest class", sentence if right < support else none))
     lines.append(("Suspicious labels", f"{len(suspects)} of {len(data.rows)} images"))
-    if gains := label_curve.sentences(_json(evaluated / label_curve.FILE), data.task):
+    if gains := label_curve.sentences(tables.read_json(evaluated / label_curve.FILE), data.task):
         lines.append(("More labels", "; ".join(gains[:2])))
-    unknown = trust.sentences(_json(evaluated / trust.FILE), data.task)[0]
+    unknown = trust.sentences(tables.read_json(evaluated / trust.FILE), data.task)[0]
     lines.append(("Unknown images", unknown))
     lines.append(("What would help most", _advice(scores, suspects, data)))
     return lines
@@ -99,7 +99,7 @@ def sentences(evaluated: Path, data: Manifest, recipe: Recipe) -> list[tuple[str
 
 def compared(evaluated: Path) -> dict[str, dict[str, Any]]:
     """Map title to comparison of the fine-tuned model with another, in the order of the report."""
-    comparisons = _json(evaluated / "comparison.json")
+    comparisons = tables.read_json(evaluated / "comparison.json")
     return {title: comparisons[key] for key, title in _COMPARED.items() if key in comparisons}
 
 
@@ -124,8 +124,3 @@ def _advice(
     if suspects:
         return "check the suspicious labels below, then more training images of every class"
     return "more training images of every class, or a larger backbone (init IMAGES --try ...)"
-
-
-def _json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content

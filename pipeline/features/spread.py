@@ -5,7 +5,6 @@ backbone's config + rows -> activations, batch by batch. Workers read the images
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from pipeline.errors import InputError
 from pipeline.features.source import FrozenPart, Source
 from pipeline.networks import engines, runtime
 from pipeline.networks.forward import Floats
-from pipeline.storage import digests
+from pipeline.storage import digests, tables
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def _images(what: _Pass) -> NDArray[np.uint8]:
     path = Path(what.images)
     images = np.load(path, mmap_mode="r") if path.exists() else np.zeros(0, np.uint8)
     summary = path.with_name("summary.json")
-    digest = json.loads(summary.read_text())["images_sha256"] if summary.exists() else None
+    digest = tables.read_json(summary)["images_sha256"] if summary.exists() else None
     if images.shape != what.shape or digest not in (None, what.images_sha256):
         raise InputError(
             f"{path} on {socket.gethostname()} differs from the one here: share the project's "

@@ -30,7 +30,7 @@ from pipeline.finetuning import recipe, soup
 from pipeline.finetuning.cache_decision import Costs, Decision, decide
 from pipeline.finetuning.settings import BatchNorm, Config, Precision
 from pipeline.finetuning.soup import Ingredient
-from pipeline.storage import curves, derived, workspace
+from pipeline.storage import curves, derived, tables, workspace
 from pipeline.storage.derived import Derived
 from pipeline.storage.digests import file_sha256
 from pipeline.training import examples
@@ -127,7 +127,7 @@ class Finetuner:
             variable.assign(value)
         if config.head_only:
             model.trainable = False
-            summary = json.loads((head / "summary.json").read_text(encoding="utf-8"))
+            summary = tables.read_json(head / "summary.json")
             names = ("val_loss", f"val_{self.data.task.quality}", "val_score", "temperature")
             best = {name: summary[name] for name in names}
             return Tuned(top, fitting.Fitted([], 0, best), False, {})

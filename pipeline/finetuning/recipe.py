@@ -7,13 +7,13 @@ minimum number of steps for small datasets, a number of epochs for larger ones.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.settings import is_auto
+from pipeline.storage import tables
 from pipeline.storage.derived import Derived
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Errors:
     @classmethod
     def of(cls, head: Path, images: int) -> Errors | None:
         """Read them from the output of train_head; None if it predicts numbers."""
-        summary = json.loads((head / "summary.json").read_text(encoding="utf-8"))
+        summary = tables.read_json(head / "summary.json")
         if "val_accuracy" not in summary:
             return None
         return cls(round((1 - summary["val_accuracy"]) * images), images)

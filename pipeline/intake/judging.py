@@ -63,14 +63,16 @@ def _on_a_cluster(
     images: Iterable[Sample], size_px: int, how: Decoding, cluster: Cluster
 ) -> Iterator[Judged]:
     judge_some = partial(_judge_all, size_px=size_px, how=how)
-    results = pool.ordered(cluster, lambda: judge_some, _chunks(images), threads=_THREADS)
+    parts = chunks(images, _CHUNK)
+    results = pool.ordered(cluster, lambda: judge_some, parts, threads=_THREADS)
     for judged in results:
         yield from judged
 
 
-def _chunks(images: Iterable[Sample]) -> Iterator[list[Sample]]:
+def chunks(images: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
+    """Yield images in lists of at most `size`."""
     remaining = iter(images)
-    while chunk := list(islice(remaining, _CHUNK)):
+    while chunk := list(islice(remaining, size)):
         yield chunk
 
 

@@ -6,7 +6,6 @@ outputs + dvc.lock -> `Candidate`. Changes nothing.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from pipeline.data.tasks.facts import Labels
 from pipeline.errors import InputError
 from pipeline.evaluation import near_duplicates
 from pipeline.serving.classifier import MODEL
+from pipeline.storage import tables
 from pipeline.storage.digests import digest, file_md5
 from pipeline.storage.outputs import ROOT, STAGES
 from pipeline.tracking import logged_model, provenance
@@ -38,8 +38,7 @@ class Candidate:
         answers: Predictions for them.
         metrics: Metrics on them.
         identity: Tags that identify this model.
-        split_sha256: Digest of the evaluated images and their labels.
-        tags: All tags of its registry version, including the two above.
+        tags: All tags of its registry version, including `identity`.
         model: Its file.
         predictions: File of the answers.
     """
@@ -49,18 +48,13 @@ class Candidate:
     answers: Predictions
     metrics: dict[str, float]
     identity: dict[str, str]
-    split_sha256: str
     tags: dict[str, str]
     model: Path
     predictions: Path
 
 
 def read(split: str, added: bool = False) -> Candidate:
-    """Read the outputs, which must be those recorded in dvc.lock.
-
-    Args:
-        split: Split that was evaluated.
-        added: Read the result of `add` to them instead.
+    """Read the outputs, or the result of `add` to them, which must be those recorded in dvc.lock.
 
     Raises:
         InputError: They are not, or there are none.
@@ -81,18 +75,18 @@ def read(split: str, added: bool = False) -> Candidate:
         raise InputError(
             f"{path} belongs to another split than evaluate.split={split}: run dvc repro"
         )
-    metrics = json.loads((folder / "metrics.json").read_text())["fine_tuned"]
+    metrics = tables.read_json(folder / "metrics.json")["fine_tuned"]
     identity = logged_model.identity(model)
-    split_sha256 = _split_sha256(data, rows)
+    listing = "".join(f"{data.rows[row].sha256} {data.rows[row].label}\n" for row in rows)
     tags = {
         **provenance.git_tags(),
         **identity,
         "data.md5": stages[STAGES[0]],
-        "split.sha256": split_sha256,
+        "split.sha256": hashlib.sha256(listing.encode()).hexdigest(),
         **{f"dvc.lock.{stage}": md5 for stage, md5 in stages.items()},
         **{f"metrics.{name}": f"{value:.6f}" for name, value in metrics.items()},
     }
-    return Candidate(data, rows, saved, metrics, identity, split_sha256, tags, model, path)
+    return Candidate(data, rows, saved, metrics, identity, tags, model, path)
 
 
 def _check_added() -> None:
@@ -104,7 +98,7 @@ def _check_added() -> None:
     path = ADDED / "summary.json"
     if not path.exists():
         raise InputError("nothing was added: run python -m pipeline add IMAGES first")
-    if json.loads(path.read_text(encoding="utf-8"))["added_to"] != file_md5(MODEL):
+    if tables.read_json(path)["added_to"] != file_md5(MODEL):
         raise InputError(
             "the classifier was trained again since images were added to it: run add again, or "
             "promote without --added"
@@ -157,9 +151,3 @@ def _setting(params: Any, name: str) -> Any:
     for key in name.split("."):
         params = params.get(key) if isinstance(params, dict) else None
     return params
-
-
-def _split_sha256(data: Manifest, rows: Labels) -> str:
-    """Compute a digest of images and labels, in order."""
-    listing = "".join(f"{data.rows[row].sha256} {data.rows[row].label}\n" for row in rows)
-    return hashlib.sha256(listing.encode()).hexdigest()

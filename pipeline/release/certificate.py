@@ -68,32 +68,28 @@ def make(settings: Section, processor: str, minutes: float | None) -> dict[str, 
         InputError: Outputs are missing or damaged.
     """
     try:
-        return _made(settings, processor, minutes)
+        rows = manifest.read_rows(ROOT / "prepare" / "manifest.csv")
+        tags = provenance.git_tags()
+        commit = tags.get("git.commit", "none")
+        names = {n: str(v) for n, v in settings.items() if not n.endswith(_FILES)}
+        content = {
+            "commit": f"{commit} with changes" if tags.get("git.dirty") == "true" else commit,
+            "processor": processor,
+            "minutes": minutes,
+            "code": {"pipeline": code_sha256(), **_digests(*map(Path, _EDITABLE))},
+            "environment": {"python": platform.python_version(), **_versions()},
+            "settings": {name: redacted(value) for name, value in names.items()},
+            "images": {row.path: f"{_use(row)} {row.label} {row.sha256}" for row in rows},
+            "splits": _audit(rows),
+            "outputs": on_disk(),
+            "predictions": _predictions(),
+            "metrics": _metrics(),
+        }
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"the outputs are incomplete or damaged ({shortened(str(error))}): run dvc repro, or "
             "dvc checkout to restore them"
         ) from error
-
-
-def _made(settings: Section, processor: str, minutes: float | None) -> dict[str, Any]:
-    rows = manifest.read_rows(ROOT / "prepare" / "manifest.csv")
-    tags = provenance.git_tags()
-    commit = tags.get("git.commit", "none")
-    names = {n: str(v) for n, v in settings.items() if not n.endswith(_FILES)}
-    content = {
-        "commit": f"{commit} with changes" if tags.get("git.dirty") == "true" else commit,
-        "processor": processor,
-        "minutes": minutes,
-        "code": {"pipeline": code_sha256(), **_digests(*map(Path, _EDITABLE))},
-        "environment": {"python": platform.python_version(), **_versions()},
-        "settings": {name: redacted(value) for name, value in names.items()},
-        "images": {row.path: f"{_use(row)} {row.label} {row.sha256}" for row in rows},
-        "splits": _audit(rows),
-        "outputs": on_disk(),
-        "predictions": _predictions(),
-        "metrics": _metrics(),
-    }
     return {**content, _DIGEST: _digest(content)}
 
 
@@ -237,7 +233,7 @@ def _use(row: Row) -> str:
 
 def _audit(rows: list[Row]) -> dict[str, int]:
     """Count images by use, and test images that have relatives in other splits."""
-    prepared = json.loads((ROOT / "prepare" / "summary.json").read_text(encoding="utf-8"))
+    prepared = tables.read_json(ROOT / "prepare/summary.json")
     files = prepared["files"]
     reasons = tables.read_records(ROOT / "prepare" / "quarantine.csv")
     counts = {"files seen": files["seen"], **Counter(map(_use, rows))}
@@ -275,7 +271,7 @@ def _metrics() -> dict[str, float | None]:
     path = ROOT / "evaluate" / "intervals.json"
     return {
         f"{model} {metric} {end}": value
-        for model, metrics in json.loads(path.read_text(encoding="utf-8")).items()
+        for model, metrics in tables.read_json(path).items()
         for metric, ends in metrics.items()
         for end, value in ends.items()
     }

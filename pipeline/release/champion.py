@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from pipeline.data.predictions import Predictions
 from pipeline.data.tasks.facts import Labels
 from pipeline.errors import InputError
 from pipeline.intake import sources
+from pipeline.intake.judging import chunks
 from pipeline.intake.sources import SourceConfig
 from pipeline.release import registry
 from pipeline.release.candidate import Candidate
@@ -38,7 +38,7 @@ def answers(
     Raises:
         InputError: The champion or the images cannot be read.
     """
-    same = champion.tags.get("split.sha256") == candidate.split_sha256
+    same = champion.tags.get("split.sha256") == candidate.tags["split.sha256"]
     if same and (stored := _stored(client, champion)):
         return stored, "stored predictions of the champion"
     from pipeline.serving.classifier import Classifier
@@ -77,20 +77,9 @@ def _evaluate(
     places = {data.rows[row].path: place for place, row in enumerate(rows)}
     probabilities = np.full((len(rows), len(card.classes)), np.nan, np.float32)
     wanted = (image for image in sources.images(source) if image.path in places)
-    for chunk in _chunks(wanted):
+    for chunk in chunks(wanted, _CHUNK):
         decoded = np.stack([classifier.decode(image.read()) for image in chunk])
         probabilities[[places[image.path] for image in chunk]] = classifier.probabilities(decoded)
     if np.isnan(probabilities).any():
         raise InputError("images of the test split are no longer in the source: run dvc repro")
     return probabilities
-
-
-def _chunks(images: Iterable[sources.Sample]) -> Iterable[list[sources.Sample]]:
-    chunk: list[sources.Sample] = []
-    for image in images:
-        chunk.append(image)
-        if len(chunk) == _CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

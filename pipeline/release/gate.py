@@ -21,13 +21,7 @@ _MAX_NAMES = 5
 
 @dataclass(frozen=True)
 class Verdict:
-    """Result of a rule.
-
-    Attributes:
-        rule: The requirement.
-        result: The measured result.
-        holds: True if the rule is fulfilled.
-    """
+    """Result of a rule: the requirement, what was measured, and if it is fulfilled."""
 
     rule: str
     result: str
@@ -92,11 +86,7 @@ def metric(config: Promote, task: Task, values: Iterable[str]) -> str:
 def not_worse(config: Promote, candidate: Predictions, champion: Predictions, seed: int) -> Verdict:
     """Compare candidate and champion by a paired test.
 
-    Args:
-        config: Section `promote`.
-        candidate: Predictions for images that only show what the champion knows.
-        champion: Predictions for the same images and classes.
-        seed: Seed of the bootstrap.
+    Both predict the same images and classes, which only show what the champion knows.
     """
     before = resampling.resample(champion.facts(), seed, "bootstrap of the champion")
     after = resampling.resample(candidate.facts(), seed, "bootstrap of the candidate")

@@ -122,8 +122,7 @@ def _register(
         "promoted": all(verdict.holds for verdict in verdicts),
     }
     experiment = store.experiment(client, config.tracking)
-    of_outputs = runs.run_of_outputs
-    with of_outputs("promote", client, experiment, config, candidate.tags) as run:
+    with runs.run_of_outputs("promote", client, experiment, config, candidate.tags) as run:
         model = logged_model.find(client, experiment, candidate.model)
         model = model or logged_model.log(client, run, candidate.model)
         if not _same(model.tags, candidate):
@@ -136,17 +135,13 @@ def _register(
         for path in (LOCK, PARAMS):
             client.log_text(run, redacted(path.read_text(encoding="utf-8")), path.name)
         tags = {**candidate.tags, "promotion.run": run}
-        return versions.register(model, tags, _described(config, candidate))
+        cut = derived.value(ROOT / "finetune", "finetune.cut", config.finetune.cut)
+        made = f"{config.data.use}, {config.backbone.use}, cut {cut}"
+        return versions.register(model, tags, f"{made}: {_scored(config.promote, candidate)}")
 
 
 def _same(tags: Mapping[str, str], candidate: Candidate) -> bool:
     return all(tags.get(key) == value for key, value in candidate.identity.items())
-
-
-def _described(config: Config, candidate: Candidate) -> str:
-    cut = derived.value(ROOT / "finetune", "finetune.cut", config.finetune.cut)
-    made = f"{config.data.use}, {config.backbone.use}, cut {cut}"
-    return f"{made}: {_scored(config.promote, candidate)}"
 
 
 def _scored(settings: Promote, candidate: Candidate) -> str:

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from filelock import FileLock, Timeout
-
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.release import candidate
 from pipeline.sections import Tracking
 from pipeline.serving.classifier import MODEL
+from pipeline.storage import outputs
 from pipeline.tracking import store
 
 if TYPE_CHECKING:
@@ -135,16 +134,12 @@ class Registry:
         """
         if self._model() is None:
             self._make()
-        lock = FileLock(_lock_path(self._client.tracking_uri, self._name))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print("another promotion or rollback is running: waiting", file=sys.stderr)
-            lock.acquire()
-        try:
+        # A file shared by all of a user's processes on this machine.
+        text = f"{getattr(os, 'getuid', str)()} {self._client.tracking_uri} {self._name}"
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        path = Path(tempfile.gettempdir()) / f"pipeline-promotion-{digest}.lock"
+        with outputs.waiting(path, "another promotion or rollback is running"):
             yield
-        finally:
-            lock.release()
 
     def _model(self) -> Any:
         from mlflow.exceptions import MlflowException
@@ -167,13 +162,6 @@ class Registry:
 
     def _versions(self, query: str) -> list[ModelVersion]:
         return list(self._client.search_model_versions(query))
-
-
-def _lock_path(store: str, name: str) -> Path:
-    """Return a file shared by all of a user's processes on this machine."""
-    text = f"{getattr(os, 'getuid', str)()} {store} {name}"
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"pipeline-promotion-{digest}.lock"
 
 
 def is_uri(name: str) -> bool:

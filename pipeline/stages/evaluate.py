@@ -9,7 +9,6 @@ label_errors.csv, label_curve.json, trust.json, positions.npy, plots/*.png, vega
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from pipeline.networks.trust.judging import Judge
 from pipeline.settings import AUTO, is_auto, setting
 from pipeline.storage.arrays import RowWriter
 from pipeline.storage.outputs import Folders
-from pipeline.storage.tables import write_json
+from pipeline.storage.tables import read_json, write_json
 
 if TYPE_CHECKING:
     import keras
@@ -224,7 +223,7 @@ class _Models:
         folder = self._folders.train_head
         head: keras.Model = keras.saving.load_model(folder / "head.keras", compile=False)
         if any(layer.name == calibration.LAYER for layer in self.classifier.layers):
-            summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+            summary = read_json(folder / "summary.json")
             return calibration.scaled(head, summary["temperature"])
         return head
 

@@ -13,6 +13,7 @@ from pipeline.errors import HIDDEN, redacted, shortened
 
 _SECRETS = ("password", "passwd", "pwd", "sslpassword")
 _TIMEOUT_S = 10
+_DATABASES = ("sqlite", "postgresql", "mysql", "mariadb", "mssql", "oracle")
 
 
 def public(address: str) -> str:
@@ -34,32 +35,17 @@ def without_secrets(text: str, address: str) -> str:
     except ArgumentError:
         return text.replace(address, public(address))
     text = text.replace(address, public(address))
-    for secret in filter(None, [url.password, *_values(url)]):
+    query = url.normalized_query.items()
+    listed = [value for name, values in query if name.lower() in _SECRETS for value in values]
+    for secret in filter(None, [url.password, *listed]):
         text = text.replace(str(secret), HIDDEN)
     return text
-
-
-def _values(url: URL) -> list[str]:
-    values = [value for name, value in url.query.items() if name.lower() in _SECRETS]
-    return [value if isinstance(value, str) else value[0] for value in values]
-
-
-def is_postgresql(address: str) -> bool:
-    """Check for a PostgreSQL database, which several machines can share."""
-    return address.startswith("postgresql")
 
 
 def is_database(address: str) -> bool:
     """Check for a database address, as opposed to a server's or a folder's."""
     try:
-        return make_url(address).drivername.split("+")[0] in (
-            "sqlite",
-            "postgresql",
-            "mysql",
-            "mariadb",
-            "mssql",
-            "oracle",
-        )
+        return make_url(address).get_backend_name() in _DATABASES
     except ArgumentError:
         return False
 

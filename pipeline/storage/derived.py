@@ -3,11 +3,10 @@
 full name of a setting -> value and reason.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.storage.tables import write_json
+from pipeline.storage.tables import read_json, write_json
 
 _FILE = "derived.json"
 Value = int | float | str
@@ -44,5 +43,5 @@ def read(folder: Path) -> dict[str, Derived]:
     path = folder / _FILE
     if not path.exists():
         return {}
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     return {name: Derived(**values) for name, values in content.items()}

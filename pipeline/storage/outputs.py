@@ -3,8 +3,8 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,22 +37,35 @@ class Folders:
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Hold the lock of an output folder, waiting for its present holder.
-
-    A stage outlives a killed `dvc repro`; the next one must not write at the same time.
-    """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out.parent / f".{out.name}.lock")
+def waiting(path: Path, busy: str) -> Iterator[None]:
+    """Hold a lock file, waiting for its present holder, which `busy` describes."""
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"{out} is being written by another process: waiting", file=sys.stderr)
+        print(f"{busy}: waiting", file=sys.stderr)
         lock.acquire()
     try:
         yield
     finally:
         lock.release()
+
+
+def locked(out: Path) -> AbstractContextManager[None]:
+    """Hold the lock of an output folder.
+
+    A stage outlives a killed `dvc repro`; the next one must not write at the same time.
+    """
+    return waiting(out.parent / f".{out.name}.lock", f"{out} is being written by another process")
+
+
+def made(folder: Path, write: Callable[[Path], object]) -> Path:
+    """Return a folder, which `write` fills if it does not exist."""
+    with locked(folder):
+        if not folder.exists():
+            with replacing(folder) as aside:
+                write(aside)
+    return folder
 
 
 @contextmanager

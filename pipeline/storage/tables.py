@@ -21,6 +21,11 @@ def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def write_table(path: Path, columns: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
     """Write a csv file whose bytes are the same on every platform."""
     with path.open("w", newline="", encoding="utf-8") as file:

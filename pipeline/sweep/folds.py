@@ -45,11 +45,7 @@ def split(prepared: Path, fold: int, folds: int, seed: int) -> Path:
         "seed": seed,
     }
     folder = workspace.work("folds", key)
-    with outputs.locked(folder):
-        if not folder.exists():
-            with outputs.replacing(folder) as aside:
-                _write(prepared, aside, fold, folds, seed)
-    return folder
+    return outputs.made(folder, lambda aside: _write(prepared, aside, fold, folds, seed))
 
 
 def _write(prepared: Path, out: Path, fold: int, folds: int, seed: int) -> None:

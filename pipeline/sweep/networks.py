@@ -142,9 +142,8 @@ def digests(config: Config) -> dict[str, str]:
 
 
 def settings(name: str) -> dict[str, str]:
-    """Return the settings that choose a backbone: full name -> value; empty for params.yaml's."""
-    chosen = backbones.section(name) if name != OWN else {}
-    return {f"{SETTING}.{key}": value for key, value in chosen.items()}
+    """Return the settings that choose a backbone: full name -> value."""
+    return {f"{SETTING}.{key}": value for key, value in backbones.section(name).items()}
 
 
 class Networks:
@@ -158,8 +157,7 @@ class Networks:
 
     def __getitem__(self, key: Key) -> Network:
         if key not in self._made:
-            name = key.name
-            config = self._compose(settings(name)) if name != OWN else self._config
+            config = self._compose(settings(key.name)) if key.name != OWN else self._config
             self._made[key] = self._make(key, config)
         return self._made[key]
 
@@ -195,7 +193,7 @@ def _prepared(config: Config, size_px: int | None) -> Path:
         "manifest": file_sha256(plain / "manifest.csv"),
         "seed": config.seed,
     }
-    return _made(
+    return outputs.made(
         workspace.work("prepared", key),
         lambda aside: prepare.run(resized, config.seed, config.data, Cluster(), Folders(aside)),
     )
@@ -210,16 +208,7 @@ def _extracted(
         "images": Manifest(prepared).images_sha256,
         "manifest": file_sha256(prepared / "manifest.csv"),
     }
-    return _made(
+    return outputs.made(
         workspace.work("features", key),
         lambda aside: extract_features.run(frozen, activations, Folders(aside, prepared)),
     )
-
-
-def _made(folder: Path, write: Callable[[Path], object]) -> Path:
-    """Return a folder of the work folder, writing it if it does not exist."""
-    with outputs.locked(folder):
-        if not folder.exists():
-            with outputs.replacing(folder) as aside:
-                write(aside)
-    return folder

@@ -6,15 +6,14 @@ names in `sweep.objectives` + a trial's attributes -> values, order, Pareto fron
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from optuna import Study
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.errors import InputError
 
-DIRECTIONS = {
+DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {
     "val_score": "minimize",
     "val_loss": "minimize",
     "val_accuracy": "maximize",
@@ -56,36 +55,18 @@ def quality(values: Mapping[str, Any]) -> str:
     return next(name for name in others if name not in ("val_score", "val_loss"))
 
 
-def directions(names: Sequence[str]) -> list[StudyDirection]:
-    """Return the direction of each objective for Optuna."""
-    return [StudyDirection[DIRECTIONS[name].upper()] for name in names]
-
-
-def values(names: Sequence[str], outcome: Mapping[str, Any]) -> tuple[float, ...]:
-    """Return a trial's values for Optuna."""
-    return tuple(float(outcome[name]) for name in names)
-
-
 def order(names: Sequence[str], trial: FrozenTrial) -> tuple[float, int]:
     """Return the sort key of complete trials, best first: first objective, then number."""
     value = float(trial.user_attrs[names[0]])
     return (value if DIRECTIONS[names[0]] == "minimize" else -value, trial.number)
 
 
-def front(study: Study) -> list[FrozenTrial]:
-    """Return the Pareto front; with one objective, the best trial.
-
-    Args:
-        study: Study with one direction per objective.
-    """
-    return sorted(study.best_trials, key=lambda trial: trial.number)
-
-
 def without_progress(study: Study) -> int:
     """Count the trials since the last improvement."""
     trials = study.get_trials(deepcopy=False)
     ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    good = [trial.number for trial in study.best_trials] if _complete(trials) else []
+    complete = any(trial.state == TrialState.COMPLETE for trial in trials)
+    good = [trial.number for trial in study.best_trials] if complete else []
     # Of equally good trials, the first is the improvement.
     last = (min(good) if len(study.directions) == 1 else max(good)) if good else -1
     return sum(trial.number > last for trial in ended)
@@ -103,7 +84,3 @@ def outlook(study: Study) -> str:
     if since < ended // 4:
         return f"last improvement {since} of {ended} trials ago: more are likely to help"
     return f"no improvement in the last {since} of {ended} trials: more may help a little"
-
-
-def _complete(trials: list[FrozenTrial]) -> bool:
-    return any(trial.state == TrialState.COMPLETE for trial in trials)

@@ -68,11 +68,6 @@ def _with_names(opened: Study, done: list[FrozenTrial], cuts: list[str]) -> Stud
     return named
 
 
-def _rates(trials: list[FrozenTrial]) -> list[float]:
-    """Return learning rates, which colour the trials; 0 if they do not vary."""
-    return [float(trial.params.get("finetune.learning_rate", 0)) for trial in trials]
-
-
 def _scored(
     trials: list[FrozenTrial], name: str
 ) -> list[tuple[str, list[FrozenTrial], list[float]]]:
@@ -87,7 +82,7 @@ def _scored(
 def _cut_against_score(trials: list[FrozenTrial], cuts: list[str], name: str) -> go.Figure:
     figure = go.Figure()
     for symbol, some, values in _scored(trials, name):
-        rates = _rates(some)
+        rates = [float(t.params.get("finetune.learning_rate", 0)) for t in some]  # 0 if fixed
         colors, title = rates, "learning rate"
         if rates and all(rates):
             colors, title = [math.log10(rate) for rate in rates], "log10 of learning rate"

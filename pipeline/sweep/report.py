@@ -92,7 +92,7 @@ def write(opened: Study, config: Config, words: list[str], folder: Path) -> Resu
         )
     winner = _Winner(config, words, opened.study_name)
     winner.write(folder / _BEST, _BEST, best, added)
-    front = objectives.front(opened) if len(names) > 1 else []
+    front = sorted(opened.best_trials, key=lambda trial: trial.number) if len(names) > 1 else []
     if front:
         verdict += f"\n{_front(front, winner, folder / _FRONT)}"
     verdict += f"\n{objectives.outlook(opened)}"

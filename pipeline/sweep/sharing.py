@@ -18,7 +18,6 @@ import optuna
 from filelock import FileLock
 from optuna import Study, Trial
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.errors import Stopped
@@ -53,11 +52,7 @@ def add_once(
 ) -> None:
     """Queue a trial with fixed parameters unless the study has it, in any state.
 
-    Args:
-        study: The study.
-        params: Parameters of the trial.
-        kind: Purpose of the trial.
-        identifying: Parameters that identify it; all if empty.
+    `identifying` names the parameters that identify it; all if empty.
     """
     for trial in study.get_trials(deepcopy=False):
         there = _fixed(trial) or trial.params
@@ -70,11 +65,8 @@ def add_once(
 def run_trials(study: Study, objective: Objective, total: int, patience: int | None = None) -> None:
     """Run trials until `total` have finished; wait for those that others run.
 
-    Args:
-        study: Shared with other workers, here and elsewhere.
-        objective: A trial -> its values. Its exceptions fail the trial, not the sweep.
-        total: Total number of trials.
-        patience: Number of trials without progress after which to stop; None for never.
+    Exceptions of the objective fail the trial, not the sweep. `patience` is the number of trials
+    without progress after which to stop; None for never.
     """
     lock = lock_of(study.study_name)
     while True:
@@ -133,16 +125,14 @@ def _died_once_more(study: Study, trial: FrozenTrial) -> None:
 
 def requeue(study: Study, trial_id: int) -> None:
     """Let another worker run a trial, with the same parameters."""
-    storage = study._storage
-    backend = getattr(storage, "_backend", storage)  # Optuna puts a cache before a database
-    if isinstance(backend, RDBStorage):
-        backend.record_heartbeat(trial_id)  # otherwise it would count as missing at once
+    storage: Any = study._storage
+    storage.record_heartbeat(trial_id)  # otherwise it would count as missing at once
     storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
 
 def _is_local(study: Study) -> bool:
-    backend = getattr(study._storage, "_backend", study._storage)
-    return not isinstance(backend, RDBStorage) or backend.url.startswith("sqlite")
+    storage: Any = study._storage  # Optuna's cache before a database
+    return bool(storage._backend.url.startswith("sqlite"))
 
 
 def _fixed(trial: FrozenTrial) -> dict[str, Any]:
@@ -164,10 +154,13 @@ def _owned(objective: Objective, study: Study, lock: FileLock, total: int) -> Ob
             trial.set_user_attr("process", processes.identity() | since)
             every = study.get_trials(deepcopy=False)
             lock.release()
-            with _reacquired(lock), _given_up_if_ended(study, trial):
-                if _surplus(every, trial.number, total):
-                    raise Surplus
-                return objective(trial)
+            try:
+                with _given_up_if_ended(study, trial):
+                    if _surplus(every, trial.number, total):
+                        raise Surplus
+                    return objective(trial)
+            finally:
+                lock.acquire()  # its holder releases it
         except Stopped as stopped:
             raise optuna.TrialPruned(str(stopped)) from stopped
         except Surplus:
@@ -204,12 +197,3 @@ def _given_up_if_ended(study: Study, trial: Trial) -> Iterator[None]:
         raise TakenOver(message) from failed
     if failed:
         raise failed
-
-
-@contextmanager
-def _reacquired(lock: FileLock) -> Iterator[None]:
-    """Acquire the lock again at the end, because its holder releases it."""
-    try:
-        yield
-    finally:
-        lock.acquire()

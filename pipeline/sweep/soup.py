@@ -26,31 +26,22 @@ _PREFIX = "finetune."
 def candidates(study: Study, names: Sequence[str]) -> list[FrozenTrial]:
     """List the best trial and those that can be averaged with it, best first.
 
-    Args:
-        study: Study whose trials have all ended.
-        names: Its objectives.
-
-    Returns:
-        Fewer than two trials if there is nothing to average.
+    Fewer than two trials if there is nothing to average.
     """
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     ranked = sorted(done, key=lambda trial: objectives.order(names, trial))
-    if not ranked or _settings(ranked[0])[_CUT] == NONE:
+    if not ranked or ranked[0].user_attrs["settings"][_CUT] == NONE:
         return []
     same = _shared(ranked[0])
     return [trial for trial in ranked if _shared(trial) == same][:MAX_TRIALS]
 
 
 def recipe(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
-    """Return the `finetune.soup` that adds all other trials to the first one.
-
-    Args:
-        trials: Result of `candidates`.
-    """
+    """Return the `finetune.soup` that adds all other trials to the first one."""
     return [
         {
             key.removeprefix(_PREFIX): value
-            for key, value in _settings(trial).items()
+            for key, value in trial.user_attrs["settings"].items()
             if key.startswith(_PREFIX) and key != _CUT
         }
         for trial in trials[1:]
@@ -58,23 +49,13 @@ def recipe(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
 
 
 def result(study: Study, names: Sequence[str]) -> Mapping[str, Any]:
-    """Return the soup's result if it used the study's present trials: trials, val_score, ...
-
-    Args:
-        study: Study whose trials have all ended.
-        names: Its objectives.
-    """
+    """Return the soup's result if it used the study's present trials: trials, val_score, ..."""
     outcome: Mapping[str, Any] = study.user_attrs.get(ATTRIBUTE, {})
     present = [trial.number for trial in candidates(study, names)]
     return outcome if outcome.get("tried") == present else {}
 
 
-def _settings(trial: FrozenTrial) -> dict[str, Any]:
-    settings: dict[str, Any] = trial.user_attrs["settings"]
-    return settings
-
-
 def _shared(trial: FrozenTrial) -> dict[str, Any]:
     """Return cut and head, which weights must have in common to be averaged."""
-    settings = _settings(trial).items()
+    settings = trial.user_attrs["settings"].items()
     return {key: value for key, value in settings if key == _CUT or not key.startswith(_PREFIX)}

@@ -22,6 +22,7 @@ from optuna.distributions import (
 from pipeline.config import Config, described
 from pipeline.errors import InputError
 from pipeline.settings import AUTO
+from pipeline.storage import tables
 from pipeline.sweep import networks
 
 if TYPE_CHECKING:
@@ -193,8 +194,8 @@ def study_name(config: Config, varied: list[str], prepared: Path, features: Path
         for name, value in config.flat().items()
         if not any(f"{name}.".startswith(f"{key}.") for key in varied)
     }
-    data = json.loads((prepared / "summary.json").read_text(encoding="utf-8"))
-    backbone = json.loads((features / "backbone.json").read_text(encoding="utf-8"))
+    data = tables.read_json(prepared / "summary.json")
+    backbone = tables.read_json(features / "backbone.json")
     key = {
         "fixed": fixed,
         "cuts": config.sweep.cuts,

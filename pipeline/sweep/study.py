@@ -7,7 +7,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,6 @@ TOTAL = "total"
 """Attribute of a study with its total number of trials, which may be lower on a grid."""
 
 
-@cache
-def _quiet() -> None:
-    """Silence Optuna's messages about trials: the sweep has a bar and a report."""
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logging.getLogger("optuna").addFilter(lambda record: "failed with" not in record.getMessage())
-
-
 def folder() -> Path:
     """Return the folder with the results of all sweeps."""
     return workspace.root() / "sweeps"
@@ -56,8 +48,10 @@ def open_study(sweep: Sweep, seed: int, name: str, avoid: int | None = None) -> 
     Raises:
         InputError: The storage does not answer.
     """
-    _quiet()
-    folder().mkdir(parents=True, exist_ok=True)
+    # Without Optuna's messages about trials: the sweep has a bar and a report.
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("optuna").addFilter(lambda record: "failed with" not in record.getMessage())
     # Two processes that create the tables at the same time would break them.
     with FileLock(folder() / ".storage.lock"):
         return optuna.create_study(
@@ -65,7 +59,7 @@ def open_study(sweep: Sweep, seed: int, name: str, avoid: int | None = None) -> 
             storage=_storage(sweep),
             sampler=_Seeded(_SAMPLERS[sweep.sampler], seed, avoid),
             pruner=_PRUNERS[sweep.pruner](),
-            directions=objectives.directions(sweep.objectives),
+            directions=[objectives.DIRECTIONS[name] for name in sweep.objectives],
             load_if_exists=True,
         )
 
@@ -91,7 +85,11 @@ def _storage(config: Sweep) -> BaseStorage:
             f"{addresses.public(config.storage)}"
         )
     url = addresses.of_file(folder() / "optuna.db") if local else config.storage
-    _check(url)
+    answers = addresses.is_database(url) and not addresses.unreachable(url)  # else opening says why
+    if answers and (reason := databases.unfit(url, databases.OPTUNA)):
+        raise InputError(
+            f"sweep.storage must be an Optuna database, got {addresses.public(url)}: {reason}"
+        )
     try:
         try:
             return _database(url, config.heartbeat_s)
@@ -110,16 +108,6 @@ def _storage(config: Sweep) -> BaseStorage:
             f"the database {addresses.public(url)} in sweep.storage does not answer: "
             f"{reason}; start it, or correct the address"
         ) from error
-
-
-def _check(url: str) -> None:
-    """Stop at a database that answers but does not suit this Optuna."""
-    if not addresses.is_database(url) or addresses.unreachable(url):
-        return  # opening it explains why
-    if reason := databases.unfit(url, databases.OPTUNA):
-        raise InputError(
-            f"sweep.storage must be an Optuna database, got {addresses.public(url)}: {reason}"
-        )
 
 
 def _database(url: str, heartbeat_s: int) -> RDBStorage:

@@ -12,15 +12,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from filelock import FileLock
 from optuna import Study
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
+from pipeline.cluster.connection import connected
 from pipeline.cluster.nodes import Nodes, Process
 from pipeline.config import Config
 from pipeline.data.manifest import Manifest
@@ -62,7 +63,7 @@ def run(config: Config, words: list[str], compose: Callable[[list[str]], Config]
             worker.run(config, words, compose, study_name)
         else:
             with store.answering(config.tracking):
-                _supervise(config, words, compose)
+                _supervise(config, words)
     except StorageInternalError as error:
         cause = getattr(error.__cause__, "orig", None) or error.__cause__ or error
         reason = " ".join(str(cause).split())
@@ -72,7 +73,7 @@ def run(config: Config, words: list[str], compose: Callable[[list[str]], Config]
         ) from error
 
 
-def _supervise(config: Config, words: list[str], compose: Callable[[list[str]], Config]) -> None:
+def _supervise(config: Config, words: list[str]) -> None:
     _check(config, words)
     _bring_up_to_date()
     prepared, features = outputs.ROOT / "prepare", outputs.ROOT / "extract_features"
@@ -88,7 +89,7 @@ def _supervise(config: Config, words: list[str], compose: Callable[[list[str]], 
     with _Workers(config, words, name, folder) as workers:
         opened = study.open_study(config.sweep, config.seed, name)
         tracker = Tracker(config, name)
-        tracker.start(config.sweep.described())
+        tracker.start({**asdict(config.sweep), "storage": addresses.public(config.sweep.storage)})
         print(f"study {name}; logs of its workers are in {folder}", flush=True)
         with tracker.ending():
             try:
@@ -118,8 +119,7 @@ def _check(config: Config, words: list[str]) -> None:
 
 
 def _bring_up_to_date() -> None:
-    study.folder().mkdir(parents=True, exist_ok=True)
-    with FileLock(study.folder() / ".repro.lock"):
+    with sharing.lock_of("repro"):
         done = subprocess.run(
             [sys.executable, "-m", "dvc", "repro", "--quiet", "extract_features"], check=False
         )
@@ -142,6 +142,7 @@ class _Workers:
         self._folder, self._config = folder, config
         self._restarts = 0
         self._nodes: Nodes | None = None
+        self._exits = ExitStack()
         self._running: dict[int, subprocess.Popen[bytes] | Process] = {}
 
     def _without_secrets(self, word: str) -> str:
@@ -156,9 +157,14 @@ class _Workers:
     def __enter__(self) -> _Workers:
         total = self._config.sweep.workers
         if self._config.cluster.on:
-            self._nodes = Nodes(self._config.cluster).__enter__()
+            self._nodes = Nodes(self._exits.enter_context(connected(self._config.cluster)))
             hosts = self._nodes.alive
-            _check_shared_study(self._config.sweep.storage, len(set(hosts.values())))
+            machines, storage = len(set(hosts.values())), self._config.sweep.storage
+            if machines > 1 and not storage.startswith("postgresql"):
+                raise InputError(
+                    f"a sweep on {machines} machines needs a database that all of them can reach, "
+                    f"got sweep.storage={addresses.public(storage)}: set postgresql+psycopg://..."
+                )
             total *= len(hosts)
         for number in range(total):
             self._start(number)
@@ -169,8 +175,7 @@ class _Workers:
             child.terminate()
         for child in self._running.values():
             child.wait()
-        if self._nodes:
-            self._nodes.__exit__(*error)
+        self._exits.close()
 
     def watch(self, opened: Study) -> None:
         """Wait until the workers have run all trials.
@@ -237,14 +242,6 @@ class _Workers:
 
     def _log(self, number: int) -> Path:
         return self._folder / f"worker-{number}.log"
-
-
-def _check_shared_study(storage: str, machines: int) -> None:
-    if machines > 1 and not addresses.is_postgresql(storage):
-        raise InputError(
-            f"a sweep on {machines} machines needs a database that all of them can reach, got "
-            f"sweep.storage={addresses.public(storage)}: set postgresql+psycopg://..."
-        )
 
 
 class _Progress:

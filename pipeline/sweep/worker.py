@@ -31,7 +31,7 @@ from pipeline.sections import Sampler
 from pipeline.stages import train_head
 from pipeline.storage import curves, digests, outputs, workspace
 from pipeline.storage.outputs import Folders
-from pipeline.sweep import networks, objectives, sharing, soup, space, study
+from pipeline.sweep import networks, sharing, soup, space, study
 from pipeline.sweep.networks import Network, Networks
 from pipeline.sweep.space import NONE, Space
 from pipeline.tracking import store as tracking_store
@@ -142,7 +142,7 @@ class _Worker:
             run.finish(outcome)
         for name, value in outcome.items():
             trial.set_user_attr(name, value)
-        return objectives.values(self._names, outcome)
+        return tuple(float(outcome[name]) for name in self._names)
 
     def _once(
         self, trial: Trial, settings: dict[str, Any], config: Config, run: TrialRun
@@ -238,11 +238,9 @@ class _Worker:
         values = (config.train_head, config.head, config.seed, config.threads)
         read = Folders(Path(), network.prepared, network.features)
         folder = workspace.work("heads", train_head.key(*values, read))
-        with outputs.locked(folder):
-            if not folder.exists():
-                with outputs.replacing(folder) as aside:
-                    train_head.run(*values, replace(read, out=aside), lambda *_: None)
-        return folder
+        return outputs.made(
+            folder, lambda aside: train_head.run(*values, replace(read, out=aside), lambda *_: None)
+        )
 
 
 def _opened(config: Config, name: str, searched: Space, model: Any) -> Study:

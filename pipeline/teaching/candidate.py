@@ -5,7 +5,6 @@ head + trained classifier -> outputs/added, in the form of a prepared dataset wi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from pipeline.serving.classifier import MODEL
 from pipeline.storage import outputs
 from pipeline.storage.digests import file_md5
 from pipeline.storage.outputs import ROOT
-from pipeline.storage.tables import write_json
+from pipeline.storage.tables import read_json, write_json
 from pipeline.teaching.addition import Base, Head, Part
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def write(
         _write_images(base, old.of(split).rows, new.of(split).rows, files, folder)
         classes = "\n".join(head.classes) + "\n"
         (folder / "classes.txt").write_text(classes, encoding="utf-8")
-        prepared = json.loads((ROOT / "prepare/summary.json").read_text(encoding="utf-8"))
+        prepared = read_json(ROOT / "prepare/summary.json")
         write_json(folder / "summary.json", {**prepared, "added_to": file_md5(MODEL)})
         data, made = Manifest(folder), _reference(base, head, old + new)
         serve = config.serve

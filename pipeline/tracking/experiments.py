@@ -5,7 +5,6 @@ store -> `Experiment`s: parents of finished runs.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.data import predictions
 from pipeline.data.predictions import Predictions
 from pipeline.errors import InputError
+from pipeline.storage import tables
 from pipeline.storage.outputs import STAGES
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ class Experiment:
     run_id: str
     name: str
     settings: dict[str, str]
-    metrics: dict[str, float]
     _client: MlflowClient = field(repr=False)
     _evaluated: str = field(repr=False)
 
@@ -58,8 +57,7 @@ class Experiment:
                 Path(self._client.download_artifacts(self._evaluated, name, scratch))
                 for name in ("intervals.json", predictions.FILE)
             )
-            by_model = json.loads(intervals.read_text(encoding="utf-8"))
-            return Judged(by_model["fine_tuned"], predictions.read(saved))
+            return Judged(tables.read_json(intervals)["fine_tuned"], predictions.read(saved))
 
     def same_images(self, other: Experiment) -> bool:
         """Check if both were evaluated on the same images."""
@@ -75,26 +73,18 @@ def evaluated(client: MlflowClient, experiment: str, names: Sequence[str]) -> li
     Raises:
         InputError: A name matches no experiment, or several.
     """
-    parents = [run for run in _parents(client, experiment) if _EVALUATE in run.data.tags]
+    import mlflow
+
+    finished = mlflow.search_runs(
+        [experiment],
+        "tags.`pipeline.state` LIKE '%' AND attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time DESC"],
+        output_format="list",
+    )
+    parents = [run for run in finished if _EVALUATE in run.data.tags]
     if names:
         parents = [_named(parents, name) for name in names]
     return [_experiment(client, run) for run in parents]
-
-
-def _parents(client: MlflowClient, experiment: str) -> list[Run]:
-    parents: list[Run] = []
-    token: str | None = None
-    while True:
-        page: Any = client.search_runs(
-            [experiment],
-            "tags.`pipeline.state` LIKE '%' AND attributes.status = 'FINISHED'",
-            order_by=["attributes.start_time DESC"],
-            page_token=token,
-        )
-        parents += page
-        token = page.token
-        if not token:
-            return parents
 
 
 def _named(parents: list[Run], name: str) -> Run:
@@ -119,7 +109,6 @@ def _experiment(client: MlflowClient, run: Run) -> Experiment:
         run.info.run_id,
         run.info.run_name,
         dict(run.data.params),
-        dict(run.data.metrics),
         client,
         run.data.tags[_EVALUATE],
     )

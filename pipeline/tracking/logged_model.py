@@ -129,12 +129,8 @@ def pack(folder: Path) -> Path:
 def closure() -> list[Path]:
     """List the files needed to serve a model, relative to this package, sorted."""
     files: set[Path] = set()
-    tasks = {
-        file
-        for path in (_HERE / "data/tasks").glob("*.py")
-        for file in _files(f"{_NAME}.data.tasks.{path.stem}")
-    }
-    waiting = _files(f"{_NAME}.{ENTRY}") | tasks
+    tasks = [f"data.tasks.{path.stem}" for path in (_HERE / "data/tasks").glob("*.py")]
+    waiting = {file for name in [ENTRY, *tasks] for file in _files(f"{_NAME}.{name}")}
     while waiting:
         file = waiting.pop()
         files.add(file)

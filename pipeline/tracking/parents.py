@@ -5,7 +5,6 @@ config + outputs of evaluate -> name, tags, metrics, description and tables of t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,17 +32,13 @@ INTERVAL = "interval"
 def name(title: str, settings: Mapping[str, Any], data_md5: str, first: Run | None) -> str:
     """Name a state of the pipeline by its data, and by how it differs from the first one.
 
-    Args:
-        title: Name of the data.
-        settings: Full name -> value of all settings.
-        data_md5: Digest of the prepared data.
-        first: The first parent with the same data and backbone; None if this is the first.
+    `first` has the same data and backbone; None if this is the first.
     """
     if first is None:
-        return _cut_off(f"{title} {settings['backbone.use']}", _MAX_NAME)
+        return cut_off(f"{title} {settings['backbone.use']}", _MAX_NAME)
     before = first.data.params
     changed = [
-        f"{key.rpartition('.')[2]}={_cut_off(str(value), _MAX_VALUE)}"
+        f"{key.rpartition('.')[2]}={cut_off(str(value), _MAX_VALUE)}"
         for key, value in settings.items()
         if key in before and before[key] != str(value)
     ]
@@ -51,10 +46,11 @@ def name(title: str, settings: Mapping[str, Any], data_md5: str, first: Run | No
         same_data = data_md5 == first.data.tags.get("data.md5")
         changed = ["other code" if same_data else f"data {data_md5[:7]}"]
     # Differences come first: the UI cuts off the end.
-    return _cut_off(f"{', '.join(changed)} ({title})", _MAX_NAME)
+    return cut_off(f"{', '.join(changed)} ({title})", _MAX_NAME)
 
 
-def _cut_off(text: str, most: int) -> str:
+def cut_off(text: str, most: int) -> str:
+    """Shorten a text to a number of characters."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
@@ -65,16 +61,8 @@ def present(
     prepared: Path,
     seconds: Mapping[str, float],
 ) -> None:
-    """Show the results of evaluate in a parent run.
-
-    Args:
-        client: Client of the tracking store.
-        parent: Id of the run.
-        evaluated: Output of evaluate.
-        prepared: Output of prepare.
-        seconds: Stage -> time it took.
-    """
-    intervals = _json(evaluated / "intervals.json")["fine_tuned"]
+    """Show the results of evaluate in a parent run; `seconds` maps each stage to its time."""
+    intervals = tables.read_json(evaluated / "intervals.json")["fine_tuned"]
     data = Manifest(prepared)
     first = data.task.headline[0]
     low, high = (intervals[first][end] for end in ("low", "high"))
@@ -98,7 +86,7 @@ def present(
 def _description(client: MlflowClient, parent: str, evaluated: Path) -> str:
     """Format the verdict and links as Markdown, one sentence per line."""
     lines = []
-    for title, comparison in _json(evaluated / "comparison.json").items():
+    for title, comparison in tables.read_json(evaluated / "comparison.json").items():
         lines += [f"**{title.replace('_', ' ').capitalize()}**", ""]
         lines += [f"- {sentence}" for sentence in comparison["verdict"]]
     lines.append("")
@@ -113,7 +101,7 @@ def _description(client: MlflowClient, parent: str, evaluated: Path) -> str:
 
 def _log_tables(client: MlflowClient, parent: str, evaluated: Path, data: Manifest) -> None:
     """Log scores by class, and the most confident mistakes with their images."""
-    scores = _json(evaluated / "per_class.json")
+    scores = tables.read_json(evaluated / "per_class.json")
     by_class: dict[str, list[Any]] = {"class": list(scores)}
     for key in next(iter(scores.values()), {}):
         by_class[key] = [scores[label][key] for label in scores]
@@ -131,11 +119,7 @@ def _log_tables(client: MlflowClient, parent: str, evaluated: Path, data: Manife
 
 
 def confident_mistakes(evaluated: Path) -> list[dict[str, Any]]:
-    """List the misclassified images, the most confident mistakes first.
-
-    Args:
-        evaluated: Output of evaluate.
-    """
+    """List the misclassified images, the most confident mistakes first."""
     from pyarrow import compute, parquet
 
     wrong: list[dict[str, Any]] = []
@@ -145,8 +129,3 @@ def confident_mistakes(evaluated: Path) -> list[dict[str, Any]]:
             wrong.append({**row, "probability": float(max(row.pop("probabilities")))})
         wrong = sorted(wrong, key=lambda row: -row["probability"])[:_MISTAKES]
     return wrong
-
-
-def _json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content

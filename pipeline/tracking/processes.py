@@ -8,15 +8,13 @@ from pathlib import Path
 
 import psutil
 
-Identity = dict[str, str]
-
 _PROC = Path("/proc")
 _TICKS = " ticks"
 _WHOLE_MACHINE = "pid:[4026531836]"
 """The initial PID namespace of Linux, as opposed to a container's."""
 
 
-def identity() -> Identity:
+def identity() -> dict[str, str]:
     """Identify this process: machine, PID and start time, as PIDs are reused.
 
     Containers may share a host name, and each has its own PIDs: the PID namespace and the machine's

@@ -12,15 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from omegaconf import OmegaConf
 
 from pipeline.config import Config
 from pipeline.errors import Stopped, redacted
 from pipeline.settings import is_auto
-from pipeline.storage import derived
 from pipeline.storage.outputs import STAGES
 from pipeline.tracking import processes, provenance, store
 
@@ -39,13 +35,9 @@ def bury(client: MlflowClient, experiment: str) -> None:
             client.set_terminated(run.info.run_id, "FAILED")
 
 
-Ended = Callable[[str, "BaseException | None"], None]
-"""Receives the final status of a run, and the exception that ended it."""
-
-
 @contextmanager
-def ending(end: Ended) -> Iterator[None]:
-    """Report how a run ended, whatever happens in the block.
+def ending(end: Callable[[str, BaseException | None], None]) -> Iterator[None]:
+    """Call `end` with the final status of a run and what ended it, whatever happens in the block.
 
     FINISHED; KILLED if it was interrupted or stopped; FAILED if it raised. Nothing is reported if
     the store does not answer.
@@ -135,19 +127,3 @@ def params(config: Config) -> list[Any]:
     return [
         Param(key, redacted(str(value))[:6000]) for key, value in settings if not is_auto(value)
     ]
-
-
-def as_yaml(config: Config) -> str:
-    """Return the whole resolved config, without passwords."""
-    return redacted(OmegaConf.to_yaml(OmegaConf.structured(config)))
-
-
-def derived_params(folder: Path) -> list[Any]:
-    """List the values that a stage derived as MLflow params.
-
-    Args:
-        folder: The stage's output.
-    """
-    from mlflow.entities import Param
-
-    return [Param(name, str(value.value)) for name, value in derived.read(folder).items()]

@@ -7,18 +7,20 @@ written into DVC outputs.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
 
 from pipeline.config import Config
 from pipeline.data import predictions
 from pipeline.errors import redacted
+from pipeline.storage import derived, tables
 from pipeline.storage.digests import digest
 from pipeline.storage.outputs import PARAMS, ROOT, STAGES
 from pipeline.tracking import parents, processes, provenance, records, store
@@ -36,8 +38,8 @@ _HEADLINES = {
 }
 
 
-class StageRun(Protocol):
-    """Tracker of a stage."""
+class StageRun:
+    """Tracker of a stage; this one logs nothing."""
 
     def log(self, metrics: dict[str, float], epoch: int) -> None:
         """Log the metrics of an epoch."""
@@ -83,7 +85,7 @@ def stage_run(stage: str, config: Config) -> Iterator[StageRun]:
         InputError: The tracking store does not answer, or stops answering.
     """
     if not config.tracking.enabled:
-        yield _Untracked()
+        yield StageRun()
         return
     print(f"logging to {store.public_address(config.tracking)}")
     if refusal := provenance.refusal():
@@ -116,15 +118,7 @@ def run_of_outputs(
         yield run_id
 
 
-class _Untracked:
-    def log(self, metrics: dict[str, float], epoch: int) -> None:
-        pass
-
-    def finish(self, metrics: dict[str, float], out: Path) -> None:
-        pass
-
-
-class _Tracked:
+class _Tracked(StageRun):
     """The child run of an executing stage, and its parent once the data are known."""
 
     def __init__(self, client: MlflowClient, experiment: str, stage: str, config: Config) -> None:
@@ -152,7 +146,7 @@ class _Tracked:
         self._client.log_batch(self._parent, metrics=_headlines(self._stage, metrics))
         self._log_derived(out, self._run, self._parent)
         if (out / "backbone.json").exists():
-            weights = json.loads((out / "backbone.json").read_text())["weights_sha256"]
+            weights = tables.read_json(out / "backbone.json")["weights_sha256"]
             for run in (self._run, self._parent):
                 self._client.set_tag(run, "backbone.weights_sha256", weights)
         self._log_files(out)
@@ -172,8 +166,6 @@ class _Tracked:
 
     def _attach(self) -> None:
         """Find or create the parent of this state of the pipeline."""
-        from mlflow.entities import RunStatus
-
         data_md5 = digest(ROOT / STAGES[0])
         state = provenance.state(self._config.essentials(), data_md5)
         with store.locked():
@@ -183,7 +175,7 @@ class _Tracked:
         # The process first: a run that is RUNNING must say whose death ends it.
         for name, value in {**processes.identity(), **records.experiment_tags()}.items():
             self._client.set_tag(self._parent, name, value)
-        self._client.update_run(self._parent, status=RunStatus.to_string(RunStatus.RUNNING))
+        self._client.update_run(self._parent, status="RUNNING")
         self._client.set_tag(self._parent, f"run.{self._stage}", self._run)
         for name, value in {"mlflow.parentRunId": self._parent, "data.md5": data_md5}.items():
             self._client.set_tag(self._run, name, value)
@@ -210,7 +202,8 @@ class _Tracked:
         for start in range(0, len(params), 100):
             self._client.log_batch(run_id, params=params[start : start + 100])
         self._client.log_inputs(run_id, [records.dataset(config, data_md5)])
-        self._client.log_text(run_id, records.as_yaml(config), "config.yaml")
+        resolved = redacted(OmegaConf.to_yaml(OmegaConf.structured(config)))
+        self._client.log_text(run_id, resolved, "config.yaml")
         params_text = PARAMS.read_text(encoding="utf-8")
         self._client.log_text(run_id, redacted(params_text), PARAMS.name)
         if patch := provenance.patch():
@@ -219,7 +212,9 @@ class _Tracked:
 
     def _log_derived(self, out: Path, *runs: str) -> None:
         """Log derived values in place of settings that are `auto`."""
-        params = records.derived_params(out)
+        from mlflow.entities import Param
+
+        params = [Param(name, str(item.value)) for name, item in derived.read(out).items()]
         for run in runs if params else ():
             self._client.log_batch(run, params=params)
             for param in params:

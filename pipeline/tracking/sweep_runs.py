@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config
 from pipeline.errors import Stopped
@@ -23,24 +23,14 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-class TrialRun(Protocol):
-    """Tracker of a trial."""
+class TrialRun:
+    """Tracker of a trial; this one logs nothing."""
 
     def log(self, metrics: dict[str, float], epoch: int) -> None:
         """Log the metrics of an epoch."""
 
     def finish(self, metrics: dict[str, float]) -> None:
         """Log the final metrics."""
-
-
-class Untracked:
-    """Tracker that logs nothing."""
-
-    def log(self, metrics: dict[str, float], epoch: int) -> None:
-        """Log nothing."""
-
-    def finish(self, metrics: dict[str, float]) -> None:
-        """Log nothing."""
 
 
 class Tracker:
@@ -78,14 +68,8 @@ class Tracker:
             Gone: The tracking store no longer answers.
         """
         if self._client is None:
-            yield Untracked()
+            yield TrialRun()
             return
-        with store.answering(config.tracking), self._trial(number, name, config) as run:
-            yield run
-
-    @contextmanager
-    def _trial(self, number: int, name: str, config: Config) -> Iterator[TrialRun]:
-        assert self._client is not None
         client = self._client
         tags = {
             "sweep.study": self._study,
@@ -93,18 +77,19 @@ class Tracker:
             "sweep.trial": str(number),
             "mlflow.parentRunId": self._run,
         }
-        run = self._find_or_make(f"trial {number}: {name}", tags, config)
-        self._take(run)
+        with store.answering(config.tracking):
+            run = self._find_or_make(f"trial {number}: {name}", tags, config)
+            self._take(run)
 
-        def end(status: str, reason: BaseException | None) -> None:
-            if isinstance(reason, Stopped):
-                client.set_tag(run, "pruned", str(reason))
-            if status == "FAILED":
-                client.log_text(run, traceback.format_exc(), "traceback.txt")
-            records.terminate(client, run, status, reason)
+            def end(status: str, reason: BaseException | None) -> None:
+                if isinstance(reason, Stopped):
+                    client.set_tag(run, "pruned", str(reason))
+                if status == "FAILED":
+                    client.log_text(run, traceback.format_exc(), "traceback.txt")
+                records.terminate(client, run, status, reason)
 
-        with records.ending(end):
-            yield _Tracked(client, run)
+            with records.ending(end):
+                yield _Tracked(client, run)
 
     @contextmanager
     def ending(self) -> Iterator[None]:
@@ -144,7 +129,7 @@ class Tracker:
         self._client.update_run(run, status="RUNNING")
 
 
-class _Tracked:
+class _Tracked(TrialRun):
     def __init__(self, client: MlflowClient, run: str) -> None:
         self._client, self._run = client, run
 
