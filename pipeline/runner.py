@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NoReturn
 
-from pipeline import commands, config, settings, stages
+from pipeline import commands, config, dialect, settings, stages
 from pipeline.config import SECTIONS, Config
 from pipeline.errors import InputError
 from pipeline.storage import outputs
@@ -111,7 +111,6 @@ def _by_signature(function: Callable[..., Any], available: Mapping[str, Any]) ->
 
 def _module(name: str) -> ModuleType:
     full = f"{(stages if name in STAGES else commands).__name__}.{name}"
-    # Not by way of `_commands`, which imports them all.
     module = importlib.import_module(full) if name.isidentifier() and find_spec(full) else None
     if module is None or not hasattr(module, "run"):
         near = get_close_matches(name, (*STAGES, *_commands()), n=1)
@@ -121,11 +120,7 @@ def _module(name: str) -> ModuleType:
 
 
 def _commands() -> list[str]:
-    names = []
-    for module in pkgutil.iter_modules(commands.__path__):
-        if hasattr(importlib.import_module(f"{commands.__name__}.{module.name}"), "run"):
-            names.append(module.name)
-    return names
+    return [module.name for module in pkgutil.iter_modules(commands.__path__)]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -168,7 +163,8 @@ def sections_of(module: ModuleType) -> list[str]:
     if listed is not None:
         return list(listed)
     own = module.__name__.rpartition(".")[2]
-    read = {"config": (own,), **_READ, **{name: (name,) for name in SECTIONS}}
+    named: dict[str, tuple[str, ...]] = {name: (name,) for name in SECTIONS}
+    read = {**named, **_READ, "config": named.get(own, ())}
     parameters = inspect.signature(module.run).parameters
     return list(dict.fromkeys(part for name in parameters for part in read.get(name, ())))
 
@@ -204,11 +200,8 @@ def _setting_help(item: settings.Described, width: int) -> Iterator[str]:
 
 
 def _written(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "" if value == settings.REQUIRED else str(value).replace("'", "")
+    text = str(value) if isinstance(value, str) else dialect.yaml_word(value)
+    return "" if text == settings.REQUIRED else text.replace("'", "")
 
 
 def _summary(module: ModuleType) -> str:

@@ -26,7 +26,6 @@ from pipeline.teaching import addition, opening, pool
 from pipeline.teaching.addition import Base, Head, Part
 from pipeline.tracking import logged_model
 
-SECTIONS: tuple[str, ...] = ()
 _WORTH = 0.2
 """New images per training image from which on fine-tuning with them is worth its time."""
 
@@ -98,10 +97,10 @@ def _listed(config: Config, path: Path, task: str, left_out: list[Sample]) -> li
         data = replace(config.data, path=settings["path"])
     else:
         data = source.config_of(settings)
-    if sources.task(data).value != task:
+    made = sources.task(data)
+    if made.value != task:
         raise InputError(
-            f"the classifier is for {task}, but {path} is for {sources.task(data).value}: "
-            f"{sources.task(data).reason}"
+            f"the classifier is for {task}, but {path} is for {made.value}: {made.reason}"
         )
     return list(sources.images(data, "list", left_out))
 

@@ -8,16 +8,13 @@ people.
 """
 
 from pathlib import Path
-from typing import Any
-
-import jinja2
 
 from pipeline.config import Config
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation import summary
 from pipeline.release import candidate, certificate
 from pipeline.storage import tables
-from pipeline.storage.outputs import ROOT, replacing_file
+from pipeline.storage.outputs import ROOT, replacing_file, write_page
 
 SECTIONS = ("tracking",)
 
@@ -39,8 +36,14 @@ def run(config: Config) -> None:
     headline = summary.headline(
         ROOT / "evaluate", Manifest(ROOT / "prepare"), config.evaluate.split
     )
-    with replacing_file(certificate.PATH.with_suffix(".html")) as aside:
-        aside.write_text(_page(made, config.data.title, headline), encoding="utf-8")
+    write_page(
+        certificate.PATH.with_suffix(".html"),
+        Path(__file__).with_name("templates") / "certificate.html",
+        certificate=made,
+        title=config.data.title,
+        headline=headline,
+        leaks=certificate.leaks(made),
+    )
     with replacing_file(certificate.PATH) as aside:
         tables.write_json(aside, made)
     print(headline)
@@ -52,15 +55,3 @@ def run(config: Config) -> None:
         )
     print(f"certificate: {certificate.PATH} ({made['sha256'][:12]})")
     print(f"next: in a clone with the same data, python -m pipeline verify {certificate.PATH.name}")
-
-
-def _page(made: dict[str, Any], title: str, headline: str) -> str:
-    pages = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
-    )
-    return pages.get_template("certificate.html").render(
-        certificate=made,
-        title=title,
-        headline=headline,
-        leaks=certificate.leaks(made),
-    )

@@ -12,19 +12,15 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from pipeline.config import Config
 from pipeline.data import image_file, names, traits
 from pipeline.data.decoding import Decoding
-from pipeline.data.image_file import Decoded, or_reason
 from pipeline.errors import InputError
 from pipeline.evaluation import drift
 from pipeline.evaluation.drift import Finding
@@ -34,8 +30,8 @@ from pipeline.networks.model_file import Card
 from pipeline.networks.trust.reference import Reference
 from pipeline.release import registry
 from pipeline.sections import Serve
-from pipeline.serving.classifier import MODEL, Classifier
-from pipeline.storage.outputs import PARAMS, replacing_file
+from pipeline.serving.classifier import Classifier
+from pipeline.storage.outputs import PARAMS, write_page
 
 SECTIONS = ("tracking", "serve")
 _MIN_IMAGES = 10
@@ -50,17 +46,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="a folder, images, a pattern, or a csv file with a column `path`",
     )
-    parser.add_argument(
-        "--model",
-        default=str(MODEL),
-        help=f"a .keras file (default {MODEL}) or a registry URI such as models:/NAME@champion",
-    )
+    registry.arguments(parser)
     parser.add_argument("--page", default="check.html", help="report to write (default check.html)")
-    parser.add_argument(
-        "--allow-code",
-        action="store_true",
-        help="allow Lambda layers in a file named by --model to run code: only if you trust it",
-    )
 
 
 @dataclass
@@ -117,44 +104,23 @@ def run(
 
 
 def inspect(classifier: Classifier, files: Sequence[Path]) -> Inspected:
-    """Decode and classify files, batch by batch.
-
-    Args:
-        classifier: The model to compare with.
-        files: Any number of files; only one batch is in memory at a time.
-    """
-    card = classifier.card
-    sample = Inspected([], {name: [] for name in traits.NAMES}, [], [], [], [], [], card.decoding)
-    with tqdm(total=len(files), desc="check", unit="image", disable=None) as bar:
-        for start in range(0, len(files), card.batch_size):
-            batch = files[start : start + card.batch_size]
-            good: list[tuple[Path, Decoded]] = []
-            for file in batch:
-                decoded = or_reason(partial(_decoded, card, file))
-                if isinstance(decoded, str):
-                    sample.unread.append((str(file), decoded))
-                else:
-                    good.append((file, decoded))
-            if good:
-                _add(sample, classifier, good)
-            bar.update(len(batch))
+    """Decode and classify files."""
+    how = classifier.card.decoding
+    sample = Inspected([], {name: [] for name in traits.NAMES}, [], [], [], [], [], how)
+    for batch, answers in classifier.of_files(files, "check"):
+        for file, image in batch:
+            if isinstance(image, str):
+                sample.unread.append((str(file), image))
+                continue
+            sample.paths.append(str(file))
+            for name, value in traits.of(image.pixels, image.width, image.height).items():
+                sample.traits[name].append(value)
+        if answers is not None:
+            sample.typicality += answers.typicality.tolist()
+            sample.known += answers.known.tolist()
+            sample.strangeness += answers.strangeness.tolist()
+            sample.predicted += classifier.task.trait(answers.probabilities)[1]
     return sample
-
-
-def _decoded(card: Card, file: Path) -> Decoded:
-    return image_file.decode(file.read_bytes(), card.image_size, card.decoding)
-
-
-def _add(sample: Inspected, classifier: Classifier, good: list[tuple[Path, Decoded]]) -> None:
-    answers = classifier.answers(np.stack([decoded.pixels for _, decoded in good]))
-    sample.paths += [str(file) for file, _ in good]
-    sample.typicality += answers.typicality.tolist()
-    sample.known += answers.known.tolist()
-    sample.strangeness += answers.strangeness.tolist()
-    sample.predicted += classifier.task.trait(answers.probabilities)[1]
-    for _, decoded in good:
-        for name, value in traits.of(decoded.pixels, decoded.width, decoded.height).items():
-            sample.traits[name].append(value)
 
 
 def findings(reference: Reference, sample: Inspected, card: Card) -> list[Finding]:
@@ -231,17 +197,15 @@ def _write(
         )
         for place in strangest
     ]
-    pages = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
-    )
-    text = pages.get_template("check.html").render(
+    write_page(
+        path,
+        Path(__file__).with_name("templates") / "check.html",
+        model=model,
         findings=results,
         verdict=verdict,
         histograms=base64.b64encode(drawn).decode(),
         strangest=cards,
     )
-    with replacing_file(path) as aside:
-        aside.write_text(text, encoding="utf-8")
 
 
 def _thumbnail(path: Path, how: Decoding) -> str:

@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterator
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.setup import checks
-from pipeline.setup.dry_run import Check, Level
-
-SECTIONS: tuple[str, ...] = ()
+from pipeline.setup.checks import Check, Level
 
 
 def run(overrides: list[str], compose: Callable[[list[str]], Config]) -> int:

@@ -15,7 +15,6 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -32,7 +31,6 @@ from pipeline.export.agreement import TOLERANCE, Agreement, Check
 from pipeline.export.formats import FORMATS, Source
 from pipeline.networks import model_file, runtime
 from pipeline.release import registry
-from pipeline.serving.classifier import MODEL
 from pipeline.storage import digests, outputs, tables
 
 SECTIONS = ("tracking",)
@@ -51,16 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FORMAT",
         help=f"{', '.join(FORMATS)} (default all)",
     )
-    parser.add_argument(
-        "--model",
-        default=str(MODEL),
-        help=f"a .keras file (default {MODEL}) or a registry URI such as models:/NAME@champion",
-    )
-    parser.add_argument(
-        "--allow-code",
-        action="store_true",
-        help="allow Lambda layers in a file named by --model to run code: only if you trust it",
-    )
+    registry.arguments(parser)
     parser.add_argument(
         "--out", type=Path, default=OUT, metavar="FOLDER", help=f"output folder (default {OUT}/)"
     )
@@ -155,7 +144,9 @@ def _export_all(
 def _export(name: str, source: Source, out: Path, check: Check, threads: int) -> Agreement:
     """Write a format aside, check it, and put it in place."""
     form = FORMATS[name]
-    with _replacing(out / form.path) as aside:
+    path = out / form.path
+    place = outputs.replacing_file if path.suffix else outputs.replacing
+    with place(path) as aside:
         try:
             form.write(source, aside)
             return check(name, form.read(aside, threads), aside, source.stderr)
@@ -263,7 +254,3 @@ def _evenly(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """Select at most `most` rows, evenly spaced."""
     places = np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int)
     return np.asarray(rows[places])
-
-
-def _replacing(path: Path) -> AbstractContextManager[Path]:
-    return outputs.replacing_file(path) if path.suffix else outputs.replacing(path)

@@ -15,25 +15,23 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.config import Config, setting_of
 from pipeline.errors import InputError
 from pipeline.intake import sizing
 from pipeline.setup import candidates, params_file, planning, source
 from pipeline.setup.candidates import Tried
-from pipeline.setup.planning import Network, Plan, Section
+from pipeline.setup.params_file import DEFAULT
+from pipeline.setup.planning import Network, Plan
 from pipeline.setup.source import Looked
 from pipeline.storage import derived
 from pipeline.storage.derived import Derived
 
 if TYPE_CHECKING:
-    from pipeline.networks.backbones import Backbone, BackboneConfig
+    from pipeline.networks.backbones import Backbone
 
-SECTIONS: tuple[str, ...] = ()
-DEFAULT = "mobilenet_v2"
 _SEED = 0
 _ENOUGH, _PER_CLASS = 500, 5
 """Sampled images, at least and per class, that show if flips are safe."""
@@ -149,12 +147,7 @@ def _network(
     from pipeline.features import scaling
     from pipeline.networks import backbones
 
-    few = {
-        "data": Section(looked.settings),
-        "backbone": Section(dict(backbones.section(name))),
-        "head": Section({"use": "logistic"}),
-    }
-    config = params_file.composed(few, compose).backbone
+    config = params_file.composed(looked.settings, name, compose).backbone
     shorter = [min(row.width, row.height) for row in looked.survey.used]
     least, most = backbones.sides(config) or (sizing.SMALLEST_PX, sizing.USUAL_PX)
     size = sizing.fitting(shorter, least, most)
@@ -163,7 +156,7 @@ def _network(
     if names:
         sampled = candidates.sample(looked.config, looked.survey, side)
         chosen = scaling.choose(
-            lambda scale: backbones.build(_with_scale(config, scale), side, _SEED),
+            lambda scale: backbones.build(backbones.with_scale(config, scale), side, _SEED),
             names,
             sampled.images,
             sampled.strata,
@@ -171,13 +164,8 @@ def _network(
             threads=threads,
         )
         derived.report({scaling.SETTING: chosen})
-        config = _with_scale(config, str(chosen.value))
+        config = backbones.with_scale(config, str(chosen.value))
     return backbones.build(config, side, _SEED), size
-
-
-def _with_scale(config: BackboneConfig, scale: str) -> BackboneConfig:
-    changes: dict[str, Any] = {"scale": scale}
-    return replace(config, **changes)
 
 
 def _compared(
@@ -194,7 +182,7 @@ def _compared(
         print(f"{name:{width}}  {tried[-1]}")
     for name, why in failed.items():
         print(f"{name:{width}}  not available: {why}")
-    return candidates.best(tried)
+    return min(tried, key=lambda result: (-result.values.mean(), result.ms_per_image))
 
 
 def _conclusion(plan: Plan, looked: Looked) -> Iterator[str]:

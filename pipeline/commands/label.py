@@ -12,8 +12,6 @@ from collections.abc import Callable
 from pipeline.config import Config
 from pipeline.teaching import opening
 
-SECTIONS: tuple[str, ...] = ()
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the folder, the label file, the network and the port."""

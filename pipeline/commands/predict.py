@@ -11,23 +11,20 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from tqdm import tqdm
 
 from pipeline.config import Config
 from pipeline.data import names
-from pipeline.data.image_file import Pixels, or_reason
 from pipeline.data.predictions import TRUST, cell
 from pipeline.data.tasks import Task
 from pipeline.errors import InputError
 from pipeline.intake import named_files
 from pipeline.release import registry
 from pipeline.sections import Serve
-from pipeline.serving.classifier import MODEL, Classifier
+from pipeline.serving.classifier import Classifier
 from pipeline.storage import tables
 from pipeline.storage.outputs import PARAMS
 
@@ -68,16 +65,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="number of most probable classes to print (default 3; with --json all)",
     )
-    parser.add_argument(
-        "--model",
-        default=str(MODEL),
-        help=f"a .keras file (default {MODEL}) or a registry URI such as models:/NAME@champion",
-    )
-    parser.add_argument(
-        "--allow-code",
-        action="store_true",
-        help="allow Lambda layers in a file named by --model to run code: only if you trust it",
-    )
+    registry.arguments(parser)
     parser.add_argument(
         "--coverage",
         type=float,
@@ -118,35 +106,16 @@ def run(
 
 
 def predict(classifier: Classifier, files: Sequence[Path]) -> Iterator[Prediction]:
-    """Classify files, batch by batch, in order.
-
-    Batches and threads are those of evaluate, so the probabilities are the same.
-
-    Args:
-        classifier: The classifier.
-        files: Any number of files; only one batch is in memory at a time.
-    """
-    card = classifier.card
-    with tqdm(total=len(files), desc="predict", unit="image", disable=None) as bar:
-        for start in range(0, len(files), card.batch_size):
-            batch = files[start : start + card.batch_size]
-            decoded = [or_reason(partial(_decoded, classifier, file)) for file in batch]
-            good = [pixels for pixels in decoded if not isinstance(pixels, str)]
-            answers = classifier.answers(np.stack(good)) if good else None
-            row = 0
-            for file, pixels in zip(batch, decoded, strict=True):
-                if isinstance(pixels, str) or answers is None:
-                    yield Prediction(str(file), error=str(pixels))
-                    continue
-                answer = answers.answer(row, classifier.task, card.classes)
-                outputs = answers.probabilities[row]
-                yield Prediction(str(file), answer, answers.decided[row], outputs)
-                row += 1
-            bar.update(len(batch))
-
-
-def _decoded(classifier: Classifier, file: Path) -> Pixels:
-    return classifier.decode(file.read_bytes())
+    """Classify files, in order."""
+    for batch, answers in classifier.of_files(files, "predict"):
+        row = 0
+        for file, image in batch:
+            if isinstance(image, str) or answers is None:
+                yield Prediction(str(file), error=str(image))
+                continue
+            answer = answers.answer(row, classifier.task, classifier.card.classes)
+            yield Prediction(str(file), answer, answers.decided[row], answers.probabilities[row])
+            row += 1
 
 
 def _write_lines(predictions: Iterator[Prediction], task: Task, top_k: int, target: TextIO) -> int:

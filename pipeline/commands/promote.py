@@ -11,8 +11,6 @@ import argparse
 from pipeline.config import Config
 from pipeline.release import promotion
 
-SECTIONS = ("promote",)
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--dry-run` and `--added`."""

@@ -10,7 +10,6 @@ import base64
 from collections import Counter
 from pathlib import Path
 
-import jinja2
 from omegaconf import OmegaConf
 
 from pipeline.config import Config
@@ -28,12 +27,10 @@ from pipeline.evaluation import (
     trust,
 )
 from pipeline.storage import derived, tables
-from pipeline.storage.derived import Derived
 from pipeline.storage.digests import digest
-from pipeline.storage.outputs import ROOT, STAGES, replacing_file
+from pipeline.storage.outputs import ROOT, STAGES, write_page
 from pipeline.tracking import provenance
 
-SECTIONS: tuple[str, ...] = ()
 PATH = ROOT / "report.html"
 
 _MODELS = ("constant", "head_only", "fine_tuned")
@@ -73,13 +70,12 @@ def _write(config: Config) -> None:
     drawn, names = plots.of(data.task), data.task.names
     totals = Counter(row.split for row in data.rows)
     splits = (*SPLITS, CALIBRATION) if totals[CALIBRATION] else SPLITS
-    pages = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
-    )
     cut = derived.value(ROOT / "finetune", "finetune.cut", config.finetune.cut)
     tuned = tables.read_json(ROOT / "finetune" / "summary.json")
     recipe = summary.Recipe(config.backbone.use, config.head.use, str(cut), tuned)
-    text = pages.get_template("report.html").render(
+    write_page(
+        PATH,
+        Path(__file__).with_name("templates") / "report.html",
         title=config.data.title,
         headline=summary.headline(evaluated, data, config.evaluate.split),
         summary=summary.sentences(evaluated, data, recipe),
@@ -109,16 +105,9 @@ def _write(config: Config) -> None:
         duplicates=sum(row.verdict == "duplicate" for row in data.rows),
         quarantine=tables.read_records(prepared / "quarantine.csv"),
         lineage=_lineage(),
-        derived=_derived(),
+        derived={n: v for stage in STAGES for n, v in derived.read(ROOT / stage).items()},
         config=redacted(OmegaConf.to_yaml(OmegaConf.create(config.essentials()))),
     )
-    with replacing_file(PATH) as aside:
-        aside.write_text(text, encoding="utf-8")
-
-
-def _derived() -> dict[str, Derived]:
-    """Collect the values that the stages derived for `auto`."""
-    return {name: value for stage in STAGES for name, value in derived.read(ROOT / stage).items()}
 
 
 def _lineage() -> dict[str, str]:

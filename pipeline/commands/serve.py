@@ -15,7 +15,6 @@ from pipeline.serving.settings import FROM_SECTION, METRICS, Settings
 from pipeline.setup import machine
 from pipeline.storage.outputs import ROOT
 
-SECTIONS = ("serve",)
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
 

@@ -18,8 +18,6 @@ from pipeline.intake import label_file
 from pipeline.storage import tables
 from pipeline.teaching import opening
 
-SECTIONS: tuple[str, ...] = ()
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the folder, the label file, the network, the number and the form."""

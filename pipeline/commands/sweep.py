@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 
 from pipeline.config import Config
 
-SECTIONS = ("sweep",)
-
 
 def run(config: Config, overrides: list[str], compose: Callable[[Sequence[str]], Config]) -> None:
     """Run a sweep, or one of its workers."""

@@ -20,8 +20,6 @@ from pipeline.errors import InputError
 from pipeline.release import certificate
 from pipeline.release.certificate import Line
 
-SECTIONS: tuple[str, ...] = ()
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the certificate and `--no-rerun`."""
@@ -36,19 +34,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(config: Config, options: argparse.Namespace) -> int:
     """Print a line for each section; returns 1 if any differs."""
     certified = certificate.read(options.certificate)
-    lines = list(_shown(_compared(config, certified, rerun=not options.no_rerun)))
-    differing = [line.name for line in lines if not line.same]
+    differing = []
+    for line in _compared(config, certified, rerun=not options.no_rerun):
+        print(f"{line.name:12} {'ok     ' if line.same else 'DIFFERS'} {line.text}", flush=True)
+        if not line.same:
+            differing.append(line.name)
     if differing:
         print(f"not verified: {', '.join(dict.fromkeys(differing))}")
         return 1
     print(f"verified: {options.certificate}")
     return 0
-
-
-def _shown(lines: Iterator[Line]) -> Iterator[Line]:
-    for line in lines:
-        print(f"{line.name:12} {'ok     ' if line.same else 'DIFFERS'} {line.text}", flush=True)
-        yield line
 
 
 def _compared(config: Config, certified: Mapping[str, Any], *, rerun: bool) -> Iterator[Line]:
@@ -60,7 +55,9 @@ def _compared(config: Config, certified: Mapping[str, Any], *, rerun: bool) -> I
         yield Line("outputs here", line.same, line.text)
     started = perf_counter()
     if rerun:
-        _rerun()
+        print("rerunning every stage: dvc repro -f", flush=True)
+        if subprocess.run([sys.executable, "-m", "dvc", "repro", "-f"], check=False).returncode:
+            raise InputError("dvc repro failed: fix the error above, then run verify again")
     runtime.configure(config.seed, config.threads)
     minutes = (perf_counter() - started) / 60
     actual = certificate.make(config.flat(), runtime.versions()["processor"], minutes)
@@ -69,14 +66,3 @@ def _compared(config: Config, certified: Mapping[str, Any], *, rerun: bool) -> I
         before = certified.get("minutes")
         text = f"{before:.1f}" if isinstance(before, float) else "not recorded"
         print(f"rerun in {minutes:.1f} minutes (certified: {text})")
-
-
-def _rerun() -> None:
-    """Rerun every stage.
-
-    Raises:
-        InputError: A stage failed.
-    """
-    print("rerunning every stage: dvc repro -f", flush=True)
-    if subprocess.run([sys.executable, "-m", "dvc", "repro", "-f"], check=False).returncode:
-        raise InputError("dvc repro failed: fix the error above, then run verify again")

@@ -110,16 +110,6 @@ def decode(content: bytes, size_px: int, how: Decoding = USUAL) -> Decoded:
     return Decoded(np.asarray(_square(image, size_px, how.fit)), width, height, tones)
 
 
-def sides(content: bytes) -> tuple[int, int]:
-    """Read width and height from an image's header.
-
-    Raises:
-        BadImage: The content is not an image.
-    """
-    width, height = opened(content).size
-    return width, height
-
-
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 if the EXIF block is absent or damaged."""
     try:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,5 +135,4 @@ def _spread(labels: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.in
 
 
 def _with(frozen: FrozenPart, scale: str) -> FrozenPart:
-    changes: dict[str, Any] = {"scale": scale}
-    return replace(frozen, backbone=replace(frozen.backbone, **changes))
+    return replace(frozen, backbone=backbones.with_scale(frozen.backbone, scale))

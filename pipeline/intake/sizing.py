@@ -10,6 +10,7 @@ from operator import or_
 
 from pipeline.data import image_file
 from pipeline.data.decoding import Tones
+from pipeline.data.opening import opened
 from pipeline.intake.sources import Sample
 from pipeline.storage.derived import Derived
 
@@ -23,18 +24,9 @@ _SAMPLE = 400
 
 
 def derive(images: Iterable[Sample]) -> Derived:
-    """Choose the image size from the headers of a sample.
-
-    Args:
-        images: Images of a source.
-    """
-    shorter = [
-        min(sides)
-        for image in spread(images, _SAMPLE)
-        if isinstance(content := image_file.or_reason(image.read), bytes)
-        and not isinstance(sides := _sides(content), str)
-    ]
-    return fitting(shorter)
+    """Choose the image size from the headers of a sample of the images."""
+    sides = map(_sides, spread(images, _SAMPLE))
+    return fitting([min(own) for own in sides if not isinstance(own, str)])
 
 
 def fitting(
@@ -82,5 +74,5 @@ def common_tones(by_path: Mapping[str, Tones]) -> tuple[Tones, Derived]:
     return whole, Derived(whole.depth or str(whole), reason)
 
 
-def _sides(content: bytes) -> tuple[int, int] | str:
-    return image_file.or_reason(lambda: image_file.sides(content))
+def _sides(image: Sample) -> tuple[int, int] | str:
+    return image_file.or_reason(lambda: opened(image.read()).size)

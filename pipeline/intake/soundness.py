@@ -19,7 +19,6 @@ from pipeline.storage import tables
 
 _ABSENT = "unreadable: No such file"
 _PATHS = "correct the paths, which are relative to the csv file's folder, or repair the links"
-_COLUMN = "path"
 
 
 def check_files(rows: list[Row], bad: Mapping[str, str], max_fraction: float) -> None:
@@ -44,26 +43,22 @@ def check_files(rows: list[Row], bad: Mapping[str, str], max_fraction: float) ->
         )
 
 
-def check_vanished(rows: Iterable[Row], reasons: Mapping[str, str], task: Task) -> None:
+def check_vanished(rows: Sequence[Row], reasons: Mapping[str, str], task: Task) -> None:
     """Stop at a class without a usable image: it must not disappear silently."""
-    rows = list(rows)
     files = Counter(name for row in rows for name in task.names(row.label))
-    good = Counter(
-        name for row in rows if row.path not in reasons for name in task.names(row.label)
-    )
-    for label in sorted(files):
-        if not good[label]:
-            paths = [row.path for row in rows if label in task.names(row.label)]
-            absent = [path for path in paths if reasons[path].startswith(_ABSENT)]
-            if len(absent) == len(paths):
-                raise InputError(
-                    f"none of the {files[label]} files of class {label!r} exists, the first is "
-                    f"{paths[0]}: {_PATHS}"
-                )
+    good = {name for row in rows if row.path not in reasons for name in task.names(row.label)}
+    for label in sorted(files.keys() - good):
+        paths = [row.path for row in rows if label in task.names(row.label)]
+        absent = [path for path in paths if reasons[path].startswith(_ABSENT)]
+        if len(absent) == len(paths):
             raise InputError(
-                f"class {label!r} has {files[label]} files and no usable image: the first is "
-                f"{paths[0]} ({reasons[paths[0]]}); repair them, or {_left_out(label, task)}"
+                f"none of the {files[label]} files of class {label!r} exists, the first is "
+                f"{paths[0]}: {_PATHS}"
             )
+        raise InputError(
+            f"class {label!r} has {files[label]} files and no usable image: the first is "
+            f"{paths[0]} ({reasons[paths[0]]}); repair them, or {_left_out(label, task)}"
+        )
 
 
 def check_classes(used: Iterable[Row], task: Task, title: str) -> list[str]:
@@ -134,12 +129,12 @@ def _listed(path: Path) -> list[str]:
         raise InputError(
             f"prepare.exclude must be a csv file in UTF-8 with a column path: {path} is not"
         ) from error
-    if _COLUMN not in header:
+    if "path" not in header:
         raise InputError(
             f"prepare.exclude must be a csv file with a column path, {path} has "
             f"{', '.join(header) or 'none'}: copy outputs/evaluate/label_errors.csv"
         )
-    place = header.index(_COLUMN)
+    place = header.index("path")
     return [line[place] for line in lines if len(line) > place]
 
 

@@ -5,6 +5,7 @@ LoggedModel -> version, alias `champion`, rollback. Only this file uses the regi
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import sys
@@ -162,6 +163,20 @@ class Registry:
 
     def _versions(self, query: str) -> list[ModelVersion]:
         return list(self._client.search_model_versions(query))
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--model` and `--allow-code`."""
+    parser.add_argument(
+        "--model",
+        default=str(MODEL),
+        help=f"a .keras file (default {MODEL}) or a registry URI such as models:/NAME@champion",
+    )
+    parser.add_argument(
+        "--allow-code",
+        action="store_true",
+        help="allow Lambda layers in a file named by --model to run code: only if you trust it",
+    )
 
 
 def is_uri(name: str) -> bool:

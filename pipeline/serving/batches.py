@@ -9,7 +9,6 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,10 +19,7 @@ _ROWS = 64
 """Images after which no more are added to a pass."""
 
 
-@dataclass(frozen=True)
-class _Waiting:
-    images: Pixels
-    answer: asyncio.Future[Answers | None]
+_Waiting = tuple[Pixels, asyncio.Future[Answers | None]]
 
 
 class Batches:
@@ -41,25 +37,25 @@ class Batches:
 
     async def __call__(self, images: Pixels) -> Answers | None:
         """Answer images, (N, H, W, 3) uint8 RGB."""
-        waiting = _Waiting(images, self._loop.create_future())
-        self._queue.put(waiting)
-        return await waiting.answer
+        answer: asyncio.Future[Answers | None] = self._loop.create_future()
+        self._queue.put((images, answer))
+        return await answer
 
     def _run(self) -> None:
         while True:
             batch = [self._queue.get()]
-            while sum(len(item.images) for item in batch) < _ROWS and not self._queue.empty():
+            while sum(len(images) for images, _ in batch) < _ROWS and not self._queue.empty():
                 batch.append(self._queue.get())
-            batch = [item for item in batch if not item.answer.cancelled()]
+            batch = [item for item in batch if not item[1].cancelled()]
             if batch:
-                answers = self._answers(np.concatenate([item.images for item in batch]))
+                answers = self._answers(np.concatenate([images for images, _ in batch]))
                 self._loop.call_soon_threadsafe(_deliver, batch, answers)
 
 
 def _deliver(batch: list[_Waiting], answers: Answers | None) -> None:
     start = 0
-    for item in batch:
-        end = start + len(item.images)
-        if not item.answer.done():
-            item.answer.set_result(None if answers is None else answers.of(slice(start, end)))
+    for images, answer in batch:
+        end = start + len(images)
+        if not answer.done():
+            answer.set_result(None if answers is None else answers.of(slice(start, end)))
         start = end

@@ -7,15 +7,17 @@ size and threads of the training. Shared by predict, serving and the gate.
 from __future__ import annotations
 
 import warnings
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from pipeline.data import image_file
-from pipeline.data.image_file import Pixels
+from pipeline.data.image_file import Decoded, Pixels
 from pipeline.data.tasks import Outputs
 from pipeline.errors import InputError
 from pipeline.networks import model_file, runtime
@@ -99,6 +101,29 @@ class Classifier:
         """
         return self._judge(self._forward.all(images))
 
+    def of_files(
+        self, files: Sequence[Path], desc: str
+    ) -> Iterator[tuple[list[tuple[Path, Decoded | str]], Answers | None]]:
+        """Classify files batch by batch, only one of which is in memory at a time.
+
+        Batches and threads are those of evaluate, so the probabilities are the same.
+
+        Yields:
+            Files with their images, or why they have none; answers for those that have one.
+        """
+        most = self.card.batch_size
+        with tqdm(total=len(files), desc=desc, unit="image", disable=None) as bar:
+            for start in range(0, len(files), most):
+                batch = files[start : start + most]
+                decoded = [image_file.or_reason(partial(self._decoded, file)) for file in batch]
+                good = [image.pixels for image in decoded if not isinstance(image, str)]
+                answers = self.answers(np.stack(good)) if good else None
+                yield list(zip(batch, decoded, strict=True)), answers
+                bar.update(len(batch))
+
+    def _decoded(self, file: Path) -> Decoded:
+        return image_file.decode(file.read_bytes(), self.card.image_size, self.card.decoding)
+
     def decided(self, outputs: Outputs) -> list[str]:
         """Return the predictions for (N, K) outputs, as labels."""
         return self.task.decided(outputs, self._thresholds, self.card.classes)
@@ -116,12 +141,9 @@ class Classifier:
         Returns:
             (N, K), or one row for each of `rows`.
         """
-        count, classes = len(images if rows is None else rows), len(self.card.classes)
-        probabilities, start = np.empty((count, classes), np.float32), 0
-        for batch in self._forward.batches(images, rows, desc):
-            probabilities[start : start + len(batch)] = batch[:, :classes]
-            start += len(batch)
-        return probabilities
+        classes = len(self.card.classes)
+        parts = [batch[:, :classes].copy() for batch in self._forward.batches(images, rows, desc)]
+        return np.concatenate([np.empty((0, classes), np.float32), *parts])
 
     def explain(self, pixels: Pixels) -> Pixels:
         """Show the regions that speak for the prediction (Grad-CAM).

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -179,11 +179,6 @@ def attempt(name: str, backbone: Backbone, sampled: Sampled, *, seed: int, threa
     speed = milliseconds(backbone.model, images)
     size = 4 * backbone.model.count_params() / 1e6
     return Tried(name, enough.task.compared_by, np.array(values), speed, size, len(images))
-
-
-def best(tried: Iterable[Tried]) -> Tried:
-    """Return the most accurate result; the faster one if equal."""
-    return min(tried, key=lambda result: (-result.values.mean(), result.ms_per_image))
 
 
 def may_be_mirrored(

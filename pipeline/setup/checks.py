@@ -12,19 +12,20 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
 from pipeline.config import Config
-from pipeline.errors import InputError
-from pipeline.intake import sources
+from pipeline.errors import InputError, shortened
+from pipeline.intake import sizing, sources
 from pipeline.networks import engines, foreign_file
 from pipeline.networks.engines import Engine
 from pipeline.settings import is_auto
-from pipeline.setup import dry_run, machine
-from pipeline.setup.dry_run import USUAL_PX, Check, Level
+from pipeline.setup import machine
 from pipeline.storage import workspace
 
 if TYPE_CHECKING:
@@ -33,6 +34,23 @@ if TYPE_CHECKING:
 _MEMORY_GB = 2.0
 """Memory for TensorFlow, MLflow and a medium-sized network."""
 _SPARE_GB = 1.0
+
+
+class Level(StrEnum):
+    """Result of a check."""
+
+    ok = "ok"
+    warning = "warning"
+    error = "error"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check of one requirement: its name, its result, and details with the remedy."""
+
+    name: str
+    level: Level
+    text: str
 
 
 def cheap(config: Config) -> Iterator[Check]:
@@ -58,8 +76,8 @@ def insist(config: Config) -> None:
 def every(config: Config) -> Iterator[Check]:
     """Run all checks of a project with a valid config."""
     yield from cheap(config)
-    yield dry_run.layout(config)
-    yield dry_run.network(config)
+    yield _layout(config)
+    yield _network(config)
     yield _engine(config)
     yield _memory()
     yield _git()
@@ -83,6 +101,53 @@ def tensorflow() -> Check:
     python = ".".join(map(str, sys.version_info[:3]))
     text = f"{tf.version.VERSION} on Python {python}; {devices_text}"
     return Check("tensorflow", Level.ok, text)
+
+
+def _layout(config: Config) -> Check:
+    """Check that the source has the form that its kind expects; images are not read."""
+    if config.data.kind not in ("folder", "csv"):  # opening others takes a while
+        return Check("layout", Level.ok, f"{config.data.use} is checked by prepare")
+    left_out: list[sources.Sample] = []
+    try:
+        count = sum(1 for _ in sources.images(config.data, "count", left_out))
+    except InputError as error:
+        return Check("layout", Level.error, str(error))
+    text = f"{count} files to read, {len(left_out)} left out"
+    return Check("layout", Level.ok if count else Level.error, text)
+
+
+def _network(config: Config) -> Check:
+    """Check that the backbone takes images of this size and has the configured cut."""
+    from pipeline.networks import backbones, runtime
+
+    runtime.configure(config.seed, config.threads)
+    from pipeline.features import cuts
+
+    section = backbones.without_weights(config.backbone)
+    size: int = config.prepare.image_size
+    try:
+        if is_auto(size):
+            low, high = backbones.sides(section) or (sizing.USUAL_PX, sizing.USUAL_PX)
+            size = min(max(sizing.USUAL_PX, low), high)
+        built = backbones.build(section, size, config.seed)
+        cut = config.finetune.cut
+        if not is_auto(cut):
+            cuts.resolve(built.model, cut)
+    except InputError as error:
+        return Check("network", Level.error, str(error))
+    return Check("network", Level.ok, f"{built.name} at {size} px, finetune.cut={cut}")
+
+
+def _start() -> Check:
+    """Check that DVC can start: it reads dvc.yaml, params.yaml and the repository."""
+    # One stage: a dry run of the others fails if their inputs do not exist yet.
+    command = [sys.executable, "-m", "dvc", "repro", "--dry", "--single-item", "prepare"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if not done.returncode:
+        return Check("dvc repro", Level.ok, "can start")
+    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+    reason = errors[-1].removeprefix("ERROR: ") if errors else "DVC gives no reason"
+    return Check("dvc repro", Level.error, f"cannot start: {shortened(reason)}")
 
 
 def _engine(config: Config) -> Check:
@@ -164,7 +229,7 @@ def _disk(config: Config) -> Check:
 
 def _needed_gb(config: Config) -> float:
     """Estimate the size of decoded images, in outputs and in DVC's cache."""
-    side = USUAL_PX if is_auto(config.prepare.image_size) else config.prepare.image_size
+    side = sizing.USUAL_PX if is_auto(config.prepare.image_size) else config.prepare.image_size
     if config.data.kind not in ("folder", "csv"):  # others would have to be opened
         return 0.0
     try:
@@ -207,7 +272,7 @@ def _dvc() -> Iterator[Check]:
     if not Path(".dvc").is_dir():
         yield Check("dvc", Level.error, "no .dvc here: dvc init (or dvc init --no-scm)")
         return
-    yield dry_run.start()
+    yield _start()
     remotes = _output(sys.executable, "-m", "dvc", "remote", "list") or ""
     if remotes:
         name = remotes.split()[0]

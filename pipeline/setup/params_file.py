@@ -13,11 +13,14 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline import dialect
 from pipeline.errors import InputError
+from pipeline.networks import backbones
 from pipeline.setup.planning import Section
 from pipeline.storage.outputs import PARAMS, replacing_file
 
 T = TypeVar("T")
 
+DEFAULT = "mobilenet_v2"
+"""Backbone of a new params.yaml."""
 _COLUMN = 27
 _DEFAULT_DATA = "digits"
 """`data.use` of the params.yaml that comes with the project."""
@@ -55,16 +58,16 @@ def refuse_to_lose(force: bool) -> None:
         )
 
 
-def composed(sections: Mapping[str, Section], compose: Callable[..., T]) -> T:
-    """Compose a config from a few sections, without writing params.yaml.
-
-    Args:
-        sections: As for `text`.
-        compose: As for `write`.
-    """
+def composed(data: dict[str, Any], backbone: str, compose: Callable[..., T]) -> T:
+    """Compose a config from section `data` and a network's name, without params.yaml."""
+    few = {
+        "data": Section(data),
+        "backbone": Section(dict(backbones.section(backbone))),
+        "head": Section({"use": "logistic"}),
+    }
     with TemporaryDirectory() as scratch:
         path = Path(scratch) / PARAMS
-        path.write_text(text(sections, "init"), encoding="utf-8")
+        path.write_text(text(few, "init"), encoding="utf-8")
         return compose([], path)
 
 
@@ -106,11 +109,8 @@ def _backup() -> Path:
 def written(value: Any) -> str:
     """Format a value as YAML on one line."""
     if isinstance(value, dict):
-        return (
-            "{"
-            + ", ".join(f"{written(key)}: {written(inner)}" for key, inner in value.items())
-            + "}"
-        )
+        pairs = ", ".join(f"{written(key)}: {written(inner)}" for key, inner in value.items())
+        return f"{{{pairs}}}"
     if isinstance(value, list):
         return "[" + ", ".join(written(inner) for inner in value) + "]"
     if value is None:

@@ -136,10 +136,11 @@ def plan(looked: Looked, network: Network, seed: int, threads: int) -> Plan:
         ),
         "sweep": Section({"n_trials": 20}, {"n_trials": "number of trials for make sweep"}),
     }
-    work = _work(looked, network.model, chosen, int(views.value), int(size.value))
-    base = work.passes * network.ms_per_image / 1000 + _STAGES * _START_S + _DRAW_S
-    tuning = work.tuning_passes * network.ms_per_image / 1000
-    return Plan(sections, base + tuning, base, work.megabytes)
+    passes, tuned, megabytes = _work(
+        looked, network.model, chosen, int(views.value), int(size.value)
+    )
+    base = passes * network.ms_per_image / 1000 + _STAGES * _START_S + _DRAW_S
+    return Plan(sections, base + tuned * network.ms_per_image / 1000, base, megabytes)
 
 
 def _balance(imbalance: float) -> str:
@@ -161,18 +162,10 @@ def _head(images: int, regressions: int) -> Section:
     return Section({"use": "logistic"}, {"use": reason})
 
 
-@dataclass(frozen=True)
-class _Work:
-    """Forward passes of the whole network, without and for fine-tuning, and megabytes on disk."""
-
-    passes: float
-    tuning_passes: float
-    megabytes: float
-
-
 def _work(
     looked: Looked, model: keras.Model, finetune: Finetune, views: int, size_px: int
-) -> _Work:
+) -> tuple[float, float, float]:
+    """Return forward passes without and for fine-tuning, and megabytes on disk."""
     from pipeline.features import cuts
 
     at = cuts.resolve(model, finetune.cut, finetune.batch_norm == "train").at
@@ -190,4 +183,4 @@ def _work(
     copies = 1 if machine.shares_files() else 2
     stored = copies * (pixels + features + parameters) + (seen + val) * point.bytes_per_image
     stored += features * (copies - 1)
-    return _Work(passes, tuning, stored / 1e6)
+    return passes, tuning, stored / 1e6

@@ -7,7 +7,7 @@ import importlib
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -121,8 +121,15 @@ def look(
         )
         config = config_of(settings)
         listed = [replace(item, split="test") if item.split == "val" else item for item in listed]
-    surveyed = survey(listed, left_out, config.ignore, seed, task)
-    surveyed = replace(surveyed, splits=tuple(sorted(named)))
+    rows, bad = [], {}
+    how = Decoding(Fit.squash)
+    for row, verdict in judge(listed, _THUMBNAIL_PX, how, "look", total=len(listed)):
+        rows.append(row)
+        if isinstance(verdict, str):
+            bad[row.path] = verdict
+    rows, unused = assign(rows, bad, SHARES, seed, task)
+    account = Account.of(rows, left_out, config.ignore)
+    surveyed = Survey(rows, unused, account, tuple(sorted(named)), task)
     _check(path, surveyed)
     return Looked(settings, reasons, config, surveyed)
 
@@ -176,36 +183,6 @@ def _check(path: Path, result: Survey) -> None:
         )
     soundness.check_vanished(result.rows, result.reasons, result.task)
     soundness.check_classes(result.used, result.task, result.task.noun)
-
-
-def survey(
-    images: Sequence[Sample],
-    left_out: Sequence[Sample],
-    ignore: Sequence[str],
-    seed: int,
-    task: Task,
-) -> Survey:
-    """Read and decode every image, and split them, without keeping pixels.
-
-    Args:
-        images: Images of a source.
-        left_out: Files that are not read.
-        ignore: `data.ignore`.
-        seed: Seed for the splits that the source does not assign.
-        task: What is predicted.
-    """
-    rows, bad = [], {}
-    for row, verdict in judge(
-        images, _THUMBNAIL_PX, Decoding(Fit.squash), "look", total=len(images)
-    ):
-        rows.append(row)
-        if isinstance(verdict, str):
-            bad[row.path] = verdict
-    named = {row.split for row in rows if row.split}
-    assigned, reasons = assign(rows, bad, SHARES, seed, task)
-    account = Account.of(assigned, left_out, ignore)
-    splits = tuple(split for split in SPLITS if split in named)
-    return Survey(assigned, reasons, account, splits, task)
 
 
 def describe(result: Survey) -> Iterator[str]:

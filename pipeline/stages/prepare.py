@@ -8,7 +8,7 @@ Has no TensorFlow import.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -81,13 +81,7 @@ class Config:
     @property
     def shares(self) -> Shares:
         """Sizes of the splits."""
-        return Shares(
-            self.train_per_class,
-            self.val_per_class,
-            self.train_fraction,
-            self.val_fraction,
-            self.calibration_fraction,
-        )
+        return Shares(*(getattr(self, item.name) for item in fields(Shares)))
 
     def check(self, section: str) -> None:
         """Check settings of the splits that depend on each other."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -87,6 +88,16 @@ def replacing(out: Path) -> Iterator[Path]:
         shutil.rmtree(retired, ignore_errors=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_page(path: Path, template: Path, **values: Any) -> None:
+    """Render a Jinja template as an HTML page, and replace the page at the end."""
+    import jinja2
+
+    pages = jinja2.Environment(loader=jinja2.FileSystemLoader(template.parent), autoescape=True)
+    text = pages.get_template(template.name).render(**values)
+    with replacing_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
-import jinja2
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 from ruamel.yaml import YAML
@@ -101,7 +100,9 @@ def write(opened: Study, config: Config, words: list[str], folder: Path) -> Resu
     columns = [
         c for c in _COLUMNS if c in ("trial", "state") or any(c in t.user_attrs for t in done)
     ]
-    document = _template().render(
+    outputs.write_page(
+        folder / "report.html",
+        Path(__file__).with_name("templates") / "report.html",
         title=f"Sweep {opened.study_name}",
         verdict=verdict,
         counts=_counted(counts),
@@ -110,8 +111,6 @@ def write(opened: Study, config: Config, words: list[str], folder: Path) -> Resu
         front=bool(front),
         plots=pages,
     )
-    with outputs.replacing_file(folder / "report.html") as aside:
-        aside.write_text(document, encoding="utf-8")
     near = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     adopt = f"next: cp {near}/best.yaml params.yaml && dvc repro"
     text = f"{_counted(counts)}\n{verdict}\nreport: {near}/report.html\n{adopt}"
@@ -130,11 +129,6 @@ def _front(front: list[FrozenTrial], winner: _Winner, folder: Path) -> str:
         values = ", ".join(f"{name} {trial.user_attrs[name]:.4g}" for name in names)
         lines.append(f"  trial {trial.number}: {named(trial)}: {values}")
     return "\n".join(lines)
-
-
-def _template() -> jinja2.Template:
-    loader = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
-    return jinja2.Environment(loader=loader, autoescape=True).get_template("report.html")
 
 
 def _verdict(done: list[FrozenTrial], best: FrozenTrial) -> tuple[str, dict[str, float]]:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Body, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from PIL import Image
-from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from pipeline.data import image_file
@@ -23,20 +22,6 @@ from pipeline.teaching.session import Session
 
 _PAGE = Path(__file__).with_name("page.html")
 _SIDE_PX, _QUALITY = 480, 90
-
-
-class Labelled(BaseModel):
-    """Images with one label."""
-
-    paths: list[str]
-    label: str
-    seconds: float = 0.0
-
-
-class Named(BaseModel):
-    """An image."""
-
-    path: str
 
 
 def create(session: Session) -> FastAPI:
@@ -72,13 +57,17 @@ def create(session: Session) -> FastAPI:
         return session.similar(path)
 
     @app.post("/label")
-    def label(body: Labelled) -> dict[str, Any]:
-        session.label(body.paths, body.label, body.seconds)
+    def label(
+        paths: Annotated[list[str], Body()],
+        label: Annotated[str, Body()],
+        seconds: Annotated[float, Body()] = 0.0,
+    ) -> dict[str, Any]:
+        session.label(paths, label, seconds)
         return session.state()
 
     @app.post("/skip")
-    def skip(body: Named) -> dict[str, Any]:
-        session.skip(body.path)
+    def skip(path: Annotated[str, Body(embed=True)]) -> dict[str, Any]:
+        session.skip(path)
         return session.state()
 
     @app.post("/undo")

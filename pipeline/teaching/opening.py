@@ -13,14 +13,12 @@ from pathlib import Path
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.features.store import Store
-from pipeline.networks import backbones
 from pipeline.setup import params_file
-from pipeline.setup.planning import Section
+from pipeline.setup.params_file import DEFAULT
 from pipeline.storage.outputs import PARAMS
 from pipeline.teaching import pool
 from pipeline.teaching.pool import Pool
 
-DEFAULT = "mobilenet_v2"
 NAME = "labels.csv"
 
 
@@ -70,13 +68,8 @@ def opened(options: argparse.Namespace, compose: Callable[..., Config]) -> Pool:
     if options.backbone is None and PARAMS.exists() and not params_file.is_default():
         config = compose()
     else:
-        name = options.backbone or DEFAULT
-        few = {
-            "data": Section({"use": "folder", "path": str(options.folder)}),
-            "backbone": Section(dict(backbones.section(name))),
-            "head": Section({"use": "logistic"}),
-        }
-        config = params_file.composed(few, compose)
+        data = {"use": "folder", "path": str(options.folder)}
+        config = params_file.composed(data, options.backbone or DEFAULT, compose)
     opened = pool.read(samples, pool.frozen_network(config, samples), Store(config.activations))
     print(opened)
     return opened

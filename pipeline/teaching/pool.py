@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,11 +109,12 @@ def read(samples: Sequence[Sample], network: Network, cache: Store) -> Pool:
     outputs = by_image.stored(cache, network.key, list(digests.values()))
     first = {digests[sample.path]: sample for sample in samples if sample.path in digests}
     missing = [sample for digest, sample in first.items() if digest not in outputs]
+    forward: Forward | None = None
     for rows, pixels, broken in _decoded(missing, network):
         bad |= broken
         if rows:
             fresh = [row.sha256 for row in rows]
-            forward = network.forward(pixels)
+            forward = forward or network.forward(pixels)
             batches = forward.batches(pixels, None)
             computed = by_image.keep(cache, network.key, fresh, network.width, batches)
             outputs |= dict(zip(fresh, computed, strict=True))
@@ -167,8 +167,7 @@ def frozen_network(config: Config, samples: Sequence[Sample]) -> Network:
     scalings, _ = backbones.scalings(frozen.backbone, size)
     if scalings:
         print(f"backbone.scale={scalings[0]}: the usual one; set it if the network needs another")
-        changes: dict[str, Any] = {"scale": scalings[0]}
-        frozen = replace(frozen, backbone=replace(frozen.backbone, **changes))
+        frozen = replace(frozen, backbone=backbones.with_scale(frozen.backbone, scalings[0]))
     body = frozen.build(size)
     decoding = Decoding(config.prepare.fit, None, config.data.pages, config.data.max_megapixels)
     key = {
@@ -180,20 +179,11 @@ def frozen_network(config: Config, samples: Sequence[Sample]) -> Network:
         **runtime.versions(),
     }
 
-    made: list[Forward] = []
-
     def forward(images: Pixels) -> Forward:
-        if not made:
-            made.append(
-                engines.forward(
-                    body.model,
-                    frozen.engine.resolved(),
-                    batch_size=frozen.batch_size,
-                    threads=frozen.threads,
-                    images=images,
-                )
-            )
-        return made[0]
+        engine, batch_size = frozen.engine.resolved(), frozen.batch_size
+        return engines.forward(
+            body.model, engine, batch_size=batch_size, threads=frozen.threads, images=images
+        )
 
     width = int(body.model.output_shape[-1])
     return Network(key, width, size, decoding, forward)

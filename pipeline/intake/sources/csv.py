@@ -11,7 +11,6 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.data import names, tasks
 from pipeline.data.manifest import COLUMNS
@@ -123,7 +122,10 @@ def _read(config: Config) -> tuple[list[str], list[_Line]]:
     path = Path(config.path)
     if not path.is_file():
         raise InputError(f"data.path must be a csv file, got {path}: no such file")
-    table = csv.reader(_lines(path, config.encoding), delimiter=_delimiter(path, config.encoding))
+    text = _lines(path, config.encoding)
+    first = next(iter(text), "")  # the delimiter is not always a comma
+    delimiter = max(_DELIMITERS, key=lambda sign: (first.count(sign), sign == ","))
+    table = csv.reader(text, delimiter=delimiter)
     header = next(table, [])
     if tuple(header) == label_file.COLUMNS and not path.read_bytes().endswith(b"\n"):
         raise InputError(
@@ -137,10 +139,15 @@ def _read(config: Config) -> tuple[list[str], list[_Line]]:
             f"split, got {config.group!r}: it has {', '.join(further) or 'no others'}"
         )
     lines = []
-    for cells in _cells(path, table):
-        if any(cell.strip() for cell in cells):
-            where = f"{path} line {table.line_num}"
-            lines.append(_Line(where, _row(where, header, cells)))
+    try:
+        for cells in table:
+            if any(cell.strip() for cell in cells):
+                where = f"{path} line {table.line_num}"
+                lines.append(_Line(where, _row(where, header, cells)))
+    except csv.Error as error:
+        raise InputError(
+            f"{path} line {table.line_num} is not valid csv ({error}): is a quote missing?"
+        ) from error
     if tuple(header) == label_file.COLUMNS:
         latest = {line.cells["path"]: line for line in lines}
         labels = {name: line.cells["label"] for name, line in latest.items() if line.cells["label"]}
@@ -204,7 +211,7 @@ def _label(config: Config, what: Task, line: _Line) -> tuple[str, str]:
         raise InputError(f"{line.where}: {error}") from error
 
 
-def _lines(path: Path, encoding: str) -> Iterator[str]:
+def _lines(path: Path, encoding: str) -> list[str]:
     """Decode the file's lines, without a byte order mark."""
     content = path.read_bytes()
     if content.startswith(_UTF16):
@@ -224,13 +231,7 @@ def _lines(path: Path, encoding: str) -> Iterator[str]:
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise InputError(f"{path} line {line} contains a null byte: is it a csv file?")
-    return iter(text.splitlines(keepends=True))
-
-
-def _delimiter(path: Path, encoding: str) -> str:
-    """Find the delimiter in the header: not always a comma."""
-    first = next(_lines(path, encoding), "")
-    return max(_DELIMITERS, key=lambda sign: (first.count(sign), sign == ","))
+    return text.splitlines(keepends=True)
 
 
 def _extra_columns(config: Config, header: list[str]) -> list[str]:
@@ -269,16 +270,6 @@ def _name(where: str, text: str) -> str:
             "missing before it?"
         )
     return names.label(text)
-
-
-def _cells(path: Path, table: Any) -> Iterator[list[str]]:
-    """Yield the lines of a table."""
-    try:
-        yield from table
-    except csv.Error as error:
-        raise InputError(
-            f"{path} line {table.line_num} is not valid csv ({error}): is a quote missing?"
-        ) from error
 
 
 def _refuse_several(path: Path, labels: set[str]) -> None:

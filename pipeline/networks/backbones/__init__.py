@@ -115,6 +115,12 @@ def scalings(config: BackboneConfig, image_size: int) -> tuple[tuple[str, ...], 
     return options
 
 
+def with_scale(config: BackboneConfig, scale: str) -> BackboneConfig:
+    """Return the network with a value of `backbone.scale`, which only some kinds have."""
+    changes: dict[str, Any] = {"scale": scale}
+    return replace(config, **changes)
+
+
 def without_weights(config: BackboneConfig) -> BackboneConfig:
     """Return the network with random weights, if possible and only its layers matter."""
     changes: dict[str, Any] = {"weights": None} if hasattr(config, "weights") else {}
