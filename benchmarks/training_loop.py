@@ -66,12 +66,10 @@ def measure(name: str) -> side_by_side.Figures:
         model.evaluate(parts[1], verbose=0)
 
     def step_by_step() -> None:
-        train, val = (
-            batches(Examples(inputs, rows, labels), np.arange(len(rows)), CLASSES, BATCH)
-            for rows in splits
-        )
-        steps.train(model, train, [1e-5] * -(-len(splits[0]) // BATCH))
-        steps.probabilities(model, val)
+        train, val = (Examples(inputs, rows, labels) for rows in splits)
+        parts = batches(train, np.arange(len(splits[0])), CLASSES, BATCH)
+        steps.train(model, parts, [1e-5] * -(-len(splits[0]) // BATCH))
+        steps.probabilities(model, val, BATCH)
 
     parts = [dataset(rows) for rows in splits]
     epoch = of_keras if way == "fit" else step_by_step

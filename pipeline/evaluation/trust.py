@@ -16,7 +16,7 @@ from pipeline.data.tasks import Facts, Region, Targets, Task
 from pipeline.data.tasks.facts import Floats, Labels
 from pipeline.networks.forward import Forward
 from pipeline.networks.trust.judging import Answers, Judge
-from pipeline.storage.arrays import RowWriter
+from pipeline.storage.arrays import row_writer
 
 FILE = "trust.json"
 POSITIONS = "positions.npy"
@@ -38,10 +38,10 @@ def judge(
     """
     parts: list[Answers] = []
     regions: list[Region] = []
-    with RowWriter(path, (classes,), np.float32) as file:
+    with row_writer(path, (classes,), np.float32) as append:
         for batch in forward.batches(images, rows, path.name):
             answers = judge(batch)
-            file.append(answers.probabilities)
+            append(answers.probabilities)
             regions += answers.regions or ()
             parts.append(answers)
     return Trust(

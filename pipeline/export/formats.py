@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.data.image_file import Pixels
-from pipeline.export import onnx_file
 from pipeline.networks import frozen_graph
 
 if TYPE_CHECKING:
@@ -85,8 +84,75 @@ def _read_saved_model(path: Path, threads: int) -> Network:
 
 def _write_onnx(source: Source, path: Path) -> None:
     import onnx
+    import tf2onnx
 
-    onnx.save(onnx_file.network(frozen_graph.freeze(source.model)), path)
+    frozen = frozen_graph.freeze(source.model)
+    converted, _ = tf2onnx.convert.from_graph_def(
+        frozen.graph.as_graph_def(),
+        input_names=[frozen.inputs[0].name],
+        output_names=[frozen.outputs[0].name],
+        opset=15,
+        custom_op_handlers={"Erfc": (_erfc, [])},
+    )
+    _rename(converted.graph)
+    onnx.checker.check_model(converted)  # the converter keeps unsupported operations
+    onnx.save(converted, path)
+
+
+def _erfc(graph: Any, node: Any, name: str, _: Any) -> None:
+    """Replace erfc, used by GELU and absent from ONNX, by 1 - erf(x)."""
+    (source,), (target,) = node.input, node.output
+    kind = {"dtypes": [graph.get_dtype(target)], "shapes": [graph.get_shape(target)]}
+    graph.remove_node(name)
+    constant = graph.make_const(f"{name}_one", np.ones((), np.float32))
+    erf = graph.make_node("Erf", [source], **kind)
+    outputs = [constant.output[0], erf.output[0]]
+    graph.make_node("Sub", outputs, outputs=[target], name=name, **kind)
+
+
+def _rename(graph: Any) -> None:
+    """Name nodes by position, since the converter's names differ from run to run.
+
+    The input is `images`, the output `probabilities`, the batch size `B`.
+    """
+    if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
+        return  # loops and branches use names from outside
+    nodes = _in_order(graph)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    names = {graph.input[0].name: frozen_graph.INPUT, graph.output[0].name: "probabilities"}
+    for place, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{place}"
+        for slot, name in enumerate(node.input):
+            node.input[slot] = name and names.setdefault(name, f"{node.name}_input_{slot}")
+        for slot, name in enumerate(node.output):
+            node.output[slot] = name and names.setdefault(name, f"{node.name}_output_{slot}")
+    for value in (graph.input[0], graph.output[0]):
+        value.name = names[value.name]
+        value.type.tensor_type.shape.dim[0].dim_param = "B"
+    constants = [constant for constant in graph.initializer if constant.name in names]
+    for constant in constants:
+        constant.name = names[constant.name]
+    constants = sorted(constants, key=lambda constant: str(constant.name))
+    del graph.initializer[:], graph.value_info[:]
+    graph.initializer.extend(constants)
+
+
+def _in_order(graph: Any) -> list[Any]:
+    """List the nodes after those whose outputs they use, in an order independent of names."""
+    makers = {name: node for node in graph.node for name in node.output}
+    ordered: dict[int, Any] = {}
+    waiting = [makers[graph.output[0].name]]
+    while waiting:
+        node = waiting[-1]
+        before = [makers[name] for name in node.input if name in makers]
+        missing = [maker for maker in before if id(maker) not in ordered]
+        if missing:
+            waiting.append(missing[0])
+        else:
+            ordered.setdefault(id(node), node)
+            waiting.pop()
+    return list(ordered.values())
 
 
 def _read_onnx(path: Path, threads: int) -> Network:
@@ -99,8 +165,20 @@ def _read_onnx(path: Path, threads: int) -> Network:
     return lambda images: np.asarray(session.run(None, {name: images})[0])
 
 
-def _write_tflite(source: Source, path: Path) -> None:
-    path.write_bytes(_tflite(source, batch_size=None))
+def _write_tflite(
+    source: Source,
+    path: Path,
+    batch_size: int | None = None,
+    configure: Callable[[Any], None] = lambda _: None,
+) -> None:
+    import tensorflow as tf
+
+    # Not from the model itself, whose variables have no values during calibration.
+    with tempfile.TemporaryDirectory() as scratch:
+        _write_saved_model(source, Path(scratch), batch_size)
+        converter = tf.lite.TFLiteConverter.from_saved_model(scratch)
+        configure(converter)
+        path.write_bytes(converter.convert())
 
 
 def _write_tflite_int8(source: Source, path: Path) -> None:
@@ -127,20 +205,7 @@ def _write_tflite_int8(source: Source, path: Path) -> None:
         converter.inference_output_type = tf.uint8
 
     # Compilers for accelerators need shapes that are known in advance.
-    path.write_bytes(_tflite(source, batch_size=1, configure=quantize))
-
-
-def _tflite(
-    source: Source, batch_size: int | None, configure: Callable[[Any], None] = lambda _: None
-) -> bytes:
-    import tensorflow as tf
-
-    # Not from the model itself, whose variables have no values during calibration.
-    with tempfile.TemporaryDirectory() as scratch:
-        _write_saved_model(source, Path(scratch), batch_size)
-        converter = tf.lite.TFLiteConverter.from_saved_model(scratch)
-        configure(converter)
-        return bytes(converter.convert())
+    _write_tflite(source, path, 1, quantize)
 
 
 def _read_tflite(path: Path, threads: int) -> Network:

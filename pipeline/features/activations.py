@@ -7,7 +7,7 @@ deepest cached shallower ones, not from the images. Independent of training.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -82,9 +82,6 @@ class Computed:
         self._forward, self._images = forward, images
         self.shape, self.dtype = (images.shape[0], *forward.output_shape), np.dtype(np.float32)
 
-    def __len__(self) -> int:
-        return int(self.shape[0])
-
     def begin(self, epoch: int) -> None:
         """Tell the images which epoch begins, counted from 0."""
         if hasattr(self._images, "begin"):
@@ -102,8 +99,8 @@ def views_of(store: Store, source: Source, rows: NDArray[np.int64]) -> list[Sour
     augment, seed = source.frozen.augment, source.frozen.seed
     views = []
     for number in range(1, augment.count):
-        depends = f"{source.images_sha256} {digest(rows)} {augment.digest(seed, number)}"
-        name = hashlib.sha256(depends.encode()).hexdigest()
+        depends = [source.images_sha256, digest(rows), augment.layers, seed, number]
+        name = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
         key = {
             "backbone": "images",
             "cut": f"view {number}",
@@ -113,14 +110,7 @@ def views_of(store: Store, source: Source, rows: NDArray[np.int64]) -> list[Sour
             **runtime.versions(),
         }
         shape = tuple(source.images.shape[1:])
-        drawn = _drawn(source.images, rows, augment, seed, number)
+        drawn = augmentation.view(source.images, rows, augment, seed, number)
         images = store.put(key, shape, len(rows), drawn, "uint8")
         views.append(replace(source, images=images, images_sha256=name))
     return views
-
-
-def _drawn(
-    images: Any, rows: NDArray[np.int64], augment: augmentation.Config, seed: int, number: int
-) -> Iterator[NDArray[Any]]:
-    """Yield a view's batches; layers are built with the first."""
-    yield from augmentation.Augmenter(augment).view(images, rows, seed, number)

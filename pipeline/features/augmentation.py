@@ -6,11 +6,9 @@ on (seed, view, images). Independent of cuts and training.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,11 +65,6 @@ class Config:
         """True if every epoch draws new views."""
         return bool(self.layers) and self.views == 0
 
-    def digest(self, seed: int, view: int) -> str:
-        """Identify what a view depends on besides the images."""
-        text = json.dumps([asdict(self)["layers"], seed, view], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
-
 
 def views_for(images: int) -> Derived:
     """Choose the number of views for a number of training images."""
@@ -107,15 +100,17 @@ class Augmenter:
             x = layer(x, training=True)
         return np.clip(np.rint(np.asarray(x)), 0, 255).astype(np.uint8)
 
-    def view(
-        self, images: Any, rows: NDArray[np.int64], seed: int, number: int
-    ) -> Iterator[Pixels]:
-        """Yield one view of some images, batch by batch."""
-        with tqdm(total=len(rows), desc=f"view {number}", unit="image", disable=None) as bar:
-            for start in range(0, len(rows), 32):
-                chosen = rows[start : start + 32]
-                yield self(np.asarray(images[chosen]), [seed, number, start])
-                bar.update(len(chosen))
+
+def view(
+    images: Any, rows: NDArray[np.int64], config: Config, seed: int, number: int
+) -> Iterator[Pixels]:
+    """Yield one view of some images, batch by batch."""
+    augmenter = Augmenter(config)
+    with tqdm(total=len(rows), desc=f"view {number}", unit="image", disable=None) as bar:
+        for start in range(0, len(rows), 32):
+            chosen = rows[start : start + 32]
+            yield augmenter(np.asarray(images[chosen]), [seed, number, start])
+            bar.update(len(chosen))
 
 
 class Fresh:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 import keras
 
 from pipeline.errors import InputError
-from pipeline.features import operations
 from pipeline.networks import graph
 
 _BLOCK = re.compile(
@@ -73,7 +74,7 @@ def describe(model: keras.Model) -> list[CutPoint]:
     names = [layer.name for layer in _layers(model)]
     below, counted, flops, done = {}, set(), 0, 0
     for node in graph.nodes(model):
-        flops += operations.of_call(node)
+        flops += of_call(node)
         if id(node.operation) not in counted:
             counted.add(id(node.operation))
             done += getattr(node.operation, "count_params", lambda: 0)()
@@ -98,7 +99,52 @@ def describe(model: keras.Model) -> list[CutPoint]:
 
 def operations_of(model: keras.Model) -> int:
     """Count the floating-point operations of a model's forward pass on one image."""
-    return sum(operations.of_call(node) for node in graph.nodes(model))
+    return sum(of_call(node) for node in graph.nodes(model))
+
+
+def of_call(node: Any) -> int:
+    """Count the operations of a layer's call on one image; a multiply-add counts as two.
+
+    Args:
+        node: One of `graph.nodes`.
+    """
+    layer = node.operation
+    shape = node.outputs[0].shape
+    if isinstance(layer, keras.Model):
+        return sum(of_call(inner) for inner in graph.nodes(layer))
+    if weights := _weights(layer):  # used once at each position; a Dense layer has one position
+        return 2 * _places(shape) * weights
+    if any(map(_weights, graph.parts(layer) if isinstance(layer, keras.Layer) else ())):
+        return _of_parts(layer, _places(node.input_tensors[0].shape), _places(shape))
+    return _places((*shape, 1))
+
+
+def _of_parts(layer: keras.Layer, entering: int, leaving: int) -> int:
+    """Count the operations of a composite layer, such as a transformer block, without attention.
+
+    Strides reduce the number of positions on the way.
+    """
+    places, counted = max(entering, leaving), 0
+    for part in graph.parts(layer):
+        strides = getattr(part, "strides", 1)
+        stride = math.prod(strides) if isinstance(strides, Sequence) else int(strides)
+        places = max(leaving, places // stride)
+        counted += 2 * places * _weights(part)
+    return counted
+
+
+def _weights(layer: Any) -> int:
+    """Count the numbers in a layer's own kernels."""
+    if isinstance(layer, keras.layers.SeparableConv2D):
+        kernels = [layer.depthwise_kernel, layer.pointwise_kernel]
+    else:
+        kernels = [layer.kernel] if getattr(layer, "kernel", None) is not None else []
+    return sum(math.prod(kernel.shape) for kernel in kernels)
+
+
+def _places(shape: Sequence[int | None]) -> int:
+    """Count the positions of a tensor (batch, ..., channels)."""
+    return math.prod(side or 1 for side in shape[1:-1])
 
 
 def block_of(name: str) -> str:
@@ -107,12 +153,7 @@ def block_of(name: str) -> str:
     return match.group() if match else name
 
 
-def blocks(model: keras.Model, batch_norm: bool) -> int:
-    """Count the blocks of a model that have something to train."""
-    return len(_block_starts(model, batch_norm))
-
-
-def _block_starts(model: keras.Model, batch_norm: bool) -> list[int]:
+def block_starts(model: keras.Model, batch_norm: bool) -> list[int]:
     """Return the index of the first layer of each block that has something to train.
 
     A block is a run of layers with the same block in their names, or between the same cut points; a
@@ -178,7 +219,7 @@ def resolve(model: keras.Model, cut: str | int | dict[str, int], batch_norm: boo
             raise InputError(
                 f"finetune.cut must be a name, an index, none or {{blocks: N}}, got {cut}"
             )
-        starts, count = _block_starts(model, batch_norm), cut["blocks"]
+        starts, count = block_starts(model, batch_norm), cut["blocks"]
         if not 1 <= count <= len(starts):
             raise InputError(
                 f"finetune.cut.blocks must be 1 to {len(starts)}, the number of blocks of this "
@@ -196,12 +237,12 @@ def resolve(model: keras.Model, cut: str | int | dict[str, int], batch_norm: boo
             f"trainable weights is {names[last]!r} (index {last}): name it or an earlier one, or "
             "set finetune.cut=none"
         )
-    at = None
-    for node in graph.cut_nodes(model):
-        below = graph.below(model, node)
-        if any(id(operation) in trained for operation in below):
+    at, ends = None, {id(node) for node in graph.cut_nodes(model)}
+    for node in graph.nodes(model):
+        if id(node.operation) in trained:
             break
-        at = node.operation.name
+        if id(node) in ends:
+            at = node.operation.name
     assert at is not None, "the input is a cut point and has no weights"
     return Cut(at, tuple(layer.name for layer in trainable))
 
@@ -214,17 +255,10 @@ def trainable_points(model: keras.Model, batch_norm: bool) -> list[str]:
     return [name for name in cut_points(model) if name in names]
 
 
-def learning_layers(model: keras.Model, batch_norm: bool) -> list[str]:
-    """List the network's layers that have something to train, in order."""
-    return [layer.name for layer in _layers(model) if _learns(layer, batch_norm)]
-
-
-def learning(model: keras.Model, cut: Cut, batch_norm: bool) -> tuple[str, ...]:
-    """List the layers above a cut that have something to train."""
-    above = set(cut.trainable)
-    return tuple(
-        layer.name for layer in _layers(model) if layer.name in above and _learns(layer, batch_norm)
-    )
+def learning(model: keras.Model, batch_norm: bool, cut: Cut | None = None) -> tuple[str, ...]:
+    """List the layers that have something to train, in order: all, or those above a cut."""
+    names = (layer.name for layer in _layers(model) if _learns(layer, batch_norm))
+    return tuple(name for name in names if cut is None or name in cut.trainable)
 
 
 def _start(model: keras.Model, names: list[str], cut: str | int) -> int:

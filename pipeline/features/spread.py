@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -24,27 +23,6 @@ from pipeline.networks.forward import Floats
 from pipeline.storage import digests, tables
 
 
-@dataclass(frozen=True)
-class _Pass:
-    """Description of a forward pass for workers; it is pickled.
-
-    Attributes:
-        frozen: Settings of the forward pass.
-        cut: Where the pass ends.
-        images: File of the images, available on every node.
-        shape: Shape of the images.
-        images_sha256: Digest of the images.
-        same: What must be identical on a node for the bytes to be the same.
-    """
-
-    frozen: FrozenPart
-    cut: str
-    images: str
-    shape: tuple[int, ...]
-    images_sha256: str
-    same: dict[str, str]
-
-
 def batches(source: Source, cut: str, rows: NDArray[np.int64], desc: str) -> Iterator[Floats]:
     """Yield the activations of some images at a cut, with a progress bar.
 
@@ -58,16 +36,11 @@ def batches(source: Source, cut: str, rows: NDArray[np.int64], desc: str) -> Ite
         InputError: A node lacks the images, or would compute other bytes.
     """
     frozen, size = source.frozen, source.frozen.batch_size
-    what = _Pass(
-        frozen,
-        cut,
-        os.path.relpath(source.images.filename),
-        tuple(source.images.shape),
-        source.images_sha256,
-        _identity(source.backbone_sha256, frozen.engine),
-    )
+    path, shape = os.path.relpath(source.images.filename), tuple(source.images.shape)
+    same = _identity(source.backbone_sha256, frozen.engine)
+    make = partial(_worker, frozen, cut, path, shape, source.images_sha256, same)
     tasks = [rows[start : start + size] for start in range(0, len(rows), size)]
-    results = pool.ordered(frozen.cluster, partial(_worker, what), tasks, threads=frozen.threads)
+    results = pool.ordered(frozen.cluster, make, tasks, threads=frozen.threads)
     with tqdm(total=len(rows), desc=desc, unit="image", disable=None) as bar:
         for batch in results:
             yield batch
@@ -83,30 +56,35 @@ def _identity(backbone_sha256: str, engine: engines.Config) -> dict[str, str]:
     }
 
 
-def _worker(what: _Pass) -> Callable[[NDArray[np.int64]], Floats]:
-    """Build the function from rows to activations, in a worker."""
-    frozen = what.frozen
-    host, images = socket.gethostname(), _images(what)
+def _worker(
+    frozen: FrozenPart,
+    cut: str,
+    path: str,
+    shape: tuple[int, ...],
+    images_sha256: str,
+    same: dict[str, str],
+) -> Callable[[NDArray[np.int64]], Floats]:
+    """Build the function from rows to activations, in a worker, which must compute the `same`."""
+    host, images = socket.gethostname(), _images(Path(path), shape, images_sha256)
     runtime.configure(frozen.seed, frozen.threads)
-    built = frozen.build(what.shape[1])
+    built = frozen.build(shape[1])
     own = _identity(built.sha256, frozen.engine)
-    for name, expected in what.same.items():
+    for name, expected in same.items():
         if own[name] != expected:
             raise InputError(
                 f"cluster nodes must compute the same bytes, but {host} has another {name} "
                 f"({own[name]}, here {expected}): use nodes of one type, with the same environment"
             )
-    forward = Source(frozen, built.model, built.sha256, images, "").forward(what.cut)
+    forward = Source(frozen, built.model, built.sha256, images, "").forward(cut)
     return lambda rows: forward.all(images, rows)
 
 
-def _images(what: _Pass) -> NDArray[np.uint8]:
+def _images(path: Path, shape: tuple[int, ...], images_sha256: str) -> NDArray[np.uint8]:
     """Open the images on this node: prepared ones, or views, whose path is their digest."""
-    path = Path(what.images)
     images = np.load(path, mmap_mode="r") if path.exists() else np.zeros(0, np.uint8)
     summary = path.with_name("summary.json")
     digest = tables.read_json(summary)["images_sha256"] if summary.exists() else None
-    if images.shape != what.shape or digest not in (None, what.images_sha256):
+    if images.shape != shape or digest not in (None, images_sha256):
         raise InputError(
             f"{path} on {socket.gethostname()} differs from the one here: share the project's "
             "folder, or run dvc pull there"

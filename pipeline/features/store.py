@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError
 from pipeline.settings import setting
 from pipeline.storage import outputs, tables, workspace
-from pipeline.storage.arrays import RowWriter
+from pipeline.storage.arrays import row_writer
 
 Key = dict[str, Any]
 
@@ -119,9 +119,9 @@ class Store:
             if stored is None:
                 self._make_room(wanted)
                 with outputs.replacing(folder) as aside:
-                    with RowWriter(aside / "activations.npy", row_shape, np.dtype(dtype)) as rows:
+                    with row_writer(aside / "activations.npy", row_shape, dtype) as append:
                         for batch in batches:
-                            rows.append(batch)
+                            append(batch)
                     tables.write_json(aside / "key.json", key)
                 stored = self.get(key)
         assert stored is not None

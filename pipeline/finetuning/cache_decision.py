@@ -10,14 +10,6 @@ from pipeline.finetuning.settings import Cache
 
 
 @dataclass(frozen=True)
-class Decision:
-    """A decision; `why` is a sentence for the user."""
-
-    cached: bool
-    why: str
-
-
-@dataclass(frozen=True)
 class Costs:
     """Costs and savings of caching activations.
 
@@ -42,8 +34,8 @@ class Costs:
     fresh: bool = False
 
 
-def decide(mode: Cache, costs: Costs) -> Decision:
-    """Decide by disk, memory and training time.
+def decide(mode: Cache, costs: Costs) -> tuple[bool, str]:
+    """Decide by disk, memory and training time; returns the decision and the reason.
 
     Raises:
         InputError: `always`, but the activations do not fit or change with every epoch.
@@ -56,25 +48,23 @@ def decide(mode: Cache, costs: Costs) -> Decision:
     fits = costs.needed_bytes <= min(costs.max_bytes, int(0.9 * costs.free_bytes))
     room = f"{min(costs.max_bytes, costs.free_bytes) / 1e9:.2f} GB"
     if mode == Cache.never:
-        return Decision(False, "finetune.cache=never")
+        return False, "finetune.cache=never"
     if costs.fresh and mode == Cache.always:
         raise InputError(
             "finetune.cache=always needs images that repeat, got augment.views=0: set "
             "augment.views to a number, or finetune.cache=auto"
         )
     if costs.fresh:
-        return Decision(False, "augment.views=0 creates new images in every epoch")
+        return False, "augment.views=0 creates new images in every epoch"
     if not fits and mode == Cache.always:
         raise InputError(
             f"finetune.cache=always needs {size}, but {room} are available: free some disk, raise "
             "activations.max_gb, cut deeper, or set finetune.cache=auto"
         )
     if not fits:
-        return Decision(False, f"they need {size}, but {room} are available")
+        return False, f"they need {size}, but {room} are available"
     if mode == Cache.auto and cached >= plain:
-        return Decision(
-            False, f"only {costs.flops_below:.0%} of the work is below the cut: nothing to save"
-        )
+        return False, f"only {costs.flops_below:.0%} of the work is below the cut: nothing to save"
     where = (
         ""
         if costs.needed_bytes < costs.memory_bytes
@@ -82,4 +72,4 @@ def decide(mode: Cache, costs: Costs) -> Decision:
     )
     ratio = plain / cached
     gain = f"epochs up to {ratio:.1f}x faster" if cached < 0.95 * plain else "about as fast"
-    return Decision(True, f"{size}{where}, {gain}")
+    return True, f"{size}{where}, {gain}"

@@ -27,21 +27,18 @@ from pipeline.features.activations import Computed
 from pipeline.features.source import FrozenPart, Source
 from pipeline.features.store import Store
 from pipeline.finetuning import recipe, soup
-from pipeline.finetuning.cache_decision import Costs, Decision, decide
+from pipeline.finetuning.cache_decision import Costs, decide
 from pipeline.finetuning.settings import BatchNorm, Config, Precision
-from pipeline.finetuning.soup import Ingredient
 from pipeline.storage import curves, derived, tables, workspace
 from pipeline.storage.derived import Derived
 from pipeline.storage.digests import file_sha256
-from pipeline.training import examples
-from pipeline.training.examples import Rows
+from pipeline.training.examples import Examples, Rows, Views
 
 if TYPE_CHECKING:
     import keras
 
     from pipeline.features.cuts import Cut
     from pipeline.networks.backbones import Backbone
-    from pipeline.training.examples import Examples
     from pipeline.training.fitting import Fitted
 
 _KEPT_TRACES = 12
@@ -54,7 +51,6 @@ class Tuned:
     Attributes:
         head: (B, D) -> (B, K), trained together with the backbone.
         fitted: Curve, best epoch and its metrics.
-        cached: True if the activations below the cut were cached.
         derived: Full name of each setting that was `auto` -> derived value.
         soup: Trainings whose weights were averaged: 0 is the section's own, 1 the first of
             `finetune.soup`; best first.
@@ -62,7 +58,6 @@ class Tuned:
 
     head: keras.Model
     fitted: Fitted
-    cached: bool
     derived: dict[str, Derived]
     soup: tuple[int, ...] = (0,)
 
@@ -130,7 +125,7 @@ class Finetuner:
             summary = tables.read_json(head / "summary.json")
             names = ("val_loss", f"val_{self.data.task.quality}", "val_score", "temperature")
             best = {name: summary[name] for name in names}
-            return Tuned(top, fitting.Fitted([], 0, best), False, {})
+            return Tuned(top, fitting.Fitted([], 0, best), {})
         errors = recipe.Errors.of(head, len(self._rows["val"]))
         config, chosen = recipe.derive(config, len(self._rows["train"]), model, errors)
         derived.report(chosen)
@@ -146,30 +141,21 @@ class Finetuner:
         def fitted(settings: Config, log: Callable[[dict[str, float], int], None]) -> Fitted:
             for variable, value in zip(trained.variables, begin, strict=True):
                 variable.assign(value)
-            return fitting.fit(
-                trained,
-                train,
-                val,
-                settings,
-                fitting.Session(
-                    self._seed,
-                    workspace.work("finetune", {**key, "config": asdict(settings)}),
-                    log,
-                    first,
-                ),
-            )
+            work = workspace.work("finetune", {**key, "config": asdict(settings)})
+            session = fitting.Session(self._seed, work, log, first)
+            return fitting.fit(trained, train, val, settings, session)
 
-        alone, *others = soup.variants(config)
+        alone = replace(config, soup=[])
         result = fitted(alone, log)
-        if others:
-            parts = [Ingredient.of(trained, result.best)]
-            for settings in others:
-                other = fitted(settings, lambda *_: None)
-                parts.append(Ingredient.of(trained, other.best))
+        if config.soup:
+            parts = [([v.numpy() for v in trained.variables], result.best)]
+            for changes in config.soup:
+                other = fitted(replace(alone, **changes), lambda *_: None)
+                parts.append(([v.numpy() for v in trained.variables], other.best))
             best, averaged = soup.cook(trained, parts, lambda: fitting.judge(trained, val, alone))
             print(f"averaged the weights of trainings {', '.join(map(str, averaged))}", flush=True)
-            return Tuned(top, replace(result, best=best), cached, chosen, tuple(averaged))
-        return Tuned(top, result, cached, chosen)
+            return Tuned(top, replace(result, best=best), chosen, tuple(averaged))
+        return Tuned(top, result, chosen)
 
     def _trainable(
         self, cut: Cut, config: Config, top: keras.Model
@@ -193,8 +179,6 @@ class Finetuner:
 
     def _examples(self, config: Config, cut: Cut, cached: bool) -> tuple[Examples, Examples]:
         """Return training and validation examples: activations at the cut, cached or not."""
-        from pipeline.training.examples import Examples
-
         data, train, val = self.data, self._rows["train"], self._rows["val"]
         every = np.arange(len(train))
 
@@ -212,7 +196,7 @@ class Finetuner:
             values = inputs(self._source, train)
             if views:
                 others = [inputs(view, every) for view in views]
-                values = examples.Views([values, *others], self._seed)
+                values = Views([values, *others], self._seed)
         return (
             Examples(values, every, data.targets[train], data.task),
             Examples(inputs(self._source, val), np.arange(len(val)), data.targets[val], data.task),
@@ -240,9 +224,9 @@ class Finetuner:
             views=self._augment.count,
             fresh=self._augment.fresh,
         )
-        decision = decide(config.cache, costs)
-        if decision.cached and half:
-            decision = Decision(True, f"{decision.why}; rounded to float16, which affects training")
-        verb = "caching" if decision.cached else "not caching"
-        print(f"{verb} activations below the cut: {decision.why}", flush=True)
-        return decision.cached
+        cached, why = decide(config.cache, costs)
+        if cached and half:
+            why += "; rounded to float16, which affects training"
+        verb = "caching" if cached else "not caching"
+        print(f"{verb} activations below the cut: {why}", flush=True)
+        return cached

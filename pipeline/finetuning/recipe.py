@@ -69,16 +69,6 @@ class Errors:
             return None
         return cls(round((1 - summary["val_accuracy"]) * images), images)
 
-    @property
-    def easy(self) -> bool:
-        """True if a high cut is enough."""
-        return self.count <= EASY * self.images
-
-    @property
-    def patience(self) -> float:
-        """Fraction of the epochs without improvement after which training stops."""
-        return min(max(self.count / self.images / PATIENT, _LEAST_SHARE), 1.0)
-
     def __str__(self) -> str:
         most = 100 * self.count / self.images
         return (
@@ -104,11 +94,12 @@ def derive(
     may_stop = is_auto(config.epochs) and config.patience is None
     config, values = derive_numbers(config, images)
     if may_stop:
-        share = errors.patience if errors else _LEAST_SHARE
+        wrong = errors.count / errors.images if errors else 0.0
+        share = min(max(wrong / PATIENT, _LEAST_SHARE), 1.0)
         patience = max(LEAST_PATIENCE, math.ceil(share * int(config.epochs)))
         config = replace(config, patience=patience)
     if is_auto(config.cut):
-        within = HIGH if errors and errors.easy else BETWEEN
+        within = HIGH if errors and errors.count <= EASY * errors.images else BETWEEN
         cut = automatic_cut(model, config.batch_norm == "train", within)
         cut = Derived(cut.value, f"{errors}; {cut.reason}" if errors else cut.reason)
         config, values = replace(config, cut=cut.value), {"finetune.cut": cut, **values}
@@ -159,7 +150,7 @@ def automatic_cut(
     points = {point.name: point for point in cuts.describe(model)}
     # A trainable layer trains from the cut point below it; the first one above each counts.
     above: dict[str, str] = {}
-    for layer in cuts.learning_layers(model, batch_norm):
+    for layer in cuts.learning(model, batch_norm):
         above.setdefault(cuts.resolve(model, layer, batch_norm).at, layer)
     low, high = within
     between = [at for at in above if low <= points[at].flops_below <= high]

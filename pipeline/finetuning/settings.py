@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any
 
 from pipeline.settings import AUTO, AutoFloat, AutoInt, automatic, setting
-from pipeline.training.settings import Recipe, Training
+from pipeline.training.settings import Training
 
 _SHARED = ("cut", "batch_norm", "cache", "precision", "monitor", "calibrate", "replicas", "soup")
 """Identical in all trainings of a soup, otherwise weights could not be averaged."""
@@ -37,6 +37,7 @@ class Precision(StrEnum):
 class Config(Training):
     """Section `finetune`."""
 
+    warmup, cosine, clip_norm, lowest_rate = 0.1, True, 1.0, 0.3
     learning_rate: AutoFloat = automatic(
         "Peak learning rate of AdamW. `auto` scales it with the batch size.", above=0
     )
@@ -107,11 +108,6 @@ class Config(Training):
     def varied(cls) -> list[str]:
         """List the settings that can differ between the trainings of a soup."""
         return [field.name for field in fields(cls) if field.name not in _SHARED]
-
-    @property
-    def recipe(self) -> Recipe:
-        """Use warm-up, cosine decay to zero, and lower rates for lower layers."""
-        return Recipe(0.1, True, 1.0, self.weight_decay, 0.3, self.interpolate)
 
     @property
     def head_only(self) -> bool:

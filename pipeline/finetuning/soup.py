@@ -6,13 +6,10 @@ trainings -> one model. Source: Wortsman et al. 2022, Model soups; the greedy re
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from pipeline.finetuning.settings import Config
 
 if TYPE_CHECKING:
     import keras
@@ -20,28 +17,8 @@ if TYPE_CHECKING:
 Metrics = dict[str, float]
 
 
-@dataclass(frozen=True)
-class Ingredient:
-    """A training that may be averaged.
-
-    Attributes:
-        weights: Values of all variables of the model.
-        best: Its validation metrics.
-    """
-
-    weights: list[NDArray[Any]]
-    best: Metrics
-
-    @classmethod
-    def of(cls, model: keras.Model, best: Metrics) -> Ingredient:
-        """Copy the model's weights."""
-        return cls([variable.numpy() for variable in model.variables], best)
-
-
-def variants(config: Config) -> list[Config]:
-    """List the settings of each training: those of the section, then those changed by `soup`."""
-    alone = replace(config, soup=[])
-    return [alone, *(replace(alone, **changes) for changes in config.soup)]
+Ingredient = tuple[list[NDArray[Any]], Metrics]
+"""A training: values of all variables of the model, and its validation metrics."""
 
 
 def cook(
@@ -57,14 +34,14 @@ def cook(
     Returns:
         The metrics of the average, and the trainings in it.
     """
-    ranked = sorted(range(len(ingredients)), key=lambda n: ingredients[n].best["val_score"])
-    chosen, best = ranked[:1], ingredients[ranked[0]].best
+    ranked = sorted(range(len(ingredients)), key=lambda n: ingredients[n][1]["val_score"])
+    chosen, best = ranked[:1], ingredients[ranked[0]][1]
     for number in ranked[1:]:
-        _assign(model, [ingredients[n].weights for n in (*chosen, number)])
+        _assign(model, [ingredients[n][0] for n in (*chosen, number)])
         averaged = evaluated()
         if averaged["val_score"] < best["val_score"]:
             chosen, best = [*chosen, number], averaged
-    _assign(model, [ingredients[n].weights for n in chosen])
+    _assign(model, [ingredients[n][0] for n in chosen])
     return best, chosen
 
 

@@ -150,6 +150,8 @@ def convert(
     config = config.resolved()
     if config.engine == Engine.keras:
         return None
+    import tensorflow as tf
+
     from pipeline.networks import conversions, frozen_graph, openvino, runtime
 
     _require_openvino()
@@ -164,7 +166,7 @@ def convert(
             frozen = frozen_graph.freeze(model, batch_size=1)
             files = openvino.convert(frozen)
             actual = openvino.load(files, str(config.precision), threads)(sample)
-            expected = np.concatenate([frozen(_constant(row[None]))[0] for row in sample])
+            expected = np.concatenate([frozen(tf.constant(row[None]))[0] for row in sample])
     except Exception as error:  # converters raise anything, and Keras can run its own network
         _report_fallback(model, config, shortened(str(error)) or type(error).__name__)
         return None
@@ -223,12 +225,6 @@ def _require_openvino(version: str = "") -> None:
         wanted = f"openvino=={version}" if version else "openvino"
         other = "" if version else ", or set forward.engine=keras"
         raise InputError(f"forward.engine=openvino needs OpenVINO: pip install {wanted}{other}")
-
-
-def _constant(rows: NDArray[np.float32]) -> Any:
-    import tensorflow as tf
-
-    return tf.constant(rows)
 
 
 def _difference(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

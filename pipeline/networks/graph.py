@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,11 +19,7 @@ Call = Callable[..., Any]
 """Operation and its arguments -> its output."""
 
 
-def _call(operation: Any, *args: Any, **kwargs: Any) -> Any:
-    return operation(*args, **kwargs)
-
-
-def replay(model: keras.Model, x: KerasTensor, call: Call = _call) -> KerasTensor:
+def replay(model: keras.Model, x: KerasTensor, call: Call = operator.call) -> KerasTensor:
     """Apply the model's layers, one by one, to another input.
 
     Nested models are expanded to their layers, unless a layer's name is taken.
@@ -140,22 +137,12 @@ def segments(model: keras.Model) -> dict[int, int]:
     return segments
 
 
-def below(model: keras.Model, cut: Any) -> list[Any]:
-    """List the operations up to and including a cut node's."""
-    operations = []
-    for node in nodes(model):
-        operations.append(node.operation)
-        if node is cut:
-            break
-    return operations
-
-
 def run(
     model: keras.Model,
     tensors: dict[int, KerasTensor],
     skip: set[int],
     open_up: set[int] | None = None,
-    call: Call = _call,
+    call: Call = operator.call,
 ) -> KerasTensor:
     """Call the nodes of a model on other tensors; returns the tensor replacing its output.
 

@@ -83,8 +83,9 @@ def _layer(layer: Json, inside: set[str]) -> Json:
     if kind in _MODELS:
         config = _model(layer["config"])
     else:
-        config = {key: _value(value) for key, value in layer["config"].items()}
-        config = {key: config[key] for key in config.keys() - _removed(kind)}
+        removed = {n for pattern, names in _REMOVED if re.fullmatch(pattern, kind) for n in names}
+        items = layer["config"].items()
+        config = {key: _value(value) for key, value in items if key not in removed}
         if "name" in config:
             config["name"] = _name(config["name"])
     if kind in ("TFOpLambda", "SlicingOpLambda"):
@@ -93,11 +94,6 @@ def _layer(layer: Json, inside: set[str]) -> Json:
     if "inbound_nodes" in layer:
         done |= {"name": config["name"], "inbound_nodes": nodes}
     return done
-
-
-def _removed(kind: str) -> set[str]:
-    matching = [names for pattern, names in _REMOVED if re.fullmatch(pattern, kind)]
-    return set[str]().union(*matching)
 
 
 def _value(value: Any) -> Any:

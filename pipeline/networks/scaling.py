@@ -5,7 +5,6 @@ images in [0, 255] -> what the network was trained on; model -> its own scaling 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.errors import InputError
@@ -18,32 +17,17 @@ if TYPE_CHECKING:
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-@dataclass(frozen=True)
-class Scaling:
-    """A factor and an offset for each channel.
-
-    Attributes:
-        scale: Factor for values in [0, 255].
-        offset: Added afterwards.
-        bgr: True if blue comes first.
-    """
-
-    scale: tuple[float, ...]
-    offset: tuple[float, ...]
-    bgr: bool = False
-
-
-NAMED = {
-    "none": Scaling((1.0,), (0.0,)),
-    "unit": Scaling((1 / 255,), (0.0,)),
-    "symmetric": Scaling((1 / 127.5,), (-1.0,)),
-    "imagenet": Scaling(
+NAMED: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "none": ((1.0,), (0.0,)),
+    "unit": ((1 / 255,), (0.0,)),
+    "symmetric": ((1 / 127.5,), (-1.0,)),
+    "imagenet": (
         tuple(1 / (255 * each) for each in _DEVIATION),
         tuple(-mean / each for mean, each in zip(_MEAN, _DEVIATION, strict=True)),
     ),
-    "caffe": Scaling((1.0,), (-103.939, -116.779, -123.68), bgr=True),
+    "caffe": ((1.0,), (-103.939, -116.779, -123.68)),
 }
-"""The usual scalings: none, [0, 1], [-1, 1], ImageNet's mean and deviation, and Caffe's."""
+"""The usual scalings, each a factor for values in [0, 255] and an offset, by channel or for all."""
 GREY = ("none", "unit", "symmetric")
 """Scalings for images with one channel."""
 HELP = (
@@ -80,12 +64,12 @@ def scaled(images: KerasTensor, scale: float | str, offset: float) -> KerasTenso
     import keras
 
     named = NAMED.get("none" if scale == AUTO else str(scale))
-    how = named or Scaling((float(scale),), (offset,))
+    how = named or ((float(scale),), (offset,))
     if how == NAMED["none"]:
         return images
-    if how.bgr:
+    if scale == "caffe":  # blue first
         images = keras.ops.flip(images, axis=-1)
-    each = [values[0] if len(values) == 1 else list(values) for values in (how.scale, how.offset)]
+    each = [values[0] if len(values) == 1 else list(values) for values in how]
     return keras.layers.Rescaling(each[0], each[1], name="preprocessing")(images)
 
 

@@ -29,7 +29,7 @@ from pipeline.evaluation.near_duplicates import NearDuplicates, Pair
 from pipeline.evaluation.resampling import Comparison, Resampled
 from pipeline.networks.trust.judging import Judge
 from pipeline.settings import AUTO, is_auto, setting
-from pipeline.storage.arrays import RowWriter
+from pipeline.storage.arrays import row_writer
 from pipeline.storage.outputs import Folders
 from pipeline.storage.tables import read_json, write_json
 
@@ -183,9 +183,9 @@ class _Models:
         val = data.indices("val")[:_MAX_VAL]
         thresholds = task.thresholds(data.targets[val], head.all(features, val))
         path = self._scratch / "head_only"
-        with RowWriter(path, head.output_shape, np.float32) as file:
+        with row_writer(path, head.output_shape, np.float32) as append:
             for batch in head.batches(features, self._rows, path.name):
-                file.append(batch)
+                append(batch)
         outputs = np.load(path, mmap_mode="r")
         models = {path.name: self._facts(outputs, task.decided(outputs, thresholds, data.classes))}
         forward = model_file.forward(self._path, self._card, lambda: self.classifier)

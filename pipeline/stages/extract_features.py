@@ -21,7 +21,7 @@ from pipeline.features.source import FrozenPart, Source
 from pipeline.features.store import Store
 from pipeline.settings import setting
 from pipeline.storage import arrays, derived
-from pipeline.storage.arrays import RowWriter
+from pipeline.storage.arrays import row_writer
 from pipeline.storage.outputs import Folders
 from pipeline.storage.tables import write_json
 
@@ -69,9 +69,10 @@ def run(frozen: FrozenPart, activations: store.Config, folders: Folders) -> dict
     derived.write(out, chosen)
     views = views_of(cache, source, train)
     if views:
-        with RowWriter(out / "augmented.npy", (len(train), features.shape[1]), np.float32) as rows:
+        shape = (len(train), features.shape[1])
+        with row_writer(out / "augmented.npy", shape, np.float32) as append:
             for view in tqdm(views, desc="augmented.npy", unit="view", delay=1, disable=None):
-                rows.append(below(cache, view, last, np.arange(len(train)))[None])
+                append(below(cache, view, last, np.arange(len(train)))[None])
     if augment.layers:  # fine-tuning depends on augmentation through this file
         write_json(out / "augment.json", asdict(augment))
     parameters = int(built.model.count_params())

@@ -27,7 +27,7 @@ from pipeline.intake.sources import Sample, SourceConfig
 from pipeline.intake.splitting import Shares, assign
 from pipeline.settings import AutoInt, automatic, is_auto, setting
 from pipeline.storage import derived, tables
-from pipeline.storage.arrays import RowWriter
+from pipeline.storage.arrays import row_writer
 from pipeline.storage.derived import Derived
 from pipeline.storage.digests import file_sha256
 from pipeline.storage.outputs import Folders
@@ -200,13 +200,13 @@ def _decode_all(
         than 8 bits.
     """
     rows, bad, deep = [], {}, {}
-    with RowWriter(target, (size_px, size_px, 3), np.uint8) as pixel_rows:
+    with row_writer(target, (size_px, size_px, 3), np.uint8) as append:
         for row, verdict in judge(images, size_px, how, "prepare", cluster, total):
             rows.append(row)
             if isinstance(verdict, str):
                 bad[row.path] = verdict
                 continue
-            pixel_rows.append(verdict.pixels[None])
+            append(verdict.pixels[None])
             if verdict.tones:
                 deep[row.path] = verdict.tones
     return rows, bad, deep
@@ -219,8 +219,8 @@ def _drop_rows(path: Path, present: list[bool], used: list[bool]) -> None:
         return
     before = np.load(path, mmap_mode="r")
     aside = path.with_suffix(".kept")
-    with RowWriter(aside, before.shape[1:], np.uint8) as rows:
+    with row_writer(aside, before.shape[1:], np.uint8) as append:
         chosen = np.flatnonzero(keep)
         for index in tqdm(chosen, "dropping rows", unit="image", delay=1, disable=None):
-            rows.append(before[index][None])
+            append(before[index][None])
     aside.replace(path)

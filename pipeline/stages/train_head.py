@@ -18,7 +18,7 @@ from pipeline.networks import heads
 from pipeline.storage import workspace
 from pipeline.storage.digests import digest, file_sha256
 from pipeline.storage.outputs import Folders
-from pipeline.training.examples import Examples, Rows, Views, batches
+from pipeline.training.examples import Examples, Rows, Views
 from pipeline.training.settings import Training
 
 if TYPE_CHECKING:
@@ -110,8 +110,7 @@ def _closed_form(
     print(text, flush=True)
 
     def evaluated(examples: Examples) -> dict[str, float]:
-        parts = batches(examples, np.arange(len(examples.rows)), width, 1024)
-        outputs = steps.probabilities(model, parts)
+        outputs = steps.probabilities(model, examples, 1024)
         return task.judge(examples.targets, outputs, str(config.monitor))
 
     on_train, on_val = evaluated(train), evaluated(val)

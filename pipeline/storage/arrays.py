@@ -5,10 +5,9 @@ rows -> .npy. Uses plain writes: with a memory map, a full disk kills the proces
 
 import os
 import sys
-from contextlib import suppress
-from enum import Enum
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -17,78 +16,53 @@ from numpy.typing import DTypeLike, NDArray
 from pipeline.storage import digests
 
 
-class RowWriter:
-    """Append rows to a .npy file whose length is known only at the end.
+@contextmanager
+def row_writer(
+    path: Path, row_shape: tuple[int, ...], dtype: DTypeLike
+) -> Iterator[Callable[[NDArray[Any]], None]]:
+    """Yield a function that appends rows, (n, *row_shape), to a .npy file of unknown length."""
+    kind, count, file = np.dtype(dtype), 0, path.open("wb")
 
-    Args:
-        path: File to write.
-        row_shape: Shape of one row.
-        dtype: Type of the values.
-    """
+    def append(rows: NDArray[Any]) -> None:
+        nonlocal count
+        file.write(np.ascontiguousarray(rows, dtype=kind).data)
+        count += len(rows)
 
-    def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: DTypeLike) -> None:
-        self._file = path.open("wb")
-        self._row_shape = row_shape
-        self._dtype = np.dtype(dtype)
-        self._count = 0
+    def write_header() -> None:
+        header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False}
+        np.lib.format.write_array_header_1_0(file, {**header, "shape": (count, *row_shape)})
 
-    def __enter__(self) -> "RowWriter":
-        self._write_header()
-        return self
-
-    def append(self, rows: NDArray[Any]) -> None:
-        """Append rows: (n, *row_shape)."""
-        self._file.write(np.ascontiguousarray(rows, dtype=self._dtype).data)
-        self._count += len(rows)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        if kind is None:
-            # NumPy reserves room for the first axis to grow, so the header's length stays the same.
-            self._file.seek(0)
-            self._write_header()
-            self._file.close()
-        else:
-            self._file.raw.close()  # buffered data is useless now, and may not fit on the disk
-
-    def _write_header(self) -> None:
-        shape = (self._count, *self._row_shape)
-        header = {
-            "descr": np.lib.format.dtype_to_descr(self._dtype),
-            "fortran_order": False,
-            "shape": shape,
-        }
-        np.lib.format.write_array_header_1_0(self._file, header)
+    try:
+        write_header()
+        yield append
+    except BaseException:
+        file.raw.close()  # buffered data is useless now, and may not fit on the disk
+        raise
+    # NumPy reserves room for the first axis to grow, so the header's length stays the same.
+    file.seek(0)
+    write_header()
+    file.close()
 
 
-class Shared(Enum):
-    """Method by which a file's content was put in a second place."""
-
-    cloned = "cloned"
-    linked = "linked"
-    copied = "copied"
-
-
-def share(source: Path, target: Path) -> Shared:
+def share(source: Path, target: Path) -> str:
     """Put a file's content in another place, sharing disk space where possible.
 
-    Tries a clone, then a read-only hard link, then a copy.
+    Tries a clone, then a read-only hard link, then a copy; returns cloned, linked or copied.
 
     Args:
         source: Existing file that is no longer written to.
         target: Must not exist; may be on another file system.
     """
     if _clone(source, target):
-        return Shared.cloned
+        return "cloned"
     with suppress(OSError):  # another file system, or one without links
         os.link(source, target)
         target.chmod(0o444)
-        return Shared.linked
+        return "linked"
     with target.open("wb") as file:
         for part in digests.parts(source, "copying"):
             file.write(part)
-    return Shared.copied
+    return "copied"
 
 
 _FICLONE = 0x40049409

@@ -1,10 +1,9 @@
 """Learning curves on disk: history.csv, one line per epoch."""
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.storage.tables import write_table
+from pipeline.storage.tables import read_records, write_table
 
 Curve = list[dict[str, float]]
 
@@ -17,7 +16,5 @@ def write(path: Path, curve: Iterable[dict[str, float]], quality: str) -> None:
 
 def read(folder: Path) -> Curve:
     """Read the curve in a training stage's output."""
-    with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
-        return [
-            {name: float(value) for name, value in line.items()} for line in csv.DictReader(file)
-        ]
+    lines = read_records(folder / "history.csv")
+    return [{name: float(value) for name, value in line.items()} for line in lines]

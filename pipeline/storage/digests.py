@@ -42,9 +42,10 @@ def dvc_md5(path: Path) -> str:
     """
     if path.is_file():
         return file_md5(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
     entries = [
-        {"md5": file_md5(file), "relpath": file.relative_to(path).as_posix()} for file in files
+        {"md5": file_md5(file), "relpath": file.relative_to(path).as_posix()}
+        for file in path.rglob("*")
+        if file.is_file()
     ]
     entries.sort(key=lambda entry: entry["relpath"])
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"
@@ -55,22 +56,14 @@ def digest(folder: Path) -> str:
     memo = folder.parent / f".{folder.name}.md5"
     states = [(str(file), file.stat()) for file in sorted(folder.rglob("*"))]
     state_key = json.dumps([(name, state.st_size, state.st_mtime_ns) for name, state in states])
-    remembered = _remembered(memo)
-    if remembered.get("seen") == state_key:
-        return str(remembered["md5"])
+    with suppress(OSError, ValueError, KeyError, TypeError):  # absent or damaged
+        remembered = json.loads(memo.read_text())
+        if remembered["seen"] == state_key:
+            return str(remembered["md5"])
     md5 = dvc_md5(folder)
     with suppress(OSError), replacing_file(memo) as aside:  # read-only folders have no cache
         aside.write_text(json.dumps({"seen": state_key, "md5": md5}))
     return md5
-
-
-def _remembered(memo: Path) -> dict[str, str]:
-    """Read a cached digest; empty if it is absent or damaged."""
-    try:
-        content = json.loads(memo.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) and "md5" in content else {}
 
 
 def file_md5(path: Path) -> str:

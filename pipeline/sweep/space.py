@@ -105,9 +105,9 @@ class Space:
             return NONE
         batch_norm = config.finetune.batch_norm == "train"
         resolved = cuts.resolve(model, config.finetune.cut, batch_norm)
-        wanted = cuts.learning(model, resolved, batch_norm)
+        wanted = cuts.learning(model, batch_norm, resolved)
         for name in self.cuts[:-1]:
-            if cuts.learning(model, cuts.resolve(model, name, batch_norm), batch_norm) == wanted:
+            if cuts.learning(model, batch_norm, cuts.resolve(model, name, batch_norm)) == wanted:
                 return name
         raise AssertionError("the current cut is always among them")
 
@@ -227,7 +227,8 @@ def cut_choices(model: keras.Model, config: Config) -> tuple[str, ...]:
     batch_norm = config.finetune.batch_norm == "train"
     selection = config.sweep.cuts
     if selection == "blocks":
-        wanted: list[Any] = [{"blocks": n + 1} for n in range(cuts.blocks(model, batch_norm))]
+        blocks = len(cuts.block_starts(model, batch_norm))
+        wanted: list[Any] = [{"blocks": n + 1} for n in range(blocks)]
     elif selection == "all":
         wanted = cuts.trainable_points(model, batch_norm)
     elif isinstance(selection, list) and selection:
@@ -239,7 +240,7 @@ def cut_choices(model: keras.Model, config: Config) -> tuple[str, ...]:
     by_learning: dict[tuple[str, ...], str] = {}
     for cut in wanted:
         resolved = cuts.resolve(model, cut, batch_norm)
-        learning = cuts.learning(model, resolved, batch_norm)
+        learning = cuts.learning(model, batch_norm, resolved)
         by_learning[learning] = learning[0]
     ordered = sorted(by_learning.items(), key=lambda item: -len(item[0]))
     return (*(name for _, name in ordered), NONE)

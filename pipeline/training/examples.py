@@ -33,11 +33,6 @@ class Examples:
     targets: Targets
     task: Task = classification.TASK
 
-    def begin(self, epoch: int) -> None:
-        """Tell the inputs which epoch begins, counted from 0."""
-        if hasattr(self.inputs, "begin"):
-            self.inputs.begin(epoch)
-
 
 class Rows:
     """Rows of an array, read on access: (N, ...), memory-mapped or not, and (M,) row numbers."""
@@ -45,9 +40,6 @@ class Rows:
     def __init__(self, array: Any, rows: NDArray[np.int64]) -> None:
         self._array, self._rows = array, rows
         self.shape, self.dtype = (len(rows), *array.shape[1:]), array.dtype
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         return np.asarray(self._array[self._rows[rows]])
@@ -64,11 +56,10 @@ class Views:
     """
 
     def __init__(self, arrays: list[Any], seed: int) -> None:
-        self._arrays = arrays
-        self._views = np.zeros(len(arrays[0]), dtype=np.int64)
-        places = np.tile(np.arange(len(arrays)), (len(arrays[0]), 1))
+        self._arrays, self.shape = arrays, arrays[0].shape
+        self._views = np.zeros(self.shape[0], dtype=np.int64)
+        places = np.tile(np.arange(len(arrays)), (self.shape[0], 1))
         self._orders = np.random.default_rng([seed, len(arrays)]).permuted(places, axis=1)
-        self.shape = arrays[0].shape
 
     def begin(self, epoch: int) -> None:
         """Select the views of an epoch, counted from 0."""

@@ -13,13 +13,12 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.data.tasks import Task, classification
@@ -56,18 +55,8 @@ class Session:
 
 
 @dataclass
-class _State:
-    """State of a training at the end of an epoch, besides the model's variables."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best: dict[str, float] = field(default_factory=dict)
-    curve: Curve = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class Fitted:
-    """The result of a training.
+    """The result of a training, or its state after an epoch.
 
     Attributes:
         curve: One entry per epoch: epoch, loss, val_loss and, for both, the task's quality.
@@ -111,30 +100,30 @@ def fit(
         weights = train.task.weights(train.targets, classes)
     start = [variable.numpy() for variable in model.variables]
     count = -(-len(train.rows) // settings.batch_size)
-
-    def evaluated() -> dict[str, float]:
-        return judge(model, val, settings)
+    patience, best, last = settings.patience or math.inf, work / "best.npz", work / "last.npz"
 
     # Two experiments may need the same training at the same time: one waits for the other.
     with locked(work), _removed_if_stopped(work):
         optimizer.prepare(model, settings, train.task)
         generators = [layer for layer in graph.parts(model) if hasattr(layer, "seed_generator")]
-        checkpoint = _Checkpoint(model, work)
-        state = checkpoint.load()
-        if state is None:
-            state = _State(best=evaluated())
-            checkpoint.save_best()
+        everything = [*model.variables, *model.optimizer.variables]
+        if last.exists():
+            state = Fitted(**json.loads(_restore(last, everything)))
+            print(f"resuming after epoch {len(state.curve)}", flush=True)
         else:
-            print(f"resuming after epoch {state.epoch}", flush=True)
+            state = Fitted([], 0, judge(model, val, settings))
+            _save(best, model.variables)
+        epoch = len(state.curve)
         for entry in state.curve:
             log(entry, int(entry["epoch"]))
         with tqdm(
-            desc="train", initial=state.epoch, total=settings.epochs, unit="epoch", disable=None
+            desc="train", initial=epoch, total=settings.epochs, unit="epoch", disable=None
         ) as bar:
-            while state.epoch < settings.epochs and _improving(state, settings):
-                number = first_epoch + state.epoch
+            while epoch < settings.epochs and epoch - state.best_epoch < patience:
+                number = first_epoch + epoch
                 _reseed(generators, seed, number)
-                train.begin(number)
+                if hasattr(train.inputs, "begin"):
+                    train.inputs.begin(number)
                 order = np.random.default_rng([seed, number]).permutation(len(train.rows))
                 parts = tqdm(
                     batches(train, order, classes, settings.batch_size, weights),
@@ -146,7 +135,7 @@ def fit(
                     disable=None,
                 )
                 rates = (
-                    optimizer.rate(settings, state.epoch * count + step, settings.epochs * count)
+                    optimizer.rate(settings, epoch * count + step, settings.epochs * count)
                     for step in range(count)
                 )
                 trained = steps.train(model, parts, rates)
@@ -158,46 +147,34 @@ def fit(
                     )
                 # Without label smoothing and class weights, it compares with the validation loss.
                 trained["loss"] = trained.pop("log_loss")
-                state.epoch += 1
-                validation = evaluated()
+                epoch += 1
+                validation = judge(model, val, settings)
                 if validation["val_score"] < state.best["val_score"]:
-                    state.best, state.best_epoch = validation, state.epoch
-                    checkpoint.save_best()
+                    state.best, state.best_epoch = validation, epoch
+                    _save(best, model.variables)
                 metrics = trained | validation
-                state.curve.append({"epoch": first_epoch + state.epoch, **metrics})
-                checkpoint.save(state)
-                log(state.curve[-1], first_epoch + state.epoch)
+                state.curve.append({"epoch": first_epoch + epoch, **metrics})
+                _save(last, everything, json.dumps(vars(state)))
+                log(state.curve[-1], first_epoch + epoch)
                 bar.update()
                 bar.set_postfix({name: f"{value:.4f}" for name, value in metrics.items()})
-        if state.epoch < settings.epochs:
+        if epoch < settings.epochs:
             print(
-                f"stopped after {state.epoch} of {settings.epochs} epochs: the last "
+                f"stopped after {epoch} of {settings.epochs} epochs: the last "
                 f"{settings.patience} brought no improvement on the validation split",
                 flush=True,
             )
-        checkpoint.load_best()
-        share = 1.0
-        if settings.recipe.interpolate and state.best_epoch:
-            share, state.best = interpolation.interpolate(
-                model,
-                start,
-                val,
-                lambda: _probabilities(model, val, settings),
-                settings.monitor,
-            )
+        _restore(best, model.variables)
+        if settings.interpolate and state.best_epoch:
+            state.share, state.best = interpolation.interpolate(model, start, val, settings)
         shutil.rmtree(work)
-        return Fitted(state.curve, state.best_epoch, state.best, share)
+        return state
 
 
 def judge(model: keras.Model, val: Examples, settings: Training) -> dict[str, float]:
     """Compute the validation metrics of a model with its current weights."""
-    outputs = _probabilities(model, val, settings)
+    outputs = steps.probabilities(model, val, settings.batch_size)
     return val.task.judge(val.targets, outputs, str(settings.monitor))
-
-
-def _probabilities(model: keras.Model, val: Examples, settings: Training) -> NDArray[np.float32]:
-    in_order, classes = np.arange(len(val.rows)), int(model.output_shape[-1])
-    return steps.probabilities(model, batches(val, in_order, classes, settings.batch_size))
 
 
 @contextmanager
@@ -207,10 +184,6 @@ def _removed_if_stopped(work: Path) -> Iterator[None]:
     except Stopped:
         shutil.rmtree(work)
         raise
-
-
-def _improving(state: _State, settings: Training) -> bool:
-    return settings.patience is None or state.epoch - state.best_epoch < settings.patience
 
 
 def _reseed(layers: list[Any], seed: int, epoch: int) -> None:
@@ -225,42 +198,17 @@ def _reseed(layers: list[Any], seed: int, epoch: int) -> None:
         variable.assign(values.astype(variable.dtype))
 
 
-class _Checkpoint:
-    """The model, its optimizer and `_State` at the end of an epoch, on disk."""
+def _save(path: Path, variables: list[Any], state: str = "") -> None:
+    with replacing_file(path) as aside:
+        np.savez(aside, *[variable.numpy() for variable in variables], state=np.array(state))
 
-    def __init__(self, model: keras.Model, folder: Path) -> None:
-        self._weights = model.variables
-        self._all = [*model.variables, *model.optimizer.variables]
-        self._folder = folder
 
-    def load(self) -> _State | None:
-        """Restore the last finished epoch, if there is one."""
-        path = self._folder / "last.npz"
-        if not path.exists():
-            return None
-        with np.load(path) as saved:
-            state = _State(**json.loads(str(saved["state"])))
-            for place, variable in enumerate(self._all):
-                variable.assign(saved[f"v{place}"])
-        return state
-
-    def save(self, state: _State) -> None:
-        values = {f"v{place}": variable.numpy() for place, variable in enumerate(self._all)}
-        self._write("last.npz", state=np.array(json.dumps(state.__dict__)), **values)
-
-    def save_best(self) -> None:
-        values = {f"v{place}": variable.numpy() for place, variable in enumerate(self._weights)}
-        self._write("best.npz", **values)
-
-    def load_best(self) -> None:
-        with np.load(self._folder / "best.npz") as saved:
-            for place, variable in enumerate(self._weights):
-                variable.assign(saved[f"v{place}"])
-
-    def _write(self, name: str, **values: Any) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with replacing_file(self._folder / name) as aside:
-            np.savez(aside, **values)
+def _restore(path: Path, variables: list[Any]) -> str:
+    """Assign saved values; returns the state that was saved with them."""
+    with np.load(path) as saved:
+        for place, variable in enumerate(variables):
+            variable.assign(saved[f"arr_{place}"])
+        return str(saved["state"])
 
 
 def report(

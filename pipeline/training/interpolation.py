@@ -7,15 +7,15 @@ Breiman et al. 1984, Classification and regression trees.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.training import steps
 from pipeline.training.examples import Examples
-from pipeline.training.settings import Monitor
+from pipeline.training.settings import Training
 
 SHARES = (0.25, 0.5, 0.75)
 """Positions on the line to try, besides the end."""
@@ -25,8 +25,7 @@ def interpolate(
     model: keras.Model,
     start: list[NDArray[Any]],
     val: Examples,
-    probabilities: Callable[[], NDArray[np.float32]],
-    monitor: Monitor,
+    settings: Training,
 ) -> tuple[float, dict[str, float]]:
     """Move the model's weights along the line from the start to their current values.
 
@@ -38,8 +37,7 @@ def interpolate(
         model: The trained model.
         start: Initial values of its variables.
         val: The validation split.
-        probabilities: Returns the (N, K) outputs of the model's current weights.
-        monitor: Metric that counts.
+        settings: Settings of the training.
 
     Returns:
         The position on the line, and the validation metrics there.
@@ -58,9 +56,9 @@ def interpolate(
     metrics, losses = {}, {}
     for share in (*SHARES, 1.0):
         go(share)
-        predictions = probabilities()
-        metrics[share] = val.task.judge(val.targets, predictions, str(monitor))
-        losses[share] = val.task.losses(val.targets, predictions, str(monitor))
+        predictions = steps.probabilities(model, val, settings.batch_size)
+        metrics[share] = val.task.judge(val.targets, predictions, str(settings.monitor))
+        losses[share] = val.task.losses(val.targets, predictions, str(settings.monitor))
     best = min(metrics, key=lambda share: (metrics[share]["val_score"], -share))
     chosen = next(share for share in metrics if _within_an_error(losses[share] - losses[best]))
     go(chosen)

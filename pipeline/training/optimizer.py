@@ -16,8 +16,8 @@ from pipeline.networks import graph
 from pipeline.training.settings import Training
 
 
-class _Shared:
-    """Common part of both optimizers."""
+class _Adam(keras.optimizers.Adam):
+    """Adam, or AdamW with a weight decay, with a learning rate for each variable."""
 
     shares: tuple[float, ...]
     """Fractions of the learning rate, in order of the variables."""
@@ -27,17 +27,9 @@ class _Shared:
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Apply Keras' own step with the variable's learning rate."""
         # Keras' optimizers use the same name to find a variable's state.
-        share = self.shares[self._get_variable_index(variable)]  # type: ignore[attr-defined]
+        share = self.shares[self._get_variable_index(variable)]
         rate = learning_rate if share == 1 else learning_rate * share
-        super().update_step(gradient, variable, rate)  # type: ignore[misc]
-
-
-class _Adam(_Shared, keras.optimizers.Adam):
-    pass
-
-
-class _AdamW(_Shared, keras.optimizers.AdamW):
-    pass
+        super().update_step(gradient, variable, rate)
 
 
 def rate(settings: Training, step: int, steps: int) -> float:
@@ -46,11 +38,10 @@ def rate(settings: Training, step: int, steps: int) -> float:
     Linear warm-up, then constant or cosine decay to zero. Source: Loshchilov and Hutter 2017, SGDR;
     without its restarts.
     """
-    recipe = settings.recipe
-    warm = recipe.warmup * steps
+    warm = settings.warmup * steps
     if step < warm:
         return settings.learning_rate * min(1.0, (step + 1) / warm)
-    if not recipe.cosine:
+    if not settings.cosine:
         return settings.learning_rate
     done = (step - warm) / max(1.0, steps - warm)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
@@ -61,39 +52,34 @@ def prepare(model: keras.Model, settings: Training, task: Task = classification.
 
     Its trainable layers are already set.
     """
-    recipe, trained = settings.recipe, model.trainable_variables
-    shares = rate_shares(model, recipe.lowest_rate)
+    trained = model.trainable_variables
+    shares = rate_shares(model, settings.lowest_rate)
     depends_on = (
         tuple(id(variable) for variable in trained),
-        bool(recipe.weight_decay),
-        recipe.clip_norm,
+        bool(settings.weight_decay),
+        settings.clip_norm,
         settings.label_smoothing,
         tuple(shares.get(variable.path, 1.0) for variable in trained),
     )
     if getattr(getattr(model, "optimizer", None), "traced", None) != depends_on:
-        kind = _AdamW if recipe.weight_decay else _Adam
-        optimizer = kind(settings.learning_rate, global_clipnorm=recipe.clip_norm, name="adam")
+        optimizer = _Adam(settings.learning_rate, global_clipnorm=settings.clip_norm, name="adam")
         optimizer.shares, optimizer.traced = depends_on[-1], depends_on
-        if recipe.weight_decay:
+        if settings.weight_decay:
             # A variable, so that another value needs no new trace.
             optimizer.weight_decay = keras.Variable(0.0, trainable=False, name="weight_decay")
             vectors = [variable for variable in trained if len(variable.shape) < 2]
             optimizer.exclude_from_weight_decay(var_list=vectors)
         model.compile(optimizer=optimizer, **task.compiled(model, settings.label_smoothing))
         optimizer.build(trained)
-        _build_metrics(model)
-    # Both optimizers start from zeros.
+        # Metrics must exist before a step is traced.
+        some = np.full((1, model.output_shape[-1]), 0.5, dtype=np.float32)
+        model.compute_metrics(None, some, some)
+    # The optimizer starts from zeros.
     for variable in model.optimizer.variables:
         variable.assign(np.zeros(variable.shape, variable.dtype))
     model.optimizer.learning_rate.assign(settings.learning_rate)
-    if recipe.weight_decay:
-        model.optimizer.weight_decay.assign(recipe.weight_decay)
-
-
-def _build_metrics(model: keras.Model) -> None:
-    """Create the variables of metrics, which must exist before a step is traced."""
-    some = np.full((1, model.output_shape[-1]), 0.5, dtype=np.float32)
-    model.compute_metrics(None, some, some)
+    if settings.weight_decay:
+        model.optimizer.weight_decay.assign(settings.weight_decay)
 
 
 def rate_shares(above: keras.Model, lowest: float) -> dict[str, float]:

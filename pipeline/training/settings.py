@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 from pipeline.settings import setting
 
@@ -20,30 +21,17 @@ class Monitor(StrEnum):
     macro_f1 = "macro_f1"
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Settings of the optimizer that nobody has a reason to change.
-
-    Attributes:
-        warmup: Fraction of steps used for linear warm-up.
-        cosine: Cosine decay to zero, instead of a constant rate.
-        clip_norm: Maximum global norm of gradients; None for no limit.
-        weight_decay: Weight decay of AdamW, not applied to biases and scales. 0 selects Adam.
-        lowest_rate: Learning rate of the lowest trainable layers, as a fraction of the head's.
-        interpolate: Try weights between the start and the best epoch.
-    """
-
-    warmup: float = 0.0
-    cosine: bool = False
-    clip_norm: float | None = None
-    weight_decay: float = 0.0
-    lowest_rate: float = 1.0
-    interpolate: bool = False
-
-
 @dataclass
 class Training:
     """Settings of a training."""
+
+    # Constants, since nobody has a reason to change them.
+    warmup = 0.0  # fraction of steps used for linear warm-up
+    cosine = False  # decay to zero along a cosine, instead of a constant rate
+    clip_norm: ClassVar[float | None] = None  # maximum global norm of gradients
+    weight_decay = 0.0  # of AdamW, not applied to biases and scales; 0 selects Adam
+    lowest_rate = 1.0  # rate of the lowest trainable layers, as a fraction of the head's
+    interpolate = False  # try weights between the start and the best epoch
 
     learning_rate: float = setting(1e-3, "Learning rate of Adam.", above=0)
     epochs: int = setting(100, "Maximum number of epochs.", least=1)
@@ -70,8 +58,3 @@ class Training:
     class_weight: ClassWeight | None = setting(
         None, "`balanced` weights each class by its inverse frequency."
     )
-
-    @property
-    def recipe(self) -> Recipe:
-        """Settings of the optimizer."""
-        return Recipe()

@@ -18,17 +18,18 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
+from pipeline.training.examples import Examples, batches
 
 Batch = tuple[Any, ...]
 Step = Callable[[Batch], Any]
 
 
-def train(model: keras.Model, batches: Iterable[Batch], rates: Iterable[float]) -> dict[str, float]:
+def train(model: keras.Model, parts: Iterable[Batch], rates: Iterable[float]) -> dict[str, float]:
     """Train on every batch once.
 
     Args:
         model: (B, ...) -> (B, K), compiled; it keeps the traced step.
-        batches: (B, ...) inputs, (B, K) one-hot labels and optionally (B,) weights.
+        parts: Batches: (B, ...) inputs, (B, K) one-hot labels and optionally (B,) weights.
         rates: Learning rate of each step.
 
     Returns:
@@ -36,39 +37,31 @@ def train(model: keras.Model, batches: Iterable[Batch], rates: Iterable[float]) 
     """
     model.reset_metrics()
     current = None
-    for batch, rate in zip(batches, rates, strict=True):
-        if not _takes(model.train_function, batch):
+    for batch, rate in zip(parts, rates, strict=True):
+        step = model.train_function
+        if step is None or len(step.input_signature) != len(batch):
             model.train_function = _traced(on_all_devices(model.train_step), batch)
         if rate != current:
             model.optimizer.learning_rate.assign(rate)
             current = rate
         model.train_function(*batch)
-    return _means(model)
+    return {name: float(value) for name, value in model.get_metrics_result().items()}
 
 
-def probabilities(model: keras.Model, batches: Iterable[Batch]) -> NDArray[np.float32]:
-    """Predict every batch's inputs, in order: (N, K); batches as for `train`."""
-    outputs = []
-    for inputs, *_ in batches:
+def probabilities(model: keras.Model, examples: Examples, batch_size: int) -> NDArray[np.float32]:
+    """Predict the examples, in order: (N, K)."""
+    order, classes, outputs = np.arange(len(examples.rows)), int(model.output_shape[-1]), []
+    for inputs, *_ in batches(examples, order, classes, batch_size):
         if not hasattr(model, "probabilities_function"):  # stored with the model, like the step
             model.probabilities_function = _traced(lambda x: model(x[0], training=False), (inputs,))
         outputs.append(model.probabilities_function(inputs).numpy())
     return np.concatenate(outputs)
 
 
-def _takes(step: Any, batch: Batch) -> bool:
-    """Check if a step was traced for batches with the same parts."""
-    return step is not None and len(step.input_signature) == len(batch)
-
-
 def _traced(step: Step, batch: Batch) -> Any:
     """Trace a step once for batches of all sizes."""
     signature = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in batch)
     return tf.function(lambda *parts: step(parts), input_signature=signature, autograph=False)
-
-
-def _means(model: keras.Model) -> dict[str, float]:
-    return {name: float(value) for name, value in model.get_metrics_result().items()}
 
 
 def scope(count: int) -> AbstractContextManager[Any]:

@@ -146,9 +146,9 @@ def test_a_node_with_other_images_is_refused(clone: Path, config: Config, tmp_pa
     np.save(tmp_path / "images.npy", np.zeros((4, 8, 8, 3), np.uint8))
     shape = (4, 8, 8, 3)
     images = str(tmp_path / "images.npy")
-    what = spread._Pass(frozen_part(), "x", images, shape, "mine", {})
+    words = (frozen_part(), "x", images, shape, "mine", {})
     with pytest.raises(InputError, match=r"images\.npy on .* differs from the one here"):
-        list(pool.ordered(config, lambda: spread._worker(what), [1], threads=1))
+        list(pool.ordered(config, lambda: spread._worker(*words), [1], threads=1))
 
 
 def test_a_cluster_that_is_not_there(clone: Path, run: Run) -> None:

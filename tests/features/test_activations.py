@@ -150,8 +150,7 @@ def decided(mode: str = "auto", **change: float) -> tuple[bool, str]:
         "flops_below": 0.8,
         "epochs": 10,
     }
-    decision = decide(Cache(mode), Costs(**{**usual, **change}))
-    return decision.cached, decision.why
+    return decide(Cache(mode), Costs(**{**usual, **change}))
 
 
 @pytest.mark.parametrize(

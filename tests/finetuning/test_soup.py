@@ -11,16 +11,15 @@ from test_finetuning import fit, head, make, same
 from pipeline import config
 from pipeline.errors import InputError
 from pipeline.finetuning import soup
-from pipeline.finetuning.soup import Ingredient
 
 __all__ = ["head", "make"]
 
 
-def line(value: float) -> tuple[keras.Model, Ingredient]:
+def line(value: float) -> tuple[keras.Model, soup.Ingredient]:
     """A model of one weight, whose score is the distance of the weight to 1."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     model.set_weights([np.full((1, 1), value, np.float32)])
-    return model, Ingredient.of(model, {"val_score": abs(1 - value)})
+    return model, ([v.numpy() for v in model.variables], {"val_score": abs(1 - value)})
 
 
 def test_what_improves_the_average_is_in_it() -> None:

@@ -20,7 +20,9 @@ from pipeline.networks import heads
 from pipeline.settings import check
 from pipeline.training import fitting, interpolation, optimizer
 from pipeline.training.examples import Examples
-from pipeline.training.settings import Monitor, Recipe, Training
+from pipeline.training.settings import Monitor, Training
+
+CONSTANTS = ("warmup", "cosine", "clip_norm", "weight_decay", "lowest_rate", "interpolate")
 
 
 def examples(seed: int = 0, count: int = 70) -> Examples:
@@ -30,22 +32,16 @@ def examples(seed: int = 0, count: int = 70) -> Examples:
     return Examples(inputs, np.arange(count), labels)
 
 
-def training(used: Recipe, **settings: Any) -> Training:
-    """Settings with another recipe."""
-
-    class Other(Training):
-        @property
-        def recipe(self) -> Recipe:
-            return used
-
-    return Other(**settings)
+def training(**settings: Any) -> Training:
+    """Settings, some of them constants of another class."""
+    constants = {key: settings.pop(key) for key in list(settings) if key in CONSTANTS}
+    return type("Other", (Training,), constants)(**settings)
 
 
 def trained(work: Path, seed: int = 0, **settings: object) -> tuple[keras.Model, fitting.Fitted]:
     keras.utils.set_random_seed(seed)
     model = heads.build(heads.Config(units=[16], dropout=0.5), 8, 3)
-    recipe = {key: settings.pop(key) for key in list(settings) if key in vars(Recipe())}
-    config = training(Recipe(**recipe), **{"epochs": 6, "learning_rate": 0.01, **settings})
+    config = training(**{"epochs": 6, "learning_rate": 0.01, **settings})
     log: list[int] = []
     fitted = fitting.fit(
         model,
@@ -105,13 +101,13 @@ def test_without_patience_every_epoch_runs(tmp_path: Path) -> None:
 
 
 def test_the_rate_rises_and_falls_step_by_step() -> None:
-    settings = training(Recipe(cosine=True, warmup=0.2), learning_rate=2.0)
+    settings = training(cosine=True, warmup=0.2, learning_rate=2.0)
     rates = [optimizer.rate(settings, step, 10) for step in range(10)]
     assert rates[:3] == [1.0, 2.0, 2.0]
     assert rates[6] == pytest.approx(1.0)
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert 0 < rates[-1] < 0.1
-    constant = training(Recipe(warmup=0.2), learning_rate=2.0)
+    constant = training(warmup=0.2, learning_rate=2.0)
     assert [optimizer.rate(constant, step, 10) for step in (0, 1, 5, 9)] == [1.0, 2.0, 2.0, 2.0]
 
 
@@ -148,7 +144,7 @@ def test_weights_between_start_and_end_are_kept_if_better(tmp_path: Path) -> Non
     start = model.get_weights()
 
     def fit(name: str, interpolate: bool) -> fitting.Fitted:
-        settings = training(Recipe(interpolate=interpolate), **fast)
+        settings = training(interpolate=interpolate, **fast)
         session = fitting.Session(0, tmp_path / name, lambda *_: None)
         return fitting.fit(model, few, many, settings, session)
 

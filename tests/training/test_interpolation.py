@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.training import interpolation
 from pipeline.training.examples import Examples
-from pipeline.training.settings import Monitor
+from pipeline.training.settings import Monitor, Training
 
 pytestmark = pytest.mark.xdist_group("interpolation")
 
@@ -31,9 +31,7 @@ def chosen(moved: Any, images: int, seed: int, monitor: Monitor) -> tuple[float,
     labels = (inputs.sum(axis=1) + rng.logistic(scale=0.6, size=images) < 0).astype(np.int64)
     model.set_weights(last)
     val = Examples(inputs, np.arange(images), labels)
-    share, actual = interpolation.interpolate(
-        model, first, val, lambda: model.predict(inputs, verbose=0), monitor
-    )
+    share, actual = interpolation.interpolate(model, first, val, Training(monitor=monitor))
     return share, model.get_weights(), actual
 
 

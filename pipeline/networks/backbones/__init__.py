@@ -33,14 +33,12 @@ class BackboneConfig:
         "in conf/backbone/.",
     )
 
+    takes_folders = False
+    """True if `path` may be a folder."""
+
     def shaping(self) -> dict[str, Any]:
         """Return the settings that shape the network, without file locations."""
         return {k: v for k, v in asdict(self).items() if k not in ("use", "path")}
-
-    @property
-    def takes_folders(self) -> bool:
-        """True if `path` may be a folder."""
-        return False
 
     def file(self) -> tuple[str, Path] | None:
         """Return the setting that names a required file, and the file."""

@@ -191,9 +191,8 @@ def _selected(model: keras.Model, config: Config) -> Selected:
     if config.features is None:
         return features_of.find(model)
     outputs = {node.operation.name: node.outputs[0] for node in graph.nodes(model)}
-    names = list(outputs)
     if config.features not in outputs:
-        near = get_close_matches(config.features, names, n=3, cutoff=0) or names[-3:]
+        near = get_close_matches(config.features, outputs, n=3, cutoff=0)
         raise InputError(
             f"backbone.features must name a layer of {config.path}, got {config.features!r}; "
             f"did you mean {', '.join(near)}?"

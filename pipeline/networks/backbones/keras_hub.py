@@ -61,10 +61,7 @@ class Config(BackboneConfig):
         """Return the folder, if it is one."""
         return ("backbone.preset", Path(self.preset)) if self.is_folder else None
 
-    @property
-    def takes_folders(self) -> bool:
-        """True: a preset may be a folder."""
-        return True
+    takes_folders = True
 
     def shaping(self) -> dict[str, Any]:
         """Include a folder's content, which shapes the network, instead of its path."""
