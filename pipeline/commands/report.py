@@ -63,8 +63,8 @@ def _write(config: Config) -> None:
     data = Manifest(prepared)
     spread = tables.read_json(evaluated / "intervals.json")
     optional = {
-        "near_duplicates": near_duplicates.read(evaluated),
-        "label_errors": label_errors.read(evaluated),
+        "near_duplicates": tables.read_records(evaluated / near_duplicates.FILE),
+        "label_errors": tables.read_records(evaluated / label_errors.FILE),
     }
     intervals = {name: spread[name] for name in _MODELS if name in spread}
     drawn, names = plots.of(data.task), data.task.names
@@ -72,7 +72,7 @@ def _write(config: Config) -> None:
     splits = (*SPLITS, CALIBRATION) if totals[CALIBRATION] else SPLITS
     cut = derived.value(ROOT / "finetune", "finetune.cut", config.finetune.cut)
     tuned = tables.read_json(ROOT / "finetune" / "summary.json")
-    recipe = summary.Recipe(config.backbone.use, config.head.use, str(cut), tuned)
+    recipe = summary.recipe(config.backbone.use, config.head.use, str(cut), tuned)
     write_page(
         PATH,
         Path(__file__).with_name("templates") / "report.html",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, cast
 
@@ -25,12 +25,7 @@ _SWAPPED = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 @dataclass(frozen=True)
 class Tones:
-    """Values that become black and white.
-
-    Attributes:
-        black: Becomes 0.
-        white: Becomes 255.
-    """
+    """Values that become black, 0, and white, 255."""
 
     black: float
     white: float
@@ -119,13 +114,9 @@ class Decoding:
     pages: Pages = Pages.refuse
     max_megapixels: float = 100
 
-    def to_json(self) -> dict[str, Any]:
-        """Convert to plain values for JSON."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Decoding:
-        """Read the result of `to_json`."""
+        """Read the result of `asdict`."""
         tones = Tones(**values["tones"]) if values["tones"] else None
         return cls(Fit(values["fit"]), tones, Pages(values["pages"]), values["max_megapixels"])
 
@@ -143,12 +134,7 @@ def ends(values: Values) -> tuple[float, float]:
 def values_of(image: Image.Image, reopen: Callable[[], Image.Image]) -> Values | None:
     """Load an image and return its values if it has more than 8 bits per channel, else None.
 
-    Args:
-        image: As opened by Pillow.
-        reopen: Opens the same file once more.
-
-    Returns:
-        (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA values.
+    (H, W) grey or (H, W, 3) RGB; `reopen` opens the same file once more.
     """
     parts = image.tile if isinstance(image, ImageFile.ImageFile) else []
     swapped = [turned for part in parts if (turned := _swapped(part))]
@@ -163,7 +149,7 @@ def values_of(image: Image.Image, reopen: Callable[[], Image.Image]) -> Values |
     again.tile = swapped
     higher, lower = np.asarray(image), np.asarray(again)
     values: Values = higher.astype(np.uint16) * np.uint16(256) + lower
-    return values
+    return values[..., :3]
 
 
 def _swapped(tile: ImageFile._Tile) -> ImageFile._Tile | None:

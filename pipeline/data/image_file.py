@@ -1,15 +1,18 @@
 """Decode and resize images: shared by training, evaluation and prediction.
 
-bytes -> (H, W, 3) uint8 RGB. Independent of datasets, splits and Keras.
+bytes, whatever the name -> (H, W, 3) uint8 RGB; errors say what the file is instead. Independent of
+datasets, splits and Keras.
 """
 
+import io
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import IcoImagePlugin, Image, ImageOps, TiffImagePlugin
+from PIL import IcoImagePlugin, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from pipeline.data import profiles
 from pipeline.data.decoding import (
@@ -22,7 +25,8 @@ from pipeline.data.decoding import (
     ends,
     values_of,
 )
-from pipeline.data.opening import DECODER_ERRORS, BadImage, opened, reason_of
+
+Image.init()
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
@@ -44,6 +48,33 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+# Formats with a signature of their own that this Pillow can read. EPS (runs Ghostscript), stub
+# formats and those that Pillow guesses from weak signatures (TGA, PCX) are excluded. MPO is
+# opened as JPEG: its first image.
+_WANTED = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "SGI")
+FORMATS = tuple(name for name in (*_WANTED, "TIFF", "WEBP") if name in Image.OPEN)
+
+# Errors that Pillow's decoders raise for damaged files.
+DECODER_ERRORS = (
+    *(OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, EOFError),
+    *(ArithmeticError, MemoryError, Image.DecompressionBombError),
+)
+
+_SIGNATURES = {
+    "BMP": (0, b"BM"),
+    "GIF": (0, b"GIF8"),
+    "HEIF": (4, b"ftyp"),
+    "JPEG": (0, b"\xff\xd8\xff"),
+    "JPEG 2000": (4, b"jP  "),
+    "PNG": (0, b"\x89PNG"),
+    "TIFF, little-endian": (0, b"II*\0"),
+    "TIFF, big-endian": (0, b"MM\0*"),
+}
+
+
+class BadImage(ValueError):
+    """A file that is not a usable image; the message is the reason."""
 
 
 class Decoded(NamedTuple):
@@ -74,11 +105,6 @@ def or_reason(read: Callable[[], T]) -> T | str:
 
 def decode(content: bytes, size_px: int, how: Decoding = USUAL) -> Decoded:
     """Decode an image, upright and flattened on white, and bring it to a square.
-
-    Args:
-        content: The file's bytes, in any of `FORMATS`; the name does not matter.
-        size_px: Side of the square.
-        how: Settings for decoding.
 
     Raises:
         BadImage: The content is not an image, is damaged, or is not allowed by `how`.
@@ -149,21 +175,19 @@ def _tones(image: Image.Image, values: NDArray[np.generic] | None) -> Tones | No
         return None
     if image.format == "PPM" and image.mode == "I":
         return Tones.of_depth(16)  # the header defines white, and Pillow scaled by it
-    colours = values[..., :3] if values.ndim == 3 else values
-    visible = ~_transparent(image, colours)
-    return Tones.of(colours[visible] if visible.any() else colours)
+    visible = ~_transparent(image, values)
+    return Tones.of(values[visible] if visible.any() else values)
 
 
 def _with_tones(image: Image.Image, values: NDArray[np.generic], tones: Tones) -> Image.Image:
     """Convert an image with more than 8 bits to 8 bits."""
-    colours = values[..., :3] if values.ndim == 3 else values
-    hidden = _transparent(image, colours)
-    if not tones.holds(colours[~hidden]):
+    hidden = _transparent(image, values)
+    if not tones.holds(values[~hidden]):
         raise BadImage(
-            f"its brightest value is {ends(colours)[1]:g}, beyond the dataset's {tones}: set "
+            f"its brightest value is {ends(values)[1]:g}, beyond the dataset's {tones}: set "
             "data.depth to the bit depth of its images"
         )
-    eight = tones.eight_bits(colours)
+    eight = tones.eight_bits(values)
     if isinstance(image, TiffImagePlugin.TiffImageFile) and not image.tag_v2.get(_WHITE_TAG, 1):
         eight = 255 - eight
     flat = Image.fromarray(eight)
@@ -208,9 +232,63 @@ def _square(image: Image.Image, size_px: int, fit: Fit) -> Image.Image:
     if image.size == size:
         return image
     method = Image.Resampling.BILINEAR
-    ways: dict[Fit, Callable[[], Image.Image]] = {
-        Fit.crop: lambda: ImageOps.fit(image, size, method),
-        Fit.squash: lambda: image.resize(size, method),
-        Fit.pad: lambda: ImageOps.pad(image, size, method, color="white"),
-    }
-    return ways[fit]()
+    if fit == Fit.squash:
+        return image.resize(size, method)
+    if fit == Fit.pad:
+        return ImageOps.pad(image, size, method, color="white")
+    return ImageOps.fit(image, size, method)
+
+
+def opened(content: bytes) -> Image.Image:
+    """Open an image.
+
+    Raises:
+        BadImage: The file is not an image, or is damaged.
+    """
+    if not content:
+        raise BadImage("empty file")
+    if content.startswith(b"version https://git-lfs.github.com/spec/"):
+        raise BadImage("git-lfs pointer instead of the image: run git lfs pull")
+    try:
+        return _recognised(content)
+    except UnidentifiedImageError as error:
+        raise BadImage(_unidentified(content)) from error
+    except DECODER_ERRORS as error:
+        raise BadImage(reason_of(error)) from error
+
+
+def _recognised(content: bytes) -> Image.Image:
+    """Open an image as `Image.open` does, but without its limit on pixels.
+
+    Pillow has one limit per process, and services that import this package may rely on it; the
+    limit for a dataset is `Decoding.max_megapixels`.
+    """
+    for name in FORMATS:
+        read, accepts = Image.OPEN[name]
+        try:
+            if accepts is None or accepts(content[:16]) is True:
+                return read(io.BytesIO(content), "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue
+    raise UnidentifiedImageError
+
+
+def _unidentified(content: bytes) -> str:
+    """Explain why no decoder recognised the content, as far as its first bytes show."""
+    sides = {b"GIF": (content[6:8], content[8:10]), b"\x89PN": (content[16:20], content[20:24])}
+    if not all(any(side) for side in sides.get(content[:3], ())):
+        return "zero pixels: a side of length 0"
+    for name, (start, signature) in _SIGNATURES.items():
+        if content[start : start + len(signature)] == signature:
+            return f"damaged, or not supported here: {name}"
+    return "not an image: no decoder recognises the content"
+
+
+def reason_of(error: BaseException) -> str:
+    """Explain in one line why a decoder failed."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, Image.DecompressionBombError) or "MAX_TEXT_CHUNK" in text:
+        return f"decompression bomb: {text}"
+    if any(hint in text.lower() for hint in ("truncated", "end of file", "only got")):
+        return f"truncated: {text}"
+    return f"damaged: {text}"

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from pipeline.data import tasks
 from pipeline.data.decoding import Decoding
 from pipeline.data.image_file import Pixels
 from pipeline.data.tasks import Targets
 from pipeline.errors import InputError
+from pipeline.storage import progress
 from pipeline.storage.tables import read_json, read_table, write_table
 
 
@@ -86,7 +86,7 @@ class Manifest:
         if not (folder / "manifest.csv").exists():
             raise InputError(f"no manifest.csv in {folder}: run the prepare stage first")
         self._path = folder / "manifest.csv"
-        self.classes = read_classes(folder / "classes.txt")
+        self.classes = (folder / "classes.txt").read_text(encoding="utf-8").splitlines()
         self.images: Pixels = np.load(folder / "images.npy", mmap_mode="r")
         summary = read_json(folder / "summary.json")
         self.task = tasks.named(summary.get("task", tasks.DEFAULT))
@@ -97,11 +97,6 @@ class Manifest:
     def rows(self) -> list[Row]:
         """Rows of `images`, in order; reading very many takes seconds."""
         return [row for row in read_rows(self._path) if row.verdict in KEPT]
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of further columns, if the source is a csv that has some."""
-        return list(self.rows[0].extra) if self.rows else []
 
     @cached_property
     def targets(self) -> Targets:
@@ -134,7 +129,7 @@ def read_rows(path: Path) -> list[Row]:
     header, lines = read_table(path)
     fixed = len(COLUMNS)
     rows = []
-    for line in tqdm(lines, path.name, unit="image", delay=1, leave=False, disable=None):
+    for line in progress.bar(lines, path.name):
         name, label, split, sha256, width, height, verdict = line[:fixed]
         extra = dict(zip(header[fixed:], line[fixed:], strict=True))
         rows.append(Row(name, label, split, sha256, int(width), int(height), verdict, extra))
@@ -147,8 +142,3 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
     extra = list(rows[0].extra) if rows else []
     lines = ([getattr(row, name) for name in COLUMNS] + list(row.extra.values()) for row in rows)
     write_table(path, [*COLUMNS, *extra], lines)
-
-
-def read_classes(path: Path) -> list[str]:
-    """Read class names, one per line."""
-    return path.read_text(encoding="utf-8").splitlines()

@@ -14,21 +14,13 @@ _PLAIN = re.compile(r"(?!(true|false|null|nan|inf)$)[A-Za-z_][\w-]*", re.ASCII |
 
 
 def display(name: str) -> str:
-    r"""Write `\xNN` for each byte that is not UTF-8 and for each control character.
-
-    Args:
-        name: Name from the file system.
-    """
+    r"""Write `\xNN` for each byte that is not UTF-8 and for each control character."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(_visible(character) for character in text)
 
 
 def label(name: str) -> str:
-    """Normalize a class name, so that all file systems and editors give the same one.
-
-    Args:
-        name: Name of a folder, or a csv cell.
-    """
+    """Normalize a class name, so that all file systems and editors give the same one."""
     return unicodedata.normalize("NFC", display(name.strip()))
 
 
@@ -39,22 +31,12 @@ def quoted(text: str) -> str:
 
 
 def added(setting: str, name: str) -> str:
-    """Return a command-line word that adds a name to a list, quoted for the shell.
-
-    Args:
-        setting: Full name of the list, such as `data.ignore`.
-        name: Item to add.
-    """
+    """Return a command-line word that adds a name to a list such as `data.ignore`, quoted."""
     return shlex.quote(f"{setting}=[{name if _PLAIN.fullmatch(name) else quoted(name)}]")
 
 
 def mapped(setting: str, pairs: Mapping[str, str]) -> str:
-    """Return how to set a mapping: a command-line word, or else lines of params.yaml.
-
-    Args:
-        setting: Full name of the mapping, such as `data.labels`.
-        pairs: Keys and values.
-    """
+    """Return how to set a mapping: a command-line word, or else lines of params.yaml."""
     if all(map(_PLAIN.fullmatch, (*pairs, *pairs.values()))):
         plain = ", ".join(f"{key}: {value}" for key, value in pairs.items())
         return shlex.quote(f"{setting}={{{plain}}}")

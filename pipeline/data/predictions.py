@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from pipeline.data import tasks
 from pipeline.data.manifest import Manifest
 from pipeline.data.tasks import Facts, Outputs, Region, Task
-from pipeline.storage import tables
+from pipeline.storage import progress, tables
 
 FILE = "predictions.parquet"
 TABLE = "predictions.csv"
@@ -48,7 +47,7 @@ class Trust:
 
     typicality: NDArray[np.float64]
     known: NDArray[np.bool_]
-    regions: Sequence[Region] | None
+    regions: list[Region] | None
     positions: NDArray[np.float64]
     decided: list[str]
 
@@ -81,14 +80,7 @@ class Predictions:
         paths, labels, decided = (
             [values[row] for row in rows] for values in (self.paths, self.labels, self.decided)
         )
-        return replace(
-            self,
-            paths=tuple(paths),
-            labels=labels,
-            decided=decided,
-            classes=classes,
-            probabilities=ordered,
-        )
+        return Predictions(tuple(paths), labels, decided, self.task, classes, ordered)
 
     def facts(self, desc: str = "") -> Facts:
         """Gather what metrics need; `desc` names a progress bar."""
@@ -105,15 +97,7 @@ def write(
     probabilities: NDArray[np.float32],
     trust: Trust,
 ) -> None:
-    """Write both files, a few rows at a time.
-
-    Args:
-        folder: Output folder.
-        data: The prepared dataset.
-        rows: (N,) rows of the images.
-        probabilities: (N, K) outputs, memory-mapped or not.
-        trust: Reliability of each answer.
-    """
+    """Write both files for (N,) rows and their (N, K) outputs, a few rows at a time."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -134,9 +118,7 @@ def write(
     with (
         parquet.ParquetWriter(folder / FILE, schema, use_dictionary=list(_IDENTITY)) as file,
         (folder / TABLE).open("w", newline="", encoding="utf-8") as text_file,
-        tqdm(
-            total=len(rows), desc="predictions", unit="image", delay=1, leave=False, disable=None
-        ) as bar,
+        progress.bar(desc="predictions", total=len(rows)) as bar,
     ):
         lines = tables.rows_to(text_file)
         lines.writerow([tables.harmless(name) for name in _header(task, classes)])
@@ -163,14 +145,9 @@ def write(
 
 def cell(value: Any) -> str:
     """Return a field of an answer as a cell of a csv file."""
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "yes" if value else "no"
-        case list():
-            return _BETWEEN.join(value)
-    return str(value)
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "yes", False: "no"}[value]
+    return _BETWEEN.join(value) if isinstance(value, list) else str(value)
 
 
 def _header(task: Task, classes: list[str]) -> list[str]:

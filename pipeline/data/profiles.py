@@ -20,14 +20,8 @@ _SWATCHES = Image.merge(
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Convert an image to sRGB if its profile describes it.
 
-    A damaged profile, or one for another kind of image, is ignored, as in browsers.
-
-    Args:
-        image: Image with 8 bits per channel; may be transparent.
-        profile: Embedded ICC profile, or None.
-
-    Returns:
-        The image itself if it has no profile or sRGB, else an RGB or RGBA image.
+    The image has 8 bits per channel and may be transparent. A damaged profile, or one for another
+    kind of image, is ignored, as in browsers.
     """
     if not profile or _is_srgb(profile):
         return image
@@ -55,22 +49,18 @@ def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform]:
     Raises:
         ValueError: The profile is for images of another kind.
     """
-    source = _opened(profile)
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     mode = _MODES.get(source.profile.xcolor_space.strip().upper())
     if mode is None:
         raise ValueError("unknown colour space")
     return mode, ImageCms.buildTransform(source, _SRGB, mode, "RGB")
 
 
-def _opened(profile: bytes) -> ImageCms.ImageCmsProfile:
-    return ImageCms.ImageCmsProfile(io.BytesIO(profile))
-
-
 @lru_cache(64)
 def _is_srgb(profile: bytes) -> bool:
     """Check if a profile is sRGB, whatever its name: to one level of 255."""
     try:
-        converted = ImageCms.profileToProfile(_SWATCHES, _opened(profile), _SRGB)
+        converted = ImageCms.profileToProfile(_SWATCHES, io.BytesIO(profile), _SRGB)
     except (ImageCms.PyCMSError, OSError, ValueError):
         return False
     assert converted is not None

@@ -12,13 +12,7 @@ NAMES = ("brightness", "contrast", "colour", "sharpness", "width", "height")
 
 
 def of(pixels: Pixels, width: int, height: int) -> dict[str, float]:
-    """Measure the traits of an image.
-
-    Args:
-        pixels: (H, W, 3) uint8 RGB, as the network receives it.
-        width: Width of the image in the file, in px.
-        height: Height, likewise.
-    """
+    """Measure the traits of an image, (H, W, 3) as for the network, and its size in the file."""
     values_01 = pixels.astype(np.float32) / 255
     grey = values_01.mean(axis=2)
     values = {

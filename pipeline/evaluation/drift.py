@@ -52,14 +52,7 @@ def compare(
     labels: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
     classes: Sequence[str] = (),
 ) -> list[Finding]:
-    """Test every trait, and the predicted classes if there are any.
-
-    Args:
-        before: Trait -> (V,) values.
-        now: Trait -> (N,) values.
-        labels: (V,) and (N,) predicted class indices.
-        classes: K names.
-    """
+    """Test every trait, and the predicted classes, (V,) and (N,) indices, if there are any."""
     from scipy.stats import ks_2samp
 
     results = []

@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import colorsys
 import io
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps, colors
@@ -32,52 +32,13 @@ _TURN = 0.618034
 """Step on the colour wheel from one class to the next: neighbours look different."""
 
 
-@dataclass(frozen=True)
-class Point:
-    """An image on the map.
+def draw(evaluated: Path, data: Manifest) -> dict[str, Any]:
+    """Lay out the evaluated images, from the output of evaluate.
 
-    Attributes:
-        x: Distance from the left, in px of `WIDTH`.
-        y: Distance from the top, in px of `HEIGHT`.
-        label: True class, or kind of label.
-        prediction: Predicted class, or kind of label.
-        known: False if the image is flagged as unknown.
-        path: As in the manifest.
-    """
-
-    x: float
-    y: float
-    label: str
-    prediction: str
-    known: bool
-    path: str
-
-
-@dataclass(frozen=True)
-class FeatureMap:
-    """The map.
-
-    Attributes:
-        points: The images shown.
-        total: Number of all images.
-        colors: Class -> CSS colour.
-        thumbnails: JPEG in base64: thumbnails of the points in order, `columns` per row.
-        columns: Thumbnails per row.
-    """
-
-    points: list[Point]
-    total: int
-    colors: dict[str, str]
-    thumbnails: str
-    columns: int
-
-
-def draw(evaluated: Path, data: Manifest) -> FeatureMap:
-    """Lay out the evaluated images.
-
-    Args:
-        evaluated: Output of evaluate.
-        data: The prepared dataset.
+    Returns:
+        points (the images shown, with positions in px of `WIDTH` and `HEIGHT`), total (number of
+        all images), colors (class -> CSS colour), thumbnails (of the points in order, JPEG in
+        base64), columns (thumbnails per row).
     """
     positions = np.load(evaluated / trust.POSITIONS)
     lines = tables.read_records(evaluated / "predictions.csv")
@@ -88,15 +49,21 @@ def draw(evaluated: Path, data: Manifest) -> FeatureMap:
     texts = [line[column] for column in ("label", "prediction") for line in drawn]
     kinds = data.task.strata(texts)
     points = [
-        Point(x, y, kinds[n], kinds[n + len(drawn)], line["known"] == "yes", line["path"])
+        {
+            **{"x": x, "y": y, "label": kinds[n], "prediction": kinds[n + len(drawn)]},
+            **{"known": line["known"] == "yes", "path": line["path"]},
+        }
         for n, ((x, y), line) in enumerate(zip(places, drawn, strict=True))
     ]
     columns = int(np.ceil(np.sqrt(len(points))))
-    images = [data.images[rows[point.path]] for point in points]
-    sheet = _sheet(images, columns)
     inner = set(kinds) <= set(data.classes)
-    palette = _colors(data.classes if inner else sorted(set(kinds)))
-    return FeatureMap(points, len(lines), palette, sheet, columns)
+    return {
+        "points": points,
+        "total": len(lines),
+        "colors": _colors(data.classes if inner else sorted(set(kinds))),
+        "thumbnails": _sheet([data.images[rows[line["path"]]] for line in drawn], columns),
+        "columns": columns,
+    }
 
 
 def _placed(positions: NDArray[np.float32]) -> NDArray[np.float64]:

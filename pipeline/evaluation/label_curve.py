@@ -43,15 +43,7 @@ def measure(
     seed: int,
     threads: int,
 ) -> dict[str, Any]:
-    """Measure the curve; empty if it would take long.
-
-    Args:
-        data: The prepared dataset.
-        features: (N, D) of all its images.
-        rows: Rows of evaluated images.
-        weakest: Class names, weakest first.
-        seed: Seed of the draws.
-        threads: Threads for linear algebra.
+    """Measure the curve on evaluated rows; empty if it would take long.
 
     Returns:
         metric; labels (counts) and values (of the metric, for each count); and gains of the metric:
@@ -150,10 +142,7 @@ def _drawn(wrong: Floats, seed: int) -> Floats:
 def _gain(values: list[Floats], factor: float, seed: int) -> Floats:
     """Return the change of the mean error with `factor` times the labels: (1 + R,).
 
-    Args:
-        values: Errors of each image, for each of `_SHARES`.
-        factor: Above 1.
-        seed: Seed of the draws.
+    `values` are the errors of each image, for each of `_SHARES`.
     """
     least = 0.5 / len(values[0])  # no error at all has no logarithm
     errors = np.log(np.maximum([_drawn(wrong, seed) for wrong in values], least))

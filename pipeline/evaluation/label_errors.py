@@ -22,20 +22,8 @@ MAX_IMAGES, MAX_VALUES = 20_000, 2_000_000
 search is skipped."""
 
 
-def find(
-    data: Manifest, features: NDArray[np.float32], *, seed: int, threads: int
-) -> list[Suspect]:
-    """Search all images.
-
-    Args:
-        data: The prepared dataset.
-        features: (N, D) of all its images.
-        seed: Seed of the folds.
-        threads: Threads for linear algebra.
-
-    Returns:
-        Suspects, the most likely errors first.
-    """
+def find(data: Manifest, features: NDArray[np.float32], seed: int, threads: int) -> list[Suspect]:
+    """Search all images, with (N, D) features; returns the most likely errors first."""
     if len(data.rows) > MAX_IMAGES or len(data.rows) * len(data.classes) > MAX_VALUES:
         print("too many images to look for wrong labels", flush=True)
         return []
@@ -50,13 +38,8 @@ def doubted(
 ) -> list[Suspect]:
     """Drop suspects whose label the fine-tuned model confirms, if it was not trained on them.
 
-    Args:
-        suspects: Result of `find`.
-        data: The prepared dataset.
-        predict: Rows -> (M, K) outputs of the fine-tuned model.
-
-    Returns:
-        Suspects in train unchanged, the others with the fine-tuned model's suggestion.
+    Suspects in train are unchanged, the others get the fine-tuned model's suggestion; `predict`
+    returns its (M, K) outputs for rows.
     """
     trained = set(data.indices("train").tolist())
     others = [suspect for suspect in suspects if suspect.row not in trained]
@@ -79,12 +62,3 @@ def write(path: Path, data: Manifest, suspects: Sequence[Suspect]) -> None:
         lines.append([row.path, row.label, row.split, own, suggested, probability])
     header = ["path", "label", "split", "probability", "suggested", "suggested_probability"]
     tables.write_table(path, header, lines)
-
-
-def read(evaluated: Path) -> list[dict[str, str]]:
-    """Read the file from `write`, one mapping per suspect.
-
-    Args:
-        evaluated: Output of evaluate.
-    """
-    return tables.read_records(evaluated / FILE)

@@ -61,13 +61,7 @@ class Pair:
 def find(data: Manifest, features: NDArray[np.float32], rows: Labels) -> list[Pair]:
     """Find the images of a split that have a near duplicate in other splits.
 
-    Args:
-        data: The prepared dataset.
-        features: (N, D) of all its images.
-        rows: Rows of the split.
-
-    Returns:
-        A pair for each such image, with the most similar other image.
+    There is a pair for each, with the most similar other image. `features` are of all images.
     """
     others = np.setdiff1d(np.arange(len(data.rows)), rows)
     if data.image_size < SMALLEST_PX or not len(others):
@@ -100,22 +94,10 @@ def write(path: Path, data: Manifest, pairs: Sequence[Pair], dropped: bool) -> N
     tables.write_table(path, [*header, "similarity", "dropped"], lines)
 
 
-def read(evaluated: Path) -> list[dict[str, str]]:
-    """Read the file from `write`, one mapping per pair.
-
-    Args:
-        evaluated: Output of evaluate.
-    """
-    return tables.read_records(evaluated / FILE)
-
-
 def dropped_paths(evaluated: Path) -> set[str]:
-    """Return the paths of the images that evaluate dropped.
-
-    Args:
-        evaluated: Output of evaluate.
-    """
-    return {line["path"] for line in read(evaluated) if line["dropped"] == "yes"}
+    """Return the paths of the images that evaluate dropped, from its output."""
+    lines = tables.read_records(evaluated / FILE)
+    return {line["path"] for line in lines if line["dropped"] == "yes"}
 
 
 def nearest(
@@ -125,7 +107,7 @@ def nearest(
 
     Neither all features nor all products are in memory at once.
     """
-    middle = _mean(features)
+    middle = features.mean(axis=0, dtype=np.float64).astype(np.float32)
     count = min(_CANDIDATES, len(others))
     for start in range(0, len(rows), _CHUNK):
         directions = _directions(features[rows[start : start + _CHUNK]], middle)
@@ -139,14 +121,6 @@ def nearest(
             similar = np.take_along_axis(products, best, axis=1)
             nearest = np.take_along_axis(rows_of, best, axis=1)
         yield from nearest
-
-
-def _mean(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Compute the mean of all features."""
-    total = np.zeros(features.shape[1], np.float64)
-    for start in range(0, len(features), _OTHERS):
-        total += features[start : start + _OTHERS].sum(axis=0, dtype=np.float64)
-    return (total / len(features)).astype(np.float32)
 
 
 def _directions(features: NDArray[np.float32], middle: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from pipeline.data.image_file import Pixels
 from pipeline.data.manifest import Manifest
@@ -22,7 +21,7 @@ from pipeline.data.tasks.facts import Labels
 from pipeline.data.tasks.figures import short
 from pipeline.evaluation import near_duplicates
 from pipeline.evaluation.near_duplicates import Pair
-from pipeline.storage import curves, tables
+from pipeline.storage import curves, progress, tables
 from pipeline.storage.curves import Curve
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ def write(folder: Path, evaluation: Evaluation) -> None:
     """Draw every plot into a new folder."""
     folder.mkdir()
     drawn = of(evaluation.data.task).items()
-    for name, plot in tqdm(drawn, "plots", unit="plot", delay=1, leave=False, disable=None):
+    for name, plot in progress.bar(drawn, "plots", unit="plot"):
         plot.draw(evaluation, folder / f"{name}.png")
 
 

@@ -7,19 +7,18 @@ a few matrix products.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from pipeline.data.manifest import Manifest
 from pipeline.data.tasks import Facts, Task
 from pipeline.data.tasks.facts import Floats, Labels
 from pipeline.evaluation import verdict
 from pipeline.evaluation.verdict import LEVEL
-from pipeline.storage import tables
+from pipeline.storage import progress, tables
 
 DRAWS = 1000
 """Number of bootstrap draws."""
@@ -80,17 +79,16 @@ class Comparison:
 def resample(facts: Facts, seed: int, desc: str = "") -> Resampled:
     """Compute the metrics on all images, and on draws of as many with replacement.
 
-    Args:
-        facts: Facts of N images.
-        seed: Seed of the draws; models to compare need the same one.
-        desc: Name of the progress bar; no bar if empty.
+    Models to compare need the same seed. There is no progress bar without `desc`.
     """
-    parts, wrong = [], facts.wrong
-    with tqdm(
-        total=DRAWS, desc=desc, unit="draw", delay=1, leave=False, disable=None if desc else True
-    ) as bar:
-        for counts in _counts(len(wrong), facts.width, DRAWS, seed):
-            parts.append(facts.weighted(counts))
+    parts, wrong, rng = [], facts.wrong, np.random.default_rng(seed)
+    images = len(wrong)
+    step = max(1, _CHUNK // max(images, facts.width))  # a few draws at a time, to limit memory
+    with progress.bar(desc=desc, total=DRAWS, unit="draw") as bar:
+        for start in range(0, DRAWS, step):
+            rows = rng.integers(images, size=(min(step, DRAWS - start), images))
+            counts = np.stack([np.bincount(row, minlength=images) for row in rows])
+            parts.append(facts.weighted(counts.astype(np.float64)))
             bar.update(len(counts))
     drawn = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Resampled(wrong, facts.values(desc), drawn)
@@ -116,37 +114,26 @@ def proportion(hits: int, images: int) -> tuple[float, float]:
 def compare(
     first: Resampled, second: Resampled, names: Sequence[str] = ("accuracy", "log_loss", "macro_f1")
 ) -> Comparison:
-    """Compare two models on the same images.
-
-    Args:
-        first: The reference.
-        second: The other model, with the same draws.
-        names: Metrics to report.
-    """
+    """Compare two models on the same images and draws; `names` are the metrics to report."""
     from scipy import stats
 
     before, after = first.values, second.values
+    common = first.drawn.keys() & second.drawn.keys()
     differences = _bounds(
         {name: after[name] - before[name] for name in after},
-        {
-            name: second.drawn[name] - first.drawn[name]
-            for name in after
-            if name in first.drawn and name in second.drawn
-        },
+        {name: second.drawn[name] - first.drawn[name] for name in common},
     )
     only_first = int((first.wrong < second.wrong).sum())
     only_second = int((second.wrong < first.wrong).sum())
     uneven = only_first + only_second
     p_value = float(stats.binomtest(only_second, uneven).pvalue) if uneven else 1.0
     images = len(first.wrong)
-    bounds = {
-        name: (interval.low, interval.high)
-        for name, interval in differences.items()
-        if interval.low is not None and interval.high is not None
-    }
     sentences = []
-    for name in (name for name in dict.fromkeys(names) if name in bounds):
-        pair = before[name], after[name], bounds[name]
+    for name in dict.fromkeys(names):
+        low, high = differences[name].low, differences[name].high
+        if low is None or high is None:
+            continue
+        pair = before[name], after[name], (low, high)
         only = only_first, only_second
         sentences.append(
             verdict.of_accuracy(*pair, only, p_value, images)
@@ -157,18 +144,10 @@ def compare(
 
 
 def write_slices(path: Path, data: Manifest, rows: Labels, facts: Facts, seed: int) -> None:
-    """Write the metrics by value of each further column of the manifest.
-
-    Args:
-        path: csv to write.
-        data: The prepared dataset.
-        rows: (N,) evaluated rows.
-        facts: Their facts.
-        seed: Seed of the draws.
-    """
+    """Write the metrics of (N,) evaluated rows by value of each further column of the manifest."""
     lines: list[list[object]] = []
     names = sliced(data.task)
-    for column in data.columns:
+    for column in data.rows[0].extra:
         values = np.array([data.rows[row].extra[column] for row in rows])
         if len(set(values)) > _SLICES_MAX:
             print(f"column {column} has more than {_SLICES_MAX} values: no metrics by value")
@@ -199,21 +178,5 @@ def as_json(values: Mapping[str, Interval]) -> dict[str, dict[str, float | None]
 
 def _bounds(values: dict[str, float], drawn: dict[str, Floats]) -> dict[str, Interval]:
     tails = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
-    intervals_by_metric = {}
-    for name, value in values.items():
-        if name not in drawn:
-            intervals_by_metric[name] = Interval(value, None, None)
-            continue
-        low, high = np.nanpercentile(drawn[name], tails)
-        intervals_by_metric[name] = Interval(value, float(low), float(high))
-    return intervals_by_metric
-
-
-def _counts(images: int, classes: int, draws: int, seed: int) -> Iterator[Floats]:
-    """Yield how often each image is in a draw, (r, N), a few draws at a time to limit memory."""
-    rng = np.random.default_rng(seed)
-    step = max(1, _CHUNK // max(images, classes))
-    for start in range(0, draws, step):
-        size = min(step, draws - start)
-        drawn = rng.integers(images, size=(size, images))
-        yield np.stack([np.bincount(row, minlength=images) for row in drawn]).astype(np.float64)
+    ends = {name: np.nanpercentile(own, tails).tolist() for name, own in drawn.items()}
+    return {name: Interval(value, *ends.get(name, (None, None))) for name, value in values.items()}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,58 +26,31 @@ _CLEARLY_WEAKER = 0.1
 """Difference in recall from which one class is worth more images than all together."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Type of training.
-
-    Attributes:
-        backbone: Name of the backbone.
-        head: Name of the head.
-        cut: First trainable layer, or `none`.
-        tuned: The summary that fine-tuning wrote.
-    """
-
-    backbone: str
-    head: str
-    cut: str
-    tuned: Mapping[str, Any]
-
-    def __str__(self) -> str:
-        if self.cut in ("none", "None"):
-            return f"{self.head} head on frozen {self.backbone} features"
-        text = f"{self.backbone}, trains from {self.cut} on"
-        if not self.tuned["best_epoch"]:
-            return f"{text}; no epoch improved on the head-only weights, which were kept"
-        if self.tuned["share"] in _SHARES:
-            way = _SHARES[self.tuned["share"]]
-            text += f"; weights are {way} from the head-only to the fine-tuned model"
-        return text
+def recipe(backbone: str, head: str, cut: str, tuned: Mapping[str, Any]) -> str:
+    """Describe a training that begins at `cut`; `tuned` is the summary that fine-tuning wrote."""
+    if cut in ("none", "None"):
+        return f"{head} head on frozen {backbone} features"
+    text = f"{backbone}, trains from {cut} on"
+    if not tuned["best_epoch"]:
+        return f"{text}; no epoch improved on the head-only weights, which were kept"
+    if tuned["share"] in _SHARES:
+        way = _SHARES[tuned["share"]]
+        text += f"; weights are {way} from the head-only to the fine-tuned model"
+    return text
 
 
 def headline(evaluated: Path, data: Manifest, split: str) -> str:
-    """Say how good the model is, with an interval.
-
-    Args:
-        evaluated: Output of evaluate.
-        data: The prepared dataset.
-        split: Evaluated split.
-    """
+    """Say how good the model is, with an interval, from the output of evaluate."""
     images = len(np.load(evaluated / trust.POSITIONS, mmap_mode="r"))
     return data.task.summary(tables.read_json(evaluated / "intervals.json"), images).format(split)
 
 
-def sentences(evaluated: Path, data: Manifest, recipe: Recipe) -> list[tuple[str, str]]:
-    """Describe the model and its results: title, sentence.
-
-    Args:
-        evaluated: Output of evaluate.
-        data: The prepared dataset.
-        recipe: What was trained.
-    """
+def sentences(evaluated: Path, data: Manifest, recipe: str) -> list[tuple[str, str]]:
+    """Describe the model and its results, from the output of evaluate: title, sentence."""
     scores = tables.read_json(evaluated / "per_class.json")
     scores = {name: score for name, score in scores.items() if score["support"]}
-    suspects = label_errors.read(evaluated)
-    lines = [("Model", str(recipe))]
+    suspects = tables.read_records(evaluated / label_errors.FILE)
+    lines = [("Model", recipe)]
     for title, comparison in compared(evaluated).items():
         lines.append((title, "; ".join(comparison["verdict"][:2])))
     if scores:

@@ -26,16 +26,7 @@ POSITIONS = "positions.npy"
 def judge(
     forward: Forward, judge: Judge, classes: int, images: Any, rows: Labels, path: Path
 ) -> Trust:
-    """Run a classifier on images; probabilities go to a file.
-
-    Args:
-        forward: Returns (N, K + D): probabilities, then features.
-        judge: Judge from the same model file.
-        classes: K.
-        images: (., H, W, 3) uint8 RGB.
-        rows: (N,) rows of the images.
-        path: File for the probabilities, (N, K) float32.
-    """
+    """Run a classifier, which returns (N, K + D), on images; (N, K) probabilities go to a file."""
     parts: list[Answers] = []
     regions: list[Region] = []
     with row_writer(path, (classes,), np.float32) as append:
@@ -56,16 +47,7 @@ def judge(
 def summary(
     trust: Trust, facts: Facts, task: Task, targets: Targets, unknown: float, coverage: float
 ) -> dict[str, Any]:
-    """Summarise reliability for JSON.
-
-    Args:
-        trust: Reliability of the evaluated images.
-        facts: Facts of the same images.
-        task: What is predicted.
-        targets: Their targets.
-        unknown: Fraction of ordinary images that may be flagged as unknown.
-        coverage: Target coverage of regions, such as prediction sets.
-    """
+    """Summarise the reliability for images with these facts and targets, for JSON."""
     known, wrong = trust.known, facts.wrong
     each = wrong if tasks.lower_is_better(task.each) else 1 - wrong
     values: dict[str, Any] = {

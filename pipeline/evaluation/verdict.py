@@ -22,9 +22,7 @@ _TYPICAL_DISAGREEMENT = 0.1
 def detectable(images: int, disagreement: float = _TYPICAL_DISAGREEMENT) -> float:
     """Return the difference in accuracy that four comparisons in five would detect.
 
-    Args:
-        images: Number of images on which both models are evaluated.
-        disagreement: Fraction of them that only one of the two classifies correctly.
+    `disagreement` is the fraction of images that only one of the two classifies correctly.
     """
     normal = NormalDist()
     deviations = normal.inv_cdf(0.5 + LEVEL / 2) + normal.inv_cdf(_POWER)
@@ -42,13 +40,7 @@ def of_accuracy(
 ) -> str:
     """Describe a difference in accuracy; McNemar's test and the interval must agree.
 
-    Args:
-        before: Accuracy of the first model.
-        after: Accuracy of the second.
-        bounds: Interval of the difference.
-        only: Number of images that only the first, and only the second, classifies correctly.
-        p_value: p-value of McNemar's exact test.
-        images: Number of images.
+    `only` are the numbers of images that only the first, and only the second, has right.
     """
     scores = f"{100 * before:.1f} % -> {100 * after:.1f} %"
     if before == after and not any(only):
@@ -67,14 +59,7 @@ def of_accuracy(
 
 
 def of_metric(name: str, before: float, after: float, bounds: tuple[float, float]) -> str:
-    """Describe a difference in another metric.
-
-    Args:
-        name: Name of the metric.
-        before: Value for the first model.
-        after: Value for the second.
-        bounds: Interval of the difference.
-    """
+    """Describe a difference in another metric, from its interval."""
     low, high = bounds
     title = name.replace("_", " ").replace("f1", "F1")
     form = ".3f" if max(abs(before), abs(after)) < _LARGE else ",.0f"

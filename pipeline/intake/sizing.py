@@ -10,7 +10,7 @@ from operator import or_
 
 from pipeline.data import image_file
 from pipeline.data.decoding import Tones
-from pipeline.data.opening import opened
+from pipeline.data.image_file import opened
 from pipeline.intake.sources import Sample
 from pipeline.storage.derived import Derived
 

@@ -245,7 +245,8 @@ def _audit(rows: list[Row]) -> dict[str, int]:
         "the same image under two labels, removed": "the same image is labelled ",
     }.items():
         counts[name] = sum(line["reason"].startswith(words) for line in reasons)
-    near = Counter(pair["dropped"] for pair in near_duplicates.read(ROOT / "evaluate"))
+    pairs = tables.read_records(ROOT / "evaluate" / near_duplicates.FILE)
+    near = Counter(pair["dropped"] for pair in pairs)
     counts["near copies of images in train or val"] = near["no"]
     counts["near copies, left out of the evaluation"] = near["yes"]
     used = [row for row in rows if row.verdict in manifest.KEPT]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.data.opening import BadImage
+from pipeline.data.image_file import BadImage
 
 _PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 _WANTED = "a row must have the base64 of an image file, or an array (H, W, 3) of 0 to 255"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline.data import predictions, tasks
 from pipeline.data.manifest import Manifest, Split
 from pipeline.data.predictions import Trust
-from pipeline.data.tasks import Facts, Floats, Outputs, Suspect, Task
+from pipeline.data.tasks import Facts, Floats, Outputs, Task
 from pipeline.data.tasks.facts import Labels
 from pipeline.errors import InputError
 from pipeline.evaluation import label_curve, label_errors, near_duplicates, resampling, trust
@@ -66,19 +66,7 @@ class Config:
 def run(
     config: Config, seed: int, threads: int, unknown: float, coverage: float, folders: Folders
 ) -> dict[str, float]:
-    """Evaluate both models.
-
-    Args:
-        config: Section `evaluate`.
-        seed: Seed for the bootstrap and the search for label errors.
-        threads: Number of threads.
-        unknown: `serve.unknown`, the fraction of ordinary images that may be flagged as unknown.
-        coverage: `serve.coverage`, the fraction of images whose prediction set contains the truth.
-        folders: All are read.
-
-    Returns:
-        The metrics of both models, and whether fine-tuning made a difference.
-    """
+    """Evaluate both models; `unknown` and `coverage` are those of section `serve`."""
     from pipeline.evaluation import plots
     from pipeline.storage import curves
 
@@ -100,7 +88,7 @@ def run(
             for title, other in ((_GAIN, "head_only"), (_OVER_CONSTANT, "constant"))
             if other in resampled
         }
-        suspects = _suspects(config, data, features, seed, threads)
+        suspects = label_errors.find(data, features, seed, threads) if config.label_errors else []
         suspects = label_errors.doubted(suspects, data, run_models.outputs)
         _write_metrics(out, resampled, compared)
         scores = best.scores(data.classes)
@@ -169,17 +157,18 @@ class _Models:
         from pipeline.networks import model_file
 
         self._data, self._rows, self._folders, self._scratch = data, rows, folders, scratch
-        self._path = folders.finetune / "model.keras"
-        self.classifier, self._card = model_file.load(self._path, allow_code=True)
+        path = folders.finetune / "model.keras"
+        self.classifier, card = model_file.load(path, allow_code=True)
+        self._forward = model_file.forward(path, card, lambda: self.classifier)
+        self._batch_size, self._reference = card.batch_size, model_file.reference_of(path)
 
     def __call__(self, unknown: float, coverage: float) -> tuple[dict[str, Facts], Trust]:
         """Return facts about both models, and the reliability of the fine-tuned one's answers."""
-        from pipeline.networks import model_file
         from pipeline.networks.keras_forward import KerasForward
 
         data, task = self._data, self._data.task
         features = np.load(self._folders.extract_features / "features.npy", mmap_mode="r")
-        head = KerasForward(self._head(), self._card.batch_size)
+        head = KerasForward(self._head(), self._batch_size)
         val = data.indices("val")[:_MAX_VAL]
         thresholds = task.thresholds(data.targets[val], head.all(features, val))
         path = self._scratch / "head_only"
@@ -188,12 +177,10 @@ class _Models:
                 append(batch)
         outputs = np.load(path, mmap_mode="r")
         models = {path.name: self._facts(outputs, task.decided(outputs, thresholds, data.classes))}
-        forward = model_file.forward(self._path, self._card, lambda: self.classifier)
         path = self._scratch / "fine_tuned"
-        reference = model_file.reference_of(self._path)
-        judge = Judge(reference, task, data.classes, unknown, coverage)
+        judge = Judge(self._reference, task, data.classes, unknown, coverage)
         width = len(data.classes)
-        reliability = trust.judge(forward, judge, width, data.images, self._rows, path)
+        reliability = trust.judge(self._forward, judge, width, data.images, self._rows, path)
         self.answered = np.load(path, mmap_mode="r")
         models[path.name] = self._facts(self.answered, reliability.decided)
         constant = task.constant(data.targets[data.indices("train")], len(self._rows))
@@ -208,10 +195,7 @@ class _Models:
 
     def outputs(self, rows: Labels) -> Outputs:
         """Return the fine-tuned model's outputs for rows of the dataset: (M, K)."""
-        from pipeline.networks import model_file
-
-        forward = model_file.forward(self._path, self._card, lambda: self.classifier)
-        outputs = forward.all(self._data.images, rows, "suspects")
+        outputs = self._forward.all(self._data.images, rows, "suspects")
         return outputs[:, : len(self._data.classes)]
 
     def _head(self) -> keras.Model:
@@ -247,14 +231,6 @@ def _rows(
             f"every test image{which} is a near duplicate: set evaluate.near_duplicates=list"
         )
     return others, pairs
-
-
-def _suspects(
-    config: Config, data: Manifest, features: NDArray[np.float32], seed: int, threads: int
-) -> list[Suspect]:
-    if not config.label_errors:
-        return []
-    return label_errors.find(data, features, seed=seed, threads=threads)
 
 
 def _write_metrics(

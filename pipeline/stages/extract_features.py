@@ -20,7 +20,7 @@ from pipeline.features.activations import below, views_of
 from pipeline.features.source import FrozenPart, Source
 from pipeline.features.store import Store
 from pipeline.settings import setting
-from pipeline.storage import arrays, derived
+from pipeline.storage import arrays, derived, progress
 from pipeline.storage.arrays import row_writer
 from pipeline.storage.outputs import Folders
 from pipeline.storage.tables import write_json
@@ -39,14 +39,6 @@ class Config:
 
 def run(frozen: FrozenPart, activations: store.Config, folders: Folders) -> dict[str, float]:
     """Extract features.
-
-    Args:
-        frozen: Settings of the forward pass.
-        activations: Section `activations`.
-        folders: `prepare` is read.
-
-    Returns:
-        Images per second, number of features and of parameters.
 
     Raises:
         InputError: The backbone is not available, or its features are unusable.
@@ -101,9 +93,7 @@ def _check(features: NDArray[np.float32], name: str) -> None:
     """
     broken, same = 0, True
     starts = range(0, len(features), _CHUNK)
-    for start in tqdm(
-        starts, "checking features", unit="chunk", delay=1, leave=False, disable=None
-    ):
+    for start in progress.bar(starts, "checking features", unit="chunk"):
         part = np.asarray(features[start : start + _CHUNK])
         broken += int((~np.isfinite(part).all(axis=1)).sum())
         same = same and bool((part == features[0]).all())

@@ -23,9 +23,6 @@ from pipeline.storage import derived
 from pipeline.storage.outputs import Folders
 
 if TYPE_CHECKING:
-    import keras
-
-    from pipeline.finetuning.finetuner import Finetuner, Tuned
     from pipeline.training.fitting import Log
 
 __all__ = ["Config", "run"]
@@ -34,49 +31,24 @@ __all__ = ["Config", "run"]
 def run(
     config: Config, frozen: FrozenPart, activations: store.Config, folders: Folders, log: Log
 ) -> dict[str, float]:
-    """Fine-tune.
-
-    Args:
-        config: Section `finetune`.
-        frozen: Settings of the forward pass below the cut.
-        activations: Section `activations`.
-        folders: `prepare`, `extract_features` and `train_head` are read.
-        log: Called with the metrics of every epoch.
-
-    Returns:
-        Loss and accuracy of the best epoch, trainable and total parameters.
+    """Fine-tune; returns metrics of the best epoch, and numbers of parameters.
 
     Raises:
         InputError: The backbone has no such cut, or nothing would be left to train.
     """
+    from pipeline.data.tasks import calibration
     from pipeline.finetuning.finetuner import Finetuner
+    from pipeline.networks import model_file
+    from pipeline.networks.keras_forward import KerasForward
     from pipeline.training import fitting, steps
 
+    cache = Store(activations)
     frozen = scaling.as_extracted(frozen, folders.extract_features)
     with steps.scope(config.replicas):
         body = frozen.build(Manifest(folders.prepare).image_size)
-        finetuner = Finetuner(body, folders.prepare, Store(activations), frozen)
+        finetuner = Finetuner(body, folders.prepare, cache, frozen)
         tuned = finetuner.fit(config, folders.train_head, log)
     derived.write(folders.out, tuned.derived)
-    classifier = _save(config, frozen, finetuner, tuned, folders, Store(activations))
-    return fitting.report(tuned.fitted, classifier, folders.out, finetuner.data.task)
-
-
-def _save(
-    config: Config,
-    frozen: FrozenPart,
-    finetuner: Finetuner,
-    tuned: Tuned,
-    folders: Folders,
-    cache: Store,
-) -> keras.Model:
-    """Write the classifier with everything it needs to predict; returns it.
-
-    Its features of the training images are stored, so that `add` need not compute them.
-    """
-    from pipeline.data.tasks import calibration
-    from pipeline.networks import model_file
-    from pipeline.networks.keras_forward import KerasForward
 
     data, top = finetuner.data, tuned.head
     if config.calibrate and data.task.calibrates:
@@ -94,13 +66,12 @@ def _save(
         code,
         task=data.task.name,
     )
-    sample = data.images[data.indices("val")[:CHECKED]]
     whole = heads.with_features(classifier)
     converted = engines.convert(
         whole,
         frozen.engine,
         threads=frozen.threads,
-        images=sample,
+        images=data.images[data.indices("val")[:CHECKED]],
         parts=[len(data.classes)],  # large features would hide wrong probabilities
     )
     forward = (
@@ -113,8 +84,9 @@ def _save(
     outputs = forward.all(data.images, every, "reference")
     statistics = reference.gather(outputs, rows, data)
     model_file.save(classifier, path, card, converted, statistics)
+    # Stored, so that `add` need not compute the features of the training images.
     named = [data.rows[row].sha256 for row in every]
     by_image.keep(cache, by_image.of_model(path, card), named, outputs.shape[1], iter([outputs]))
     classes = "\n".join(data.classes) + "\n"
     (folders.out / "classes.txt").write_text(classes, encoding="utf-8")
-    return classifier
+    return fitting.report(tuned.fitted, classifier, folders.out, data.task)

@@ -8,8 +8,7 @@ Has no TensorFlow import.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -91,17 +90,7 @@ class Config:
 def run(
     config: Config, seed: int, data: SourceConfig, cluster: Cluster, folders: Folders
 ) -> dict[str, float]:
-    """Prepare a dataset.
-
-    Args:
-        config: Section `prepare`.
-        seed: Seed for the splits.
-        data: `Config` of one of `pipeline.intake.sources`.
-        cluster: Section `cluster`.
-        folders: Nothing is read.
-
-    Returns:
-        Numbers of images: per split, quarantined, duplicates.
+    """Prepare a dataset; returns numbers of images.
 
     Raises:
         InputError: Too many unusable files, or a class or split with too few images.
@@ -111,23 +100,18 @@ def run(
     if is_auto(config.image_size):
         side = values["prepare.image_size"] = sizing.derive(sources.images(data, "sizes"))
         config = replace(config, image_size=int(side.value))
-    how = _decoding(config.fit, data)
-    decode = partial(
-        _decode_all,
-        size_px=config.image_size,
-        target=pixels,
-        cluster=cluster,
-        total=sources.count(data, "list"),
-    )
+    tones = None if is_auto(data.depth) else Tones.of_depth(data.depth)
+    how = Decoding(config.fit, tones, data.pages, data.max_megapixels)
+    where = config.image_size, pixels, cluster, sources.count(data, "list")
     left_out: list[Sample] = []
     chosen = sources.task(data)
     task = tasks.named(str(chosen.value))
-    judged, bad, deep = decode(sources.images(data, left_out=left_out), how=how)
+    judged, bad, deep = _decode_all(sources.images(data, left_out=left_out), how, *where)
     if deep and how.tones is None:
         common, values["data.depth"] = sizing.common_tones(deep)
         how = replace(how, tones=common)
         if any(tones != common for tones in deep.values()):
-            judged, bad, _ = decode(sources.images(data), how=how)
+            judged, bad, _ = _decode_all(sources.images(data), how, *where)
     if tasks.recorded(task):
         values["data.task"] = chosen
     derived.report(values)
@@ -152,7 +136,7 @@ def run(
     (out / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
     digest = file_sha256(pixels)
     account.write(out)
-    summary = {"decoding": how.to_json(), "images_sha256": digest, "files": account.to_json()}
+    summary = {"decoding": asdict(how), "images_sha256": digest, "files": account.to_json()}
     write_json(out / "summary.json", summary | tasks.recorded(task))
     counts = Counter(row.split for row in kept)
     splits = (*SPLITS, CALIBRATION) if counts[CALIBRATION] else SPLITS
@@ -180,15 +164,10 @@ def _counted(rows: list[Row], task: Task) -> str:
     return f" of {len(counts)} {task.noun} ({names})" if counts else ""
 
 
-def _decoding(fit: Fit, data: SourceConfig) -> Decoding:
-    tones = None if is_auto(data.depth) else Tones.of_depth(data.depth)
-    return Decoding(fit, tones, data.pages, data.max_megapixels)
-
-
 def _decode_all(
     images: Iterable[Sample],
-    size_px: int,
     how: Decoding,
+    size_px: int,
     target: Path,
     cluster: Cluster,
     total: int | None,

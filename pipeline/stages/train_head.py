@@ -49,19 +49,7 @@ def key(
 def run(
     config: Config, head: heads.Config, seed: int, threads: int, folders: Folders, log: Log
 ) -> dict[str, float]:
-    """Train a head.
-
-    Args:
-        config: Section `train_head`.
-        head: Section `head`.
-        seed: Seed for the head's initial weights, order, dropout and views.
-        threads: Number of threads.
-        folders: `prepare` and `extract_features` are read.
-        log: Called with the metrics of every epoch.
-
-    Returns:
-        Loss and accuracy of the best epoch, and the head's parameters.
-    """
+    """Train a head; returns metrics of the best epoch, and numbers of parameters."""
     import keras
 
     from pipeline.networks import model_file

@@ -7,8 +7,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from tqdm import tqdm
-
+from pipeline.storage import progress
 from pipeline.storage.outputs import replacing_file
 
 _PACKAGE = Path(__file__).parents[1]
@@ -19,14 +18,8 @@ def parts(path: Path, doing: str) -> Iterator[bytes]:
     """Yield a file's bytes in order, a few MB at a time; `doing` is the progress bar's verb."""
     with (
         path.open("rb") as file,
-        tqdm(
-            total=path.stat().st_size,
-            desc=f"{doing} {path.name}",
-            unit="B",
-            unit_scale=True,
-            delay=1,
-            leave=False,
-            disable=None,
+        progress.bar(
+            desc=f"{doing} {path.name}", total=path.stat().st_size, unit="B", unit_scale=True
         ) as bar,
     ):
         while part := file.read(_PART):

@@ -6,7 +6,7 @@ head + trained classifier -> outputs/added, in the form of a prepared dataset wi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from pipeline.config import Config
 from pipeline.data import manifest, predictions
 from pipeline.data.image_file import Pixels
 from pipeline.data.manifest import CALIBRATION, Manifest, Row
-from pipeline.data.predictions import Predictions, Trust
+from pipeline.data.predictions import Predictions
 from pipeline.intake.judging import judge
 from pipeline.intake.sources import Sample
 from pipeline.networks import engines, heads, model_file
@@ -51,9 +51,8 @@ def write(
         serve = config.serve
         judge_of = Judge(made, head.task, head.classes, serve.unknown, serve.coverage)
         answers = judge_of(head.outputs(old.of(split) + new.of(split)))
-        trust = Trust(*(getattr(answers, item.name) for item in fields(Trust)))
         rows = np.arange(len(data.rows))
-        predictions.write(folder, data, rows, answers.probabilities, trust)
+        predictions.write(folder, data, rows, answers.probabilities, answers)
         values = predictions.read(folder / predictions.FILE)
         write_json(folder / "metrics.json", {"fine_tuned": values.facts().values()})
         _write_model(base, head, made, config, data.images, folder)

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from pipeline.config import Config
 from pipeline.data import image_file, names
@@ -27,6 +26,7 @@ from pipeline.intake.judging import judge
 from pipeline.intake.sources import Sample
 from pipeline.networks import backbones
 from pipeline.networks.forward import Forward
+from pipeline.storage import progress
 
 Floats = NDArray[np.float32]
 
@@ -100,7 +100,7 @@ def read(samples: Sequence[Sample], network: Network, cache: Store) -> Pool:
     """
     digests: dict[str, str] = {}
     bad: dict[str, str] = {}
-    for sample in tqdm(samples, "files", unit="file", delay=1, leave=False, disable=None):
+    for sample in progress.bar(samples, "files", unit="file"):
         content = image_file.or_reason(sample.read)
         if isinstance(content, str):
             bad[sample.path] = content
@@ -175,7 +175,7 @@ def frozen_network(config: Config, samples: Sequence[Sample]) -> Network:
         "cut": "its features",
         "image_size": size,
         "network": frozen.key(body),
-        "decoding": decoding.to_json(),
+        "decoding": asdict(decoding),
         **runtime.versions(),
     }
 

@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data.decoding import Decoding, Fit
-from pipeline.data.image_file import decode
-from pipeline.data.opening import BadImage
+from pipeline.data.image_file import BadImage, decode
 
 pytestmark = pytest.mark.xdist_group("images")
 
@@ -161,7 +160,7 @@ BOMBS = """
 import resource, sys
 from pathlib import Path
 from pipeline.data.image_file import decode
-from pipeline.data.opening import BadImage
+from pipeline.data.image_file import BadImage
 before = resource.getrusage(resource.RUSAGE_SELF)
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:

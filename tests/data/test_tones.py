@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.data.decoding import Decoding, Pages, Tones
-from pipeline.data.image_file import decode
-from pipeline.data.opening import BadImage
+from pipeline.data.image_file import BadImage, decode
 
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:

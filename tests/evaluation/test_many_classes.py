@@ -11,7 +11,7 @@ import pytest
 from sklearn import metrics as sk
 
 from pipeline.data import predictions
-from pipeline.data.tasks import classification, facts, figures, metrics
+from pipeline.data.tasks import classification, facts, figures
 from pipeline.evaluation import resampling
 
 pytestmark = pytest.mark.xdist_group("many_classes")
@@ -30,8 +30,8 @@ def some() -> tuple[facts.Labels, Any]:
 
 def test_numbers_are_those_of_scikit_learn(some: tuple[facts.Labels, Any]) -> None:
     labels, probabilities = some
-    actual = metrics.of(facts.gather(labels, probabilities))
-    exact = metrics.of(facts.gather(labels, np.asarray(probabilities, np.float64)))
+    actual = facts.gather(labels, probabilities).values()
+    exact = facts.gather(labels, np.asarray(probabilities, np.float64)).values()
     predicted, every = probabilities.argmax(axis=1), np.arange(CLASSES)
     assert actual["accuracy"] == sk.accuracy_score(labels, predicted)
     f1 = sk.f1_score(labels, predicted, labels=every, average="macro", zero_division=0)
@@ -54,7 +54,7 @@ def most_memory(path: Path, images: int) -> int:
     labels = rng.integers(1_000, size=images)
     tracemalloc.start()
     gathered = facts.gather(labels, np.load(path, mmap_mode="r"))
-    metrics.roc_auc(gathered, np.ones((1, images)))
+    gathered.roc_auc(np.ones((1, images)))
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return most
@@ -124,7 +124,7 @@ def test_predictions_come_back_as_they_were(tmp_path: Path, classes: int) -> Non
 def test_a_confusion_matrix_of_some_classes(tmp_path: Path) -> None:
     labels, predicted = np.array([0, 1, 2, 2, 9]), np.array([0, 2, 2, 1, 9])
     subset = np.array([1, 2])
-    assert metrics.confusion(labels, predicted, subset).tolist() == [[0, 1], [1, 1]]
-    assert metrics.confusion(labels, predicted, np.array([5])).tolist() == [[0]]
+    assert facts.confusion(labels, predicted, subset).tolist() == [[0, 1], [1, 1]]
+    assert facts.confusion(labels, predicted, np.array([5])).tolist() == [[0]]
     figures.confusion_matrix(tmp_path / "c.png", np.eye(2, dtype=int), ["a", "b"], 300)
     assert (tmp_path / "c.png").stat().st_size > 1000

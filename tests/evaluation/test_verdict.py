@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.data.tasks import facts, metrics
+from pipeline.data.tasks import facts
 from pipeline.evaluation import resampling, verdict
 
 
-def some(classes: int, images: int, seed: int = 0) -> tuple[metrics.Labels, Any]:
+def some(classes: int, images: int, seed: int = 0) -> tuple[facts.Labels, Any]:
     """Labels, and probabilities that are right more often than not, with ties."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(classes, size=images)

@@ -13,7 +13,7 @@ from PIL import Image
 from selenium.webdriver import ActionChains
 from sklearn import metrics as sk
 
-from pipeline.data.tasks import calibration, facts, metrics
+from pipeline.data.tasks import calibration, facts
 from pipeline.evaluation import resampling
 from pipeline.storage.outputs import ROOT, STAGES
 
@@ -89,7 +89,7 @@ def test_a_draw_counts_as_its_images_repeated(classes: int, images: int) -> None
     drawn = [rng.integers(images, size=images) for _ in range(5)]
     counts = np.stack([np.bincount(item, minlength=images) for item in drawn]).astype(float)
     gathered = facts.gather(labels, probabilities)
-    actual = metrics.weighted(gathered, counts) | {"roc_auc": metrics.roc_auc(gathered, counts)}
+    actual = gathered.weighted(counts)
     for place, chosen in enumerate(drawn):
         expected = by_scikit_learn(labels[chosen], probabilities[chosen])
         assert {n: v[place] for n, v in actual.items()} == pytest.approx(expected, abs=1e-12)
@@ -99,7 +99,7 @@ def test_intervals_hold_what_they_promise(monkeypatch: pytest.MonkeyPatch) -> No
     """About 95 % of the 95 % intervals of samples contain the true value."""
     monkeypatch.setattr(resampling, "DRAWS", 300)
     labels, probabilities = some(3, 20_000)
-    whole = metrics.of(facts.gather(labels, probabilities))["accuracy"]
+    whole = facts.gather(labels, probabilities).values()["accuracy"]
     held = 0
     for start in range(0, 20_000, 200):
         part = slice(start, start + 200)

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.data.tasks import logistic
+from pipeline.data.tasks import Fit, logistic
 
 
 def digits(classes: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -24,7 +24,7 @@ def fitted(
     features: NDArray[np.float32], labels: NDArray[np.int64], seed: int = 0
 ) -> logistic.Fitted:
     classes = int(labels.max()) + 1
-    return logistic.fit(features, labels, classes=classes, balanced=False, seed=seed, threads=2)
+    return logistic.fit(features, labels, Fit(classes, seed, 2))
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -61,7 +61,7 @@ def test_the_loss_is_at_most_that_of_scikit_learn(classes: int, balanced: bool) 
         own = log_softmax(odds, axis=1)[np.arange(len(labels)), labels]
         return float(0.5 / strength * (weights**2).sum() - (weight * own).sum())
 
-    model = logistic.fit(features, labels, classes=classes, balanced=balanced, seed=0, threads=2)
+    model = logistic.fit(features, labels, Fit(classes, 0, 2, balanced))
     scaler = StandardScaler().fit(features.astype(np.float64))
     standard = scaler.transform(features.astype(np.float64))
     oracle = LogisticRegression(

@@ -108,6 +108,8 @@ class Facts(Protocol):
 
     def values(self, desc: str = "") -> dict[str, float]:
         """Compute all metrics; `desc` names a progress bar."""
+        once = self.weighted(np.ones((1, len(self.wrong))))
+        return {name: float(value[0]) for name, value in once.items()}
 
     def scores(self, classes: Sequence[str]) -> dict[str, dict[str, float]]:
         """Compute scores of each class; empty if there are none."""
@@ -169,10 +171,7 @@ class Task(ABC):
 
     @abstractmethod
     def check(self, labels: Mapping[str, Sequence[str]]) -> None:
-        """Stop at labels that nothing can be learned from.
-
-        Args:
-            labels: Split -> label of each image.
+        """Stop at labels that nothing can be learned from; `labels` is split -> of each image.
 
         Raises:
             InputError: There are such labels.
@@ -276,13 +275,7 @@ class Task(ABC):
 
     @abstractmethod
     def answered(self, output: Outputs, decided: str, classes: Sequence[str]) -> dict[str, Any]:
-        """Return the fields `answer` of an answer.
-
-        Args:
-            output: (K,).
-            decided: From `decided`.
-            classes: K names.
-        """
+        """Return the fields `answer` of an answer, from (K,) outputs and what `decided` says."""
 
     def text(self, answer: Mapping[str, Any], most: int) -> str:
         """Return an answer as a line of text."""
@@ -297,13 +290,10 @@ class Task(ABC):
     def facts(
         self, targets: Targets, outputs: Outputs, decided: Targets | None = None, desc: str = ""
     ) -> Facts:
-        """Gather what metrics need.
+        """Gather what metrics need; outputs may be memory-mapped.
 
-        Args:
-            targets: N targets.
-            outputs: (N, K), memory-mapped or not.
-            decided: The predictions as targets, where `thresholds` decided them.
-            desc: Name of the progress bar; no bar if empty.
+        `decided` are the predictions as targets, where `thresholds` decided them; `desc` names a
+        progress bar.
         """
 
     def constant(self, train: Targets, count: int) -> Outputs | None:
@@ -330,9 +320,7 @@ class Task(ABC):
     def summary(self, spread: Mapping[str, Any], images: int) -> str:
         """Say how good the fine-tuned model is: `31 of 36 {} images are right ...`.
 
-        Args:
-            spread: Model -> metric -> value, low and high; of `constant`, too, if there is one.
-            images: Number of evaluated images.
+        `spread` is model -> metric -> value, low and high; of `constant`, too, if there is one.
         """
 
     def agree(self, first: Outputs, second: Outputs) -> NDArray[np.bool_]:

@@ -46,11 +46,7 @@ def temperature(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -
     A few images that are all classified correctly would make any classifier fully confident. Below
     1, the temperature is therefore the best one if one more image belonged to another class (Platt
     1999, Probabilistic outputs for support vector machines), and at most 1. The log loss of these
-    images never increases.
-
-    Args:
-        labels: (N,) class indices of images not used for training.
-        probabilities: (N, K).
+    images, which were not used for training, never increases.
 
     Returns:
         Above 1 for an overconfident classifier; between 0.05 and 20.
@@ -71,9 +67,7 @@ def temperature(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -
 def _lowest_loss(logits: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
     """Find the temperature at which the cross-entropy with some targets is lowest.
 
-    Args:
-        logits: (N, K).
-        wanted: (N,) mean of each row's logits, weighted by its targets.
+    `wanted` is (N,): the mean of each row's logits, weighted by its targets.
     """
 
     def loss(log_temperature: float) -> float:
@@ -101,11 +95,9 @@ def _logits(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def scaled(head: keras.Model, by: float) -> keras.Model:
-    """Divide a head's logits by a temperature; weights are shared.
+    """Divide the logits of a head, which ends in softmax or sigmoid, by a temperature.
 
-    Args:
-        head: (B, D) -> (B, K), ending in a softmax or a sigmoid.
-        by: The temperature.
+    Weights are shared.
     """
     import keras
 

@@ -20,9 +20,9 @@ from pipeline.data.tasks import (
     Suspect,
     Task,
     facts,
-    metrics,
+    figures,
 )
-from pipeline.data.tasks.facts import Floats, Labels
+from pipeline.data.tasks.facts import TOP, TOP_K, Floats, Labels
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,10 +36,7 @@ class Classification(Task):
 
     name = "classification"
     noun = "classes"
-    further = (
-        "macro_f1",
-        *(n for n in metrics.NAMES if n not in ("accuracy", "log_loss", "macro_f1")),
-    )
+    further = facts.FURTHER
     answer: ClassVar[Mapping[str, str]] = {
         "prediction": "string",
         "probability": "double",
@@ -47,8 +44,7 @@ class Classification(Task):
     }
 
     def metrics(self, classes: int) -> tuple[str, ...]:
-        few = [name for name, own in metrics.METRICS.items() if classes < own.min_classes]
-        return tuple(name for name in self.further if name not in few)
+        return tuple(name for name in self.further if classes > TOP or name != TOP_K)
 
     def label(self, names: Sequence[str]) -> str:
         if len(names) != 1:
@@ -82,9 +78,7 @@ class Classification(Task):
         }
 
     def encoded(self, targets: Labels, width: int) -> Outputs:
-        one_hot = np.zeros((len(targets), width), dtype=np.float32)
-        one_hot[np.arange(len(targets)), targets] = 1
-        return one_hot
+        return np.asarray(targets[:, None] == np.arange(width), np.float32)
 
     def weights(self, targets: Labels, width: int) -> NDArray[np.float32]:
         """Weight by the inverse frequency of the class."""
@@ -95,14 +89,7 @@ class Classification(Task):
     def fit(self, features: NDArray[np.float32], targets: Labels, how: Fit) -> Linear:
         from pipeline.data.tasks import logistic
 
-        chosen = logistic.fit(
-            features,
-            targets,
-            classes=how.width,
-            balanced=how.balanced,
-            seed=how.seed,
-            threads=how.threads,
-        )
+        chosen = logistic.fit(features, targets, how)
         text = f"logistic regression, C = {chosen.strength:g}"
         if len(chosen.losses):
             text += f", cross-validated log loss {chosen.losses.mean():.4f}"
@@ -127,8 +114,12 @@ class Classification(Task):
         accuracy = float((predicted == targets).mean())
         score = calibrated
         if monitor != "log_loss":
-            by_class = monitor == "macro_f1"
-            value = _macro_f1(targets, predicted, outputs.shape[1]) if by_class else accuracy
+            value = accuracy
+            if monitor == "macro_f1":
+                from sklearn.metrics import f1_score
+
+                every = {"labels": np.arange(outputs.shape[1]), "zero_division": 0}
+                value = float(f1_score(targets, predicted, average="macro", **every))
             score = 1 - value + 0.5 * min(calibrated, 1.0) / len(targets)
         return {
             "val_loss": calibration.log_loss(targets, outputs),
@@ -203,9 +194,7 @@ class Classification(Task):
         present, labels = np.unique(targets[rows], return_inverse=True)
         if len(present) < 2:
             return []
-        predicted = logistic.out_of_fold(
-            np.asarray(features[rows]), labels, seed=how.seed, threads=how.threads
-        )
+        predicted = logistic.out_of_fold(np.asarray(features[rows]), labels, how)
         ranked = find_label_issues(
             labels, predicted, return_indices_ranked_by="self_confidence", n_jobs=1
         )
@@ -235,58 +224,41 @@ class Classification(Task):
         return f"{right} of {images} {{}} images are right ({value:.1f} %, {interval})"
 
 
-def _macro_f1(labels: Labels, predicted: Labels, classes: int) -> float:
-    from sklearn.metrics import f1_score
-
-    every = np.arange(classes)
-    score = f1_score(labels, predicted, labels=every, average="macro", zero_division=0)
-    return float(score)
-
-
 def _confusion(evaluation: Any, path: Path) -> None:
-    from pipeline.data.tasks import figures
-
     best, classes = evaluation.best, evaluation.data.classes
-    chosen = np.arange(best.classes)
-    if best.classes > _MAX_CONFUSION:  # no page has room for all
+    chosen = np.arange(best.width)
+    if best.width > _MAX_CONFUSION:  # no page has room for all
         wrong = ~best.right
         mistakes = sum(
-            np.bincount(places[wrong], minlength=best.classes)
+            np.bincount(places[wrong], minlength=best.width)
             for places in (best.labels, best.predicted)
         )
         chosen = np.sort(np.argsort(-mistakes, kind="stable")[:_MAX_CONFUSION])
-    counts = metrics.confusion(best.labels, best.predicted, chosen)
+    counts = facts.confusion(best.labels, best.predicted, chosen)
     names = [figures.short(classes[place], 24) for place in chosen]
-    figures.confusion_matrix(path, counts, names, best.classes)
+    figures.confusion_matrix(path, counts, names, best.width)
 
 
 def per_class(evaluation: Any, path: Path) -> None:
     """Draw precision and recall of each class."""
-    from pipeline.data.tasks import figures
-
     scores = evaluation.best.scores(evaluation.data.classes)
     figures.per_class_bars(path, {figures.short(name, 40): scores[name] for name in scores})
 
 
 def _reliability(evaluation: Any, path: Path) -> None:
-    from pipeline.data.tasks import figures
-
     models = evaluation.models.items()
-    figures.reliability(path, {name: metrics.reliability(own) for name, own in models})
+    points = {name: facts.binned(own.confidence, own.right) for name, own in models}
+    figures.reliability(path, points)
 
 
 def mistakes(evaluation: Any, path: Path, title: str = "most confident mistakes") -> None:
     """Draw the worst mistakes."""
-    from pipeline.data.tasks import figures
-
     cards = [evaluation.captioned(place) for place in evaluation.mistakes[:_MISTAKES]]
     figures.gallery(path, cards, 6, title if cards else "no mistakes")
 
 
 def _confused_pairs(evaluation: Any, path: Path) -> None:
     """Draw the most frequently confused pairs of classes, one row per pair."""
-    from pipeline.data.tasks import figures
-
     best, pairs = evaluation.best, {}
     for place in evaluation.mistakes:
         classes = (int(best.labels[place]), int(best.predicted[place]))

@@ -1,5 +1,7 @@
 """Images of results, as PNG files of the same bytes for the same numbers."""
 
+from __future__ import annotations
+
 import importlib.util
 import io
 import warnings
@@ -7,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib import font_manager
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _FONTS = (
     *("DejaVu Sans", "IPAexGothic", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR"),
@@ -24,13 +26,14 @@ _BLUE, _ORANGE, _GREEN, _GREY = "#1f77b4", "#ff7f0e", "#2ca02c", "#888888"
 _BARS_MAX = 40
 
 Entry = Mapping[str, float]
-Reliability = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
 
 @cache
 def _fonts() -> list[str]:
     """List fallback fonts for other scripts, one of which is installed with pip."""
+    from matplotlib import font_manager
+
     spec = importlib.util.find_spec("matplotlib_fontja")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         for path in sorted(Path(folder).rglob("*.ttf")):
@@ -40,12 +43,17 @@ def _fonts() -> list[str]:
 
 
 @contextmanager
-def _drawing(width: float, height: float) -> Iterator[Figure]:
-    """Yield a figure of this size in inches, whose text may be in any script."""
+def _drawing(file: Path | io.BytesIO, width: float, height: float) -> Iterator[Figure]:
+    """Yield a figure of this size in inches, whose text may be in any script, and save it."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     with mpl.rc_context({"font.family": _fonts()}), warnings.catch_warnings():
         # A character that is in none of these fonts is drawn as a box.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-        yield Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        figure.savefig(file, dpi=100, format="png")
 
 
 def readable(text: str) -> str:
@@ -65,16 +73,11 @@ def learning_curves(
     """Plot loss and quality by epoch, for head training and fine-tuning separately.
 
     The dotted line is the validation result of the head-only model, where fine-tuning starts.
-
-    Args:
-        path: PNG to write.
-        head: Entries with epoch, loss, val_loss and the quality of both; one for a closed form.
-        tuned: Likewise; empty for a frozen backbone.
-        quality: Name of the other metric.
+    `head` has one entry for a closed form, `tuned` none for a frozen backbone.
     """
     phases = {"head": head} if len(head) > 1 or not tuned else {}
     phases |= {"fine-tuning": tuned} if tuned else {}
-    with _drawing(9, 3.4 * len(phases)) as figure:
+    with _drawing(path, 9, 3.4 * len(phases)) as figure:
         rows = figure.subplots(len(phases), 2, squeeze=False)
         for (phase, curve), axes in zip(phases.items(), rows, strict=True):
             epochs = np.arange(1, len(curve) + 1)
@@ -88,7 +91,6 @@ def learning_curves(
                 axis.set(xlabel="epoch", title=f"{phase}: {name}")
                 axis.xaxis.get_major_locator().set_params(integer=True)
                 axis.legend()
-        figure.savefig(path, dpi=100)
 
 
 def confusion_matrix(
@@ -98,18 +100,14 @@ def confusion_matrix(
     every: int,
     totals: NDArray[np.int64] | None = None,
 ) -> None:
-    """Plot true by predicted class, shaded by the fraction of the true class.
+    """Plot (k, k) counts of true by predicted class, shaded by the fraction of the true class.
 
-    Args:
-        path: PNG to write.
-        counts: (k, k).
-        classes: k names.
-        every: Total number of classes; those with the most mistakes are shown.
-        totals: (k,) images of each true class; by default the sums of the rows.
+    `every` is the number of all classes, `totals` the images of each true class: by default the
+    sums of the rows.
     """
     names = [readable(name) for name in classes]
     side = min(4 + 0.35 * len(classes), 16)
-    with _drawing(side, side) as figure:
+    with _drawing(path, side, side) as figure:
         axis = figure.subplots()
         whole = counts.sum(axis=1) if totals is None else totals
         shares = counts / np.maximum(whole[:, None], 1)
@@ -134,21 +132,15 @@ def confusion_matrix(
                         va="center",
                         color="w" if dark else "k",
                     )
-        figure.savefig(path, dpi=100)
 
 
 def per_class_bars(path: Path, scores: Mapping[str, Mapping[str, float]]) -> None:
-    """Plot precision and recall of each class, lowest F1 on top.
-
-    Args:
-        path: PNG to write.
-        scores: Class -> precision, recall, f1, support; 40 of them are shown.
-    """
+    """Plot precision and recall of each class, lowest F1 on top; at most 40 of them."""
     ordered = sorted(scores, key=lambda name: scores[name]["f1"])[:_BARS_MAX][::-1]
     names = [f"{readable(label)} ({scores[label]['support']:.0f})" for label in ordered]
     part = f"{len(ordered)} of {len(scores)} classes, lowest F1 first"
     title = "by class" if len(ordered) == len(scores) else part
-    with _drawing(7, 1.2 + 0.3 * len(ordered)) as figure:
+    with _drawing(path, 7, 1.2 + 0.3 * len(ordered)) as figure:
         axis = figure.subplots()
         places = np.arange(len(ordered))
         for shift, (name, color) in zip(
@@ -160,17 +152,14 @@ def per_class_bars(path: Path, scores: Mapping[str, Mapping[str, float]]) -> Non
         axis.set(xlim=(0, 1), title=f"{title} (images)")
         axis.margins(y=0.01)
         figure.legend(loc="outside lower center", ncols=2)
-        figure.savefig(path, dpi=100)
 
 
-def reliability(path: Path, models: Mapping[str, Reliability]) -> None:
+def reliability(path: Path, models: Mapping[str, NDArray[np.float64]]) -> None:
     """Plot accuracy against confidence, one line per model; the diagonal is perfect calibration.
 
-    Args:
-        path: PNG to write.
-        models: Name -> number of images, mean confidence and accuracy of each bin.
+    `models` is name -> number of images, mean confidence and accuracy of each bin.
     """
-    with _drawing(6, 6) as figure:
+    with _drawing(path, 6, 6) as figure:
         axis = figure.subplots()
         axis.plot([0, 1], [0, 1], color=_GREY, linestyle="--", label="perfectly calibrated")
         for (name, (counts, confidences, accuracies)), color in zip(
@@ -180,36 +169,33 @@ def reliability(path: Path, models: Mapping[str, Reliability]) -> None:
             axis.plot(confidences, accuracies, "o-", color=color, label=f"{name} ({sizes})")
         axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
         axis.legend()
-        figure.savefig(path, dpi=100)
 
 
 def curves(path: Path, lines: Mapping[str, tuple[Any, Any]], x: str, y: str) -> None:
     """Plot lines between 0 and 1: name -> values of x and of y."""
-    with _drawing(7, 6) as figure:
+    with _drawing(path, 7, 6) as figure:
         axis = figure.subplots()
         for name, values in lines.items():
             axis.plot(*values, label=readable(name))
         axis.set(xlabel=x, ylabel=y, xlim=(0, 1.02), ylim=(0, 1.02))
         if lines:
             axis.legend(fontsize=8)
-        figure.savefig(path, dpi=100)
 
 
 def scatter(path: Path, truth: NDArray[Any], predicted: NDArray[Any]) -> None:
     """Plot predicted against true numbers; the diagonal is perfect."""
-    with _drawing(6.5, 6) as figure:
+    with _drawing(path, 6.5, 6) as figure:
         axis = figure.subplots()
         ends = [min(truth.min(), predicted.min()), max(truth.max(), predicted.max())]
         axis.plot(ends, ends, color=_GREY, linestyle="--", label="perfect")
         axis.plot(truth, predicted, ".", color=_BLUE, alpha=0.5)
         axis.set(xlabel="true", ylabel="predicted")
         axis.legend()
-        figure.savefig(path, dpi=100)
 
 
 def residuals(path: Path, errors: Mapping[str, NDArray[Any]]) -> None:
     """Plot the distribution of predicted minus true numbers, one outline per model."""
-    with _drawing(7, 4.5) as figure:
+    with _drawing(path, 7, 4.5) as figure:
         axis = figure.subplots()
         edges = np.histogram_bin_edges(np.concatenate(list(errors.values())), 40)
         for name, values in errors.items():
@@ -217,17 +203,11 @@ def residuals(path: Path, errors: Mapping[str, NDArray[Any]]) -> None:
         axis.axvline(0, color=_GREY, linestyle="--")
         axis.set(xlabel="predicted minus true", ylabel="images")
         axis.legend()
-        figure.savefig(path, dpi=100)
 
 
 def label_curve(path: Path, curve: Mapping[str, Any]) -> None:
-    """Plot a metric of the head against the number of labels, with intervals.
-
-    Args:
-        path: PNG to write.
-        curve: metric, labels and values with low and high; empty if it was not measured.
-    """
-    with _drawing(7, 4.5) as figure:
+    """Plot a metric of the head against the number of labels, from `label_curve.measure`."""
+    with _drawing(path, 7, 4.5) as figure:
         axis = figure.subplots()
         if curve:
             values, lows, highs = (
@@ -241,17 +221,13 @@ def label_curve(path: Path, curve: Mapping[str, Any]) -> None:
         title = "head on frozen features" if curve else "not measured: too many images or classes"
         name = curve.get("metric", "").replace("_", " ")
         axis.set(xlabel="labels of training images", ylabel=name, title=title)
-        figure.savefig(path, dpi=100)
 
 
 def histograms(samples: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> bytes:
-    """Plot two distributions for each trait, overlaid; returns a PNG.
-
-    Args:
-        samples: Trait -> values at training, values now.
-    """
+    """Plot two distributions for each trait, at training and now, overlaid; returns a PNG."""
     rows = -(-len(samples) // 4)
-    with _drawing(12, 2.6 * rows) as figure:
+    file = io.BytesIO()
+    with _drawing(file, 12, 2.6 * rows) as figure:
         axes = figure.subplots(rows, 4, squeeze=False).ravel()
         for axis in axes[len(samples) :]:
             axis.axis("off")
@@ -264,23 +240,14 @@ def histograms(samples: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -
                 axis.hist(values, edges, weights=shares, color=color, alpha=0.55, label=name_of)
             axis.set(title=name)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-        file = io.BytesIO()
-        figure.savefig(file, dpi=100, format="png")
-        return file.getvalue()
+    return file.getvalue()
 
 
 def gallery(path: Path, images: Sequence[tuple[Pixels, str]], columns: int, title: str) -> None:
-    """Draw images in rows, each with a caption.
-
-    Args:
-        path: PNG to write.
-        images: (size, size, 3) uint8 or float RGB, and the caption.
-        columns: Images per row.
-        title: Title of the figure.
-    """
+    """Draw images, (size, size, 3) uint8 or float RGB, in rows, each with a caption."""
     captions = [readable(caption) for _, caption in images]
     rows = max(1, -(-len(images) // columns))
-    with _drawing(2.1 * columns, 0.5 + 2.6 * rows) as figure:
+    with _drawing(path, 2.1 * columns, 0.5 + 2.6 * rows) as figure:
         figure.suptitle(title)
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for axis in axes:
@@ -288,4 +255,3 @@ def gallery(path: Path, images: Sequence[tuple[Pixels, str]], columns: int, titl
         for axis, (pixels, _), caption in zip(axes, images, captions, strict=False):
             axis.imshow(pixels)
             axis.set_title(caption, fontsize=8, y=-0.05, va="top")
-        figure.savefig(path, dpi=100)

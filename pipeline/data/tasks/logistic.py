@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
-Floats = NDArray[np.float64]
+from pipeline.data.tasks import Fit, Floats
+from pipeline.storage import progress
 
 STRENGTHS = np.logspace(-5, 2, 8)
 """Candidates for scikit-learn's C; larger values regularize less."""
@@ -60,27 +60,10 @@ class Fitted:
     losses: Floats
 
 
-def fit(
-    features: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    *,
-    classes: int,
-    balanced: bool,
-    seed: int,
-    threads: int,
-) -> Fitted:
-    """Fit to all features, with the C that is best in cross-validation.
-
-    Args:
-        features: (N, D).
-        labels: (N,) class indices; every class occurs.
-        classes: K.
-        balanced: Weight all classes equally, whatever their size.
-        seed: Seed of the folds.
-        threads: Threads for linear algebra; the last bits depend on them.
-    """
-    with threadpool_limits(threads):
-        return _fitted(_Problem(features, labels, classes, balanced), seed)
+def fit(features: NDArray[np.float32], labels: NDArray[np.int64], how: Fit) -> Fitted:
+    """Fit (N, D) features, with the C that is best in cross-validation; every class occurs."""
+    with threadpool_limits(how.threads):
+        return _fitted(_Problem(features, labels, how.width, how.balanced), how.seed)
 
 
 def _fitted(problem: _Problem, seed: int) -> Fitted:
@@ -95,65 +78,44 @@ def _fitted(problem: _Problem, seed: int) -> Fitted:
 
 
 def one_vs_rest(
-    features: NDArray[np.float32],
-    targets: NDArray[np.int64],
-    *,
-    balanced: bool,
-    seed: int,
-    threads: int,
+    features: NDArray[np.float32], targets: NDArray[np.int64], how: Fit
 ) -> list[Fitted]:
-    """Fit each of K labels against the rest; arguments as for `fit`.
-
-    Args:
-        features: (N, D).
-        targets: (N, K) of 0 and 1.
-        balanced: Weight images with and without a label equally.
-        seed: Seed of the folds.
-        threads: Threads for linear algebra.
-    """
-    with threadpool_limits(threads):
-        problem = _Problem(features, targets[:, 0], 2, balanced)
+    """Fit each of K labels, (N, K) of 0 and 1, against the rest."""
+    with threadpool_limits(how.threads):
+        problem = _Problem(features, targets[:, 0], 2, how.balanced)
         return [
-            _fitted(problem.relabelled(labels, balanced), seed)
-            for labels in tqdm(
-                targets.T, "labels", unit="label", delay=1, leave=False, disable=None
-            )
+            _fitted(problem.relabelled(labels, how.balanced), how.seed)
+            for labels in progress.bar(targets.T, "labels", unit="label")
         ]
 
 
-def out_of_fold(
-    features: NDArray[np.float32], labels: NDArray[np.int64], *, seed: int, threads: int
-) -> Floats:
+def out_of_fold(features: NDArray[np.float32], labels: NDArray[np.int64], how: Fit) -> Floats:
     """Predict each row with a regression fitted to the other folds; returns (N, K).
 
-    Args:
-        features: (N, D).
-        labels: (N,) class indices; at least two images per class. Or (N, K) of 0 and 1: a
-            regression for each column.
-        seed: Seed of the folds.
-        threads: Threads for linear algebra.
+    Labels are (N,) class indices, of at least two images per class; or (N, K) of 0 and 1, with a
+    regression for each column.
     """
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
     from sklearn.preprocessing import StandardScaler
 
-    with threadpool_limits(threads), warnings.catch_warnings():
+    with threadpool_limits(how.threads), warnings.catch_warnings():
         # A class may have fewer images than folds: some folds do without. And where features are
         # too poor for the solver to converge, a converged answer would not be better.
         warnings.filterwarnings("ignore", message="The least populated class")
         warnings.filterwarnings("ignore", message="lbfgs failed to converge")
         standard = StandardScaler().fit_transform(features.astype(np.float64))
         most = min(_DIRECTIONS, *features.shape)
-        reduced = PCA(most, svd_solver="randomized", random_state=seed).fit_transform(standard)
+        reduced = PCA(most, svd_solver="randomized", random_state=how.seed).fit_transform(standard)
         reduced /= max(float(np.sqrt((reduced**2).mean())), 1e-12)
         columns = labels.T if labels.ndim > 1 else labels[None]
         total = _SUSPECT_FOLDS * len(columns)
-        bar = tqdm(desc="out of fold", total=total, delay=1, leave=False, disable=None)
+        bar = progress.bar(desc="out of fold", total=total, unit="it")
 
         def folded(truth: NDArray[np.int64]) -> Floats:
             predicted = np.zeros((len(truth), truth.max() + 1))
-            parts = StratifiedKFold(_SUSPECT_FOLDS, shuffle=True, random_state=seed)
+            parts = StratifiedKFold(_SUSPECT_FOLDS, shuffle=True, random_state=how.seed)
             for others, own in parts.split(reduced, truth):
                 model = LogisticRegression(C=_SUSPECT_STRENGTH, max_iter=_ITERATIONS)
                 model.fit(reduced[others], truth[others])
@@ -173,13 +135,8 @@ class _Problem:
     A penalized regression is the same in every orthogonal basis. As in scikit-learn, two classes
     share one weight per feature: the first class's log odds are zero.
 
-    Args:
-        features: (N, D).
-        labels: (N,) class indices.
-        classes: K.
-        balanced: Weight all classes equally.
-
     Attributes:
+        rows: (N, R) standardized features along the directions.
         mean: (D,).
         scale: (D,) standard deviations; 1 where a feature is constant.
         directions: (D, R) orthonormal columns.
@@ -197,10 +154,13 @@ class _Problem:
         constant = deviation <= 10 * np.finfo(np.float64).eps * np.abs(self.mean)
         self.scale = np.where(constant, 1.0, deviation)
         exact = np.where(constant, 0.0, (exact - self.mean) / self.scale)
-        # With fewer images than features, the weights lie in the span of the images.
-        span, exact = _spanned(exact)
+        if len(exact) < exact.shape[1]:  # the weights lie in the span of the images
+            span, along = np.linalg.qr(exact.T)
+            exact = along.T
+        else:
+            span = np.eye(exact.shape[1])
         self._variances, rotation = np.linalg.eigh(exact.T @ exact / len(exact))
-        self._rows, self.directions = exact @ rotation, span @ rotation
+        self.rows, self.directions = exact @ rotation, span @ rotation
         self._label(labels, classes, balanced)
 
     def relabelled(self, labels: NDArray[np.int64], balanced: bool) -> _Problem:
@@ -226,10 +186,6 @@ class _Problem:
         split = StratifiedKFold(folds, shuffle=True, random_state=seed)
         return list(split.split(self.labels, self.labels))
 
-    def log_odds(self, coefficients: Floats, rows: NDArray[np.int64]) -> Floats:
-        """Return (M, K) log odds of some rows, up to a constant per row."""
-        return _log_odds(self._rows[rows], coefficients)
-
     def fit(
         self,
         strength: float,
@@ -239,16 +195,12 @@ class _Problem:
     ) -> Floats:
         """Return the (R + 1, K) weights and biases, (R + 1, 1) for two classes.
 
-        Args:
-            strength: scikit-learn's C.
-            tolerance: Largest gradient at the end.
-            rows: Rows to fit to.
-            start: Weights and biases to start from; zero by default.
+        `strength` is scikit-learn's C, `tolerance` the largest gradient at the end.
         """
         from scipy.optimize import minimize
         from scipy.special import log_softmax
 
-        features, labels = self._rows[rows], self.labels[rows]
+        features, labels = self.rows[rows], self.labels[rows]
         weights = self._weights[rows, None] / self._weights[rows].sum()
         penalty = 1 / (strength * self._weights[rows].sum())
         classes = max(self._columns, 2)
@@ -276,16 +228,9 @@ class _Problem:
 
 
 def _log_odds(features: Floats, coefficients: Floats) -> Floats:
+    """Return (M, K) log odds, up to a constant per row."""
     odds: Floats = features @ coefficients[:-1] + coefficients[-1]
     return odds if odds.shape[1] > 1 else np.hstack([np.zeros_like(odds), odds])
-
-
-def _spanned(exact: Floats) -> tuple[Floats, Floats]:
-    """Return (D, R) orthonormal directions that span all rows, and the (N, R) rows along them."""
-    if len(exact) >= exact.shape[1]:
-        return np.eye(exact.shape[1]), exact
-    span, along = np.linalg.qr(exact.T)
-    return span, along.T
 
 
 def _chosen(problem: _Problem, seed: int) -> tuple[float, Floats, Floats | None]:
@@ -303,13 +248,13 @@ def _chosen(problem: _Problem, seed: int) -> tuple[float, Floats, Floats | None]
     if not parts:
         # Strong regularization: there is next to nothing to learn from.
         return 1e-2, np.zeros(0), None
-    bar = tqdm(desc="logistic regression", unit="fit", delay=1, leave=False, disable=None)
+    bar = progress.bar(desc="logistic regression", unit="fit")
 
     def tried(place: int, starts: list[Floats | None]) -> tuple[Floats, list[Floats]]:
         losses, fits = [], []
         for (others, own), start in zip(parts, starts, strict=True):
             fits.append(problem.fit(STRENGTHS[place], _ROUGHLY, others, start))
-            logs = log_softmax(problem.log_odds(fits[-1], own), axis=1)
+            logs = log_softmax(_log_odds(problem.rows[own], fits[-1]), axis=1)
             losses.append(-logs[np.arange(len(own)), problem.labels[own]].mean())
             bar.update()
         return np.array(losses), fits

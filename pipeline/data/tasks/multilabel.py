@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.tasks import Facts, Fit, Linear, Outputs, Plot, Region, Suspect, Task
+from pipeline.data.tasks import Facts, Fit, Linear, Outputs, Plot, Region, Suspect, Task, figures
 from pipeline.data.tasks.classification import mistakes, per_class
-from pipeline.data.tasks.facts import BINS, Floats
+from pipeline.data.tasks.facts import BINS, Floats, binned
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _BARS_MAX = 30
 
 
 @dataclass(frozen=True)
-class LabelFacts:
+class LabelFacts(Facts):
     """A model's predictions.
 
     Attributes:
@@ -92,10 +92,6 @@ class LabelFacts:
         gaps = self.outputs.astype(np.float64) - self.targets
         return np.stack([np.where(bins == b, gaps, 0).sum(axis=1) for b in range(BINS)], axis=1)
 
-    def values(self, desc: str = "") -> dict[str, float]:
-        once = self.weighted(np.ones((1, len(self.targets))))
-        return {name: float(value[0]) for name, value in once.items()}
-
     def scores(self, classes: Sequence[str]) -> dict[str, dict[str, float]]:
         result = {}
         for place, name in enumerate(classes):
@@ -113,8 +109,6 @@ class LabelFacts:
         return result
 
     def caption(self, place: int, classes: Sequence[str]) -> str:
-        from pipeline.data.tasks import figures
-
         named = [classes[label] for label in np.flatnonzero(self.decided[place]).tolist()]
         return f"predicted {figures.short(BETWEEN.join(named) or 'none', 24)}"
 
@@ -122,10 +116,7 @@ class LabelFacts:
 def average_precision(scores: Outputs, truth: Floats, counts: Floats) -> Floats:
     """Compute average precision, as scikit-learn does, of R draws: (R,).
 
-    Args:
-        scores: (N,).
-        truth: (N,) 0 or 1.
-        counts: (R, N) how often each draw contains each image.
+    `truth` is 0 or 1; `counts`, (R, N), is how often each draw contains each image.
     """
     order = np.argsort(-scores, kind="stable")
     drawn = counts[:, order]
@@ -235,13 +226,7 @@ class Multilabel(Task):
     def fit(self, features: NDArray[np.float32], targets: NDArray[np.float32], how: Fit) -> Linear:
         from pipeline.data.tasks import logistic
 
-        fits = logistic.one_vs_rest(
-            features,
-            targets.astype(np.int64),
-            balanced=how.balanced,
-            seed=how.seed,
-            threads=how.threads,
-        )
+        fits = logistic.one_vs_rest(features, targets.astype(np.int64), how)
         weights = np.stack([fit.weights[:, 1] - fit.weights[:, 0] for fit in fits], axis=1)
         biases = np.array([fit.biases[1] - fit.biases[0] for fit in fits])
         middle = float(np.median([fit.strength for fit in fits]))
@@ -355,8 +340,7 @@ class Multilabel(Task):
             return []
         predicted = targets.astype(np.float64)
         own = targets[:, columns].astype(np.int64)
-        options = {"seed": how.seed, "threads": how.threads}
-        predicted[:, columns] = logistic.out_of_fold(features, own, **options)
+        predicted[:, columns] = logistic.out_of_fold(features, own, how)
         lists = [np.flatnonzero(row).tolist() for row in targets]
         ranked = cleanlab.find_label_issues(
             lists, predicted, return_indices_ranked_by="self_confidence", n_jobs=1
@@ -404,8 +388,6 @@ def _binary(
 
 def _occurrence(evaluation: Any, path: Path) -> None:
     """Draw how often each label is predicted on images with each true label."""
-    from pipeline.data.tasks import figures
-
     best, classes = evaluation.best, evaluation.data.classes
     often = np.sort(np.argsort(-best.targets.sum(axis=0), kind="stable")[:_BARS_MAX])
     counts = (best.targets.T @ best.decided)[np.ix_(often, often)].astype(np.int64)
@@ -417,8 +399,6 @@ def _occurrence(evaluation: Any, path: Path) -> None:
 def _precision_recall(evaluation: Any, path: Path) -> None:
     """Draw precision against recall of the labels with the lowest average precision."""
     from sklearn.metrics import precision_recall_curve
-
-    from pipeline.data.tasks import figures
 
     best, classes = evaluation.best, evaluation.data.classes
     scores = best.scores(classes)
@@ -438,11 +418,9 @@ def _precision_recall(evaluation: Any, path: Path) -> None:
 
 
 def _calibration(evaluation: Any, path: Path) -> None:
-    from pipeline.data.tasks import figures, metrics
-
     drawn = {}
     for name, own in evaluation.models.items():
-        drawn[name] = metrics.binned(own.outputs.ravel().astype(np.float64), own.targets.ravel())
+        drawn[name] = binned(own.outputs.ravel().astype(np.float64), own.targets.ravel())
     figures.reliability(path, drawn)
 
 

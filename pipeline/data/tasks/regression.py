@@ -7,7 +7,7 @@ are in the model's last layers: outputs are in the unit of the numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.tasks import Fit, Linear, Outputs, Plot, Region, Suspect, Task
+from pipeline.data.tasks import Facts, Fit, Linear, Outputs, Plot, Region, Suspect, Task, figures
 from pipeline.data.tasks.classification import mistakes
 from pipeline.data.tasks.facts import Floats
 from pipeline.errors import InputError
@@ -65,7 +65,7 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class NumberFacts:
+class NumberFacts(Facts):
     """A model's predictions: (N,) numbers each."""
 
     targets: Floats
@@ -102,7 +102,9 @@ class NumberFacts:
         values = {
             "mean_absolute_error": counts @ self.wrong / total,
             "root_mean_squared_error": np.sqrt(counts @ squares / total),
-            "median_absolute_error": _medians(self.wrong, counts),
+            "median_absolute_error": np.array(
+                [np.median(np.repeat(self.wrong, row)) for row in counts.astype(np.int64)]
+            ),
             "r2": explained,
         }
         if len(self.targets) <= _MAX_RANKED or len(counts) == 1:
@@ -118,10 +120,6 @@ class NumberFacts:
             return 0.0  # a constant orders nothing
         return float(spearmanr(*pair).statistic)
 
-    def values(self, desc: str = "") -> dict[str, float]:
-        once = self.weighted(np.ones((1, len(self.targets))))
-        return {name: float(value[0]) for name, value in once.items()}
-
     def scores(self, classes: Sequence[str]) -> dict[str, dict[str, float]]:
         return {}
 
@@ -132,15 +130,6 @@ class NumberFacts:
 def _spoken(value: float) -> str:
     """Return a number for people."""
     return f"{value:,.0f}" if abs(value) >= _LARGE else f"{value:.4g}"
-
-
-def _medians(values: Floats, counts: Floats) -> Floats:
-    """Compute the median of each draw: (R,)."""
-    order = np.argsort(values, kind="stable")
-    passed, total = np.cumsum(counts[:, order], axis=1), counts.sum(axis=1)
-    middle = [(total - 1) // 2, total // 2]
-    both = [values[order[(passed <= at[:, None]).sum(axis=1)]] for at in middle]
-    return np.asarray((both[0] + both[1]) / 2)
 
 
 class Regression(Task):
@@ -320,10 +309,12 @@ class Regression(Task):
         self, features: NDArray[np.float32], targets: Floats, classes: Sequence[str], how: Fit
     ) -> list[Suspect]:
         from cleanlab.regression.rank import get_label_quality_scores
+        from sklearn.model_selection import KFold
 
         scale = Scale.of(targets[:, 0])
         truth, predicted = scale.learned(targets[:, 0]), np.zeros(len(targets))
-        for others, own in _folds(len(targets), how.seed):
+        folds = KFold(min(_FOLDS, len(targets)), shuffle=True, random_state=how.seed)
+        for others, own in folds.split(targets):
             linear = self.fit(features[others], targets[others], how)
             numbers = self.applied(features[own], linear, targets[others])[:, 0]
             predicted[own] = scale.learned(numbers.astype(np.float64))
@@ -367,22 +358,12 @@ class Regression(Task):
         return "prediction", outputs[:, 0].tolist()
 
 
-def _folds(count: int, seed: int) -> Iterator[Any]:
-    from sklearn.model_selection import KFold
-
-    return iter(KFold(min(_FOLDS, count), shuffle=True, random_state=seed).split(np.zeros(count)))
-
-
 def _predicted(evaluation: Any, path: Path) -> None:
-    from pipeline.data.tasks import figures
-
     best = evaluation.best
     figures.scatter(path, best.targets, best.outputs)
 
 
 def _residuals(evaluation: Any, path: Path) -> None:
-    from pipeline.data.tasks import figures
-
     errors = {name: own.outputs - own.targets for name, own in evaluation.models.items()}
     figures.residuals(path, errors)
 

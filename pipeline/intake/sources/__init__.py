@@ -12,11 +12,10 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tqdm import tqdm
-
 from pipeline.data import tasks
 from pipeline.data.decoding import MOST_MEGAPIXELS, Pages
 from pipeline.settings import REQUIRED, AutoInt, automatic, setting
+from pipeline.storage import progress
 from pipeline.storage.derived import Derived
 
 IGNORED = "ignored by data.ignore"
@@ -107,8 +106,7 @@ def images(config: Any, desc: str = "", left_out: list[Sample] | None = None) ->
     """
     module = importlib.import_module(f"{__name__}.{config.kind}")
     samples = module.images(config)
-    hidden = None if desc else True
-    for image in tqdm(samples, desc, unit="image", delay=1, leave=False, disable=hidden):
+    for image in progress.bar(samples, desc):
         names = (image.path, image.label, PurePosixPath(image.path).name)
         if not image.left_out and any(matches(p, *names) for p in config.ignore):
             image = replace(image, left_out=IGNORED)

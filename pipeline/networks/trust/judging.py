@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.tasks import Region, Task
+from pipeline.data.predictions import Trust
+from pipeline.data.tasks import Task
 from pipeline.errors import InputError
 from pipeline.networks.trust import typicality
 from pipeline.networks.trust.reference import Reference
@@ -24,26 +25,16 @@ UNKNOWN, COVERAGE = 0.05, 0.9
 
 
 @dataclass(frozen=True)
-class Answers:
+class Answers(Trust):
     """Answers for N images.
 
     Attributes:
         probabilities: (N, K) float32 outputs.
-        decided: The N predictions, as labels.
         strangeness: (N,) negative log of how rarely a validation image is as unusual.
-        typicality: (N,) fraction of validation images that are at least as unusual.
-        known: (N,) True if that is more than `unknown`.
-        regions: Region of each image, such as a prediction set; None without calibration images.
-        positions: (N, d) reduced features.
     """
 
     probabilities: NDArray[np.float32]
-    decided: list[str]
     strangeness: Floats
-    typicality: Floats
-    known: NDArray[np.bool_]
-    regions: list[Region] | None
-    positions: Floats
 
     def of(self, part: slice) -> Answers:
         """Return the answers for some of the images."""
@@ -118,7 +109,7 @@ class Judge:
         typical = typicality.shares(strange, reference.strangeness)
         decided = task.decided(own, reference.thresholds, self._classes)
         regions = None if self._reach is None else task.regions(own, self._reach)
-        return Answers(own, decided, strange, typical, typical > self._unknown, regions, places)
+        return Answers(typical, typical > self._unknown, regions, places, decided, own, strange)
 
 
 def _ceiling(value: float) -> int:

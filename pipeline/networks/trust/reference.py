@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from pipeline.data import traits as traits_of
 from pipeline.data.manifest import CALIBRATION, Manifest
 from pipeline.data.tasks import Outputs, Targets, Task
 from pipeline.networks.trust import typicality
 from pipeline.networks.trust.typicality import Floats, Space
+from pipeline.storage import progress
 
 _TRAITS = "traits.json"
 _TRAINING, _VALIDATION = 2000, 5000
@@ -104,7 +104,7 @@ def _chosen(rows: NDArray[np.int64], most: int, seed: int) -> NDArray[np.int64]:
 
 
 def _traits(data: Manifest, rows: NDArray[np.int64]) -> dict[str, list[float]]:
-    bar = tqdm(rows, "traits", unit="image", delay=1, leave=False, disable=None)
+    bar = progress.bar(rows, "traits")
     values = [
         traits_of.of(data.images[row], data.rows[row].width, data.rows[row].height) for row in bar
     ]
