@@ -190,9 +190,10 @@ def _conclusion(plan: Plan, looked: Looked) -> Iterator[str]:
     from pipeline.evaluation import verdict
 
     for name, section in plan.sections.items():
-        for setting, reason in section.reasons.items():
-            full = f"{name}.{setting}".removeprefix(".")
-            yield f"{full}={params_file.written(section.values[setting])}: {reason}"
+        for setting, (value, reason) in section.items():
+            if reason:
+                full = f"{name}.{setting}".removeprefix(".")
+                yield f"{full}={params_file.written(value)}: {reason}"
     yield (
         f"dvc repro will take up to about {_spoken(plan.seconds)} on this machine, "
         f"{_spoken(plan.frozen_seconds)} without fine-tuning (finetune.cut=none), and "

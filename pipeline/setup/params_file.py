@@ -41,9 +41,8 @@ def text(sections: Mapping[str, Section], command: str) -> str:
     for name, section in sections.items():
         lines.append("" if not name else f"\n{name}:")
         indent = "  " if name else ""
-        for setting, value in section.values.items():
+        for setting, (value, reason) in section.items():
             line = f"{indent}{setting}: {written(value)}"
-            reason = section.reasons.get(setting)
             # At least one space: without it, YAML would include the reason in the value.
             lines.append(f"{line:{_COLUMN - 1}} # {reason}" if reason else line)
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
@@ -60,14 +59,11 @@ def refuse_to_lose(force: bool) -> None:
 
 def composed(data: dict[str, Any], backbone: str, compose: Callable[..., T]) -> T:
     """Compose a config from section `data` and a network's name, without params.yaml."""
-    few = {
-        "data": Section(data),
-        "backbone": Section(dict(backbones.section(backbone))),
-        "head": Section({"use": "logistic"}),
-    }
+    few = {"data": data, "backbone": backbones.section(backbone), "head": {"use": "logistic"}}
+    plain = {name: {n: (value, "") for n, value in own.items()} for name, own in few.items()}
     with TemporaryDirectory() as scratch:
         path = Path(scratch) / PARAMS
-        path.write_text(text(few, "init"), encoding="utf-8")
+        path.write_text(text(plain, "init"), encoding="utf-8")
         return compose([], path)
 
 

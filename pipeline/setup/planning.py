@@ -6,7 +6,7 @@ source + backbone -> sections of settings with reasons, minutes, disk.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.features import augmentation
@@ -32,23 +32,8 @@ _BACKWARD = 3.0
 """Cost of a training step, in forward passes."""
 
 
-@dataclass
-class Section:
-    """A section of params.yaml.
-
-    Attributes:
-        values: Setting -> value.
-        reasons: Setting -> reason.
-    """
-
-    values: dict[str, Any] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-
-    def put(self, name: str, value: Any, reason: str = "") -> None:
-        """Add a setting."""
-        self.values[name] = value
-        if reason:
-            self.reasons[name] = reason
+Section = dict[str, tuple[Any, str]]
+"""A section of params.yaml: setting -> value, and its reason or an empty text."""
 
 
 @dataclass(frozen=True)
@@ -93,48 +78,52 @@ def plan(looked: Looked, network: Network, seed: int, threads: int) -> Plan:
     """Derive all values for a source and a network."""
     size, mirrored = network.size, network.mirrored
     train = looked.survey.count("train")
-    shared = Section()
-    shared.put("seed", seed)
-    shared.put("threads", threads, "cores of this machine; results depend on it in the last bits")
-    augment = Section()
-    augment.put("use", "flip_crop" if mirrored[0] else "auto", mirrored[1])
     views = augmentation.views_for(train)
-    augment.put("views", views.value, views.reason)
-    prepare = Section()
-    prepare.put("image_size", size.value, size.reason)
-    if not looked.survey.splits:
-        prepare.put("train_fraction", 0.7, "0.15 for val, the rest for test")
-    prepare.put("exclude", "conf/exclude.csv", "paths of images to exclude")
     chosen, derived = recipe.derive(Finetune(), train, network.model)
-    finetune = Section()
     cut, epochs, rate = (derived[f"finetune.{name}"] for name in ("cut", "epochs", "learning_rate"))
-    finetune.put("cut", AUTO, f"{cut.value}, or a higher one if the head is hardly ever wrong")
-    finetune.put("epochs", AUTO, f"at most {epochs.value}: {epochs.reason}")
-    finetune.put("learning_rate", rate.value, rate.reason)
-    sections = {
-        "": shared,
-        "data": Section(looked.settings, looked.reasons),
-        "backbone": Section(dict(network.section), {"use": network.reason}),
+    fraction: Section = {}
+    if not looked.survey.splits:
+        fraction = {"train_fraction": (0.7, "0.15 for val, the rest for test")}
+    balance = _balance(looked.survey.imbalance) if looked.survey.classes else ""
+    cores = "cores of this machine; results depend on it in the last bits"
+    sections: dict[str, Section] = {
+        "": {"seed": (seed, ""), "threads": (threads, cores)},
+        "data": {n: (value, looked.reasons.get(n, "")) for n, value in looked.settings.items()},
+        "backbone": {
+            n: (value, network.reason if n == "use" else "") for n, value in network.section.items()
+        },
         "head": _head(train, len(looked.survey.classes) if looked.survey.task.several else 1),
-        "augment": augment,
-        "forward": Section({"engine": AUTO}, {"engine": "by the amount of work"}),
-        "prepare": prepare,
-        "extract_features": Section({"batch_size": 32}),
-        "train_head": Section(
-            {"class_weight": None},
-            {"class_weight": _balance(looked.survey.imbalance)} if looked.survey.classes else {},
-        ),
-        "finetune": finetune,
-        "evaluate": Section({"split": "test"}),
-        "serve": Section(
-            {"unknown": UNKNOWN, "coverage": COVERAGE},
-            {
-                "unknown": "fraction of ordinary images that may be flagged as unknown",
-                "coverage": "target coverage of prediction sets (needs "
-                "prepare.calibration_fraction)",
-            },
-        ),
-        "sweep": Section({"n_trials": 20}, {"n_trials": "number of trials for make sweep"}),
+        "augment": {
+            "use": ("flip_crop" if mirrored[0] else "auto", mirrored[1]),
+            "views": (views.value, views.reason),
+        },
+        "forward": {"engine": (AUTO, "by the amount of work")},
+        "prepare": {
+            "image_size": (size.value, size.reason),
+            **fraction,
+            "exclude": ("conf/exclude.csv", "paths of images to exclude"),
+        },
+        "extract_features": {"batch_size": (32, "")},
+        "train_head": {
+            "class_weight": (
+                None,
+                _balance(looked.survey.imbalance) if looked.survey.classes else "",
+            )
+        },
+        "finetune": {
+            "cut": (AUTO, f"{cut.value}, or a higher one if the head is hardly ever wrong"),
+            "epochs": (AUTO, f"at most {epochs.value}: {epochs.reason}"),
+            "learning_rate": (rate.value, rate.reason),
+        },
+        "evaluate": {"split": ("test", "")},
+        "serve": {
+            "unknown": (UNKNOWN, "fraction of ordinary images that may be flagged as unknown"),
+            "coverage": (
+                COVERAGE,
+                "target coverage of prediction sets (needs prepare.calibration_fraction)",
+            ),
+        },
+        "sweep": {"n_trials": (20, "number of trials for make sweep")},
     }
     passes, tuned, megabytes = _work(
         looked, network.model, chosen, int(views.value), int(size.value)
@@ -155,11 +144,11 @@ def _balance(imbalance: float) -> str:
 def _head(images: int, regressions: int) -> Section:
     """Choose a head; a regression needs all features in memory at once."""
     if regressions > _MAX_REGRESSIONS:
-        return Section({"use": "linear"}, {"use": f"{regressions} labels, in batches"})
+        return {"use": ("linear", f"{regressions} labels, in batches")}
     if images > _MAX_REGRESSION:
-        return Section({"use": "linear"}, {"use": f"{images} training images, in batches"})
+        return {"use": ("linear", f"{images} training images, in batches")}
     reason = "logistic regression: fits in seconds and is a strong starting point for fine-tuning"
-    return Section({"use": "logistic"}, {"use": reason})
+    return {"use": ("logistic", reason)}
 
 
 def _work(

@@ -7,7 +7,7 @@ whose last part is its key in the address.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.tracking.parents import INTERVAL
@@ -38,29 +38,12 @@ def _experiments() -> dict[str, Any]:
     return _view(
         # Failed and interrupted runs have no such tag.
         f"attributes.status = 'FINISHED' and tags.`{INTERVAL}` LIKE '%'",
-        [
-            "metrics.`accuracy`",
-            f"tags.`{INTERVAL}`",
-            "metrics.`log_loss`",
-            "metrics.`mean_average_precision`",
-            "metrics.`mean_absolute_error`",
-            "params.`backbone.use`",
-            "params.`finetune.cut`",
-            "params.`finetune.learning_rate`",
-            "params.`seed`",
-            "params.`data.use`",
-            "metrics.`seconds`",
-        ],
-        [
-            _chart("BAR", metricKey="accuracy", runsCountToCompare=20),
-            _line("curves/val_accuracy"),
-            _line("curves/val_loss"),
-            _line("curves/loss"),
-        ],
         {
             "metrics.`accuracy`": 90,
             f"tags.`{INTERVAL}`": 145,
             "metrics.`log_loss`": 90,
+            "metrics.`mean_average_precision`": None,
+            "metrics.`mean_absolute_error`": None,
             "params.`backbone.use`": 130,
             "params.`finetune.cut`": 150,
             "params.`finetune.learning_rate`": 110,
@@ -68,6 +51,12 @@ def _experiments() -> dict[str, Any]:
             "params.`data.use`": 100,
             "metrics.`seconds`": 90,
         },
+        [
+            _chart("BAR", metricKey="accuracy", runsCountToCompare=20),
+            _line("curves/val_accuracy"),
+            _line("curves/val_loss"),
+            _line("curves/loss"),
+        ],
     )
 
 
@@ -76,13 +65,13 @@ def _sweeps() -> dict[str, Any]:
     params = ["backbone.use", "finetune.cut", "finetune.learning_rate"]
     return _view(
         "tags.`sweep.role` = 'trial'",
-        [
-            f"metrics.`{_SCORE}`",
-            "metrics.`best_val_accuracy`",
-            *(f"params.`{name}`" for name in params),
-            "metrics.`seconds`",
-            "tags.`sweep.study`",
-        ],
+        dict.fromkeys(
+            (
+                *(f"metrics.`{_SCORE}`", "metrics.`best_val_accuracy`"),
+                *(f"params.`{name}`" for name in params),
+                *("metrics.`seconds`", "tags.`sweep.study`"),
+            )
+        ),
         [
             _chart(
                 "PARALLEL",
@@ -94,16 +83,14 @@ def _sweeps() -> dict[str, Any]:
             _line("val_score"),
             _line("val_accuracy"),
         ],
-        {},
         order=(f"metrics.`{_SCORE}`", True),
     )
 
 
 def _view(
     rule: str,
-    columns: Sequence[str],
+    columns: Mapping[str, int | None],
     charts: Sequence[dict[str, Any]],
-    widths: dict[str, int],
     order: tuple[str, bool] = ("attributes.start_time", False),
 ) -> dict[str, Any]:
     placed = [
@@ -120,7 +107,7 @@ def _view(
         "orderByAsc": order[1],
         "selectedColumns": list(columns),
         "columnOrder": ["Run Name", *columns],
-        "columnWidths": widths,
+        "columnWidths": {name: width for name, width in columns.items() if width},
         "compareRunSections": sections,
         "compareRunCharts": placed,
         "runsHiddenMode": "FIRST_20_RUNS",

@@ -18,7 +18,7 @@ from pipeline.data.predictions import Predictions
 from pipeline.data.tasks.classification import TASK
 from pipeline.errors import InputError
 from pipeline.intake.sources import digits
-from pipeline.release import champion as champions
+from pipeline.release import promotion
 from pipeline.release.registry import Registry
 from pipeline.serving.classifier import Classifier
 
@@ -227,7 +227,7 @@ def test_images_of_another_size_come_from_the_source(repository: Path) -> None:
     expected = classifier.probabilities(data.images[rows])
     # Of square images: the same pixels, but decoded once more.
     data.decoding = Decoding(Fit.squash)
-    actual = champions._evaluate(digits.Config(), classifier, data, rows)
+    actual = promotion._evaluate(digits.Config(), classifier, data, rows)
     np.testing.assert_array_equal(actual, expected)
 
 
