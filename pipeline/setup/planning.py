@@ -104,12 +104,7 @@ def plan(looked: Looked, network: Network, seed: int, threads: int) -> Plan:
             "exclude": ("conf/exclude.csv", "paths of images to exclude"),
         },
         "extract_features": {"batch_size": (32, "")},
-        "train_head": {
-            "class_weight": (
-                None,
-                _balance(looked.survey.imbalance) if looked.survey.classes else "",
-            )
-        },
+        "train_head": {"class_weight": (None, balance)},
         "finetune": {
             "cut": (AUTO, f"{cut.value}, or a higher one if the head is hardly ever wrong"),
             "epochs": (AUTO, f"at most {epochs.value}: {epochs.reason}"),
