@@ -127,7 +127,8 @@ class Finetuner:
             best = {name: summary[name] for name in names}
             return Tuned(top, fitting.Fitted([], 0, best), {})
         errors = recipe.Errors.of(head, len(self._rows["val"]))
-        config, chosen = recipe.derive(config, len(self._rows["train"]), model, errors)
+        rate = self.data.task.rate
+        config, chosen = recipe.derive(config, len(self._rows["train"]), model, errors, rate)
         derived.report(chosen)
         batch_norm = config.batch_norm == BatchNorm.train
         cut = cuts.resolve(model, config.cut, batch_norm)

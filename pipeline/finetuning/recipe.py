@@ -54,31 +54,34 @@ class Errors:
     """Errors of the head on the validation split, which fine-tuning could correct.
 
     Attributes:
-        count: Wrong predictions.
-        images: Number of validation images.
+        share: Fraction of wrong predictions, or of the variance of numbers.
+        text: The same in words.
     """
 
-    count: int
-    images: int
+    share: float
+    text: str
 
     @classmethod
-    def of(cls, head: Path, images: int) -> Errors | None:
-        """Read them from the output of train_head; None if it predicts numbers."""
+    def of(cls, head: Path, images: int) -> Errors:
+        """Read them from the output of train_head."""
         summary = tables.read_json(head / "summary.json")
         if "val_accuracy" not in summary:
-            return None
-        return cls(round((1 - summary["val_accuracy"]) * images), images)
-
-    def __str__(self) -> str:
-        most = 100 * self.count / self.images
-        return (
-            f"the head is wrong on {self.count} of {self.images} validation images, which leaves "
-            f"at most {most:.1f} points to gain there"
+            left = 1 - summary["val_r2"]
+            return cls(left, f"the head leaves {left:.0%} of the variance unexplained")
+        count = round((1 - summary["val_accuracy"]) * images)
+        return cls(
+            count / images,
+            f"the head is wrong on {count} of {images} validation images, which leaves at most "
+            f"{100 * count / images:.1f} points to gain there",
         )
 
 
 def derive(
-    config: Config, images: int, model: keras.Model, errors: Errors | None = None
+    config: Config,
+    images: int,
+    model: keras.Model,
+    errors: Errors | None = None,
+    rate: float = 1.0,
 ) -> tuple[Config, dict[str, Derived]]:
     """Derive all settings that are `auto`.
 
@@ -87,32 +90,33 @@ def derive(
         images: Number of training images.
         model: The backbone.
         errors: Of the trained head; None before there is one.
+        rate: `rate` of the task.
 
     Returns:
         The section without `auto`; full name -> derived value with reason.
     """
     may_stop = is_auto(config.epochs) and config.patience is None
-    config, values = derive_numbers(config, images)
+    config, values = derive_numbers(config, images, rate)
     if may_stop:
-        wrong = errors.count / errors.images if errors else 0.0
+        wrong = errors.share if errors else 0.0
         share = min(max(wrong / PATIENT, _LEAST_SHARE), 1.0)
         patience = max(LEAST_PATIENCE, math.ceil(share * int(config.epochs)))
         config = replace(config, patience=patience)
     if is_auto(config.cut):
-        within = HIGH if errors and errors.count <= EASY * errors.images else BETWEEN
+        within = HIGH if errors and errors.share <= EASY else BETWEEN
         cut = automatic_cut(model, config.batch_norm == "train", within)
-        cut = Derived(cut.value, f"{errors}; {cut.reason}" if errors else cut.reason)
+        cut = Derived(cut.value, f"{errors.text}; {cut.reason}" if errors else cut.reason)
         config, values = replace(config, cut=cut.value), {"finetune.cut": cut, **values}
     return config, values
 
 
-def derive_numbers(config: Config, images: int) -> tuple[Config, dict[str, Derived]]:
+def derive_numbers(config: Config, images: int, rate: float) -> tuple[Config, dict[str, Derived]]:
     """Derive everything except the cut, which needs the network."""
     derived: dict[str, Derived] = {}
     if is_auto(config.epochs):
         derived["finetune.epochs"] = epochs(images, config.batch_size)
     if is_auto(config.learning_rate):
-        derived["finetune.learning_rate"] = learning_rate(config.batch_size)
+        derived["finetune.learning_rate"] = learning_rate(config.batch_size, rate)
     values: dict[str, Any] = {name.partition(".")[2]: d.value for name, d in derived.items()}
     return replace(config, **values), derived
 
@@ -129,10 +133,10 @@ def epochs(images: int, batch_size: int) -> Derived:
     return Derived(longer, f"at least {STEPS} steps for only {images} training images")
 
 
-def learning_rate(batch_size: int) -> Derived:
+def learning_rate(batch_size: int, rate: float) -> Derived:
     """Choose AdamW's peak learning rate: it grows with the square root of the batch size."""
-    rate = float(f"{_RATE * math.sqrt(batch_size / _RATE_BATCH):.2g}")
-    return Derived(rate, f"for AdamW with batches of {batch_size}")
+    peak = float(f"{rate * _RATE * math.sqrt(batch_size / _RATE_BATCH):.2g}")
+    return Derived(peak, f"for AdamW with batches of {batch_size}")
 
 
 def automatic_cut(

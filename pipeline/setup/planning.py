@@ -79,7 +79,8 @@ def plan(looked: Looked, network: Network, seed: int, threads: int) -> Plan:
     size, mirrored = network.size, network.mirrored
     train = looked.survey.count("train")
     views = augmentation.views_for(train)
-    chosen, derived = recipe.derive(Finetune(), train, network.model)
+    rate_of_task = looked.survey.task.rate
+    chosen, derived = recipe.derive(Finetune(), train, network.model, rate=rate_of_task)
     cut, epochs, rate = (derived[f"finetune.{name}"] for name in ("cut", "epochs", "learning_rate"))
     fraction: Section = {}
     if not looked.survey.splits:

@@ -79,7 +79,8 @@ def _supervise(config: Config, words: list[str]) -> None:
     prepared, features = outputs.ROOT / "prepare", outputs.ROOT / "extract_features"
     data = Manifest(prepared)
     objectives.insist(config.sweep.objectives, data.task.quality)
-    finetune, _ = recipe.derive_numbers(config.finetune, len(data.indices("train")))
+    count, rate = len(data.indices("train")), data.task.rate
+    finetune, _ = recipe.derive_numbers(config.finetune, count, rate)
     prepare = replace(config.prepare, image_size=data.image_size)
     varied = list(space.knobs(replace(config, finetune=finetune, prepare=prepare)))
     name = space.study_name(config, varied, prepared, features)

@@ -88,7 +88,8 @@ class _Worker:
         own = self._networks[networks.Key()].body.model
         data = Manifest(outputs.ROOT / "prepare")
         errors = recipe.Errors.of(outputs.ROOT / "train_head", len(data.indices("val")))
-        finetune, _ = recipe.derive(config.finetune, len(data.indices("train")), own, errors)
+        count, rate = len(data.indices("train")), data.task.rate
+        finetune, _ = recipe.derive(config.finetune, count, own, errors, rate)
         prepare = replace(config.prepare, image_size=data.image_size)
         self._config = config = replace(config, finetune=finetune, prepare=prepare)
         self._names = config.sweep.objectives

@@ -103,7 +103,7 @@ def test_only_a_length_that_is_chosen_ends_early() -> None:
 def test_the_more_often_the_head_is_wrong_the_longer_training_waits(
     count: int, patience: int
 ) -> None:
-    errors = recipe.Errors(count, 100)
+    errors = recipe.Errors(count / 100, "")
     assert recipe.derive(Config(cut="x"), 100, keras.Model(), errors)[0].patience == patience
 
 

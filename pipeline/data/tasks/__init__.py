@@ -146,6 +146,8 @@ class Task(ABC):
     """True if an image may have several labels."""
     has_strata: ClassVar[bool] = True
     """True if splits can have a number of images per class."""
+    rate: ClassVar[float] = 1.0
+    """Peak learning rate of fine-tuning, relative to that for classes."""
     calibrates: ClassVar[bool] = True
     """True if a temperature can calibrate the outputs."""
 
