@@ -9,6 +9,7 @@ import pytest
 from conftest import Run
 from mlflow import MlflowClient
 
+from pipeline.data import tasks
 from pipeline.features import augmentation, cuts
 from pipeline.finetuning import recipe
 from pipeline.finetuning.settings import Config
@@ -25,8 +26,8 @@ def test_few_images_are_seen_often_and_many_less_often(images: int, epochs: int)
 
 
 def test_the_rate_goes_with_the_square_root_of_the_batch() -> None:
-    assert recipe.learning_rate(32).value == 4e-4
-    assert recipe.learning_rate(128).value == 8e-4
+    assert recipe.learning_rate(32, 1).value == 4e-4
+    assert recipe.learning_rate(128, 1).value == 8e-4
 
 
 @pytest.mark.parametrize(
@@ -105,6 +106,22 @@ def test_the_more_often_the_head_is_wrong_the_longer_training_waits(
 ) -> None:
     errors = recipe.Errors(count / 100, "")
     assert recipe.derive(Config(cut="x"), 100, keras.Model(), errors)[0].patience == patience
+
+
+def test_a_head_that_explains_little_of_numbers_lets_training_finish(tmp_path: Path) -> None:
+    for r2, patience in ((0.19, 50), (0.95, 13)):
+        (tmp_path / "summary.json").write_text(json.dumps({"val_r2": r2}))
+        errors = recipe.Errors.of(tmp_path, 300)
+        assert errors.text == f"the head leaves {1 - r2:.0%} of the variance unexplained"
+        assert recipe.derive(Config(cut="x"), 100, keras.Model(), errors)[0].patience == patience
+
+
+@pytest.mark.parametrize(("name", "rate"), [("classification", 4e-4), ("multilabel", 1.6e-3)])
+def test_each_task_has_its_rate(name: str, rate: float) -> None:
+    settings, derived = recipe.derive(
+        Config(cut="x"), 1000, keras.Model(), rate=tasks.named(name).rate
+    )
+    assert settings.learning_rate == rate == derived["finetune.learning_rate"].value
 
 
 def test_a_value_given_wins() -> None:
