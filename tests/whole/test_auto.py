@@ -117,7 +117,7 @@ def test_a_head_that_explains_little_of_numbers_lets_training_finish(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("name", "rate"), [("classification", 4e-4), ("multilabel", 4e-4), ("regression", 1.6e-3)]
+    ("name", "rate"), [("classification", 4e-4), ("multilabel", 1.6e-3), ("regression", 1.6e-3)]
 )
 def test_each_task_has_its_rate(name: str, rate: float) -> None:
     settings, derived = recipe.derive(

@@ -140,6 +140,7 @@ class Multilabel(Task):
 
     name = "multilabel"
     noun = "labels"
+    rate = 4.0  # measured: NOTES.md
     several = True
     covers = "prediction sets contain all true labels"
     compared_by = "mean_average_precision"
