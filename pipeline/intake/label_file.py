@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 COLUMNS = ("path", "label", "time", "seconds")
 """The last line about an image counts."""
 HELD_OUT = 5
-"""One image in so many is held out."""
+"""One in this many images is held out."""
 
 
 def held_out(paths: Sequence[str]) -> list[int]:
@@ -40,5 +40,5 @@ def test_images(labels: Mapping[str, str]) -> set[str]:
 
 
 def _rank(path: str) -> bytes:
-    """Return what puts images in a random order that is always the same."""
+    """Return the sort key of a random order that is always the same."""
     return hashlib.sha256(path.encode()).digest()

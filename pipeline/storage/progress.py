@@ -1,4 +1,4 @@
-"""Progress bars: shown in a terminal, once something takes a second, and gone at the end."""
+"""Progress bars that appear in a terminal after a second and disappear at the end."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,6 +7,6 @@ from tqdm import tqdm
 
 
 def bar(rows: Iterable[Any] | None = None, desc: str = "", **options: Any) -> Any:
-    """Return a bar with options of tqdm; it is hidden without `desc`."""
+    """Return a progress bar, with options of tqdm; it is hidden without `desc`."""
     hidden = None if desc else True
     return tqdm(rows, desc, **{"unit": "image", **options}, delay=1, leave=False, disable=hidden)

@@ -50,7 +50,8 @@ def queue(
     chosen: list[int] = []
     while (useful or waiting) and len(chosen) < count:
         turn = (len(labelled) + len(chosen)) % HELD_OUT == HELD_OUT - 1
-        chosen.append((waiting if waiting and (turn or not useful) else useful).pop(0))
+        rows = waiting if waiting and (turn or not useful) else useful
+        chosen.append(rows.pop(0))
     return chosen
 
 
