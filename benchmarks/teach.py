@@ -56,7 +56,8 @@ def ours(places, learned, labelled, count, rng):
 def page(places, learned, labelled, count, rng):
     """The page's order: one image in five is drawn at random, of a fifth that is held out."""
     held_out = label_file.held_out([str(row) for row in range(len(places))])
-    return order.queue(places, learned.probabilities, labelled, held_out, count)
+    useful = order.suggest(places, learned.probabilities, labelled, count, held_out)
+    return order.mixed(useful.tolist(), held_out, labelled, count)
 
 
 def at_random(places, learned, labelled, count, rng):

@@ -48,8 +48,10 @@ def run(options: argparse.Namespace, compose: Callable[..., Config]) -> None:
     learner = Learner(pool.features)
     learned = learner.fit(labels)
     held_out = label_file.held_out(names)
-    rows = order.queue(learner.reduced, learned.probabilities, labels, held_out, options.n)
-    guesses = learned.probabilities[rows]
+    answers = learned.probabilities
+    useful = order.suggest(learner.reduced, answers, labels, options.n, held_out).tolist()
+    rows = order.mixed(useful, held_out, labels, options.n)
+    guesses = answers[rows]
     lines = [
         (names[row], learned.classes[guess.argmax()] if labels else "", float(guess.max()))
         for row, guess in zip(rows, guesses, strict=True)

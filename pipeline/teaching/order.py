@@ -8,7 +8,7 @@ benchmarks/teach.py compares it with others.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,29 +29,27 @@ _SAME = 0.02
 """Squared distance of near duplicates, as a fraction of the mean one."""
 
 
-def queue(
-    places: Floats,
-    probabilities: Floats,
-    labelled: Collection[int],
-    held_out: Iterable[int],
-    count: int,
+def mixed(
+    useful: Collection[int], held_out: Collection[int], labelled: Collection[int], count: int
 ) -> list[int]:
-    """Choose the next images: useful ones, and every fifth one of those that are held out.
+    """Choose the next images: useful ones, so that one in five of all is one that is held out.
 
     Args:
-        places: (N, d) reduced features.
-        probabilities: (N, K) of the present head.
-        labelled: Rows that are not to be suggested, nor near duplicates of them.
-        held_out: Rows that are labelled in this order, whatever the head says of them.
+        useful: Rows, the best first.
+        held_out: Rows that are labelled in this order, however useful they are.
+        labelled: Rows that are not to be chosen.
         count: Number of images; fewer if there are no more.
     """
-    waiting = [row for row in held_out if row not in labelled]
-    useful = suggest(places, probabilities, labelled, count, waiting).tolist()
+    drawn = sum(row in labelled for row in held_out)
+    best, waiting = ([row for row in rows if row not in labelled] for rows in (useful, held_out))
     chosen: list[int] = []
-    while (useful or waiting) and len(chosen) < count:
-        turn = (len(labelled) + len(chosen)) % HELD_OUT == HELD_OUT - 1
-        rows = waiting if waiting and (turn or not useful) else useful
-        chosen.append(rows.pop(0))
+    while (best or waiting) and len(chosen) < count:
+        due = (drawn + 1) * HELD_OUT <= len(labelled) + len(chosen) + 1
+        if waiting and (due or not best):
+            chosen.append(waiting.pop(0))
+            drawn += 1
+        else:
+            chosen.append(best.pop(0))
     return chosen
 
 

@@ -20,9 +20,9 @@ from pipeline.teaching.labels import LabelFile
 from pipeline.teaching.learner import Learned, Learner
 from pipeline.teaching.pool import Pool
 
-_QUEUE, _DOUBTS, _SIMILAR, _CURVE = 40, 6, 12, 6
-"""Maximum numbers: images chosen at a time, doubted labels, images in a grid, points of the curve
-that a restart computes anew."""
+_SUGGESTED, _DOUBTS, _SIMILAR, _CURVE = 40, 6, 12, 6
+"""Maximum numbers: images suggested at a time, doubted labels, images in a grid, points of the
+curve that a restart computes anew."""
 _WAITING = 12
 
 
@@ -40,7 +40,7 @@ class Session:
         self._changed = threading.Event()
         self._held_out = label_file.held_out(self._names)
         self._learned = self._learner.fit({})
-        self._queue = self._chosen(self._learned, [])
+        self._useful = self._suggested(self._learned, [])
         self._changed.set()
         threading.Thread(target=self._follow, daemon=True).start()
 
@@ -83,18 +83,21 @@ class Session:
     def state(self) -> dict[str, Any]:
         """Return everything that the page shows, as plain values."""
         with self._lock:
-            labels, learned, queue = dict(self._labels.labels), self._learned, self._queue
+            labels, learned, useful = dict(self._labels.labels), self._learned, self._useful
         labelled = {self._rows[name] for name in labels if name in self._rows}
-        waiting = [row for row in queue if row not in labelled and row not in self._skipped]
+        avoided = labelled | self._skipped
         return {
             "file": str(self._labels.path),
             "images": len(self._names),
             "labelled": len(labelled),
-            "left": len(self._names) - len(labelled | self._skipped),
+            "left": len(self._names) - len(avoided),
             "classes": [list(item) for item in sorted(Counter(labels.values()).items())],
             "accuracy": learned.accuracy(self._held_out),
             "curve": [[count, *values] for count, values in sorted(self._curve.items())],
-            "queue": [self._suggestion(row, learned) for row in waiting[:_WAITING]],
+            "queue": [
+                self._suggestion(row, learned)
+                for row in order.mixed(useful, self._held_out, avoided, _WAITING)
+            ],
             "doubts": [
                 {"path": self._names[row], "label": labels[self._names[row]], "guess": other}
                 for row, other, _ in learned.doubts(_DOUBTS)
@@ -127,9 +130,9 @@ class Session:
             self._changed.clear()
             labels = self._labelled()
             learned = self._learn(labels)
-            queue = self._chosen(learned, labels)
+            useful = self._suggested(learned, labels)
             with self._lock:
-                self._learned, self._queue = learned, queue
+                self._learned, self._useful = learned, useful
 
     def _learn(self, labels: dict[int, str]) -> Learned:
         learned = self._learner.fit(labels)
@@ -137,7 +140,10 @@ class Session:
             self._curve[len(labels)] = accuracy
         return learned
 
-    def _chosen(self, learned: Learned, labels: Iterable[int]) -> list[int]:
+    def _suggested(self, learned: Learned, labels: Iterable[int]) -> list[int]:
         avoided = {*labels, *self._skipped}
         places, answers = self._learner.reduced, learned.probabilities
-        return order.queue(places, answers, avoided, self._held_out, _QUEUE)
+        rows: list[int] = order.suggest(
+            places, answers, avoided, _SUGGESTED, self._held_out
+        ).tolist()
+        return rows

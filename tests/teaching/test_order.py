@@ -64,12 +64,36 @@ def test_everything_is_suggested_in_the_end() -> None:
 def test_every_fifth_image_is_one_that_was_held_out(held_out: list[int]) -> None:
     features, _ = places(3)
     labelled: list[int] = []
-    while chosen := order.queue(features, even(18), labelled, held_out, 4):
+    while True:
+        useful = order.suggest(features, even(18), labelled, 4, held_out).tolist()
+        if not (chosen := order.mixed(useful, held_out, labelled, 4)):
+            break
         labelled += chosen
     assert sorted(labelled) == list(range(18))
     if len(held_out) == 3:
         assert labelled[4:15:5] == held_out
     assert [row for row in labelled if row in held_out] == held_out
+
+
+@pytest.mark.parametrize("delay", [1, 2, 7, 11])
+def test_one_in_five_is_held_out_however_late_the_suggestions_come(delay: int) -> None:
+    """A page shows the first of a list that was made some labels ago, and others may be labelled.
+
+    Invariant: of every n images that were labelled in turn, n // 5 were held out.
+    """
+    rng = np.random.default_rng(delay)
+    held_out = rng.permutation(500)[:100].tolist()
+    others = sorted(set(range(500)) - set(held_out))
+    labelled: set[int] = set()
+    for count in range(400):
+        if count % delay == 0:
+            late = rng.permutation(others).tolist()
+        assert len(labelled & set(held_out)) == count // 5
+        labelled.add(order.mixed(late, held_out, labelled, 12)[0])
+    labelled |= {row for row in late if row not in labelled} - set(late[:300])  # a grid
+    assert len(labelled) > 400
+    caught_up = order.mixed(late, held_out, labelled, 30)
+    assert sum(row in held_out for row in caught_up) == (len(labelled) + 30) // 5 - 80
 
 
 def test_the_same_labels_give_the_same_order() -> None:

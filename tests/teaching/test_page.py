@@ -164,7 +164,7 @@ def test_two_hundred_labels_a_new_class_and_a_killed_server(
     assert len(listed) == 200
     tested = [item.path for item in sources.images(Config(path=str(path))) if item.split == "test"]
     drawn = [name for place, name in enumerate(every) if place in label_file.held_out(every)]
-    assert 35 <= len(tested) <= 40, "every fifth label"
+    assert 38 <= len(tested) <= 40, "every fifth label, less one or two on their way"
     assert set(tested) == set(drawn) & set(listed), "and none of them because it was useful"
     assert all(label == colour_of(photos, name) for name, label in listed.items())
     with path.open() as file:
