@@ -13,10 +13,12 @@ from pathlib import Path
 from pipeline.config import Config
 from pipeline.data import names, predictions
 from pipeline.data.predictions import Predictions
+from pipeline.data.tasks import Task
+from pipeline.data.tasks.facts import Floats
 from pipeline.errors import InputError
 from pipeline.evaluation import resampling
 from pipeline.evaluation.resampling import Comparison
-from pipeline.intake import sources
+from pipeline.intake import layout, sources
 from pipeline.intake.sources import Sample
 from pipeline.release.candidate import ADDED
 from pipeline.serving.classifier import MODEL
@@ -50,21 +52,22 @@ def run(config: Config, options: argparse.Namespace) -> None:
 
     base = Base(config)
     left_out: list[Sample] = []
-    read = base.read(_listed(config, options.images, base.data.task.name, left_out))
+    read = base.read(_listed(config, options.images, base.data.task, left_out))
     new, account = addition.added(base, read, left_out, config)
     print(account)
-    if ADDED.exists():
-        print(f"replaces {ADDED}, what was added before: add all new images together to keep both")
     path = ROOT / "evaluate" / predictions.FILE
     if not path.exists():
         raise InputError(f"no predictions at {path}: run dvc repro first")
     before = predictions.read(path)
     old = base.images(before.paths)
+    addition.check_same(before, old.of(str(config.evaluate.split)))
+    if ADDED.exists():
+        print(f"replaces {ADDED}, what was added before: add all new images together to keep both")
     head = addition.fit(base, old, new, config)
     files = dict(zip(read.digests, read.samples, strict=True))
-    after = candidate.write(base, head, old, new, files, config)
+    after, made = candidate.write(base, head, old, new, files, config)
     gain = _compared(config, before, after, head.classes)
-    metrics = _report(gain, head, new, len(old.of("train").rows))
+    metrics = _report(gain, head, new, len(old.of("train").rows), made.thresholds)
     _log(config, metrics, len(new.rows), len(old.rows) + len(new.rows))
     print(f"candidate: {ADDED / MODEL.name}; next: python -m pipeline promote --added")
 
@@ -85,11 +88,21 @@ def _log(config: Config, metrics: dict[str, float], added: int, labels: int) -> 
             client.log_artifact(run, str(ADDED / "metrics.json"))
 
 
-def _listed(config: Config, path: Path, task: str, left_out: list[Sample]) -> list[Sample]:
+def _listed(config: Config, path: Path, task: Task, left_out: list[Sample]) -> list[Sample]:
     """List the new images with their labels."""
     inside = path.iterdir() if path.is_dir() else ()
-    if path.is_dir() and not any(p.is_dir() and not p.name.startswith(".") for p in inside):
-        label = names.label(path.resolve().name)
+    if path.is_dir() and not any(p.is_dir() and not layout.is_system(p) for p in inside):
+        if (path / opening.NAME).exists():
+            raise InputError(
+                f"{path} has labels of its own: name {path / opening.NAME} to add what it labels"
+            )
+        if not task.has_strata:
+            raise InputError(
+                f"a folder says no {task.noun}: name a csv file like {config.data.path}, with the "
+                "same columns"
+            )
+        label = names.label(path.absolute().name)
+        label = config.data.labels.get(label, label)
         listed = pool.listed(path, path.parent / opening.NAME)
         return [replace(sample, label=label) for sample in listed]
     settings = source.recognised(path, [])
@@ -97,10 +110,11 @@ def _listed(config: Config, path: Path, task: str, left_out: list[Sample]) -> li
         data = replace(config.data, path=settings["path"])
     else:
         data = source.config_of(settings)
+        data = replace(data, labels=config.data.labels, ignore=config.data.ignore)
     made = sources.task(data)
-    if made.value != task:
+    if made.value != task.name:
         raise InputError(
-            f"the classifier is for {task}, but {path} is for {made.value}: {made.reason}"
+            f"the classifier is for {task.name}, but {path} is for {made.value}: {made.reason}"
         )
     return list(sources.images(data, "list", left_out))
 
@@ -116,7 +130,9 @@ def _compared(
     return resampling.compare(first, second, before.task.headline)
 
 
-def _report(gain: Comparison, head: Head, new: Part, trained: int) -> dict[str, float]:
+def _report(
+    gain: Comparison, head: Head, new: Part, trained: int, thresholds: Floats
+) -> dict[str, float]:
     """Say what changed for old images and how good new ones are; returns metrics of the latter."""
     print("test images of before:")
     for sentence in gain.verdict:
@@ -125,7 +141,9 @@ def _report(gain: Comparison, head: Head, new: Part, trained: int) -> dict[str, 
     if not held_out.rows:
         return {}
     answers = head.outputs(held_out)[:, : len(head.classes)]
-    facts = head.task.facts(head.targets(held_out), answers)
+    decided = head.task.decided(answers, thresholds, head.classes)
+    chosen = head.task.targets(decided, head.classes)
+    facts = head.task.facts(head.targets(held_out), answers, chosen)
     values = {name: facts.values()[name] for name in head.task.headline}
     listed = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in values.items())
     print(f"{len(held_out.rows)} new images that were not trained on: {listed}")

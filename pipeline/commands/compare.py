@@ -42,7 +42,8 @@ def run(tracking: Tracking, options: argparse.Namespace) -> None:
         evaluated = experiments.evaluated(client, store.experiment(client, tracking), options.runs)
         if not evaluated:
             raise InputError("there is no evaluated experiment to compare: run dvc repro first")
-        rows = _by_seed(_of_one_task(evaluated))
+        evaluated = _of_one_task(evaluated)
+        rows = _by_seed(evaluated)
         differing = _differing(evaluated)
         for line in _table(rows, differing, options.all):
             print(line)

@@ -81,6 +81,7 @@ def run(
     model, card = model_file.load(path, options.allow_code or registry.is_own(options.model))
     train = _evenly(manifest.indices("train"), _CALIBRATION_IMAGES)
     test = _evenly(manifest.indices("test"), _TEST_IMAGES)
+    thresholds = model_file.thresholds_of(path)
     check = Check(
         manifest.images[test],
         manifest.targets[test],
@@ -88,9 +89,9 @@ def run(
         KerasForward(model, card.batch_size),
         card.batch_size,
         options.min_agreement,
+        thresholds,
     )
     print(f"{'keras':13}{check.keras(path)}  {options.model}")
-    thresholds = model_file.thresholds_of(path)
     basis = {
         "model_sha256": digests.file_sha256(path),
         "images_sha256": manifest.images_sha256,

@@ -105,7 +105,7 @@ class _Heads:
         from sklearn.preprocessing import StandardScaler
 
         scaler = StandardScaler().fit(features[train].astype(np.float64))
-        most = min(_DIRECTIONS, len(train), features.shape[1])
+        most = min(_DIRECTIONS, max(1, len(train) // 3), features.shape[1])
         reduction = PCA(most, svd_solver="randomized", random_state=how.seed)
         own = reduction.fit_transform(scaler.transform(features[train].astype(np.float64)))
         others = reduction.transform(scaler.transform(features[rows].astype(np.float64)))
@@ -144,7 +144,8 @@ def _gain(values: list[Floats], factor: float, seed: int) -> Floats:
 
     `values` are the errors of each image, for each of `_SHARES`.
     """
-    least = 0.5 / len(values[0])  # no error at all has no logarithm
+    largest = float(np.max(values)) or 1.0
+    least = 0.5 * largest / len(values[0])  # no error at all has no logarithm
     errors = np.log(np.maximum([_drawn(wrong, seed) for wrong in values], least))
     steps = np.log(_SHARES) - np.log(_SHARES).mean()
     power = np.minimum(steps @ errors / (steps**2).sum(), 0)  # labels do not harm
@@ -156,7 +157,8 @@ def _interval(drawn: Floats) -> dict[str, float]:
     """Return the value of all images, and the interval of the draws."""
     low, high = np.percentile(drawn[1:], [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     ends = {"value": float(drawn[0]), "low": float(low), "high": float(high)}
-    return {name: round(end, 6) + 0.0 for name, end in ends.items()}  # no minus zero
+    digits = max(6, 3 - int(np.floor(np.log10(max(map(abs, ends.values())) or 1.0))))
+    return {name: round(end, digits) + 0.0 for name, end in ends.items()}  # no minus zero
 
 
 def sentences(curve: Mapping[str, Any], task: Task) -> list[str]:

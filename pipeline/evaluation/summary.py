@@ -65,7 +65,8 @@ def sentences(evaluated: Path, data: Manifest, recipe: str) -> list[tuple[str, s
         lines.append(("More labels", "; ".join(gains[:2])))
     unknown = trust.sentences(tables.read_json(evaluated / trust.FILE), data.task)[0]
     lines.append(("Unknown images", unknown))
-    lines.append(("What would help most", _advice(scores, suspects, data)))
+    images = len(np.load(evaluated / trust.POSITIONS, mmap_mode="r"))
+    lines.append(("What would help most", _advice(scores, suspects, data, images)))
     return lines
 
 
@@ -79,6 +80,7 @@ def _advice(
     scores: Mapping[str, Mapping[str, float]],
     suspects: Sequence[Mapping[str, str]],
     data: Manifest,
+    images: int,
 ) -> str:
     if len(suspects) * 50 > len(data.rows):
         return "check the suspicious labels below: wrong ones cost accuracy and hide it"
@@ -87,8 +89,8 @@ def _advice(
     labels = (data.rows[row].label for row in data.indices("train"))
     train = Counter(name for label in labels for name in data.task.names(label))
     weakest = min(scores, key=lambda name: scores[name]["recall"])
-    images = round(sum(score["support"] for score in scores.values()))
-    recall = sum(score["recall"] * score["support"] for score in scores.values()) / images
+    supports = sum(score["support"] for score in scores.values())
+    recall = sum(score["recall"] * score["support"] for score in scores.values()) / supports
     if recall == 1 or images < _FEW:
         return f"more test images: {images} cannot show how good the model is"
     if recall - scores[weakest]["recall"] >= _CLEARLY_WEAKER:

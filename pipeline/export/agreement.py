@@ -5,6 +5,7 @@ network + test images -> `Agreement`, or an error that says what is wrong.
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -60,7 +61,8 @@ class Check:
         task: What is predicted.
         keras: The reference network.
         batch_size: Batch size of a forward pass.
-        min_agreement: Fraction of images for which a quantized network must predict Keras' class.
+        min_agreement: Fraction of images for which a quantized network must give Keras' answer.
+        thresholds: Those of the model.
     """
 
     def __init__(
@@ -71,11 +73,12 @@ class Check:
         keras: Network,
         batch_size: int,
         min_agreement: float,
+        thresholds: Sequence[float],
     ) -> None:
         self._images = images
         self._targets, self._task = targets, task
         self._batch_size = batch_size
-        self._min_agreement = min_agreement
+        self._min_agreement, self._thresholds = min_agreement, thresholds
         self._expected, self._keras_per_s = self._run(keras, "keras", sys.stderr)
 
     def keras(self, path: Path) -> Agreement:
@@ -99,7 +102,7 @@ class Check:
                 )
             return agreement
         least = self._task.tolerance(self._expected, TOLERANCE)
-        differ = ~self._task.agree(predicted, self._expected)
+        differ = ~self._task.agree(predicted, self._expected, self._thresholds)
         differ &= np.abs(predicted - self._expected).max(axis=1) > least
         if differ.any() or not agreement.max_difference <= least:
             raise InputError(
@@ -134,7 +137,7 @@ class Check:
         difference, quality = np.abs(predicted - self._expected), self._task.quality
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         return Agreement(
-            same_answer=float(self._task.agree(predicted, self._expected).mean()),
+            same_answer=float(self._task.agree(predicted, self._expected, self._thresholds).mean()),
             max_difference=float(difference.max()),
             mean_difference=float(difference.mean()),
             quality=quality,

@@ -39,6 +39,11 @@ _LINK_BACK = "a linked folder that was already read, or that contains its class"
 _EMPTY = "an empty class folder"
 
 
+def is_system(path: Path) -> bool:
+    """Check if a file or folder is hidden, or was made by an operating system."""
+    return path.name.startswith(".") or path.name.lower() in _SYSTEM
+
+
 def split_of(name: str) -> str | None:
     """Return the split that a folder's name or a csv's word means: `training_set` is train."""
     return _SPLITS.get(_ENDING.sub("", name.strip().lower()))

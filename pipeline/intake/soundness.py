@@ -95,7 +95,7 @@ def check_classes(used: Iterable[Row], task: Task, title: str) -> list[str]:
 def _left_out(name: str, task: Task) -> str:
     """Say how to do without a class."""
     if task.several:
-        return f"remove the label {name!r} from the csv file"
+        return f"remove the label {name!r} from the csv file or from data.label_columns"
     ignored = names.added("data.ignore", name)
     return f"leave the class out with {ignored} (init --ignore {shlex.quote(name)})"
 

@@ -132,6 +132,7 @@ def assign(
             pools[kinds[pixels]].append(pixels)
     if len(wanted) > 1:
         splits |= _drawn(copies, pools, groups, wanted, shares, seed)
+    splits = dict.fromkeys(copies, "train") | splits  # the source may leave some unassigned
     splits |= _set_aside(copies, kinds, groups, splits, shares.calibration_fraction, seed)
     first = {
         pixels: next((row.path for row in rows if row.path not in reasons), "")
@@ -215,22 +216,26 @@ def _set_aside(
 ) -> dict[str, str]:
     """Choose the training images that become the calibration split: no other image moves.
 
-    Groups stay whole, and every class keeps an image to train on.
+    Groups stay whole, which classes then need not have equal shares of, and every class keeps an
+    image to train on.
     """
     units: dict[str, list[str]] = defaultdict(list)
     for pixels, split in splits.items():
         if split == "train":
             units[groups.get(pixels, pixels)].append(pixels)
     sizes = Counter(kinds[pixels] for unit in units.values() for pixels in unit)
-    open_ = Counter({name: min(round(fraction * n), n - 1) for name, n in sizes.items()})
+    share = 1.0 if groups else fraction
+    open_ = Counter({name: min(round(share * n), n - 1) for name, n in sizes.items()})
+    left = round(fraction * sizes.total())
     first = {
         unit: min(row.sha256 for pixels in units[unit] for row in copies[pixels]) for unit in units
     }
     aside: dict[str, str] = {}
     for unit in sorted(units, key=lambda unit: _uniform(seed, f"{CALIBRATION} {first[unit]}")):
         labels = Counter(kinds[pixels] for pixels in units[unit])
-        if labels <= open_:
+        if labels <= open_ and (not groups or labels.total() <= left):
             open_ -= labels
+            left -= labels.total()
             aside |= dict.fromkeys(units[unit], CALIBRATION)
     return aside
 

@@ -127,13 +127,17 @@ def locked(verb: str) -> dict[str, str]:
         raise InputError(f"{only}: run dvc repro first")
     stages = dialect.load(LOCK)
     params = dialect.load(PARAMS)
-    digests_by_stage = {}
+    digests_by_stage: dict[str, str] = {}
     for stage in STAGES:
         made = stages["stages"].get(stage)
         if made is None or not (ROOT / stage).is_dir():
             raise InputError(
                 f"only complete outputs can be {verb}, and {stage} has none: run dvc repro"
             )
+        others = {dep["path"]: dep["md5"] for dep in made.get("deps", [])}
+        for earlier, md5 in digests_by_stage.items():
+            if others.get(f"{ROOT}/{earlier}", md5) != md5:
+                raise InputError(f"{only}, but {stage} was made before {earlier}: run dvc repro")
         for name, value in made.get("params", {}).get(PARAMS.name, {}).items():
             if _setting(params, name) != value:
                 raise InputError(f"{only}, but {name} in {PARAMS} has changed since: run dvc repro")

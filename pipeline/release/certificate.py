@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -175,13 +177,21 @@ def _moved(certified: Section, actual: Section) -> dict[str, Any]:
     }
 
 
+def _same(label: str, other: str) -> bool:
+    """Check if two predictions are the same; numbers differ in their last bits."""
+    with suppress(ValueError):
+        if math.isclose(float(label), float(other), rel_tol=1e-4):
+            return True
+    return label == other
+
+
 def _labels(certified: Section, actual: Section) -> Line:
     """Compare predictions: the share of equal labels, the largest difference of a probability."""
     changes, largest = [], 0.0
     shared = [path for path in certified if path in actual]
     for path in shared:
         (chance, label), (other, predicted) = map(_prediction, (certified[path], actual[path]))
-        if label != predicted:
+        if not _same(label, predicted):
             changes.append(f"{path}: {label} -> {predicted}")
         else:
             largest = max(largest, abs(chance - other))

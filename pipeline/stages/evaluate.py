@@ -58,7 +58,7 @@ class Config:
         "Metric to report besides those that are always reported, such as accuracy and log loss; "
         "`auto` is macro_f1, or for numbers root_mean_squared_error.",
         advanced=True,
-        choices=[AUTO, *dict.fromkeys(m for n in tasks.every() for m in tasks.named(n).further)],
+        choices=[AUTO, *tasks.reported()],
     )
     label_errors: bool = setting(True, "Look for images with wrong labels in all splits.")
 
@@ -139,8 +139,8 @@ def _metric(config: Config, data: Manifest) -> str:
     names = (*task.headline, *task.metrics(len(data.classes)))
     if chosen not in names:
         raise InputError(
-            f"evaluate.metric must be auto or one of {', '.join(names)} for {len(data.classes)} "
-            f"{task.noun}, got {config.metric!r}"
+            f"evaluate.metric must be auto or one of {', '.join(names)} for {task.noun}, got "
+            f"{config.metric!r}"
         )
     return chosen
 

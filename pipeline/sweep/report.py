@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from enum import Enum
 from io import StringIO
 from pathlib import Path
 
@@ -223,7 +224,7 @@ class _Winner:
             *sections, name = key.split(".")
             for part in sections:
                 section = section.setdefault(part, {})
-            section[name] = value
+            section[name] = value.value if isinstance(value, Enum) else value
         dumped = StringIO()
         yaml.dump(params, dumped)
         adopted = redacted(dumped.getvalue())

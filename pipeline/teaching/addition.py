@@ -6,6 +6,7 @@ fine-tuning stored; only new images are computed.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,15 +14,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.config import Config
 from pipeline.data.manifest import CALIBRATION, Manifest, Row
+from pipeline.data.predictions import Predictions
 from pipeline.data.tasks import Fit, Linear, Outputs, Targets, Task
 from pipeline.errors import InputError
 from pipeline.features import by_image
 from pipeline.features.store import Store
 from pipeline.intake import soundness
 from pipeline.intake.account import Account
+from pipeline.intake.judging import judge
 from pipeline.intake.sources import Sample
 from pipeline.intake.splitting import assign
 from pipeline.networks import model_file
@@ -143,20 +147,33 @@ def added(base: Base, read: Pool, left_out: list[Sample], config: Config) -> tup
     Raises:
         InputError: Nothing is new, or a new class has too few images.
     """
-    task, before = base.data.task, {row.sha256: row for row in base.data.rows}
-    bad, rows = dict(read.bad), []
+    task = base.data.task
+    # The same pixels are the same image, whatever file they are in.
+    before = {
+        _digest(pixels): row for pixels, row in zip(base.data.images, base.data.rows, strict=True)
+    }
+    column = getattr(config.data, "group", None)
+    groups = {row.extra.get(column, ""): row.split for row in base.data.rows} if column else {}
+    bad, rows, following = dict(read.bad), list[Row](), list[Row]()
     left_out = list(left_out)
-    for sample, digest in zip(read.samples, read.digests, strict=True):
-        if digest in before:
-            same = before[digest].label == sample.label
+    judged = judge(read.samples, base.card.image_size, base.card.decoding, "new images")
+    for sample, (row, _) in zip(read.samples, judged, strict=True):
+        if row.pixels in before:
+            same = before[row.pixels].label == sample.label
             why = "already in the data" if same else "in the data with another label"
             left_out.append(replace(sample, left_out=why))
             continue
-        name, split = f"{ADDED.name}/{sample.path}", sample.split or ""
-        rows.append(Row(name, sample.label, split, digest, 0, 0, "ok", {}, sample.group, digest))
-    assigned, contradicting = assign(rows, {}, config.prepare.shares, config.seed, task)
+        row = replace(row, path=f"{ADDED.name}/{sample.path}", width=0, height=0, extra={})
+        split = groups.get(sample.group, "") if sample.group else ""
+        if split:  # it follows the images of its group
+            following.append(replace(row, split=split, group=""))
+        else:
+            rows.append(row)
+    # Counts per class were chosen for all images, not for a few new ones.
+    shares = replace(config.prepare.shares, train_per_class=None, val_per_class=None)
+    assigned, contradicting = assign(rows, {}, shares, config.seed, task)
     bad |= contradicting
-    used = [row for row in assigned if row.verdict == "ok"]
+    used = [row for row in assigned if row.verdict == "ok"] + following
     copies = [row.path for row in assigned if row.verdict == "duplicate"]
     bad |= dict.fromkeys(copies, "a copy of another")
     left_out += [Sample(path, "", left_out=why) for path, why in bad.items()]
@@ -164,15 +181,39 @@ def added(base: Base, read: Pool, left_out: list[Sample], config: Config) -> tup
     if not used:
         raise InputError(f"no image can be added: {account}")
     counts = Counter(name for row in used for name in task.names(row.label))
+    trained = {name for row in used if row.split == "train" for name in task.names(row.label)}
     for name in sorted(set(counts) - set(base.data.classes)):
         if counts[name] < LEAST:
             raise InputError(
                 f"a new class needs at least {LEAST} images, got {counts[name]} of {name!r}: add "
                 "more"
             )
+        if name not in trained:
+            raise InputError(
+                f"a new class needs images in train, got none of the {counts[name]} of {name!r}: "
+                "add more, or leave their split empty"
+            )
     soundness.check_names(sorted({*counts, *base.data.classes}))
     outputs = dict(zip(read.digests, read.features, strict=True))
     return Part(used, np.stack([outputs[row.sha256] for row in used])), account
+
+
+def check_same(before: Predictions, old: Part) -> None:
+    """Check that predictions are the classifier's for these images.
+
+    Raises:
+        InputError: They are those of other images, or of another classifier.
+    """
+    own = old.outputs[:, : before.probabilities.shape[1]]
+    paths = [row.path for row in old.rows]
+    if paths != list(before.paths) or not np.allclose(own, before.probabilities, 0.01, 0.01):
+        raise InputError(
+            "outputs/evaluate is of another classifier or split than the current one: run dvc repro"
+        )
+
+
+def _digest(pixels: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(pixels.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from fastapi import Body, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -16,6 +17,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from pipeline.data import image_file
 from pipeline.data.decoding import Decoding, Fit
+from pipeline.data.image_file import BadImage
 from pipeline.errors import InputError
 from pipeline.serving.app import HEADERS
 from pipeline.teaching.session import Session
@@ -29,8 +31,15 @@ def create(session: Session) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     # A page of another site must not label, not even by a name that resolves to this machine.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
-    for kind in (InputError, OSError):  # such as a full disk, or an image that was removed
+    for kind in (InputError, OSError, BadImage):  # such as a full disk, or a file that was removed
         app.add_exception_handler(kind, _error)
+
+    @app.middleware("http")
+    async def own_page(request: Request, answer: Any) -> Any:
+        origin = request.headers.get("origin")
+        if origin and urlsplit(origin).netloc != request.headers.get("host"):
+            return JSONResponse({"error": f"requests of {origin} are refused"}, 403)
+        return await answer(request)
 
     @app.get("/")
     def page() -> Response:

@@ -38,8 +38,12 @@ if TYPE_CHECKING:
 
 def write(
     base: Base, head: Head, old: Part, new: Part, files: Mapping[str, Sample], config: Config
-) -> Predictions:
-    """Write everything that predict, serve and promote need; returns answers for test images."""
+) -> tuple[Predictions, Reference]:
+    """Write everything that predict, serve and promote need.
+
+    Returns:
+        Answers for test images, and the new classifier's reference data.
+    """
     split = str(config.evaluate.split)
     with outputs.locked(ADDED), outputs.replacing(ADDED) as folder:
         _write_images(base, old.of(split).rows, new.of(split).rows, files, folder)
@@ -56,7 +60,7 @@ def write(
         values = predictions.read(folder / predictions.FILE)
         write_json(folder / "metrics.json", {"fine_tuned": values.facts().values()})
         _write_model(base, head, made, config, data.images, folder)
-    return values
+    return values, made
 
 
 def _reference(base: Base, head: Head, whole: Part) -> Reference:

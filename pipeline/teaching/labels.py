@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections.abc import Container
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +21,9 @@ from pipeline.errors import InputError
 from pipeline.intake import soundness
 from pipeline.intake.label_file import COLUMNS
 from pipeline.intake.sources.csv import SEVERAL
+
+_LONGEST = 200
+"""Characters of a class name."""
 
 
 class LabelFile:
@@ -37,7 +42,8 @@ class LabelFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = FileLock(path.with_name(f".{path.name}.lock"))
+        itself = path.resolve()  # a link to it is the same file
+        self._lock = FileLock(itself.with_name(f".{itself.name}.lock"))
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
@@ -48,9 +54,16 @@ class LabelFile:
         lines = read(path)
         self.damaged = _repair(path)
         self.labels: dict[str, str] = {}
+        self._history: list[tuple[str, str]] = []
+        seen: set[str] = set()
         for name, label in lines:
+            before = self._last([name]) if name in seen else None
+            if before is not None and self._history[before] == (name, label):  # it was taken back
+                self._history.pop(before)
+            else:
+                self._history.append((name, self.labels.get(name, "")))
+            seen.add(name)
             self._apply(name, label)
-        self._history = [(name, "") for name in self.labels]
 
     def add(self, name: str, label: str, seconds: float) -> None:
         """Write a label.
@@ -64,25 +77,32 @@ class LabelFile:
             InputError: It cannot be the name of a class.
         """
         if label:
-            check_name(label, set(self.labels.values()))
+            check_name(label, {own for path, own in self.labels.items() if path != name})
         line = io.StringIO()
         now = datetime.now(UTC).isoformat(timespec="seconds")
         rows = [(name, label, now, f"{seconds:.1f}")]
         if not self.path.exists() or not self.path.stat().st_size:
             rows.insert(0, COLUMNS)
         csv.writer(line, lineterminator="\n").writerows(rows)
-        with self.path.open("ab") as file:  # one write: a line is there or not
-            file.write(line.getvalue().encode())
-            file.flush()
-            os.fsync(file.fileno())
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("ab") as file:
+                file.write(line.getvalue().encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:  # such as a full disk: a line is there or not
+            with suppress(OSError):
+                os.truncate(self.path, size)
+            raise
         self._history.append((name, self.labels.get(name, "")))
         self._apply(name, label)
 
-    def undo(self) -> str | None:
-        """Take the last label back; returns its path, None if there is none."""
-        if not self._history:
+    def undo(self, images: Container[str]) -> str | None:
+        """Take the last label of some images back; returns its path, None if there is none."""
+        place = self._last(images)
+        if place is None:
             return None
-        name, before = self._history.pop()
+        name, before = self._history.pop(place)
         self.add(name, before, 0)
         self._history.pop()
         return name
@@ -90,6 +110,11 @@ class LabelFile:
     def close(self) -> None:
         """Let another process write."""
         self._lock.release()
+
+    def _last(self, images: Container[str]) -> int | None:
+        """Return the place of the last label of some images in the history."""
+        places = reversed(range(len(self._history)))
+        return next((n for n in places if self._history[n][0] in images), None)
 
     def _apply(self, name: str, label: str) -> None:
         self.labels.pop(name, None)
@@ -105,14 +130,17 @@ def read(path: Path) -> list[tuple[str, str]]:
     """
     if not path.exists():
         return []
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} must be UTF-8 text: name another file with --labels") from error
-    whole = text[: text.rfind("\n") + 1]
-    if not whole and ",".join(COLUMNS).startswith(text):  # killed while it wrote the header
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if not whole and ",".join(COLUMNS).encode().startswith(content):  # killed in the header
         return []
-    header, *lines = list(csv.reader(io.StringIO(whole))) or [[]]
+    try:
+        text = io.StringIO(whole.decode("utf-8-sig"), newline="")
+        header, *lines = list(csv.reader(text)) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path} must be a csv file in UTF-8 ({error}): name another file with --labels"
+        ) from error
     if tuple(header) != COLUMNS:
         raise InputError(
             f"a label file must have the columns {', '.join(COLUMNS)}, {path} has "
@@ -129,9 +157,11 @@ def read(path: Path) -> list[tuple[str, str]]:
 
 def check_name(label: str, others: set[str]) -> None:
     """Check that a label can be the name of a class beside others; raises InputError if not."""
-    if label != names.label(label) or SEVERAL in label:
+    text = label.encode("utf-8", "backslashreplace").decode()
+    if label != names.label(text) or SEVERAL in label or len(label) > _LONGEST:
         raise InputError(
-            f"a class name must be a line of text without {SEVERAL}, got {names.display(label)!r}"
+            f"a class name must be a line of text without {SEVERAL}, of at most {_LONGEST} "
+            f"characters, got {names.display(text[:_LONGEST])!r}"
         )
     soundness.check_names(sorted(others | {label}))
 

@@ -84,12 +84,22 @@ def listed(folder: Path, labels: Path) -> list[Sample]:
     Raises:
         InputError: There are none.
     """
-    files = [path for path in named_files.find([str(folder)]) if path.resolve() != labels.resolve()]
+    # A file that is a link is one of its own: only the folder is resolved.
+    inside = folder.resolve()
+    files = [path for path in named_files.find([str(inside)]) if path.resolve() != labels.resolve()]
     if not files:
         raise InputError(f"no images in {folder}: name a folder that contains some")
     above = labels.parent.resolve()
-    paths = [path.resolve().relative_to(above).as_posix() for path in files]
-    return [Sample(names.display(p), "", file=f) for p, f in zip(paths, files, strict=True)]
+    paths = [path.relative_to(above).as_posix() for path in files]
+    return [_named(path, file) for path, file in zip(paths, files, strict=True)]
+
+
+def _named(path: str, file: Path) -> Sample:
+    """Name a file as a csv file can; without that, it cannot be used."""
+    name = names.display(path)
+    plain = name == path == path.strip()
+    left_out = "" if plain else "its name has special characters or spaces at an end: rename it"
+    return Sample(name, "", file=file, left_out=left_out)
 
 
 def read(samples: Sequence[Sample], network: Network, cache: Store) -> Pool:
@@ -101,7 +111,7 @@ def read(samples: Sequence[Sample], network: Network, cache: Store) -> Pool:
     digests: dict[str, str] = {}
     bad: dict[str, str] = {}
     for sample in progress.bar(samples, "files", unit="file"):
-        content = image_file.or_reason(sample.read)
+        content = sample.left_out or image_file.or_reason(sample.read)
         if isinstance(content, str):
             bad[sample.path] = content
         else:
@@ -119,6 +129,8 @@ def read(samples: Sequence[Sample], network: Network, cache: Store) -> Pool:
             computed = by_image.keep(cache, network.key, fresh, network.width, batches)
             outputs |= dict(zip(fresh, computed, strict=True))
     used = [sample for sample in samples if digests.get(sample.path) in outputs]
+    if not samples:
+        raise InputError("no images: name a folder or a csv file that contains some")
     if not used:
         path, reason = next(iter(bad.items()))
         raise InputError(f"none of {len(samples)} files is an image: {path} is {reason}")

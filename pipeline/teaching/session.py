@@ -6,6 +6,7 @@ label waits for it.
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections import Counter
 from collections.abc import Iterable
@@ -34,6 +35,7 @@ class Session:
         self._names = [sample.path for sample in pool.samples]
         self._rows = {name: row for row, name in enumerate(self._names)}
         self._learner = Learner(pool.features)
+        self._token = secrets.token_hex(8)
         self._skipped: set[int] = set()
         self._curve: dict[int, tuple[float, float, float]] = {}
         self._lock = threading.Lock()
@@ -60,13 +62,14 @@ class Session:
     def undo(self) -> str | None:
         """Take the last label back; returns the image's path, None if there is none."""
         with self._lock:
-            name = self._labels.undo()
+            name = self._labels.undo(self._rows)
         self._changed.set()
         return name
 
     def skip(self, name: str) -> None:
         """Leave an image for later: it is not suggested again in this session."""
         self._skipped.add(self._row(name))
+        self._changed.set()
 
     def similar(self, name: str) -> list[str]:
         """Return an image and the most similar ones without a label."""
@@ -87,6 +90,7 @@ class Session:
         labelled = {self._rows[name] for name in labels if name in self._rows}
         avoided = labelled | self._skipped
         return {
+            "session": self._token,  # browsers keep images: those of another one are not these
             "file": str(self._labels.path),
             "images": len(self._names),
             "labelled": len(labelled),

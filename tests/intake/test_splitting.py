@@ -51,6 +51,36 @@ def test_adding_files_moves_hardly_any_others(seed: int, more: int) -> None:
     assert len(moved) <= max(more, 2)
 
 
+@pytest.mark.parametrize("named", [("test", "val"), ("test", "val", "train"), ("test",)])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_images_without_a_split_beside_those_with_one(
+    named: tuple[str, ...], grouped: bool
+) -> None:
+    given = [row for split in named for row in rows(10, split, split)]
+    given = [replace(row, label="a") for row in given] + rows(40)
+    if grouped:
+        given = [replace(row, group=row.path[:-1]) for row in given]
+    done, reasons = assign(given, {}, FRACTIONS, seed=0)
+    assert not reasons
+    assert all(row.split for row in done)
+    kept = [(row.path, row.split) for row in given if row.split in ("test", "val")]
+    assert set(kept) <= set(splits(done).items())
+    assert {row.split for row in done} == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])
+def test_calibration_takes_its_share_of_groups(fraction: float) -> None:
+    """Groups are larger than the share of a class."""
+    shares = replace(FRACTIONS, calibration_fraction=fraction)
+    given = [replace(item, group=f"house {n // 4}") for n, item in enumerate(rows(200))]
+    given = [replace(item, label=f"class {n % 40}") for n, item in enumerate(given)]
+    done, _ = assign(given, {}, shares, seed=1)
+    counts = Counter(row.split for row in done)
+    train = counts["train"] + counts[CALIBRATION]
+    assert counts[CALIBRATION] == pytest.approx(fraction * train, abs=4)
+    assert len({(row.group, row.split) for row in done}) == 50
+
+
 @pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])
 def test_calibration_takes_its_share_of_every_class(fraction: float) -> None:
     shares = replace(FRACTIONS, calibration_fraction=fraction)

@@ -33,9 +33,11 @@ def written(folder: Path, header: str, cells: list[str]) -> Path:
         ("label", ["b;a", "a", "b"], {"label_separator": ";"}, "multilabel", "a|b"),
         ("label", ["b|a", "a", "b"], {"task": "classification"}, "classification", "b|a"),
         ("a,b", ["1,1", "0,1", "0,0"], {"label_columns": ["a", "b"]}, "multilabel", "a|b"),
-        ("price", ["12.50", "3", "-1e3"], {"target": "price"}, "regression", "12.50"),
+        ("price", ["12.50", "3", "-1e3"], {"target": "price"}, "regression", "12.5"),
         ("label", ["3", "4", "5"], {"task": "regression"}, "regression", "3"),
         ("a", ["yes", "no", "no"], {"label_columns": ["a"]}, "multilabel", "a"),
+        (" a , b", ["1,1", "0,1", "0,0"], {"label_columns": ["a", "b"]}, "multilabel", "a|b"),
+        ("price", ["7.0", "7", "7.00"], {"target": "price"}, "regression", "7"),
     ],
 )
 def test_the_task_follows_from_the_data(
@@ -55,6 +57,22 @@ def test_images_without_a_target_are_left_out_with_the_reason(folder: Path) -> N
     assert [(item.path, item.left_out) for item in left_out] == [("1.png", "without price")]
 
 
+@pytest.mark.parametrize(
+    ("cells", "labels", "expected"),
+    [
+        (["cat", "dog"], {"cat": "dog", "dog": "cat"}, ["dog", "cat"]),
+        (["cat", "dog"], {"cat": "dog", "dog": "wolf", "wolf": "fox"}, ["dog", "wolf"]),
+        (["cat", "cat|bird"], {"cat": "dog", "dog": "wolf"}, ["dog", "bird|dog"]),
+        (["cat|bird", "a|cat"], {"cat|bird": "pair"}, ["pair", "a|cat"]),
+    ],
+)
+def test_labels_are_renamed_once(
+    folder: Path, cells: list[str], labels: dict[str, str], expected: list[str]
+) -> None:
+    config = Config(path=str(written(folder, "label", cells)), labels=labels)
+    assert [image.label for image in sources.images(config)] == expected
+
+
 MANY = [f"label{n}|label{n + 1}" for n in range(40)]
 
 
@@ -62,8 +80,8 @@ MANY = [f"label{n}|label{n + 1}" for n in range(40)]
     ("header", "cells", "settings", "message"),
     [
         ("price", ["1", "cheap", "3"], {"target": "price"}, "line 3: data.target must be a column"),
-        ("price", ["1", "nan", "3"], {"target": "price"}, "finite numbers, got 'nan'"),
-        ("price", ["1", "inf", "3"], {"target": "price"}, "finite numbers, got 'inf'"),
+        ("price", ["1", "nan", "3"], {"target": "price"}, "such as 1.5, got 'nan'"),
+        ("price", ["1", "inf", "3"], {"target": "price"}, "such as 1.5, got 'inf'"),
         ("price", ["2"] * 40, {"target": "price"}, "must differ, but all are 2"),
         ("price", [""] * 40, {"target": "price"}, "40 without price"),
         ("size", ["1"] * 40, {"target": "price"}, "needs the columns path and price"),
@@ -71,7 +89,16 @@ MANY = [f"label{n}|label{n + 1}" for n in range(40)]
         ("label", ["a|b", "a"] * 20, {}, "'a' is on all"),
         ("label", MANY, {}, "each class needs at least 1 image in"),
         ("a,b", ["1,2"] * 40, {"label_columns": ["a", "b"]}, "columns of 0 and 1, got b=2"),
-        ("a,b", ["1,0"] * 40, {"label_columns": ["a", "b"]}, "is on all"),
+        ("a,b", ["1,0", "1,1"] * 20, {"label_columns": ["a", "b"]}, "is on all"),
+        (
+            "a,b",
+            ["1,0", "0,0"] * 20,
+            {"label_columns": ["a", "b"]},
+            "no image has a 1 in column 'b'",
+        ),
+        ("a,b", ["0,0"] * 40, {"label_columns": ["a", "b"]}, "no image has a 1 in column 'a'"),
+        ("price,price", ["1,2", "3,4"] * 20, {"target": "price"}, "several columns named 'price'"),
+        ("a", ["1", "0"] * 20, {"label_columns": ["a"], "task": "regression"}, "with data.target"),
         ("label", ["a|b"] * 9 + ["a|c"], {"task": "guess"}, "data.task must be auto or one of"),
         ("label", ["a|b"] * 40, {"target": "x", "label_separator": "|"}, "set only one of"),
     ],

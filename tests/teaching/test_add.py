@@ -44,7 +44,7 @@ def test_a_new_class_is_added_promoted_and_predicted(crosses: Path, clone: Path,
     done = added(run, clone, "new/cross")
     assert done.returncode == 0, done.stderr
     assert "50 files: 50 used, 0 quarantined, 0 left out" in done.stdout
-    assert re.search(r"cross: \d+ of 30 recognised", done.stdout)
+    assert re.search(r"cross: \d+ of 15 recognised", done.stdout)
     assert "accuracy is worse" not in done.stdout
     assert (clone / "outputs/finetune/model.keras").read_bytes() == before
     folder = clone / "outputs/added"
@@ -124,9 +124,44 @@ def test_what_is_in_the_data_is_not_added(clone: Path, run: Run) -> None:
     assert not (clone / "outputs/added").exists()
 
 
+def test_the_same_pixels_are_the_same_image(crosses: Path, clone: Path, run: Run) -> None:
+    """Invariant: no image that is tested is trained on, whatever file it is in."""
+    for path in sorted(crosses.iterdir())[:20]:
+        Image.open(path).save(crosses / f"again {path.name}", compress_level=0)
+    tested = Manifest(clone / "outputs/prepare")
+    places = tested.indices("test")[:10]
+    folder = clone / "new/7"
+    folder.mkdir()
+    for place in places:
+        Image.fromarray(tested.images[place]).save(folder / f"{place}.png", compress_level=0)
+    done = added(run, clone, "new")
+    assert done.returncode == 0, done.stderr
+    line = done.stdout.splitlines()[0]
+    assert "80 files: 50 used" in line, line
+    assert "20 a copy of another" in line
+    assert "in the data" in line
+
+
+def test_predictions_of_another_model_or_split_are_refused(
+    crosses: Path, clone: Path, run: Run
+) -> None:
+    done = added(run, clone, "new", "evaluate.split=val")
+    assert done.returncode == 1
+    assert "run dvc repro" in done.stderr
+    done = run(clone, *WORDS, "finetune", "finetune.epochs=1", "finetune.learning_rate=0.01")
+    assert done.returncode == 0, done.stderr
+    done = added(run, clone, "new")
+    assert done.returncode == 1
+    assert "outputs/evaluate is of another classifier" in done.stderr
+    assert not (clone / "outputs/added").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["labelled"], "labelled has labels of its own: name labelled/labels.csv"),
+        (["held_out.csv"], "a new class needs images in train, got none of the 5 of 'cross'"),
+        (["nothing.csv"], "no images"),
         (["nowhere"], "no such file or folder: nowhere"),
         (["empty"], "no images in empty"),
         (["few"], "a new class needs at least 3 images, got 1 of 'few'"),
@@ -136,6 +171,14 @@ def test_bad_input_is_one_line(clone: Path, run: Run, words: list[str], message:
     (clone / "empty").mkdir()
     (clone / "few").mkdir()
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(clone / "few/1.png")
+    shutil.copytree(clone / "few", clone / "labelled")
+    (clone / "labelled/labels.csv").write_text("path,label,time,seconds\n1.png,few,2026,1\n")
+    lines = [f"many/{shade}.png,cross,test" for shade in range(5)]
+    (clone / "held_out.csv").write_text("\n".join(["path,label,split", *lines]))
+    (clone / "nothing.csv").write_text("path,label\nmany/0.png,\n")
+    (clone / "many").mkdir()
+    for shade in range(5):
+        Image.fromarray(np.full((8, 8), 50 * shade, np.uint8)).save(clone / f"many/{shade}.png")
     done = added(run, clone, *words)
     assert done.returncode == 1
     assert message in done.stderr

@@ -1,6 +1,7 @@
 """The label file loses nothing, and data.use=csv reads it as it is."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from PIL import Image
 from pipeline.errors import InputError
 from pipeline.intake import label_file, sources
 from pipeline.intake.sources.csv import Config
+from pipeline.teaching import pool
 from pipeline.teaching.labels import LabelFile, read
 
 
@@ -47,10 +49,10 @@ def test_undo_restores_what_was_there(path: Path) -> None:
     labels = LabelFile(path)
     labels.add("a.png", "cat", 1)
     labels.add("a.png", "dog", 1)
-    assert labels.undo() == "a.png"
+    assert labels.undo(("a.png", "b.png", "c.png")) == "a.png"
     assert labels.labels == {"a.png": "cat"}
-    assert labels.undo() == "a.png"
-    assert labels.undo() is None
+    assert labels.undo(("a.png", "b.png", "c.png")) == "a.png"
+    assert labels.undo(("a.png", "b.png", "c.png")) is None
     assert labels.labels == {} == listed(path)
 
 
@@ -62,24 +64,84 @@ def test_a_second_page_is_refused_and_a_later_one_goes_on(path: Path) -> None:
     first.close()
     second = LabelFile(path)
     assert second.labels == {"a.png": "cat, big"} == listed(path)
-    assert second.undo() == "a.png"
+    assert second.undo(("a.png", "b.png", "c.png")) == "a.png"
 
 
 @pytest.mark.parametrize(
-    "end", ["b.png,d", "b.png", '"b', "b.png,dog,2026-01-01T00:00:00+00:00,1.0"]
+    "end",
+    ["b.png,d", "b.png", '"b', "b.png,caf\udcc3", "b.png,dog,2026-01-01T00:00:00+00:00,1.0"],
 )
 def test_an_incomplete_last_line_is_removed(path: Path, end: str) -> None:
     first = LabelFile(path)
     first.add("a.png", "cat", 1)
     first.close()
     before = path.read_bytes()
-    path.write_bytes(before + end.encode())
+    path.write_bytes(before + end.encode(errors="surrogateescape"))
     with pytest.raises(InputError, match=r"last line of .* is incomplete"):
         listed(path)
     labels = LabelFile(path)
     assert labels.damaged
     assert path.read_bytes() == before
     assert labels.labels == {"a.png": "cat"}
+
+
+def test_undo_goes_on_after_a_restart_and_stays_in_the_folder(path: Path) -> None:
+    first = LabelFile(path)
+    for name, label in (("a.png", "cat"), ("a.png", "dog"), ("b.png", "cat"), ("c.png", "cat")):
+        first.add(name, label, 1)
+    assert first.undo(["a.png", "b.png"]) == "b.png"
+    first.close()
+    second = LabelFile(path)
+    assert second.undo(["a.png", "b.png"]) == "a.png"
+    assert second.labels == {"a.png": "cat", "c.png": "cat"} == listed(path)
+    assert second.undo(["a.png", "b.png"]) == "a.png"
+    assert second.undo(["a.png", "b.png"]) is None
+    assert listed(path) == {"c.png": "cat"}
+    second.add("c.png", "Cat", 1)  # the only image of its class
+    assert listed(path) == {"c.png": "Cat"}
+
+
+def test_a_link_is_the_same_file(path: Path) -> None:
+    first = LabelFile(path)
+    first.add("a.png", "cat", 1)
+    link = path.with_name("link.csv")
+    link.symlink_to(path.name)
+    with pytest.raises(InputError, match="is being labelled by another process"):
+        LabelFile(link)
+    first.close()
+
+
+def test_a_full_disk_leaves_no_half_line(path: Path) -> None:
+    labels = LabelFile(path)
+    labels.add("a.png", "cat", 1)
+    size = path.stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            labels.add("b.png", "dog", 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    labels.add("c.png", "dog", 1)
+    assert listed(path) == {"a.png": "cat", "c.png": "dog"}
+
+
+def test_names_that_a_csv_file_cannot_hold_are_accounted_for(tmp_path: Path) -> None:
+    good = ["a b.png", "\N{LATIN SMALL LETTER E WITH ACUTE}.png", "e\N{COMBINING ACUTE ACCENT}.png"]
+    bad = ["new\nline.png", " space.png", "\u2028.png", "soft\u00ad.png", os.fsdecode(b"\xff.png")]
+    for shade, name in enumerate([*good, *bad]):
+        Image.fromarray(np.full((8, 8), shade, np.uint8)).save(tmp_path / name, "PNG")
+    (tmp_path / "link.png").symlink_to(tmp_path / "a b.png")
+    samples = pool.listed(tmp_path, tmp_path / "labels.csv")
+    assert len(samples) == len(good) + len(bad) + 1
+    usable = [sample for sample in samples if not sample.left_out]
+    assert sorted(sample.path for sample in usable) == sorted([*good, "link.png"])
+    labels = LabelFile(tmp_path / "labels.csv")
+    for sample in usable:
+        labels.add(sample.path, "cat", 1)
+    read_again = {i.path: i.read() for i in sources.images(Config(path=str(labels.path)))}
+    assert read_again == {sample.path: sample.read() for sample in usable}
 
 
 @pytest.mark.parametrize("beginning", [b"", b"path,la", b"path,label,time,seconds"])
@@ -95,7 +157,7 @@ def test_a_header_that_was_not_finished(path: Path, beginning: bytes) -> None:
     [
         (b"path,label\na.png,cat\n", "must have the columns path, label, time, seconds"),
         (b"path,label,time,seconds\na.png,cat\n", "line 2 must have 4 cells, got 2"),
-        (b"path,label,time,seconds\na.png,\xff,1,1\n", "must be UTF-8"),
+        (b"path,label,time,seconds\na.png,\xff,1,1\n", "must be a csv file in UTF-8"),
     ],
 )
 def test_other_files_are_not_touched(path: Path, content: bytes, message: str) -> None:
@@ -131,7 +193,7 @@ def test_every_class_is_tested_and_trained_on(path: Path, count: int, held_out: 
     assert tested == (count - 2 if held_out else 1)
 
 
-@pytest.mark.parametrize("name", ["cat|dog", "a\nb", " cat", "Cat", "CAT"])
+@pytest.mark.parametrize("name", ["cat|dog", "a\nb", " cat", "Cat", "CAT", "x" * 201, "\ud800"])
 def test_names_that_would_be_read_otherwise(path: Path, name: str) -> None:
     labels = LabelFile(path)
     labels.add("a.png", "cat", 1)

@@ -245,6 +245,29 @@ def test_no_label_waits_for_the_head(photos: Path, port: int) -> None:
             f"http://127.0.0.1:{port}/", headers={"Host": "evil.example"}, timeout=9
         )
         assert done.status_code == 400
+        before = listed(photos)
+        foreign = {"Origin": "http://evil.example"}
+        done = requests.post(f"http://127.0.0.1:{port}/undo", headers=foreign, timeout=9)
+        assert done.status_code == 403
+        assert listed(photos) == before
+        (photos / "3.png").write_text("no image any more")
+        bad = requests.get(f"http://127.0.0.1:{port}/image?path=3.png", timeout=30)
+        assert bad.status_code == 422
+
+
+def test_every_image_comes_also_if_many_are_skipped(photos: Path, port: int) -> None:
+    with labelling(photos.parent, port):
+        session = state(port)["session"]
+        seen: set[str] = set()
+        deadline = time.monotonic() + 120
+        while len(seen) < IMAGES:
+            assert time.monotonic() < deadline, f"{len(seen)} of {IMAGES}"
+            for item in state(port)["queue"]:
+                seen.add(item["path"])
+                body = {"path": item["path"]}
+                requests.post(f"http://127.0.0.1:{port}/skip", json=body, timeout=30)
+    with labelling(photos.parent, port):
+        assert state(port)["session"] != session, "browsers keep images of another folder"
 
 
 def test_suggestions_for_another_tool(photos: Path, run: Run) -> None:
@@ -273,7 +296,7 @@ def test_suggestions_for_another_tool(photos: Path, run: Run) -> None:
         (["label", "broken"], "none of 1 files is an image: no.png is"),
         (["suggest", "photos", "-n", "0"], "-n must be at least 1, got 0"),
         (["label", "photos", "--labels", "empty/l.csv"], "--labels must name a file in photos"),
-        (["suggest", "photos", "--labels", "photos/0.png"], "must be UTF-8 text"),
+        (["suggest", "photos", "--labels", "photos/0.png"], "must be a csv file in UTF-8"),
     ],
 )
 def test_bad_input_is_one_line(photos: Path, run: Run, words: list[str], message: str) -> None:

@@ -325,7 +325,9 @@ class Task(ABC):
         `spread` is model -> metric -> value, low and high; of `constant`, too, if there is one.
         """
 
-    def agree(self, first: Outputs, second: Outputs) -> NDArray[np.bool_]:
+    def agree(
+        self, first: Outputs, second: Outputs, thresholds: Sequence[float]
+    ) -> NDArray[np.bool_]:
         """Check for each image if two networks give the same answer: (N,)."""
         same: NDArray[np.bool_] = first.argmax(axis=1) == second.argmax(axis=1)
         return same
@@ -343,6 +345,12 @@ def every() -> list[str]:
     """List the names of all tasks."""
     files = sorted(Path(__file__).parent.glob("*.py"))
     return [path.stem for path in files if "\nTASK = " in path.read_text(encoding="utf-8")]
+
+
+def reported() -> list[str]:
+    """List the metrics of all tasks that an evaluation can report."""
+    each = [(*own.headline, *own.further) for own in map(named, every())]
+    return list(dict.fromkeys(metric for metrics in each for metric in metrics))
 
 
 def named(name: str) -> Task:

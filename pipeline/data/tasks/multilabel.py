@@ -182,12 +182,14 @@ class Multilabel(Task):
 
     def check(self, labels: Mapping[str, Sequence[str]]) -> None:
         """Stop at labels that are on every image of train, or of which there is only one."""
+        if not any(map(any, labels.values())):
+            raise InputError("no image has a label: correct data.label_columns or the csv file")
         train = [set(self.names(label)) for label in labels.get("train", ())]
         everywhere = set.intersection(*train) if train else set()
         if everywhere:
             raise InputError(
                 f"a label must be absent from some training images, but {min(everywhere)!r} is on "
-                f"all {len(train)}: leave it out of the csv file"
+                f"all {len(train)}: leave it out of the csv file or of data.label_columns"
             )
 
     def targets(self, labels: Sequence[str], classes: Sequence[str]) -> NDArray[np.float32]:
@@ -343,9 +345,12 @@ class Multilabel(Task):
         own = targets[:, columns].astype(np.int64)
         predicted[:, columns] = logistic.out_of_fold(features, own, how)
         lists = [np.flatnonzero(row).tolist() for row in targets]
-        ranked = cleanlab.find_label_issues(
-            lists, predicted, return_indices_ranked_by="self_confidence", n_jobs=1
-        )
+        if len(classes) > 1:
+            ranked = cleanlab.find_label_issues(
+                lists, predicted, return_indices_ranked_by="self_confidence", n_jobs=1
+            )
+        else:  # cleanlab needs two
+            ranked = np.argsort(np.where(targets > 0, predicted, 1 - predicted)[:, 0])
         doubted = [
             self.contradicts(targets[row], predicted[row], classes, Suspect(int(row), "", 0, 0))
             for row in ranked
@@ -374,8 +379,10 @@ class Multilabel(Task):
             f"{exact} of {images} {{}} images are right"
         )
 
-    def agree(self, first: Outputs, second: Outputs) -> NDArray[np.bool_]:
-        same: NDArray[np.bool_] = ((first > 0.5) == (second > 0.5)).all(axis=1)
+    def agree(
+        self, first: Outputs, second: Outputs, thresholds: Sequence[float]
+    ) -> NDArray[np.bool_]:
+        same: NDArray[np.bool_] = ((first > thresholds) == (second > thresholds)).all(axis=1)
         return same
 
 

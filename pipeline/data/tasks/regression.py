@@ -30,6 +30,8 @@ _ALPHAS = np.logspace(-2, 6, 17)
 """Candidates for the strength of regularization."""
 _BINS, _PER_BIN, _FOLDS = 10, 10, 5
 _LARGE = 1000
+_FAR = 10.0
+"""Most standard deviations from the mean that a head may answer: a logarithm has no such power."""
 """Numbers from here on are written without decimals."""
 _DEVIATIONS = 4.0
 """Robust standard deviations from which a number is suspicious."""
@@ -60,7 +62,7 @@ class Scale:
 
     def numbers(self, learned: Floats) -> Outputs:
         """Convert values on the scale of the head to numbers."""
-        values = learned * self.deviation + self.mean
+        values = np.clip(learned, -_FAR, _FAR) * self.deviation + self.mean
         return np.asarray(np.exp(values) if self.in_logs else values, np.float32)
 
 
@@ -132,6 +134,11 @@ def _spoken(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= _LARGE else f"{value:.4g}"
 
 
+def _precise(value: float) -> str:
+    """Return a number with six digits, without an exponent if it is large."""
+    return f"{value:.0f}" if abs(value) >= _LARGE**2 else f"{value:.6g}"
+
+
 class Regression(Task):
     """A number for each image. Targets are (N, 1)."""
 
@@ -156,8 +163,11 @@ class Regression(Task):
         except ValueError:
             number = math.nan
         if not math.isfinite(np.float32(number)):
-            raise ValueError(f"data.target must be a column of finite numbers, got {text!r}")
-        return text
+            raise ValueError(
+                f"data.target must be a column of finite numbers such as 1.5, got {text!r}: "
+                "correct it, or leave the cell empty to leave the image out"
+            )
+        return repr(number).removesuffix(".0")  # 7 and 7.0 are the same number
 
     def names(self, label: str) -> list[str]:
         return []
@@ -290,9 +300,11 @@ class Regression(Task):
 
     def text(self, answer: Mapping[str, Any], most: int) -> str:
         ends = (
-            f" ({answer['low']:.6g} to {answer['high']:.6g})" if answer["low"] is not None else ""
+            f" ({_precise(answer['low'])} to {_precise(answer['high'])})"
+            if answer["low"] is not None
+            else ""
         )
-        return f"{answer['prediction']:.6g}{ends}"
+        return f"{_precise(answer['prediction'])}{ends}"
 
     def columns(self, classes: Sequence[str]) -> list[str]:
         return []
@@ -348,7 +360,9 @@ class Regression(Task):
             f"always answering the median is off by {constant}"
         )
 
-    def agree(self, first: Outputs, second: Outputs) -> NDArray[np.bool_]:
+    def agree(
+        self, first: Outputs, second: Outputs, thresholds: Sequence[float]
+    ) -> NDArray[np.bool_]:
         close: NDArray[np.bool_] = (np.abs(first - second) <= self.tolerance(first, 0.05))[:, 0]
         return close
 

@@ -106,6 +106,7 @@ def images(config: Any, desc: str = "", left_out: list[Sample] | None = None) ->
     """
     module = importlib.import_module(f"{__name__}.{config.kind}")
     samples = module.images(config)
+    labels = {} if config.kind == "csv" else config.labels  # it renames each of several labels
     for image in progress.bar(samples, desc):
         names = (image.path, image.label, PurePosixPath(image.path).name)
         if not image.left_out and any(matches(p, *names) for p in config.ignore):
@@ -114,7 +115,7 @@ def images(config: Any, desc: str = "", left_out: list[Sample] | None = None) ->
             if left_out is not None:
                 left_out.append(image)
             continue
-        renamed = config.labels.get(image.label)
+        renamed = labels.get(image.label)
         yield replace(image, label=renamed) if renamed else image
 
 

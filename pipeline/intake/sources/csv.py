@@ -6,8 +6,10 @@ of the other columns.
 """
 
 import csv
+import io
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +116,12 @@ def images(config: Config) -> Iterator[Sample]:
         )
     if config.task == AUTO and not what.several:
         _refuse_several(path, {image.label for image in rows.values()} - set(config.labels))
+    every = {part for row in rows.values() for part in what.names(row.label)}
+    for column in config.label_columns:
+        if rows and config.labels.get(column, column) not in every:
+            raise InputError(
+                f"{path}: no image has a 1 in column {column!r}: leave it out of data.label_columns"
+            )
     yield from rows.values()
 
 
@@ -122,16 +130,21 @@ def _read(config: Config) -> tuple[list[str], list[_Line]]:
     path = Path(config.path)
     if not path.is_file():
         raise InputError(f"data.path must be a csv file, got {path}: no such file")
-    text = _lines(path, config.encoding)
-    first = next(iter(text), "")  # the delimiter is not always a comma
-    delimiter = max(_DELIMITERS, key=lambda sign: (first.count(sign), sign == ","))
-    table = csv.reader(text, delimiter=delimiter)
-    header = next(table, [])
-    if tuple(header) == label_file.COLUMNS and not path.read_bytes().endswith(b"\n"):
+    content = path.read_bytes()
+    started = content.startswith(",".join(label_file.COLUMNS).encode())
+    if started and not content.endswith((b"\n", b"\r")):
         raise InputError(
             f"the last line of {path} is incomplete: remove it, or run `python -m pipeline label`, "
             "which does"
         )
+    text = _lines(path, config.encoding)
+    first = next(iter(text), "")  # the delimiter is not always a comma
+    delimiter = max(_DELIMITERS, key=lambda sign: (first.count(sign), sign == ","))
+    table = csv.reader(text, delimiter=delimiter)
+    header = [name.strip() for name in next(table, [])]
+    repeated = [name for name, count in Counter(header).items() if count > 1]
+    if repeated:
+        raise InputError(f"{path} has several columns named {repeated[0]!r}: rename all but one")
     further = _extra_columns(config, header)
     if config.group is not None and config.group not in further:
         raise InputError(
@@ -193,6 +206,11 @@ def _label(config: Config, what: Task, line: _Line) -> tuple[str, str]:
     if not all(cells.values()):
         return "", f"without {' and '.join(column for column in cells if not cells[column])}"
     if config.label_columns:
+        if not what.has_strata:
+            raise InputError(
+                f"data.label_columns are labels, but {what.noun} are predicted: name their column "
+                "with data.target"
+            )
         wrong = [column for column, text in cells.items() if text.lower() not in _TRUTHS]
         if wrong:
             raise InputError(
@@ -203,7 +221,8 @@ def _label(config: Config, what: Task, line: _Line) -> tuple[str, str]:
     else:
         (text,) = cells.values()
         separator = config.label_separator or SEVERAL
-        parts = [part.strip() for part in text.split(separator)] if what.several else [text]
+        several = what.several and text not in config.labels
+        parts = [part.strip() for part in text.split(separator)] if several else [text]
         parts = [_name(line.where, part) for part in parts if part]
     try:
         return what.label([config.labels.get(part, part) for part in parts]), ""
@@ -231,7 +250,7 @@ def _lines(path: Path, encoding: str) -> list[str]:
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise InputError(f"{path} line {line} contains a null byte: is it a csv file?")
-    return text.splitlines(keepends=True)
+    return list(io.StringIO(text, newline=""))  # a csv file has no other line ends
 
 
 def _extra_columns(config: Config, header: list[str]) -> list[str]:
@@ -303,8 +322,8 @@ def _file(folder: Path, path: str) -> Path:
     """Find the file of a path, also one written on Windows or a Mac, or without its suffix."""
     plain = path.replace("\\", "/")
     for text in (path, plain):
-        for form in ("NFC", "NFD"):
-            file = folder / unicodedata.normalize(form, text)
+        for name in (text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))):
+            file = folder / name
             if file.is_file():
                 return file
     whole = folder / plain
