@@ -210,10 +210,12 @@ def describe(result: Survey) -> Iterator[str]:
     if result.splits:
         yield f"splits in the source: {', '.join(result.splits)}"
     else:
-        yield "splits in the source: none, drawn at random within each class"
+        unit = "groups" if any(row.group for row in result.used) else "images"
+        yield f"splits in the source: none, {unit} are drawn at random"
     for column in result.used[0].extra if result.used else ():
         values = {row.extra[column] for row in result.used}
-        if len(SPLITS) <= len(values) <= len(result.used) / 2:
+        grouped = all(row.extra[column] == row.group for row in result.used)
+        if len(SPLITS) <= len(values) <= len(result.used) / 2 and not grouped:
             yield (
                 f"column {column} has {len(values)} values: set data.group={column} if images "
                 "with the same value belong together"

@@ -166,7 +166,8 @@ def added(base: Base, read: Pool, left_out: list[Sample], config: Config) -> tup
         row = replace(row, path=f"{ADDED.name}/{sample.path}", width=0, height=0, extra={})
         split = groups.get(sample.group, "") if sample.group else ""
         if split:  # it follows the images of its group
-            following.append(replace(row, split=split, group=""))
+            before[row.pixels] = replace(row, split=split, group="")
+            following.append(before[row.pixels])
         else:
             rows.append(row)
     # Counts per class were chosen for all images, not for a few new ones.

@@ -287,6 +287,10 @@ def test_on_another_processor_the_labels_decide() -> None:
         "2 of 2 labels are the same, largest difference of a probability 0.1"
     )
     assert "one -> two" in lines["processor"].text
+    numbers = made("one", ["1225870.5", "2"], 0.9), made("two", ["1225871.0", "2"], 0.9)
+    assert {line.name: line for line in certificate.compare(*numbers)}["predictions"].same
+    apart = made("one", ["3", "2"], 0.9), made("two", ["8", "2"], 0.9)
+    assert not {line.name: line for line in certificate.compare(*apart)}["predictions"].same
     other = made("two", ["ant", "ant"], 0.9)
     lines = {line.name: line for line in certificate.compare(mine, other)}
     assert not lines["predictions"].same

@@ -12,6 +12,7 @@ from conftest import Run, mlflow_server
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
+from pipeline import dialect
 from pipeline.data.decoding import Decoding, Fit
 from pipeline.data.manifest import Manifest
 from pipeline.data.predictions import Predictions
@@ -255,6 +256,15 @@ def test_what_cannot_be_promoted(clone: Path, run: Run) -> None:
     done = pipeline(clone, run, "promote")
     assert "finetune in params.yaml has changed since" in done.stderr
     path.write_text(text)
+    lock = clone / "dvc.lock"
+    before = lock.read_text()
+    made = dialect.load(lock)["stages"]["evaluate"]["deps"]
+    (md5,) = (dep["md5"] for dep in made if dep["path"] == "outputs/finetune")
+    start, end = before.split("\n  evaluate:\n")
+    lock.write_text(f"{start}\n  evaluate:\n{end.replace(md5, '0' * 32 + '.dir', 1)}")
+    done = pipeline(clone, run, "promote")
+    assert "evaluate was made before finetune: run dvc repro" in done.stderr
+    lock.write_text(before)
     done = pipeline(clone, run, "rollback")
     assert "error: classifier has no champion: run promote first" in done.stderr
     with (clone / "outputs/finetune/classes.txt").open("a") as file:

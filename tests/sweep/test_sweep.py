@@ -49,6 +49,7 @@ def test_from_the_sweep_to_the_adopted_winner(
     browser: Any,
 ) -> None:
     words = [*QUICK, "+sweep.space.head={dropout: [0.0, 0.3], units: [[], [32]]}"]
+    words += ["finetune.monitor=log_loss"]
     message = sweep(clone, run, *words, "sweep.n_trials=6")
     folder, trials = study_of(clone)
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 6

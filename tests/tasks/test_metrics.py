@@ -9,6 +9,7 @@ from sklearn import metrics as sk
 
 from pipeline.data.tasks import Fit, multilabel, regression
 from pipeline.data.tasks.multilabel import LabelFacts
+from pipeline.evaluation import label_curve
 
 IMAGES, LABELS = 300, 6
 
@@ -85,6 +86,39 @@ def test_thresholds_have_the_best_f1_on_validation() -> None:
         truth, chances = facts.targets[:, label], facts.outputs[:, label]
         best = max(sk.f1_score(truth, chances > at) for at in np.unique(chances)[:-1])
         assert sk.f1_score(truth, chances > chosen[label]) == pytest.approx(best, abs=0.02)
+
+
+def test_two_networks_agree_if_they_decide_the_same() -> None:
+    first, second = np.array([[0.4, 0.1]], np.float32), np.array([[0.2, 0.1]], np.float32)
+    assert multilabel.TASK.agree(first, second, [0.5, 0.5]).all()
+    assert not multilabel.TASK.agree(first, second, [0.3, 0.5]).any()
+
+
+def test_a_wrong_label_stands_out_also_if_it_is_the_only_one() -> None:
+    rng = np.random.default_rng(0)
+    targets = (rng.random((1000, 1)) < 0.4).astype(np.float32)
+    features = (2 * targets + rng.normal(size=(1000, 30))).astype(np.float32)
+    targets[7] = 1 - targets[7]
+    suspects = multilabel.TASK.suspects(features, targets, ["cat"], Fit(1, 0, 1, False))
+    assert [suspect.row for suspect in suspects] == [7]
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e6])
+def test_gains_do_not_depend_on_the_unit(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    errors = [rng.random(50) * worse for worse in (3.0, 2.0, 1.5)]
+    expected = label_curve._gain(errors, 2.0, 0)
+    assert (expected < 0).all()
+    gain = label_curve._gain([error * scale for error in errors], 2.0, 0)
+    assert gain == pytest.approx(scale * expected)
+    interval = label_curve._interval(gain)
+    assert interval["value"] == pytest.approx(scale * expected[0], rel=1e-2)
+
+
+def test_no_head_answers_out_of_all_bounds() -> None:
+    scale = regression.Scale.of(np.exp(np.random.default_rng(0).normal(12, 1, 300)))
+    assert scale.in_logs
+    assert np.isfinite(scale.numbers(np.array([-500.0, 0, 9.9, 500]))).all()
 
 
 @pytest.mark.parametrize("coverage", [0.8, 0.9])

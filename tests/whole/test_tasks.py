@@ -127,7 +127,15 @@ def test_labels(
     lines = [[f"{n}.png", *(int(name in own) for name in COLOURS)] for n, own in added(folder)]
     table(folder / "more" / "labels.csv", ["path", *COLOURS], lines)
     printed = ran(run, folder, "add", "more/labels.csv", *words)
-    assert re.search(r"red: \d+ of \d+ recognised", printed), printed
+    recognised = dict(re.findall(r"(\w+): (\d+) of \d+ recognised", printed))
+    tested = [
+        (row["label"].split("|"), row["prediction"].split("|"))
+        for row in read_records(folder / "outputs/added/predictions.csv")
+        if row["path"].startswith("added/")
+    ]
+    for name in COLOURS:  # those of validation are counted, too
+        hits = sum(name in own and name in decided for own, decided in tested)
+        assert 0 < hits <= int(recognised[name]), printed
     insist_on_its_answers(folder)
 
 
@@ -135,6 +143,7 @@ def test_numbers(
     numbers_project: tuple[Path, list[str]], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, words = numbers_project
+    words = [*words, "evaluate.metric=r2"]
     printed = "".join(ran(run, folder, stage, *words) for stage in STAGES)
     assert "prediction intervals contain the true value" in printed
     metrics = json.loads((folder / "outputs/evaluate/metrics.json").read_text())

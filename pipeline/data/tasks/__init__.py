@@ -337,7 +337,10 @@ class Task(ABC):
         return share
 
     def trait(self, outputs: Outputs) -> tuple[str, list[float]]:
-        """Return the name and value of what is watched for drift: `label` is a class index."""
+        """Return the name and value of what is watched for drift: `label` is a class index.
+
+        Anything else is a number.
+        """
         return "label", outputs.argmax(axis=1).tolist()
 
 

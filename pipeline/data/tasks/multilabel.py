@@ -379,6 +379,10 @@ class Multilabel(Task):
             f"{exact} of {images} {{}} images are right"
         )
 
+    def trait(self, outputs: Outputs) -> tuple[str, list[float]]:
+        """Return the expected number of labels of each image."""
+        return "labels", outputs.sum(axis=1).tolist()
+
     def agree(
         self, first: Outputs, second: Outputs, thresholds: Sequence[float]
     ) -> NDArray[np.bool_]:
