@@ -30,6 +30,8 @@ for _name in tuple(os.environ):
 # TensorFlow enables oneDNN by default on newer processors only. Without it, the last bits of an
 # image's activations depend on its place in the batch, and cached and plain training diverge.
 os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1"}
+# MLflow would send usage data, by a thread that changes the environment while others read it.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
 def __getattr__(name: str) -> Any:

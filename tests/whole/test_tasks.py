@@ -58,9 +58,12 @@ def ran(run: Run, folder: Path, *words: str) -> str:
 @pytest.fixture
 def labels_project(project: Path) -> tuple[Path, list[str]]:
     labels = drawn(project / "pictures")
-    lines = [[f"{n}.png", *(int(name in own) for name in COLOURS)] for n, own in enumerate(labels)]
-    table(project / "pictures" / "labels.csv", ["path", *COLOURS], lines)
-    words = ["data.use=csv", "data.path=pictures/labels.csv"]
+    lines = [
+        [f"{n}.png", *(int(name in own) for name in COLOURS), f"scene {n // 2}"]
+        for n, own in enumerate(labels)
+    ]
+    table(project / "pictures" / "labels.csv", ["path", *COLOURS, "scene"], lines)
+    words = ["data.use=csv", "data.path=pictures/labels.csv", "data.group=scene"]
     return project, [*words, f"data.label_columns=[{','.join(COLOURS)}]", *FRACTIONS]
 
 
@@ -124,9 +127,17 @@ def test_labels(
     saved = predictions.read(folder / "outputs/evaluate" / predictions.FILE)
     assert saved.facts().values()["micro_f1"] == pytest.approx(tuned["micro_f1"])
     assert "onnx" in ran(run, folder, "export", "onnx", *words)
-    lines = [[f"{n}.png", *(int(name in own) for name in COLOURS)] for n, own in added(folder)]
-    table(folder / "more" / "labels.csv", ["path", *COLOURS], lines)
+    lines = [
+        [f"{n}.png", *(int(name in own) for name in COLOURS), f"scene {2 * n}"]  # half are new
+        for n, own in added(folder)
+    ]
+    table(folder / "more" / "labels.csv", ["path", *COLOURS, "scene"], lines)
     printed = ran(run, folder, "add", "more/labels.csv", *words)
+    before = {row.extra["scene"]: row.split for row in Manifest(folder / "outputs/prepare").rows}
+    for row in Manifest(folder / "outputs/added").rows:
+        if row.path.startswith("added/"):
+            scene = f"scene {2 * int(row.path.removeprefix('added/').removesuffix('.png'))}"
+            assert before.get(scene, "test") == "test", "images of a group have one split"
     recognised = dict(re.findall(r"(\w+): (\d+) of \d+ recognised", printed))
     tested = [
         (row["label"].split("|"), row["prediction"].split("|"))
