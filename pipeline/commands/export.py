@@ -83,9 +83,8 @@ def run(
     test = _evenly(manifest.indices("test"), _TEST_IMAGES)
     thresholds = model_file.thresholds_of(path)
     check = Check(
-        manifest.images[test],
-        manifest.targets[test],
-        manifest.task,
+        manifest,
+        test,
         KerasForward(model, card.batch_size),
         card.batch_size,
         options.min_agreement,

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline.data.image_file import Pixels
-from pipeline.data.tasks import Targets, Task
+from pipeline.data.manifest import Manifest
 from pipeline.errors import InputError
 from pipeline.export.formats import FORMATS, Floats, Network
 
@@ -56,9 +56,8 @@ class Check:
     """Compares networks with Keras' on test images.
 
     Args:
-        images: (N, H, W, 3) uint8.
-        targets: N targets.
-        task: What is predicted.
+        data: The prepared dataset.
+        rows: (N,) images of it.
         keras: The reference network.
         batch_size: Batch size of a forward pass.
         min_agreement: Fraction of images for which a quantized network must give Keras' answer.
@@ -67,16 +66,15 @@ class Check:
 
     def __init__(
         self,
-        images: Pixels,
-        targets: Targets,
-        task: Task,
+        data: Manifest,
+        rows: NDArray[np.int64],
         keras: Network,
         batch_size: int,
         min_agreement: float,
         thresholds: Sequence[float],
     ) -> None:
-        self._images = images
-        self._targets, self._task = targets, task
+        self._images = data.images[rows]
+        self._targets, self._task = data.targets[rows], data.task
         self._batch_size = batch_size
         self._min_agreement, self._thresholds = min_agreement, thresholds
         self._expected, self._keras_per_s = self._run(keras, "keras", sys.stderr)
