@@ -177,12 +177,19 @@ def _moved(certified: Section, actual: Section) -> dict[str, Any]:
     }
 
 
-def _same(label: str, other: str) -> bool:
-    """Check if two predictions are the same; numbers differ in their last bits."""
+def _same(first: tuple[float, str], second: tuple[float, str]) -> bool:
+    """Check if two predictions, each an output and a label, are the same.
+
+    A predicted number is its own label, and differs in its last bits.
+    """
+    if first[1] == second[1]:
+        return True
     with suppress(ValueError):
-        if math.isclose(float(label), float(other), rel_tol=1e-4):
-            return True
-    return label == other
+        numbers = all(
+            math.isclose(out, float(label), rel_tol=1e-6) for out, label in (first, second)
+        )
+        return numbers and math.isclose(first[0], second[0], rel_tol=1e-4)
+    return False
 
 
 def _labels(certified: Section, actual: Section) -> Line:
@@ -190,8 +197,9 @@ def _labels(certified: Section, actual: Section) -> Line:
     changes, largest = [], 0.0
     shared = [path for path in certified if path in actual]
     for path in shared:
-        (chance, label), (other, predicted) = map(_prediction, (certified[path], actual[path]))
-        if not _same(label, predicted):
+        pair = _prediction(certified[path]), _prediction(actual[path])
+        (chance, label), (other, predicted) = pair
+        if not _same(*pair):
             changes.append(f"{path}: {label} -> {predicted}")
         else:
             largest = max(largest, abs(chance - other))

@@ -208,9 +208,7 @@ def check_same(before: Predictions, old: Part) -> None:
     own = old.outputs[:, : before.probabilities.shape[1]]
     paths = [row.path for row in old.rows]
     if paths != list(before.paths) or not np.allclose(own, before.probabilities, 0.01, 0.01):
-        raise InputError(
-            "outputs/evaluate is of another classifier or split than the current one: run dvc repro"
-        )
+        raise InputError("outputs/evaluate belongs to another classifier or split: run dvc repro")
 
 
 def _digest(pixels: NDArray[np.uint8]) -> str:

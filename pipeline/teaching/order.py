@@ -32,12 +32,12 @@ _SAME = 0.02
 def mixed(
     useful: Collection[int], held_out: Collection[int], labelled: Collection[int], count: int
 ) -> list[int]:
-    """Choose the next images: useful ones, so that one in five of all is one that is held out.
+    """Choose the next images: every fifth label is of a held-out image, the others are useful.
 
     Args:
         useful: Rows, the best first.
-        held_out: Rows that are labelled in this order, however useful they are.
-        labelled: Rows that are not to be chosen.
+        held_out: Held-out rows, in the order in which they are labelled.
+        labelled: Rows that have a label or were skipped.
         count: Number of images; fewer if there are no more.
     """
     drawn = sum(row in labelled for row in held_out)

@@ -287,9 +287,9 @@ def test_on_another_processor_the_labels_decide() -> None:
         "2 of 2 labels are the same, largest difference of a probability 0.1"
     )
     assert "one -> two" in lines["processor"].text
-    numbers = made("one", ["1225870.5", "2"], 0.9), made("two", ["1225871.0", "2"], 0.9)
+    numbers = made("one", ["1225870.5"], 1225870.5), made("two", ["1225871.0"], 1225871)
     assert {line.name: line for line in certificate.compare(*numbers)}["predictions"].same
-    apart = made("one", ["3", "2"], 0.9), made("two", ["8", "2"], 0.9)
+    apart = made("one", ["100001", "2"], 0.9), made("two", ["100002", "2"], 0.9)  # classes
     assert not {line.name: line for line in certificate.compare(*apart)}["predictions"].same
     other = made("two", ["ant", "ant"], 0.9)
     lines = {line.name: line for line in certificate.compare(mine, other)}

@@ -152,7 +152,7 @@ def test_predictions_of_another_model_or_split_are_refused(
     assert done.returncode == 0, done.stderr
     done = added(run, clone, "new")
     assert done.returncode == 1
-    assert "outputs/evaluate is of another classifier" in done.stderr
+    assert "outputs/evaluate belongs to another classifier" in done.stderr
     assert not (clone / "outputs/added").exists()
 
 
