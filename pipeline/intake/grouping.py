@@ -63,7 +63,8 @@ def draw(
     if len(set(of)) < len(shares):
         raise InputError(
             f"data.group needs at least one group for each of {', '.join(shares)}, got "
-            f"{len(set(of))}: add images of other groups, or leave data.group out"
+            f"{len(set(of))}: add images of other groups, name splits in a column split, or leave "
+            "data.group out"
         )
     classes = np.array([labels[key] for key in keys])
     *drawn, rest = shares
@@ -79,7 +80,10 @@ def draw(
 
 
 def _part(classes: Names, groups: Names, share: float, seed: int) -> list[int]:
-    """Choose whole groups with about that share of the images; returns their positions."""
+    """Choose whole groups with about that share of the images; returns their positions.
+
+    Most images are never among them: they are needed for training, whatever classes they have.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
     folds = min(max(2, round(1 / share)), len(set(groups)))
@@ -90,7 +94,9 @@ def _part(classes: Names, groups: Names, share: float, seed: int) -> list[int]:
         folder = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
         parts = [test for _, test in folder.split(kinds, kinds, groups)]
     wanted = share * len(kinds)
-    best = min(
-        parts, key=lambda part: (len(set(kinds)) - len(set(kinds[part])), abs(len(part) - wanted))
-    )
-    return [int(place) for place in best]
+
+    def order(part: NDArray[np.int64]) -> tuple[bool, int, float]:
+        missing = len(set(kinds)) - len(set(kinds[part]))
+        return 2 * len(part) > len(kinds), missing, abs(len(part) - wanted)
+
+    return [int(place) for place in min(parts, key=order)]

@@ -57,7 +57,7 @@ def check_vanished(rows: Sequence[Row], reasons: Mapping[str, str], task: Task) 
             )
         raise InputError(
             f"class {label!r} has {files[label]} files and no usable image: the first is "
-            f"{paths[0]} ({reasons[paths[0]]}); repair them, or {_left_out(label, task)}"
+            f"{paths[0]} ({reasons[paths[0]]}); repair them, or {_left_out(label)}"
         )
 
 
@@ -87,15 +87,13 @@ def check_classes(used: Iterable[Row], task: Task, title: str) -> list[str]:
                 f"its {size} there"
                 + (f" ({len(short)} classes in all)" if len(short) > 1 else "")
                 + ": add images, lower the counts or fractions in section prepare, or "
-                + _left_out(short[0], task)
+                + _left_out(short[0])
             )
     return classes
 
 
-def _left_out(name: str, task: Task) -> str:
+def _left_out(name: str) -> str:
     """Say how to do without a class."""
-    if task.several:
-        return f"remove the label {name!r} from the csv file or from data.label_columns"
     ignored = names.added("data.ignore", name)
     return f"leave the class out with {ignored} (init --ignore {shlex.quote(name)})"
 

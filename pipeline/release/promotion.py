@@ -172,7 +172,11 @@ def _evaluate(
         decoded = np.stack([classifier.decode(image.read()) for image in chunk])
         probabilities[[places[image.path] for image in chunk]] = classifier.probabilities(decoded)
     if np.isnan(probabilities).any():
-        raise InputError("images of the test split are no longer in the source: run dvc repro")
+        raise InputError(
+            "the champion decodes images in another way, for which it needs the files, but "
+            f"{int(np.isnan(probabilities[:, 0]).sum())} of the test split are not in "
+            f"{source.path}: put them there and run dvc repro"
+        )
     return probabilities
 
 

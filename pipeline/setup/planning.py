@@ -143,7 +143,7 @@ def _head(images: int, regressions: int) -> Section:
         return {"use": ("linear", f"{regressions} labels, in batches")}
     if images > _MAX_REGRESSION:
         return {"use": ("linear", f"{images} training images, in batches")}
-    reason = "logistic regression: fits in seconds and is a strong starting point for fine-tuning"
+    reason = "a linear model that fits in seconds and is a strong starting point for fine-tuning"
     return {"use": ("logistic", reason)}
 
 

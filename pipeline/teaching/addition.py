@@ -85,6 +85,8 @@ class Base:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._cache = Store(config.activations)
+        if not MODEL.exists():
+            raise InputError(f"no classifier at {MODEL} to add images to: run dvc repro first")
         self.card = card = model_file.read_card(MODEL)
         self.reference: Reference = model_file.reference_of(MODEL)
         self.data = Manifest(ROOT / "prepare")

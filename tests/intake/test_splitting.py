@@ -222,6 +222,15 @@ def test_groups_go_with_fractions_and_need_one_a_split() -> None:
         assign(patients(2, 9), {}, FRACTIONS, seed=0)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_group_of_most_images_is_trained_on(seed: int) -> None:
+    """Even if it is the only one with all classes."""
+    images = [row(f"l/{n}", "abc"[n % 3], "", f"l{n}", "large") for n in range(60)]
+    images += [row(f"s/{n}", "ab"[n // 4 % 2], "", f"s{n}", f"small {n // 4}") for n in range(40)]
+    done, _ = assign(images, {}, FRACTIONS, seed)
+    assert {item.split for item in done if item.group == "large"} == {"train"}
+
+
 def test_calibration_images_come_out_of_train_alone() -> None:
     many = rows(300) + rows(200, "b")
     plain, _ = assign(many, {}, FRACTIONS, seed=0)

@@ -73,6 +73,35 @@ def test_labels_are_renamed_once(
     assert [image.label for image in sources.images(config)] == expected
 
 
+@pytest.mark.parametrize(
+    ("header", "cells", "settings", "expected", "others"),
+    [
+        ("label", ["cat|dog", "dog", "cat|fox"], {}, ["cat", "cat|fox"], ["1.png", "dog/"]),
+        ("label", ["cat|doge", "dog", "cat|fox"], {}, ["cat|doge", "cat|fox"], ["1.png", "dog/"]),
+        (
+            "dog,cat",
+            ["1,1", "1,0", "0,1"],
+            {"label_columns": ["dog", "cat"]},
+            ["cat", "", "cat"],
+            ["dog/"],
+        ),
+    ],
+)
+def test_an_ignored_label_is_on_no_image(
+    folder: Path,
+    header: str,
+    cells: list[str],
+    settings: dict,
+    expected: list[str],
+    others: list[str],
+) -> None:
+    config = Config(path=str(written(folder, header, cells)), ignore=["dog"], **settings)
+    left_out: list[sources.Sample] = []
+    assert [image.label for image in sources.images(config, left_out=left_out)] == expected
+    assert sorted(item.path for item in left_out) == others
+    assert not sources.unmatched(config.ignore, left_out)
+
+
 MANY = [f"label{n}|label{n + 1}" for n in range(40)]
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -230,6 +231,9 @@ def test_images_of_another_size_come_from_the_source(repository: Path) -> None:
     data.decoding = Decoding(Fit.squash)
     actual = promotion._evaluate(digits.Config(), classifier, data, rows)
     np.testing.assert_array_equal(actual, expected)
+    data.rows = [replace(row, path=f"added/{row.path}") for row in data.rows]
+    with pytest.raises(InputError, match=r"300 of the test split are not in .*: put them there"):
+        promotion._evaluate(digits.Config(), classifier, data, rows)
 
 
 def test_a_class_that_only_one_of_them_knows() -> None:

@@ -189,7 +189,7 @@ def test_bad_input_is_one_line(clone: Path, run: Run, words: list[str], message:
 def test_without_a_trained_classifier(project: Path, run: Run) -> None:
     done = added(run, project, "conf")
     assert done.returncode == 1
-    assert "run dvc repro first" in done.stderr
+    assert "no classifier at outputs/finetune/model.keras to add images to" in done.stderr
     done = run(project, *WORDS, "promote", "--added")
     assert done.returncode == 1
 

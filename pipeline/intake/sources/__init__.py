@@ -75,8 +75,8 @@ class Sample:
         extra: Further columns of the source; the same columns for all images.
         group: Images of one group, for example of one patient, get the same split; empty for an
             image on its own.
-        left_out: Why it is not used; empty for an image to be read. A folder that is named itself,
-            such as an empty one, has a path that ends with a slash.
+        left_out: Why it is not used; empty for an image to be read. A folder or label that is
+            named itself, such as an empty folder, has a path that ends with a slash.
     """
 
     path: str

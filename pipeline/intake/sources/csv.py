@@ -10,8 +10,8 @@ import io
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.data import names, tasks
@@ -20,7 +20,7 @@ from pipeline.data.tasks import Task
 from pipeline.errors import InputError
 from pipeline.intake import label_file
 from pipeline.intake.layout import split_of
-from pipeline.intake.sources import Sample, SourceConfig
+from pipeline.intake.sources import IGNORED, Sample, SourceConfig, matches
 from pipeline.settings import AUTO, setting
 from pipeline.storage import addresses
 from pipeline.storage.derived import Derived
@@ -122,7 +122,22 @@ def images(config: Config) -> Iterator[Sample]:
             raise InputError(
                 f"{path}: no image has a 1 in column {column!r}: leave it out of data.label_columns"
             )
-    yield from rows.values()
+    yield from _without_ignored(rows.values(), config, what) if what.several else rows.values()
+
+
+def _without_ignored(samples: Iterable[Sample], config: Config, what: Task) -> Iterator[Sample]:
+    """Take the labels that data.ignore names away from images with several."""
+    removed: set[str] = set()
+    for image in samples:
+        every = what.names(image.label)
+        kept = [name for name in every if not any(matches(p, name) for p in config.ignore)]
+        removed |= set(every) - set(kept)
+        if kept or not every or config.label_columns:
+            yield replace(image, label=what.label(kept))
+        else:  # like an image without a label
+            yield replace(image, left_out=IGNORED)
+    for name in sorted(removed):
+        yield Sample(f"{name}/", name, left_out=IGNORED)
 
 
 def _read(config: Config) -> tuple[list[str], list[_Line]]:
