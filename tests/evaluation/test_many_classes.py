@@ -126,5 +126,5 @@ def test_a_confusion_matrix_of_some_classes(tmp_path: Path) -> None:
     subset = np.array([1, 2])
     assert facts.confusion(labels, predicted, subset).tolist() == [[0, 1], [1, 1]]
     assert facts.confusion(labels, predicted, np.array([5])).tolist() == [[0]]
-    figures.confusion_matrix(tmp_path / "c.png", np.eye(2, dtype=int), ["a", "b"], 300)
+    figures.confusion_matrix(tmp_path / "c.png", np.eye(2, dtype=int), ["a", "b"], "2 of 300")
     assert (tmp_path / "c.png").stat().st_size > 1000

@@ -226,7 +226,7 @@ class Classification(Task):
 
 def _confusion(evaluation: Any, path: Path) -> None:
     best, classes = evaluation.best, evaluation.data.classes
-    chosen = np.arange(best.width)
+    chosen, title = np.arange(best.width), ""
     if best.width > _MAX_CONFUSION:  # no page has room for all
         wrong = ~best.right
         mistakes = sum(
@@ -234,9 +234,10 @@ def _confusion(evaluation: Any, path: Path) -> None:
             for places in (best.labels, best.predicted)
         )
         chosen = np.sort(np.argsort(-mistakes, kind="stable")[:_MAX_CONFUSION])
+        title = f"the {_MAX_CONFUSION} of {best.width} classes with the most mistakes"
     counts = facts.confusion(best.labels, best.predicted, chosen)
     names = [figures.short(classes[place], 24) for place in chosen]
-    figures.confusion_matrix(path, counts, names, best.width)
+    figures.confusion_matrix(path, counts, names, title)
 
 
 def per_class(evaluation: Any, path: Path) -> None:

@@ -97,13 +97,12 @@ def confusion_matrix(
     path: Path,
     counts: NDArray[np.int64],
     classes: list[str],
-    every: int,
+    title: str = "",
     totals: NDArray[np.int64] | None = None,
 ) -> None:
     """Plot (k, k) counts of true by predicted class, shaded by the fraction of the true class.
 
-    `every` is the number of all classes, `totals` the images of each true class: by default the
-    sums of the rows.
+    `totals` are the images of each true class: by default the sums of the rows.
     """
     names = [readable(name) for name in classes]
     side = min(4 + 0.35 * len(classes), 16)
@@ -117,9 +116,7 @@ def confusion_matrix(
         rotation = 90 if max(map(len, classes)) > 3 else 0
         axis.set_xticks(places, names, rotation=rotation, fontsize=size)
         axis.set_yticks(places, names, fontsize=size)
-        axis.set(xlabel="predicted", ylabel="true")
-        if len(classes) < every:
-            axis.set_title(f"the {len(classes)} of {every} classes with the most mistakes")
+        axis.set(xlabel="predicted", ylabel="true", title=title)
         if len(classes) <= 30:
             for (row, column), count in np.ndenumerate(counts):
                 if count:

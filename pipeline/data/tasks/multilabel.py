@@ -404,8 +404,10 @@ def _occurrence(evaluation: Any, path: Path) -> None:
     often = np.sort(np.argsort(-best.targets.sum(axis=0), kind="stable")[:_BARS_MAX])
     counts = (best.targets.T @ best.decided)[np.ix_(often, often)].astype(np.int64)
     names = [figures.short(classes[place], 24) for place in often]
+    title = f"the {_BARS_MAX} most frequent of {len(classes)} labels"
     totals = best.targets.sum(axis=0)[often].astype(np.int64)
-    figures.confusion_matrix(path, counts, names, len(classes), totals)
+    title = title if len(names) < len(classes) else ""
+    figures.confusion_matrix(path, counts, names, title, totals)
 
 
 def _precision_recall(evaluation: Any, path: Path) -> None:
