@@ -30,7 +30,7 @@ def _every(overrides: list[str], compose: Callable[[list[str]], Config]) -> Iter
     try:
         config = compose(overrides)
     except InputError as error:
-        yield Check("params.yaml", Level.error, f"{error}; or write a new one: init IMAGES")
+        yield Check("params.yaml", f"{error}; or write a new one: init IMAGES", Level.error)
         return
-    yield Check("params.yaml", Level.ok, "every setting is valid")
+    yield Check("params.yaml", "every setting is valid", Level.ok)
     yield from checks.every(config)

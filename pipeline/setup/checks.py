@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,8 +50,11 @@ class Check:
     """A check of one requirement: its name, its result, and details with the remedy."""
 
     name: str
-    level: Level
     text: str
+    level: Level
+
+
+_ok, _warning, _error = (partial(Check, level=level) for level in Level)
 
 
 def cheap(config: Config) -> Iterator[Check]:
@@ -94,26 +98,26 @@ def tensorflow() -> Check:
         with runtime.quiet():
             import tensorflow as tf
     except ImportError as error:
-        return Check("tensorflow", Level.error, f"cannot be imported: {error}; run make repro")
+        return _error("tensorflow", f"cannot be imported: {error}; run make repro")
     devices = [device.device_type for device in tf.config.list_physical_devices()]
     gpus = devices.count("GPU")
     devices_text = f"{gpus} GPU" if gpus else "no GPU, using the processor"
     python = ".".join(map(str, sys.version_info[:3]))
     text = f"{tf.version.VERSION} on Python {python}; {devices_text}"
-    return Check("tensorflow", Level.ok, text)
+    return _ok("tensorflow", text)
 
 
 def _layout(config: Config) -> Check:
     """Check that the source has the form that its kind expects; images are not read."""
     if config.data.kind not in ("folder", "csv"):  # opening others takes a while
-        return Check("layout", Level.ok, f"{config.data.use} is checked by prepare")
+        return _ok("layout", f"{config.data.use} is checked by prepare")
     left_out: list[sources.Sample] = []
     try:
         count = sum(1 for _ in sources.images(config.data, "count", left_out))
     except InputError as error:
-        return Check("layout", Level.error, str(error))
+        return _error("layout", str(error))
     text = f"{count} files to read, {len(left_out)} left out"
-    return Check("layout", Level.ok if count else Level.error, text)
+    return (_ok if count else _error)("layout", text)
 
 
 def _network(config: Config) -> Check:
@@ -134,8 +138,8 @@ def _network(config: Config) -> Check:
         if not is_auto(cut):
             cuts.resolve(built.model, cut)
     except InputError as error:
-        return Check("network", Level.error, str(error))
-    return Check("network", Level.ok, f"{built.name} at {size} px, finetune.cut={cut}")
+        return _error("network", str(error))
+    return _ok("network", f"{built.name} at {size} px, finetune.cut={cut}")
 
 
 def _start() -> Check:
@@ -144,10 +148,10 @@ def _start() -> Check:
     command = [sys.executable, "-m", "dvc", "repro", "--dry", "--single-item", "prepare"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if not done.returncode:
-        return Check("dvc repro", Level.ok, "can start")
+        return _ok("dvc repro", "can start")
     errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
     reason = errors[-1].removeprefix("ERROR: ") if errors else "DVC gives no reason"
-    return Check("dvc repro", Level.error, f"cannot start: {shortened(reason)}")
+    return _error("dvc repro", f"cannot start: {shortened(reason)}")
 
 
 def _engine(config: Config) -> Check:
@@ -158,14 +162,12 @@ def _engine(config: Config) -> Check:
     try:
         described = engines.described(config.forward.resolved()) or {"engine": str(Engine.keras)}
     except InputError as error:
-        return Check("engine", Level.error, str(error))
+        return _error("engine", str(error))
     if engine == Engine.openvino and tf.config.list_physical_devices("GPU"):
-        return Check(
-            "engine",
-            Level.warning,
-            f"{engine} does not use the GPU of this machine: set forward.engine=keras",
+        return _warning(
+            "engine", f"{engine} does not use the GPU of this machine: set forward.engine=keras"
         )
-    return Check("engine", Level.ok, " ".join(described.values()))
+    return _ok("engine", " ".join(described.values()))
 
 
 def weights(backbone: BackboneConfig) -> Check:
@@ -175,23 +177,22 @@ def weights(backbone: BackboneConfig) -> Check:
         files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
         if path.is_file() or (path.is_dir() and backbone.takes_folders):
             size = sum(file.stat().st_size for file in files)
-            return Check("weights", Level.ok, f"{path}, {size / 1e6:.0f} MB")
+            return _ok("weights", f"{path}, {size / 1e6:.0f} MB")
         try:
             foreign_file.refuse(path)
         except InputError as error:
-            return Check("weights", Level.error, str(error))
-        return Check("weights", Level.error, f"no file {path}: set {setting} to the file")
+            return _error("weights", str(error))
+        return _error("weights", f"no file {path}: set {setting} to the file")
     if getattr(backbone, "weights", None) != "imagenet":
-        return Check("weights", Level.ok, f"{backbone.use} needs no weights file")
+        return _ok("weights", f"{backbone.use} needs no weights file")
     folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
     name = getattr(backbone, "name", backbone.use)
     wanted = _letters(name)
     for path in sorted(folder.glob("*.h5")):
         if _letters(path.name).startswith(wanted) and re.search(r"no_?top", path.name):
-            return Check("weights", Level.ok, f"{name}, in {folder}")
-    return Check(
+            return _ok("weights", f"{name}, in {folder}")
+    return _warning(
         "weights",
-        Level.warning,
         f"weights of {name} are not in {folder}: the first run downloads them; or put the file "
         "there, or set backbone.weights to its path",
     )
@@ -204,12 +205,8 @@ def _letters(name: str) -> str:
 def _images(config: Config) -> Check:
     path = Path(config.data.path)
     if not path.exists():
-        return Check(
-            "images",
-            Level.error,
-            f"data.path={path} does not exist: set data.path to your images",
-        )
-    return Check("images", Level.ok, f"{config.data.use}, {path}")
+        return _error("images", f"data.path={path} does not exist: set data.path to your images")
+    return _ok("images", f"{config.data.use}, {path}")
 
 
 def _disk(config: Config) -> Check:
@@ -217,14 +214,10 @@ def _disk(config: Config) -> Check:
     need = _needed_gb(config)
     text = f"{free:.1f} GB free, about {need:.1f} GB needed"
     if free < need:
-        return Check(
-            "disk",
-            Level.error,
-            f"{text}: free some, lower prepare.image_size, or move the project",
-        )
+        return _error("disk", f"{text}: free some, lower prepare.image_size, or move the project")
     if free < need + _SPARE_GB:
-        return Check("disk", Level.warning, f"{text}: free some before it runs out")
-    return Check("disk", Level.ok, text)
+        return _warning("disk", f"{text}: free some before it runs out")
+    return _ok("disk", text)
 
 
 def _needed_gb(config: Config) -> float:
@@ -243,12 +236,10 @@ def _memory() -> Check:
     available = psutil.virtual_memory().available / 1e9
     text = f"{available:.1f} GB available"
     if available < _MEMORY_GB:
-        return Check(
-            "memory",
-            Level.warning,
-            f"{text}, a run takes about {_MEMORY_GB:.0f} GB: close other programs",
+        return _warning(
+            "memory", f"{text}, a run takes about {_MEMORY_GB:.0f} GB: close other programs"
         )
-    return Check("memory", Level.ok, text)
+    return _ok("memory", text)
 
 
 def _git() -> Check:
@@ -256,40 +247,36 @@ def _git() -> Check:
 
     commit = _output("git", "rev-parse", "--short", "HEAD")
     if refusal := provenance.refusal():
-        return Check("git", Level.warning, refusal)
+        return _warning("git", refusal)
     if commit is None:
-        return Check(
-            "git",
-            Level.warning,
-            "no commit, so runs cannot record their code: git init, git add -A, git commit",
+        return _warning(
+            "git", "no commit, so runs cannot record their code: git init, git add -A, git commit"
         )
     changed = len((_output("git", "status", "--porcelain") or "").splitlines())
     dirty = f", {changed} changed files, which runs store as a patch" if changed else ""
-    return Check("git", Level.ok, f"commit {commit}{dirty}")
+    return _ok("git", f"commit {commit}{dirty}")
 
 
 def _dvc() -> Iterator[Check]:
     if not Path(".dvc").is_dir():
-        yield Check("dvc", Level.error, "no .dvc here: dvc init (or dvc init --no-scm)")
+        yield _error("dvc", "no .dvc here: dvc init (or dvc init --no-scm)")
         return
     yield _start()
     remotes = _output(sys.executable, "-m", "dvc", "remote", "list") or ""
     if remotes:
         name = remotes.split()[0]
-        yield Check("dvc remote", Level.ok, f"{name}: dvc push shares outputs")
+        yield _ok("dvc remote", f"{name}: dvc push shares outputs")
     else:
-        yield Check(
+        yield _warning(
             "dvc remote",
-            Level.warning,
             "none, outputs are only on this machine: dvc remote add -d NAME URL, then dvc push",
         )
     types = f"cache.type={machine.cache_type()}"
     if machine.shares_files():
-        yield Check("dvc links", Level.ok, f"{types}: outputs are stored once")
+        yield _ok("dvc links", f"{types}: outputs are stored once")
     else:
-        yield Check(
+        yield _warning(
             "dvc links",
-            Level.warning,
             f"{types}: outputs are stored twice; if .dvc/cache is on the project's disk, "
             "dvc config cache.type hardlink,reflink,copy",
         )
@@ -299,12 +286,12 @@ def _tracking(config: Config) -> Check:
     from pipeline.tracking import store
 
     if not config.tracking.enabled:
-        return Check("tracking", Level.warning, "off: runs are not logged (tracking.enabled=false)")
+        return _warning("tracking", "off: runs are not logged (tracking.enabled=false)")
     try:
         store.connect(config.tracking)
     except InputError as error:
-        return Check("tracking", Level.error, str(error))
-    return Check("tracking", Level.ok, store.public_address(config.tracking))
+        return _error("tracking", str(error))
+    return _ok("tracking", store.public_address(config.tracking))
 
 
 def _ports(config: Config) -> Iterator[Check]:
@@ -315,9 +302,9 @@ def _ports(config: Config) -> Iterator[Check]:
         try:
             machine.check_port(host, number, name)
         except InputError as error:
-            yield Check(name, Level.warning, str(error))
+            yield _warning(name, str(error))
         else:
-            yield Check(name, Level.ok, f"{number} is free")
+            yield _ok(name, f"{number} is free")
 
 
 def _output(*command: str) -> str | None:
