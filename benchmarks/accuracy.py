@@ -96,12 +96,7 @@ def measure(folder: Path, seed: int, with_guide: bool) -> dict[str, Outcome]:
     logistic, pipeline = project.tuned()
     linear, _ = project.tuned(*LINEAR, "finetune.cut=none")
     guide = {"Keras guide": project.guide()} if with_guide else {}
-    return {
-        "logistic": logistic,
-        "head only": linear,
-        **guide,
-        "the pipeline": pipeline,
-    }
+    return {"logistic": logistic, "head only": linear, **guide, "the pipeline": pipeline}
 
 
 def few(folder: Path, seed: int, count: int) -> dict[str, Outcome]:

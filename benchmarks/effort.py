@@ -29,11 +29,7 @@ def full_effort(images: int) -> tuple[str, ...]:
     """Settings of the full effort for a number of training images."""
     steps = math.ceil(images / 32)
     epochs = max(EPOCHS, math.ceil(STEPS / steps))
-    return (
-        f"finetune.cut={CUT}",
-        f"finetune.epochs={epochs}",
-        f"finetune.learning_rate={RATE}",
-    )
+    return (f"finetune.cut={CUT}", f"finetune.epochs={epochs}", f"finetune.learning_rate={RATE}")
 
 
 def tuned(project: Project, *words: str) -> tuple[Outcome, str]:

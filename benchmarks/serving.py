@@ -36,10 +36,7 @@ from pipeline import config
 from pipeline.intake import sources
 from pipeline.serving.classifier import Classifier
 
-PRESETS = {
-    "": "digits, glyph_cnn",
-    "hymenoptera_mobilenet_v2": "ants and bees, MobileNetV2 0.35",
-}
+PRESETS = {"": "digits, glyph_cnn", "hymenoptera_mobilenet_v2": "ants and bees, MobileNetV2 0.35"}
 BODIES = 400
 MOST_ROWS = 8
 BARE = 256

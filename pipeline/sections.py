@@ -48,9 +48,7 @@ class Sweep:
     """Section `sweep`."""
 
     n_trials: int = setting(
-        20,
-        "Total number of trials; running again resumes after the finished ones.",
-        least=1,
+        20, "Total number of trials; running again resumes after the finished ones.", least=1
     )
     cuts: Any = setting(
         "blocks",
@@ -83,10 +81,7 @@ class Sweep:
         advanced=True,
     )
     patience: int | None = setting(
-        None,
-        "Stop after this many trials without improvement.",
-        least=1,
-        advanced=True,
+        None, "Stop after this many trials without improvement.", least=1, advanced=True
     )
     soup: bool = setting(
         True,
@@ -160,9 +155,7 @@ class Serve:
     )
     port: int = setting(5001, "Port to listen on.", least=1, most=65535)
     workers: int = setting(
-        1,
-        "Number of server processes, each using `threads` processors.",
-        least=1,
+        1, "Number of server processes, each using `threads` processors.", least=1
     )
     token: str | None = setting(
         None,

@@ -44,10 +44,7 @@ _CARD, _AGREEMENT = "classifier.json", "agreement.json"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the formats, the model and the output folder."""
     parser.add_argument(
-        "formats",
-        nargs="*",
-        metavar="FORMAT",
-        help=f"{', '.join(FORMATS)} (default all)",
+        "formats", nargs="*", metavar="FORMAT", help=f"{', '.join(FORMATS)} (default all)"
     )
     registry.arguments(parser)
     parser.add_argument(
@@ -91,10 +88,7 @@ def run(
         thresholds,
     )
     print(f"{'keras':13}{check.keras(path)}  {options.model}")
-    basis = {
-        "model_sha256": digests.file_sha256(path),
-        "images_sha256": manifest.images_sha256,
-    }
+    basis = {"model_sha256": digests.file_sha256(path), "images_sha256": manifest.images_sha256}
 
     def export(name: str, stderr: TextIO) -> Agreement:
         source = Source(model, manifest.images[train], stderr)

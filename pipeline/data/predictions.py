@@ -155,10 +155,7 @@ def _header(task: Task, classes: list[str]) -> list[str]:
     if len(classes) <= COLUMNS_MOST:
         return [*begin, *task.columns(classes)]
     places = range(1, _FIRST + 1)
-    return [
-        *begin,
-        *(f"{name}_{place}" for place in places for name in ("class", "probability")),
-    ]
+    return [*begin, *(f"{name}_{place}" for place in places for name in ("class", "probability"))]
 
 
 def _probability_cells(task: Task, part: Outputs, classes: list[str]) -> list[list[str]]:

@@ -116,12 +116,7 @@ class Check:
         rows: list[Floats] = []
         begin = time.perf_counter()
         with tqdm(
-            total=len(self._images),
-            desc=name,
-            unit="image",
-            file=stderr,
-            disable=None,
-            leave=False,
+            total=len(self._images), desc=name, unit="image", file=stderr, disable=None, leave=False
         ) as bar:
             for start in range(0, len(self._images), self._batch_size):
                 rows.append(network(self._batch(start)))

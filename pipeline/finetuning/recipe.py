@@ -77,11 +77,7 @@ class Errors:
 
 
 def derive(
-    config: Config,
-    images: int,
-    model: keras.Model,
-    errors: Errors | None = None,
-    rate: float = 1.0,
+    config: Config, images: int, model: keras.Model, errors: Errors | None = None, rate: float = 1.0
 ) -> tuple[Config, dict[str, Derived]]:
     """Derive all settings that are `auto`.
 

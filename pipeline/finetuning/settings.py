@@ -72,8 +72,7 @@ class Config(Training):
         "faster, if the head is hardly ever wrong on the validation split.",
     )
     batch_norm: BatchNorm = setting(
-        BatchNorm.frozen,
-        "`frozen` keeps BatchNormalization in inference mode; `train` updates it.",
+        BatchNorm.frozen, "`frozen` keeps BatchNormalization in inference mode; `train` updates it."
     )
     cache: Cache = setting(
         Cache.auto,

@@ -104,12 +104,7 @@ class Converted:
 
 
 def forward(
-    model: keras.Model,
-    config: Config,
-    *,
-    batch_size: int,
-    threads: int,
-    images: NDArray[Any],
+    model: keras.Model, config: Config, *, batch_size: int, threads: int, images: NDArray[Any]
 ) -> Forward:
     """Create a forward pass with the configured engine, or with Keras if that fails.
 

@@ -14,17 +14,11 @@ Json = dict[str, Any]
 _MODELS = {"Functional", "Model", "Sequential"}
 _REMOVED = (
     (r"DepthwiseConv2D|SeparableConv[12]D|Conv[23]DTranspose", {"groups"}),
-    (
-        r"SeparableConv[12]D",
-        {"kernel_initializer", "kernel_regularizer", "kernel_constraint"},
-    ),
+    (r"SeparableConv[12]D", {"kernel_initializer", "kernel_regularizer", "kernel_constraint"}),
     (r"Random\w+", {"rng_type"}),
     (r"SpatialDropout[123]D", {"trainable", "noise_shape"}),
     (r"LSTM|GRU|SimpleRNN|RNN|ConvLSTM2D", {"time_major"}),
-    (
-        r"MultiHeadAttention",
-        {"query_shape", "key_shape", "value_shape", "softmax_robust_masking"},
-    ),
+    (r"MultiHeadAttention", {"query_shape", "key_shape", "value_shape", "softmax_robust_masking"}),
 )
 """Layer types (full-match patterns) -> settings that Keras 3 no longer has."""
 _ARITHMETIC: dict[str, Callable[[float], tuple[float, float]]] = {

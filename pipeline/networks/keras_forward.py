@@ -47,8 +47,7 @@ class _ImageDense(keras.layers.Layer):
         rows = tf.reshape(x, [shape[0], -1, x.shape[-1]])
         # A batch of products: `keras.ops.matmul` would merge them into one.
         outputs = tf.reshape(
-            tf.matmul(rows, self.dense.kernel[None]),
-            tf.concat([shape[:-1], [self.dense.units]], 0),
+            tf.matmul(rows, self.dense.kernel[None]), tf.concat([shape[:-1], [self.dense.units]], 0)
         )
         if self.dense.use_bias:
             outputs += self.dense.bias

@@ -228,10 +228,7 @@ def _called(settings: Promote, version: ModelVersion) -> str:
 
 
 def _report(
-    settings: Promote,
-    candidate: Candidate,
-    champion: ModelVersion | None,
-    verdicts: list[Verdict],
+    settings: Promote, candidate: Candidate, champion: ModelVersion | None, verdicts: list[Verdict]
 ) -> None:
     print(f"candidate: {_scored(settings, candidate)}")
     print(f"champion: {_called(settings, champion) if champion else 'none yet'}")

@@ -34,13 +34,7 @@ _log = logging.getLogger(__name__)
 def fields(task: Task) -> dict[str, str]:
     """Map each field of an answer to its kind."""
     region = {name: "strings" if name == "labels" else "double" for name in task.region}
-    return {
-        **task.answer,
-        "known": "boolean",
-        "typicality": "double",
-        **region,
-        "error": "string",
-    }
+    return {**task.answer, "known": "boolean", "typicality": "double", **region, "error": "string"}
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Service:

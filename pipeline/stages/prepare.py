@@ -40,8 +40,7 @@ class Config:
     """Section `prepare`."""
 
     image_size: AutoInt = automatic(
-        "Side of the square images in px. `auto` uses the images' own size.",
-        least=1,
+        "Side of the square images in px. `auto` uses the images' own size.", least=1
     )
     fit: Fit = setting(Fit.crop, "Crop the centre, squash the aspect ratio, or pad with white.")
     train_per_class: int | None = setting(

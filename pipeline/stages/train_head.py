@@ -80,12 +80,7 @@ def run(
 
 
 def _closed_form(
-    config: Config,
-    model: keras.Model,
-    train: Examples,
-    val: Examples,
-    seed: int,
-    threads: int,
+    config: Config, model: keras.Model, train: Examples, val: Examples, seed: int, threads: int
 ) -> Fitted:
     """Set a linear head's weights in closed form, or nearly: a training of one epoch."""
     from pipeline.training import fitting, steps

@@ -36,15 +36,7 @@ from pipeline.tracking.sweep_runs import Tracker
 
 _WORKER = "PIPELINE_SWEEP_STUDY"
 # Settings for the command line: prepare and extract_features do not read them.
-_FREE = {
-    "finetune",
-    "train_head",
-    "head",
-    "sweep",
-    "tracking",
-    "activations",
-    "cluster",
-}
+_FREE = {"finetune", "train_head", "head", "sweep", "tracking", "activations", "cluster"}
 _RESTARTS = 10
 
 

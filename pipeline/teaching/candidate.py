@@ -85,12 +85,7 @@ def _write_images(
 
 
 def _write_model(
-    base: Base,
-    head: Head,
-    made: Reference,
-    config: Config,
-    images: Pixels,
-    folder: Path,
+    base: Base, head: Head, made: Reference, config: Config, images: Pixels, folder: Path
 ) -> None:
     """Write the classifier with its new head."""
     model, card = base.model, base.card  # sets up TensorFlow, which the next line imports

@@ -106,9 +106,5 @@ def _named(parents: list[Run], name: str) -> Run:
 
 def _experiment(client: MlflowClient, run: Run) -> Experiment:
     return Experiment(
-        run.info.run_id,
-        run.info.run_name,
-        dict(run.data.params),
-        client,
-        run.data.tags[_EVALUATE],
+        run.info.run_id, run.info.run_name, dict(run.data.params), client, run.data.tags[_EVALUATE]
     )

@@ -55,11 +55,7 @@ def cut_off(text: str, most: int) -> str:
 
 
 def present(
-    client: MlflowClient,
-    parent: str,
-    evaluated: Path,
-    prepared: Path,
-    seconds: Mapping[str, float],
+    client: MlflowClient, parent: str, evaluated: Path, prepared: Path, seconds: Mapping[str, float]
 ) -> None:
     """Show the results of evaluate in a parent run; `seconds` maps each stage to its time."""
     intervals = tables.read_json(evaluated / "intervals.json")["fine_tuned"]

@@ -125,11 +125,7 @@ class _Tracked(StageRun):
         self._client, self._experiment, self._stage = client, experiment, stage
         self._config = config
         self._parent: str | None = None
-        tags = {
-            "dvc.stage": stage,
-            "mlflow.runName": stage,
-            **records.common_tags(config),
-        }
+        tags = {"dvc.stage": stage, "mlflow.runName": stage, **records.common_tags(config)}
         self._run = client.create_run(experiment, run_name=stage, tags=tags).info.run_id
         if stage != STAGES[0]:
             self._attach()
@@ -189,11 +185,7 @@ class _Tracked(StageRun):
         first = self._search(query, order="attributes.start_time ASC")
         first_run = first[0] if first else None
         name = parents.name(config.data.title, config.flat(), data_md5, first_run)
-        tags = {
-            "pipeline.state": state,
-            "data.md5": data_md5,
-            **records.common_tags(config),
-        }
+        tags = {"pipeline.state": state, "data.md5": data_md5, **records.common_tags(config)}
         parent = self._client.create_run(
             self._experiment, run_name=os.environ.get("DVC_EXP_NAME", name), tags=tags
         )

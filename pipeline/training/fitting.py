@@ -72,11 +72,7 @@ class Fitted:
 
 
 def fit(
-    model: keras.Model,
-    train: Examples,
-    val: Examples,
-    settings: Training,
-    session: Session,
+    model: keras.Model, train: Examples, val: Examples, settings: Training, session: Session
 ) -> Fitted:
     """Train, and keep the weights with the best validation score.
 

@@ -22,10 +22,7 @@ SHARES = (0.25, 0.5, 0.75)
 
 
 def interpolate(
-    model: keras.Model,
-    start: list[NDArray[Any]],
-    val: Examples,
-    settings: Training,
+    model: keras.Model, start: list[NDArray[Any]], val: Examples, settings: Training
 ) -> tuple[float, dict[str, float]]:
     """Move the model's weights along the line from the start to their current values.
 

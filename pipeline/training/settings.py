@@ -49,11 +49,7 @@ class Training:
     )
     batch_size: int = setting(32, "Images per training step.", least=1)
     label_smoothing: float = setting(
-        0.0,
-        "Fraction of each label spread over all classes.",
-        least=0,
-        below=1,
-        advanced=True,
+        0.0, "Fraction of each label spread over all classes.", least=0, below=1, advanced=True
     )
     class_weight: ClassWeight | None = setting(
         None, "`balanced` weights each class by its inverse frequency."

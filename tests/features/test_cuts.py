@@ -144,11 +144,7 @@ def test_mobilenet_v2_cut_at_index_100() -> None:
     ("name", "cut", "message"),
     [
         ("VGG16", 100, "finetune.cut=100 is not a layer of vgg16: it has the layers 0 to 19"),
-        (
-            "VGG16",
-            18,
-            r"nothing to train.*with trainable weights is 'block5_conv3' \(index 17\)",
-        ),
+        ("VGG16", 18, r"nothing to train.*with trainable weights is 'block5_conv3' \(index 17\)"),
         ("VGG16", "block5", "did you mean 'block5_conv1', 'block5_conv2', 'block5_conv3'"),
         ("VGG16", "blok5_conv1", "did you mean 'block5_conv1'"),
         ("MobileNetV2", "out_relu", "leaves nothing to train"),

@@ -192,10 +192,7 @@ def test_the_test_split_is_never_looked_at(repository: Path, cwd: Path) -> None:
         settings = train_head.Config(epochs=5)
         train_head.run(settings, heads.Config(), 0, 2, read, lambda *_: None)
         finetuner = Finetuner(
-            body,
-            prepared,
-            Store(StoreConfig(), cwd / f"store{spoiled}"),
-            frozen_part(),
+            body, prepared, Store(StoreConfig(), cwd / f"store{spoiled}"), frozen_part()
         )
         tuned, _ = fit(finetuner, out, cut="block3_conv1", label_smoothing=0.0)
         losses.append([entry["val_loss"] for entry in tuned.fitted.curve])

@@ -221,10 +221,7 @@ def test_a_zip_that_rotted_is_not_taken_in_part(image_folder: Path, tmp_path: Pa
 
 def test_a_zip_with_a_password_and_one_of_another_method(tmp_path: Path) -> None:
     path = tmp_path / "odd.zip"
-    for offset, value, message in (
-        (8, 1, "but cat/0.png is"),
-        (10, 9, "no. 9, cat/0.png"),
-    ):
+    for offset, value, message in ((8, 1, "but cat/0.png is"), (10, 9, "no. 9, cat/0.png")):
         with zipfile.ZipFile(path, "w") as pack:
             pack.writestr("cat/0.png", b"x" * 100)
         content = bytearray(path.read_bytes())

@@ -147,10 +147,7 @@ def test_contradicting_labels_quarantine_both() -> None:
     [
         ({"train_per_class": 0, "val_per_class": 1}, "must be at least 1, got"),
         ({"train_per_class": 5}, "must be set together"),
-        (
-            {"train_fraction": 0.9, "val_fraction": 0.1},
-            "for test, got 0.9 and 0.1",
-        ),
+        ({"train_fraction": 0.9, "val_fraction": 0.1}, "for test, got 0.9 and 0.1"),
     ],
 )
 def test_shares_that_make_no_sense(settings: dict[str, float], message: str) -> None:

@@ -139,10 +139,7 @@ HEADS = {
     ),
     "hidden layer": (lambda layers: [layers.Dense(5, activation="relu"), layers.Dense(3)], 6),
     "an embedding": (lambda layers: [layers.Dense(5, activation="relu")], 5),
-    "a temperature": (
-        lambda layers: [layers.Dense(3), layers.Rescaling(0.5), layers.Softmax()],
-        6,
-    ),
+    "a temperature": (lambda layers: [layers.Dense(3), layers.Rescaling(0.5), layers.Softmax()], 6),
 }
 
 

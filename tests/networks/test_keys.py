@@ -57,10 +57,7 @@ def kinds(tmp_path: Path) -> dict[str, tuple[Any, dict[str, list[Any]]]]:
         "keras_file": (
             keras_file.Config(path=saved(tmp_path / "a.keras", 0.3)),
             {
-                "path": [
-                    saved(tmp_path / "same.keras", 0.3),
-                    saved(tmp_path / "slope.keras", 0.1),
-                ],
+                "path": [saved(tmp_path / "same.keras", 0.3), saved(tmp_path / "slope.keras", 0.1)],
                 "features": ["conv", "leaky"],
                 "scale": [1 / 255, 2.0],
                 "offset": [-1.0],

@@ -139,10 +139,7 @@ def test_code_of_keras_2_runs_only_when_asked(written: "partial[Path]") -> None:
     ("name", "message"),
     [
         ("sliced", r"the operation tf\.__operators__\.getitem, which is not a layer"),
-        (
-            "own_layer",
-            r"mine>Scaled, which is not in Keras, and does not contain its code",
-        ),
+        ("own_layer", r"mine>Scaled, which is not in Keras, and does not contain its code"),
     ],
 )
 def test_what_keras_3_cannot_have_is_named(

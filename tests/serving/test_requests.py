@@ -137,11 +137,7 @@ RECORDS = json.dumps({"dataframe_records": [{"image": "x"}] * 500_000}).encode()
     ("body", "kind", "message"),
     [
         (SMALL_PARQUET, "application/vnd.apache.parquet", "at most 10000 images, got 2000000"),
-        (
-            LARGE_PARQUET,
-            "application/vnd.apache.parquet",
-            "at most 40 MB when decompressed",
-        ),
+        (LARGE_PARQUET, "application/vnd.apache.parquet", "at most 40 MB when decompressed"),
         (RECORDS, "application/json", "at most 10000 images, got 500000"),
         (b'{"inputs": [' + b"1," * 11_000 + b"1]}", "application/json", "got 11001"),
         (b'{"instances": [' + b"[]," * 11_000 + b"1]}", "application/json", "got 11001"),

@@ -96,10 +96,7 @@ def test_other_forms_of_mlflow(url: str, expected: dict[str, dict[str, float]]) 
         {"json": {"inputs": {"image": texts}}},
         {"json": {"dataframe_records": [{"image": f"data:image/png;base64,{t}"} for t in texts]}},
         {"json": {"dataframe_records": [{"image": item} for item in pixels]}},
-        {
-            "data": table.getvalue(),
-            "headers": {"Content-Type": "application/vnd.apache.parquet"},
-        },
+        {"data": table.getvalue(), "headers": {"Content-Type": "application/vnd.apache.parquet"}},
     ]
     for body in bodies:
         done = requests.post(url, timeout=60, **body)

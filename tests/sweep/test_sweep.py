@@ -43,11 +43,7 @@ def runs(folder: Path, query: str) -> list[Any]:
     return list(client.search_runs([experiment.experiment_id], query))
 
 
-def test_from_the_sweep_to_the_adopted_winner(
-    clone: Path,
-    run: Run,
-    browser: Any,
-) -> None:
+def test_from_the_sweep_to_the_adopted_winner(clone: Path, run: Run, browser: Any) -> None:
     words = [*QUICK, "+sweep.space.head={dropout: [0.0, 0.3], units: [[], [32]]}"]
     words += ["finetune.monitor=log_loss"]
     message = sweep(clone, run, *words, "sweep.n_trials=6")

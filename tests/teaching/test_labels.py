@@ -68,8 +68,7 @@ def test_a_second_page_is_refused_and_a_later_one_goes_on(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "end",
-    ["b.png,d", "b.png", '"b', "b.png,caf\udcc3", "b.png,dog,2026-01-01T00:00:00+00:00,1.0"],
+    "end", ["b.png,d", "b.png", '"b', "b.png,caf\udcc3", "b.png,dog,2026-01-01T00:00:00+00:00,1.0"]
 )
 def test_an_incomplete_last_line_is_removed(path: Path, end: str) -> None:
     first = LabelFile(path)

@@ -86,9 +86,7 @@ def test_curves_artifacts_and_model(repository: Path, tmp_path: Path) -> None:
     assert {"config.yaml", "params.yaml", "plots"} <= artifacts
     config = client.download_artifacts(parent.info.run_id, "config.yaml", str(tmp_path))
     assert "label_smoothing" in Path(config).read_text()
-    logged = client.search_logged_models(
-        experiment_ids=[parent.info.experiment_id],
-    )
+    logged = client.search_logged_models(experiment_ids=[parent.info.experiment_id])
     (model,) = [entry for entry in logged if entry.source_run_id == by_name["finetune"].info.run_id]
     folder = Path(model.artifact_location.removeprefix("file://"))
     described = yaml.safe_load((folder / "MLmodel").read_text())

@@ -38,8 +38,7 @@ def test_probabilities_are_those_of_scikit_learn(
     assert model.weights.shape == (64, classes)
     assert model.biases.shape == (classes,)
     expected = make_pipeline(
-        StandardScaler(),
-        LogisticRegression(C=model.strength, tol=1e-9, max_iter=50_000),
+        StandardScaler(), LogisticRegression(C=model.strength, tol=1e-9, max_iter=50_000)
     ).fit(features[:half].astype(np.float64), labels[:half])
     actual = softmax(features[half:] @ model.weights + model.biases, axis=1)
     np.testing.assert_allclose(actual, expected.predict_proba(features[half:]), atol=1e-4)

@@ -89,11 +89,7 @@ def fine_tuned(
     examples = Examples(inputs, rows, labels)
     before = {w.path: w.numpy() for w in (*model.weights, *head.weights)}
     fitting.fit(
-        above,
-        examples,
-        examples,
-        SETTINGS,
-        fitting.Session(0, root / "work", lambda *_: None),
+        above, examples, examples, SETTINGS, fitting.Session(0, root / "work", lambda *_: None)
     )
     after = {w.path: w.numpy() for w in (*model.weights, *head.weights)}
     assert any((after[path] != before[path]).any() for path in after if "head" not in path)

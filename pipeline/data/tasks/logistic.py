@@ -143,11 +143,7 @@ class _Problem:
     """
 
     def __init__(
-        self,
-        features: NDArray[np.float32],
-        labels: NDArray[np.int64],
-        classes: int,
-        balanced: bool,
+        self, features: NDArray[np.float32], labels: NDArray[np.int64], classes: int, balanced: bool
     ) -> None:
         exact = features.astype(np.float64)
         self.mean, deviation = exact.mean(axis=0), exact.std(axis=0)

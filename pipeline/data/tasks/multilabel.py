@@ -312,11 +312,7 @@ class Multilabel(Task):
         return f"{', '.join(answer['prediction']) or 'no label'}  ({super().text(answer, most)})"
 
     def facts(
-        self,
-        targets: NDArray[np.float32],
-        outputs: Outputs,
-        decided: Any = None,
-        desc: str = "",
+        self, targets: NDArray[np.float32], outputs: Outputs, decided: Any = None, desc: str = ""
     ) -> Facts:
         chosen = outputs > 0.5 if decided is None else decided
         return LabelFacts(targets, np.asarray(outputs), np.asarray(chosen, np.float32))
