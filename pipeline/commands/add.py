@@ -19,6 +19,7 @@ from pipeline.errors import InputError
 from pipeline.evaluation import resampling
 from pipeline.evaluation.resampling import Comparison
 from pipeline.intake import layout, sources
+from pipeline.intake.account import Account
 from pipeline.intake.sources import Sample
 from pipeline.release.candidate import ADDED
 from pipeline.serving.classifier import MODEL
@@ -52,7 +53,10 @@ def run(config: Config, options: argparse.Namespace) -> None:
 
     base = Base(config)
     left_out: list[Sample] = []
-    read = base.read(_listed(config, options.images, base.data.task, left_out))
+    samples = _listed(config, options.images, base.data.task, left_out)
+    if left_out and not samples:
+        raise InputError(f"no image can be added: {Account(0, 0, left_out, ())}")
+    read = base.read(samples)
     new, account = addition.added(base, read, left_out, config)
     print(account)
     path = ROOT / "evaluate" / predictions.FILE
@@ -90,8 +94,8 @@ def _log(config: Config, metrics: dict[str, float], added: int, labels: int) -> 
 
 def _listed(config: Config, path: Path, task: Task, left_out: list[Sample]) -> list[Sample]:
     """List the new images with their labels."""
-    inside = path.iterdir() if path.is_dir() else ()
-    if path.is_dir() and not any(p.is_dir() and not layout.is_system(p) for p in inside):
+    inside = [p for p in path.iterdir() if not layout.is_system(p)] if path.is_dir() else []
+    if path.is_dir() and (any(map(layout.is_image, inside)) or not any(p.is_dir() for p in inside)):
         if (path / opening.NAME).exists():
             raise InputError(
                 f"{path} has labels of its own: name {path / opening.NAME} to add what it labels"
@@ -102,9 +106,11 @@ def _listed(config: Config, path: Path, task: Task, left_out: list[Sample]) -> l
                 "same columns"
             )
         label = names.label(path.absolute().name)
-        label = config.data.labels.get(label, label)
         listed = pool.listed(path, path.parent / opening.NAME)
-        return [replace(sample, label=label) for sample in listed]
+        named = (replace(sample, label=label) for sample in listed)
+        every = list(sources.chosen(named, config.data, by_label=True))
+        left_out += [sample for sample in every if sample.left_out == sources.IGNORED]
+        return [sample for sample in every if sample.left_out != sources.IGNORED]
     settings = source.recognised(path, [])
     if config.data.kind == settings["use"] == "csv":  # the same columns
         data = replace(config.data, path=settings["path"])
@@ -114,7 +120,8 @@ def _listed(config: Config, path: Path, task: Task, left_out: list[Sample]) -> l
     made = sources.task(data)
     if made.value != task.name:
         raise InputError(
-            f"the classifier is for {task.name}, but {path} is for {made.value}: {made.reason}"
+            f"the classifier is for {task.name}, but {path} is for {made.value}: "
+            f"{made.reason.partition(';')[0]}"
         )
     return list(sources.images(data, "list", left_out))
 
@@ -144,7 +151,8 @@ def _report(
     decided = head.task.decided(answers, thresholds, head.classes)
     chosen = head.task.targets(decided, head.classes)
     facts = head.task.facts(head.targets(held_out), answers, chosen)
-    values = {name: facts.values()[name] for name in head.task.headline}
+    # Where only a few classes occur, no metric of all classes means anything.
+    values = {name: facts.values()[name] for name in (head.task.each, *head.task.headline[1:])}
     listed = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in values.items())
     print(f"{len(held_out.rows)} new images that were not trained on: {listed}")
     for name, scores in facts.scores(head.classes).items():

@@ -33,9 +33,7 @@ def run(config: Config) -> None:
     seconds = runs.seconds(config)
     minutes = round(seconds / 60, 2) if seconds else None
     made = certificate.make(config.flat(), runtime.versions()["processor"], minutes)
-    headline = summary.headline(
-        ROOT / "evaluate", Manifest(ROOT / "prepare"), config.evaluate.split
-    )
+    headline = summary.headline(ROOT / "evaluate", Manifest(ROOT / "prepare"))
     write_page(
         certificate.PATH.with_suffix(".html"),
         Path(__file__).with_name("templates") / "certificate.html",

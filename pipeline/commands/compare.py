@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Iterator
 from textwrap import wrap
 
+from pipeline.data.tasks import digits
 from pipeline.errors import InputError
 from pipeline.sections import Tracking
 from pipeline.tracking import experiments, store
@@ -111,8 +112,10 @@ def _measured(row: list[Experiment], metric: str) -> str:
         exact = [value["value"] for value in values]
         return f"{statistics.mean(exact):.4f} ± {statistics.stdev(exact):.4f}"
     low, high = values[0]["low"], values[0]["high"]
-    text = f"{values[0]['value']:.4f}"
-    return text if low is None else f"{text} ({low:.3f}-{high:.3f})"
+    text = digits(values[0]["value"])
+    if low is None:
+        return text
+    return f"{text} ({digits(low, '.3f')}-{digits(high, '.3f')})"
 
 
 def _title(setting: str, differing: list[str]) -> str:

@@ -31,6 +31,7 @@ from pipeline.export.agreement import TOLERANCE, Agreement, Check
 from pipeline.export.formats import FORMATS, Source
 from pipeline.networks import model_file, runtime
 from pipeline.release import registry
+from pipeline.release.candidate import ADDED
 from pipeline.storage import digests, outputs, tables
 
 SECTIONS = ("tracking",)
@@ -70,17 +71,17 @@ def run(
         raise InputError(f"--min-agreement must be between 0 and 1, got {options.min_agreement}")
     path = registry.model_file(options.model, lambda: compose(overrides))
     card = model_file.read_card(path)
-    manifest = _manifest(card)
+    manifest, tested = _manifests(card)
     names = list(_available(options.formats))
     runtime.configure(0, card.threads)
     from pipeline.networks.keras_forward import KerasForward
 
     model, card = model_file.load(path, options.allow_code or registry.is_own(options.model))
     train = _evenly(manifest.indices("train"), _CALIBRATION_IMAGES)
-    test = _evenly(manifest.indices("test"), _TEST_IMAGES)
+    test = _evenly(tested.indices("test"), _TEST_IMAGES)
     thresholds = model_file.thresholds_of(path)
     check = Check(
-        manifest,
+        tested,
         test,
         KerasForward(model, card.batch_size),
         card.batch_size,
@@ -173,7 +174,7 @@ def _describe(
         "input": f"(B, {size}, {size}, 3) float32 RGB, 0 to 255",
         "task": card.task,
         "output": f"(B, {count}) float32 outputs",
-        "left_out": "known, typicality, labels: out-of-distribution detection (docs/trust.md)",
+        "left_out": f"known, typicality, {', '.join(card.predicts.region)} (docs/trust.md)",
         **({"thresholds": thresholds} if thresholds else {}),
         "model_int8.tflite": "B = 1; uint8 in and out, value = (uint8 - zero point) * scale",
     }
@@ -225,17 +226,22 @@ def _available(named: Sequence[str]) -> Iterator[str]:
             print(f"{name:13}skipped: needs {remedy}")
 
 
-def _manifest(card: model_file.Card) -> Manifest:
-    """Open the prepared images, and check that they match the model."""
-    manifest = Manifest(PREPARED)
+def _manifests(card: model_file.Card) -> tuple[Manifest, Manifest]:
+    """Open the prepared images and those to test with, and check that they match the model.
+
+    These are the same, unless a class was added to the model.
+    """
+    manifest = tested = Manifest(PREPARED)
+    if manifest.classes != card.classes and (ADDED / "manifest.csv").exists():
+        tested = Manifest(ADDED)
     expected = (card.image_size, card.decoding, card.classes)
-    actual = (manifest.image_size, manifest.decoding, manifest.classes)
+    actual = (manifest.image_size, manifest.decoding, tested.classes)
     if actual != expected:
         raise InputError(
             f"the images in {PREPARED} do not match the model: {_words(*expected)} expected, got "
             f"{_words(*actual)}; restore the params.yaml of the model and run dvc repro"
         )
-    return manifest
+    return manifest, tested
 
 
 def _words(size: int, decoding: Decoding, classes: list[str]) -> str:

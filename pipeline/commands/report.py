@@ -48,7 +48,7 @@ def run(config: Config) -> None:
     _write(config)
     runs.attach(config, PATH)
     data = Manifest(ROOT / "prepare")
-    print(summary.headline(ROOT / "evaluate", data, config.evaluate.split))
+    print(summary.headline(ROOT / "evaluate", data))
     print(f"report: {PATH}")
     print("next: python -m pipeline predict IMAGE ...")
 
@@ -77,9 +77,9 @@ def _write(config: Config) -> None:
         PATH,
         Path(__file__).with_name("templates") / "report.html",
         title=config.data.title,
-        headline=summary.headline(evaluated, data, config.evaluate.split),
+        headline=summary.headline(evaluated, data),
         summary=summary.sentences(evaluated, data, recipe),
-        split=config.evaluate.split,
+        split=summary.split(evaluated, data),
         image_count=len(tables.read_records(evaluated / "predictions.csv")),
         classes=sorted({name for row in data.rows for name in names(row.label)}),
         noun=data.task.noun,

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace, compose: Callable[..., Config]) -> None:
 
     if options.n < 1:
         raise InputError(f"-n must be at least 1, got {options.n}")
-    latest = dict(read(opening.label_file(options)))
+    latest = {name: label for name, label, _ in read(opening.label_file(options))}
     with redirect_stdout(sys.stderr):  # standard output is the list alone
         pool = opening.opened(options, compose)
     names = [sample.path for sample in pool.samples]
@@ -51,17 +51,16 @@ def run(options: argparse.Namespace, compose: Callable[..., Config]) -> None:
     answers = learned.probabilities
     useful = order.suggest(learner.reduced, answers, labels, options.n, held_out).tolist()
     rows = order.mixed(useful, held_out, labels, options.n)
-    guesses = answers[rows]
-    lines = [
-        (names[row], learned.classes[guess.argmax()] if labels else "", float(guess.max()))
-        for row, guess in zip(rows, guesses, strict=True)
-    ]
+    lines = [(names[row], learned.guess(row), float(answers[row].max())) for row in rows]
     if options.label_studio:
         print(json.dumps([_task(*line) for line in lines], indent=1))
         return
     writer = tables.rows_to(sys.stdout)
     writer.writerow(("path", "guess", "probability"))
-    writer.writerows((tables.harmless(n), tables.harmless(g), f"{p:.4f}") for n, g, p in lines)
+    writer.writerows(
+        (tables.harmless(name), tables.harmless(guess), f"{chance:.4f}" if guess else "")
+        for name, guess, chance in lines
+    )
 
 
 def _task(path: str, guess: str, probability: float) -> dict[str, Any]:

@@ -144,12 +144,13 @@ def _gain(values: list[Floats], factor: float, seed: int) -> Floats:
 
     `values` are the errors of each image, for each of `_SHARES`.
     """
-    largest = float(np.max(values)) or 1.0
+    largest = float(values[-1].max()) or float(np.max(values)) or 1.0
     least = 0.5 * largest / len(values[0])  # no error at all has no logarithm
-    errors = np.log(np.maximum([_drawn(wrong, seed) for wrong in values], least))
+    drawn = [_drawn(wrong, seed) for wrong in values]
+    errors = np.log(np.maximum(drawn, least))
     steps = np.log(_SHARES) - np.log(_SHARES).mean()
     power = np.minimum(steps @ errors / (steps**2).sum(), 0)  # labels do not harm
-    change: Floats = np.exp(errors[-1]) * (factor**power - 1)
+    change: Floats = drawn[-1] * (factor**power - 1)  # never more than there is
     return change
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.data import predictions
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation import label_curve, label_errors, trust
 from pipeline.storage import tables
@@ -39,10 +40,17 @@ def recipe(backbone: str, head: str, cut: str, tuned: Mapping[str, Any]) -> str:
     return text
 
 
-def headline(evaluated: Path, data: Manifest, split: str) -> str:
+def split(evaluated: Path, data: Manifest) -> str:
+    """Return the split that was evaluated, from the output of evaluate."""
+    first = predictions.read(evaluated / predictions.FILE).paths[0]
+    return next(row.split for row in data.rows if row.path == first)
+
+
+def headline(evaluated: Path, data: Manifest) -> str:
     """Say how good the model is, with an interval, from the output of evaluate."""
     images = len(np.load(evaluated / trust.POSITIONS, mmap_mode="r"))
-    return data.task.summary(tables.read_json(evaluated / "intervals.json"), images).format(split)
+    sentence = data.task.summary(tables.read_json(evaluated / "intervals.json"), images)
+    return sentence.format(split(evaluated, data))
 
 
 def sentences(evaluated: Path, data: Manifest, recipe: str) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ differences with intervals + a paired test -> one sentence per metric.
 import math
 from statistics import NormalDist
 
-from pipeline.data.tasks import lower_is_better
+from pipeline.data.tasks import SMALL, lower_is_better
 
 LEVEL = 0.95
 """Confidence level of the intervals."""
@@ -62,7 +62,8 @@ def of_metric(name: str, before: float, after: float, bounds: tuple[float, float
     """Describe a difference in another metric, from its interval."""
     low, high = bounds
     title = name.replace("_", " ").replace("f1", "F1")
-    form = ".3f" if max(abs(before), abs(after)) < _LARGE else ",.0f"
+    largest = max(abs(before), abs(after))
+    form = ",.0f" if largest >= _LARGE else ".1e" if 0 < largest < SMALL else ".3f"
     interval = f"95 % CI of the difference {low:+{form}} to {high:+{form}}"
     change = f"{before:{form}} -> {after:{form}} ({interval})"
     if low <= 0 <= high or math.isclose(before, after, rel_tol=_ROUNDING):

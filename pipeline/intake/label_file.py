@@ -4,14 +4,27 @@ The images that are most worth a label are harder than most, so they cannot say 
 is. A fixed fifth of every folder is held out from them and labelled in random order.
 """
 
+import csv
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 COLUMNS = ("path", "label", "time", "seconds")
 """The last line about an image counts."""
 HELD_OUT = 5
 """One in this many images is held out."""
+
+
+def torn(content: bytes) -> bytes:
+    """Return the last line of a label file if it was not written to its end; else nothing."""
+    last = content[content.rfind(b"\n") + 1 :]
+    cells: list[str] = []
+    with suppress(csv.Error):  # no csv file at all
+        cells = next(csv.reader([last.decode("utf-8", "replace")]), [])
+    whole = len(cells) == len(COLUMNS) and re.fullmatch(r"\d+\.\d", cells[-1])
+    return b"" if whole else last
 
 
 def held_out(paths: Sequence[str]) -> list[int]:

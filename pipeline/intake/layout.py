@@ -123,7 +123,7 @@ class _Tree:
 
     def has_loose(self, folder: Path) -> bool:
         """Check for images directly in a folder."""
-        return any(_is_image(p) and not p.is_dir() and not self._why(p) for p in folder.iterdir())
+        return any(is_image(p) and not p.is_dir() and not self._why(p) for p in folder.iterdir())
 
     def inside(self, split: Path, others: Sequence[Path]) -> Path:
         """Return the folder of a split's classes: `seg_train/seg_train/` is also train."""
@@ -139,9 +139,7 @@ class _Tree:
         """Yield what lies next to class folders: it has no label."""
         for path in sorted(folder.iterdir()):
             if not path.is_dir():
-                yield self._without(
-                    path, self._why(path) or (_LOOSE if _is_image(path) else _OTHER)
-                )
+                yield self._without(path, self._why(path) or (_LOOSE if is_image(path) else _OTHER))
             elif why := self._why_folder(path):
                 yield from self.left_out(path, why)
 
@@ -166,7 +164,7 @@ class _Tree:
 
     def count(self, folder: Path) -> int:
         """Count the images below a folder."""
-        return sum(map(_is_image, self._files(folder)[0]))
+        return sum(map(is_image, self._files(folder)[0]))
 
     def _files(self, folder: Path) -> tuple[list[Path], list[Sample]]:
         """List the files below a folder, sorted, and what is left out of it.
@@ -305,7 +303,8 @@ def _refuse_identical(tree: _Tree, tops: Sequence[Path]) -> None:
         )
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Check if a file's name is that of an image."""
     return path.suffix.lower() in _IMAGES
 
 

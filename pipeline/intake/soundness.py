@@ -28,7 +28,7 @@ def check_files(rows: list[Row], bad: Mapping[str, str], max_fraction: float) ->
         InputError: Nothing was read, no file is usable, or too many are bad.
     """
     if not rows:
-        raise InputError("no images in class folders: check data.path")
+        raise InputError("no images in class folders, or all ignored: check data.path, data.ignore")
     if not bad:
         return
     path, reason = next(iter(bad.items()))

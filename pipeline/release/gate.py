@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.data.predictions import Predictions
-from pipeline.data.tasks import Task, lower_is_better
+from pipeline.data.tasks import Task, digits, lower_is_better
 from pipeline.data.tasks.facts import MAX_AREA_VALUES
 from pipeline.errors import InputError
 from pipeline.evaluation import resampling
@@ -100,5 +100,6 @@ def not_worse(config: Promote, candidate: Predictions, champion: Predictions, se
         )
     worst = gain.high if lower_is_better(name) else -gain.low
     rule = f"{name} at most {config.margin:g} worse than the champion's"
-    measured = f"{gain.value:+.4f} (95 % CI {gain.low:+.4f} to {gain.high:+.4f})"
+    value, low, high = (digits(end, "+.4f") for end in (gain.value, gain.low, gain.high))
+    measured = f"{value} (95 % CI {low} to {high})"
     return Verdict(rule, measured, bool(worst <= config.margin))

@@ -20,6 +20,7 @@ from pipeline.config import Config
 from pipeline.data import predictions
 from pipeline.data.manifest import Manifest
 from pipeline.data.predictions import Predictions
+from pipeline.data.tasks import digits
 from pipeline.data.tasks.facts import Labels
 from pipeline.errors import InputError, redacted
 from pipeline.intake import sources
@@ -220,7 +221,7 @@ def _same(tags: Mapping[str, str], candidate: Candidate) -> bool:
 
 def _scored(settings: Promote, candidate: Candidate) -> str:
     name = gate.metric(settings, candidate.answers.task, candidate.metrics)
-    return f"{name} {candidate.metrics[name]:.4f} on {len(candidate.rows)} images"
+    return f"{name} {digits(candidate.metrics[name])} on {len(candidate.rows)} images"
 
 
 def _called(settings: Promote, version: ModelVersion) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data import predictions, tasks
-from pipeline.data.manifest import Manifest, Split
+from pipeline.data.manifest import CALIBRATION, Manifest, Split
 from pipeline.data.predictions import Trust
 from pipeline.data.tasks import Facts, Floats, Outputs, Task
 from pipeline.data.tasks.facts import Labels
@@ -82,7 +82,7 @@ def run(
             name: resampling.resample(facts_of, seed, f"bootstrap of {name}")
             for name, facts_of in models.items()
         }
-        names = (*task.headline, metric)
+        names = tuple(dict.fromkeys((*task.headline, metric)))
         compared = {
             title: resampling.compare(resampled[other], resampled["fine_tuned"], names)
             for title, other in ((_GAIN, "head_only"), (_OVER_CONSTANT, "constant"))
@@ -121,6 +121,8 @@ def run(
         plots.write_data(out / "vega", evaluation)
     _print_metrics(resampled, compared, names)
     print("\n".join(trust.sentences(measured, task)))
+    if reliability.regions is None and len(data.indices(CALIBRATION)):
+        print(f"no {' or '.join(task.region)} in answers: {run_models.lacks}")
     _print_near_duplicates(dropped, pairs, rows, best.wrong, task)
     for sentence in label_curve.sentences(curve, task):
         print(sentence)
@@ -151,6 +153,7 @@ class _Models:
     Attributes:
         classifier: The fine-tuned model.
         answered: (N, K) its outputs, memory-mapped.
+        lacks: What is missing for regions in answers.
     """
 
     def __init__(self, data: Manifest, rows: Labels, folders: Folders, scratch: Path) -> None:
@@ -179,6 +182,7 @@ class _Models:
         models = {path.name: self._facts(outputs, task.decided(outputs, thresholds, data.classes))}
         path = self._scratch / "fine_tuned"
         judge = Judge(self._reference, task, data.classes, unknown, coverage)
+        self.lacks = judge.lacks
         width = len(data.classes)
         reliability = trust.judge(self._forward, judge, width, data.images, self._rows, path)
         self.answered = np.load(path, mmap_mode="r")
@@ -261,7 +265,8 @@ def _print_metrics(
     first, *others = names
     for model, result in resampled.items():
         listed = (first, others[-1], *others[:-1], *(n for n in _LAST if n in result.values))
-        print(f"{model:12} " + "  ".join(f"{name} {result.values[name]:.4f}" for name in listed))
+        values = [f"{name} {tasks.digits(result.values[name])}" for name in listed]
+        print(f"{model:12} " + "  ".join(values))
     for title, gain in compared.items():
         print(f"{title}:")
         for sentence in gain.verdict:

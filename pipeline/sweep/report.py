@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 
 from pipeline.config import Config
 from pipeline.data.manifest import Manifest
+from pipeline.data.tasks import digits
 from pipeline.errors import redacted
 from pipeline.storage import digests, outputs, tables
 from pipeline.storage.outputs import PARAMS
@@ -85,7 +86,7 @@ def write(opened: Study, config: Config, words: list[str], folder: Path) -> Resu
             best, *added = (ordered[number] for number in averaged["used"])
         verdict += (
             f"\naveraging the weights of trials {numbers} is better: val_score "
-            f"{averaged['val_score']:.4f}, {quality} {averaged[quality]:.4f}; best.yaml "
+            f"{digits(averaged['val_score'])}, {quality} {digits(averaged[quality])}; best.yaml "
             "does this"
             if better
             else "\naveraging the weights of the best trials did not improve the score"
@@ -140,15 +141,18 @@ def _verdict(done: list[FrozenTrial], best: FrozenTrial) -> tuple[str, dict[str,
     metrics = {"best_val_score": _score(best), f"best_{quality}": reached}
     head = [trial for trial in done if trial.user_attrs["settings"]["finetune.cut"] == space.NONE]
     if not head:
-        return f"best: {named(best)}, val_score {_score(best):.4f}; head only did not run", metrics
+        return (
+            f"best: {named(best)}, val_score {digits(_score(best))}; head only did not run",
+            metrics,
+        )
     # If the head varies, fine-tuning must beat the best of them.
     alone = min(head, key=_score)
     metrics["head_only_val_score"] = _score(alone)
     before = metrics[f"head_only_{quality}"] = float(alone.user_attrs[quality])
     scores = (
-        f"head only: val_score {_score(alone):.4f}, {quality} {before:.4f}; "
-        f"best: {named(best)} (trial {best.number}): val_score {_score(best):.4f}, "
-        f"{quality} {reached:.4f}"
+        f"head only: val_score {digits(_score(alone))}, {quality} {digits(before)}; "
+        f"best: {named(best)} (trial {best.number}): val_score {digits(_score(best))}, "
+        f"{quality} {digits(reached)}"
     )
     if _score(best) >= _score(alone):
         return f"{scores}\nfine-tuning did not improve the validation score", metrics

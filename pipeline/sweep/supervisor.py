@@ -25,6 +25,7 @@ from pipeline.cluster.connection import connected
 from pipeline.cluster.nodes import Nodes, Process
 from pipeline.config import Config
 from pipeline.data.manifest import Manifest
+from pipeline.data.tasks import digits
 from pipeline.errors import InputError, redacted
 from pipeline.finetuning import recipe
 from pipeline.sections import Pruner
@@ -260,7 +261,7 @@ class _Progress:
         if done:
             best = min(done, key=lambda trial: objectives.order(self._names, trial))
             value = best.user_attrs[self._names[0]]
-            state = f"{pruned} pruned, best {value:.4f} ({report.named(best)})"
+            state = f"{pruned} pruned, best {digits(value)} ({report.named(best)})"
             self._bar.set_postfix_str(state, refresh=False)
         self._bar.refresh()
 
@@ -279,7 +280,7 @@ def _line(trial: FrozenTrial) -> str:
     if trial.state == TrialState.COMPLETE:
         attrs, name = trial.user_attrs, objectives.quality(trial.user_attrs)
         return begin + (
-            f"val_score {attrs['val_score']:.4f}, {name} {attrs[name]:.3f}, "
+            f"val_score {digits(attrs['val_score'])}, {name} {attrs[name]:.3f}, "
             + (f"{attrs['ms_per_image']:.2f} ms/image, " if "ms_per_image" in attrs else "")
             + f"{attrs['seconds']:.1f} s"
         )

@@ -184,18 +184,20 @@ def added(base: Base, read: Pool, left_out: list[Sample], config: Config) -> tup
     if not used:
         raise InputError(f"no image can be added: {account}")
     counts = Counter(name for row in used for name in task.names(row.label))
-    trained = {name for row in used if row.split == "train" for name in task.names(row.label)}
+    test = str(config.evaluate.split)
+    split_of = {(name, row.split) for row in used for name in task.names(row.label)}
     for name in sorted(set(counts) - set(base.data.classes)):
         if counts[name] < LEAST:
             raise InputError(
                 f"a new class needs at least {LEAST} images, got {counts[name]} of {name!r}: add "
                 "more"
             )
-        if name not in trained:
-            raise InputError(
-                f"a new class needs images in train, got none of the {counts[name]} of {name!r}: "
-                "add more, or leave their split empty"
-            )
+        for split in ("train", test):
+            if (name, split) not in split_of:
+                raise InputError(
+                    f"a new class needs images in train and {test}, got none of the "
+                    f"{counts[name]} of {name!r} in {split}: add more, or leave their split empty"
+                )
     soundness.check_names(sorted({*counts, *base.data.classes}))
     outputs = dict(zip(read.digests, read.features, strict=True))
     return Part(used, np.stack([outputs[row.sha256] for row in used])), account

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import posixpath
 from collections.abc import Container
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -19,11 +20,13 @@ from filelock import FileLock, Timeout
 from pipeline.data import names
 from pipeline.errors import InputError
 from pipeline.intake import soundness
-from pipeline.intake.label_file import COLUMNS
+from pipeline.intake.label_file import COLUMNS, torn
 from pipeline.intake.sources.csv import SEVERAL
 
 _LONGEST = 200
 """Characters of a class name."""
+_TAKEN_BACK = "0.0"
+"""Seconds of a line that takes the last label back."""
 
 
 class LabelFile:
@@ -53,17 +56,20 @@ class LabelFile:
             ) from error
         lines = read(path)
         self.damaged = _repair(path)
+        self._size = _size(path)
         self.labels: dict[str, str] = {}
         self._history: list[tuple[str, str]] = []
-        seen: set[str] = set()
-        for name, label in lines:
-            before = self._last([name]) if name in seen else None
-            if before is not None and self._history[before] == (name, label):  # it was taken back
+        for name, label, seconds in lines:
+            before = self._last([name]) if seconds == _TAKEN_BACK else None
+            if before is not None:
                 self._history.pop(before)
             else:
                 self._history.append((name, self.labels.get(name, "")))
-            seen.add(name)
             self._apply(name, label)
+        try:
+            soundness.check_names(sorted(set(self.labels.values())))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
 
     def add(self, name: str, label: str, seconds: float) -> None:
         """Write a label.
@@ -78,13 +84,19 @@ class LabelFile:
         """
         if label:
             check_name(label, {own for path, own in self.labels.items() if path != name})
+        self._write(name, label, f"{max(seconds, 0.1):.1f}")
+        self._history.append((name, self.labels.get(name, "")))
+        self._apply(name, label)
+
+    def _write(self, name: str, label: str, seconds: str) -> None:
         line = io.StringIO()
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        rows = [(name, label, now, f"{seconds:.1f}")]
-        if not self.path.exists() or not self.path.stat().st_size:
+        rows = [(name, label, now, seconds)]
+        if not self._size:
             rows.insert(0, COLUMNS)
         csv.writer(line, lineterminator="\n").writerows(rows)
-        size = self.path.stat().st_size if self.path.exists() else 0
+        if _size(self.path) != self._size:
+            raise InputError(f"{self.path} was changed by another program: start label again")
         try:
             with self.path.open("ab") as file:
                 file.write(line.getvalue().encode())
@@ -92,19 +104,19 @@ class LabelFile:
                 os.fsync(file.fileno())
         except OSError:  # such as a full disk: a line is there or not
             with suppress(OSError):
-                os.truncate(self.path, size)
+                os.truncate(self.path, self._size)
             raise
-        self._history.append((name, self.labels.get(name, "")))
-        self._apply(name, label)
+        self._size = _size(self.path)
 
     def undo(self, images: Container[str]) -> str | None:
         """Take the last label of some images back; returns its path, None if there is none."""
         place = self._last(images)
         if place is None:
             return None
-        name, before = self._history.pop(place)
-        self.add(name, before, 0)
-        self._history.pop()
+        name, before = self._history[place]
+        self._write(name, before, _TAKEN_BACK)
+        self._history.pop(place)
+        self._apply(name, before)
         return name
 
     def close(self) -> None:
@@ -122,8 +134,8 @@ class LabelFile:
             self.labels[name] = label
 
 
-def read(path: Path) -> list[tuple[str, str]]:
-    """Read path and label of each complete line, in order; nothing if there is no file.
+def read(path: Path) -> list[tuple[str, str, str]]:
+    """Read path, label and seconds of each complete line; nothing if there is no file.
 
     Raises:
         InputError: It is not a label file.
@@ -131,7 +143,7 @@ def read(path: Path) -> list[tuple[str, str]]:
     if not path.exists():
         return []
     content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
+    whole = content.removesuffix(torn(content))
     if not whole and ",".join(COLUMNS).encode().startswith(content):  # killed in the header
         return []
     try:
@@ -152,7 +164,7 @@ def read(path: Path) -> list[tuple[str, str]]:
                 f"{path} line {number} must have {len(COLUMNS)} cells, got {len(line)}: "
                 "correct or remove it"
             )
-    return [(line[0], line[1]) for line in lines]
+    return [(posixpath.normpath(name), label.strip(), end) for name, label, _, end in lines]
 
 
 def check_name(label: str, others: set[str]) -> None:
@@ -167,13 +179,17 @@ def check_name(label: str, others: set[str]) -> None:
 
 
 def _repair(path: Path) -> bool:
-    """Remove a last line that was not written to its end."""
-    if not path.exists():
+    """Remove a last line that was not written to its end, or write the end of its line."""
+    content = path.read_bytes() if path.exists() else b""
+    if content.endswith(b"\n") or not content:
         return False
-    content = path.read_bytes()
-    end = content.rfind(b"\n") + 1
-    if end == len(content):
-        return False
+    rest = torn(content)
     with path.open("r+b") as file:
-        file.truncate(end)
-    return True
+        file.truncate(len(content) - len(rest))
+        file.seek(0, os.SEEK_END)
+        file.write(b"" if rest else b"\n")
+    return bool(rest)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -45,6 +45,10 @@ class Learned:
     targets: NDArray[np.int64]
     out_of_fold: Floats
 
+    def guess(self, row: int) -> str:
+        """Return the most probable class of an image; empty if there is nothing to choose from."""
+        return self.classes[self.probabilities[row].argmax()] if len(self.classes) > 1 else ""
+
     def accuracy(self, sample: Collection[int]) -> tuple[float, float, float] | None:
         """Return the cross-validated accuracy on a sample, with its 95 % interval (Wilson).
 
@@ -93,7 +97,8 @@ class Learner:
         deviation = features.std(axis=0)
         standard = (features - features.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
         most = min(_DIRECTIONS, *features.shape)
-        reduced = PCA(most, svd_solver="randomized", random_state=0).fit_transform(standard)
+        with np.errstate(invalid="ignore"):  # copies of one image have no variance
+            reduced = PCA(most, svd_solver="randomized", random_state=0).fit_transform(standard)
         self.reduced = reduced / max(float(np.sqrt((reduced**2).mean())), 1e-12)
 
     def fit(self, labels: Mapping[int, str], cross_validate: bool = True) -> Learned:

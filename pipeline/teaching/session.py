@@ -89,13 +89,15 @@ class Session:
             labels, learned, useful = dict(self._labels.labels), self._learned, self._useful
         labelled = {self._rows[name] for name in labels if name in self._rows}
         avoided = labelled | self._skipped
+        counts = Counter(dict.fromkeys(labels.values(), 0))  # of other images, too
+        counts.update(labels[self._names[row]] for row in labelled)
         return {
             "session": self._token,  # browsers keep images: those of another one are not these
             "file": str(self._labels.path),
             "images": len(self._names),
             "labelled": len(labelled),
             "left": len(self._names) - len(avoided),
-            "classes": [list(item) for item in sorted(Counter(labels.values()).items())],
+            "classes": [list(item) for item in sorted(counts.items())],
             "accuracy": learned.accuracy(self._held_out),
             "curve": [[count, *values] for count, values in sorted(self._curve.items())],
             "queue": [
@@ -110,10 +112,8 @@ class Session:
         }
 
     def _suggestion(self, row: int, learned: Learned) -> dict[str, Any]:
-        guess = int(learned.probabilities[row].argmax())
-        sure = float(learned.probabilities[row, guess])
-        name = learned.classes[guess] if learned.classes else None
-        return {"path": self._names[row], "guess": name, "probability": sure}
+        sure = float(learned.probabilities[row].max())
+        return {"path": self._names[row], "guess": learned.guess(row) or None, "probability": sure}
 
     def _row(self, name: str) -> int:
         if name not in self._rows:

@@ -160,8 +160,9 @@ def test_predictions_of_another_model_or_split_are_refused(
     ("words", "message"),
     [
         (["labelled"], "labelled has labels of its own: name labelled/labels.csv"),
-        (["held_out.csv"], "a new class needs images in train, got none of the 5 of 'cross'"),
-        (["nothing.csv"], "no images"),
+        (["held_out.csv"], "images in train and test, got none of the 5 of 'cross' in train"),
+        (["nothing.csv"], "1 files: 0 used, 0 quarantined, 1 left out: 1 without label"),
+        (["few", "data.ignore=[few]"], "1 left out: 1 ignored by data.ignore"),
         (["nowhere"], "no such file or folder: nowhere"),
         (["empty"], "no images in empty"),
         (["few"], "a new class needs at least 3 images, got 1 of 'few'"),

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_a_second_page_is_refused_and_a_later_one_goes_on(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "end", ["b.png,d", "b.png", '"b', "b.png,caf\udcc3", "b.png,dog,2026-01-01T00:00:00+00:00,1.0"]
+    "end", ["b.png,d", "b.png", '"b', "b.png,caf\udcc3", "b.png,dog,2026-01-01T00:00:00+00:00,1"]
 )
 def test_an_incomplete_last_line_is_removed(path: Path, end: str) -> None:
     first = LabelFile(path)
@@ -82,6 +83,76 @@ def test_an_incomplete_last_line_is_removed(path: Path, end: str) -> None:
     assert labels.damaged
     assert path.read_bytes() == before
     assert labels.labels == {"a.png": "cat"}
+
+
+def test_a_last_line_without_its_end_is_a_label(path: Path) -> None:
+    """An editor may remove the last line's end."""
+    line = "b.png,dog,2026-01-01T00:00:00+00:00,1.0"
+    path.write_text(f"path,label,time,seconds\na.png,cat,2026-01-01T00:00:00+00:00,2.0\n{line}")
+    assert listed(path) == {"a.png": "cat", "b.png": "dog"}
+    labels = LabelFile(path)
+    assert not labels.damaged
+    labels.add("c.png", "cat", 1)
+    assert listed(path) == labels.labels == {"a.png": "cat", "b.png": "dog", "c.png": "cat"}
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_restart_changes_no_label_and_no_undo(path: Path, seed: int) -> None:
+    rng, images = np.random.default_rng(seed), ("a.png", "b.png", "c.png")
+    live = LabelFile(path)
+    for _ in range(8):
+        if rng.random() < 0.3:
+            live.undo(images)
+        else:
+            live.add(str(rng.choice(images)), str(rng.choice(["cat", "dog"])), 0)
+    live.close()
+    again = LabelFile(path)
+    assert again.labels == live.labels == listed(path)
+    expected = []
+    while name := again.undo(images):
+        expected.append((name, dict(again.labels)))
+    again.close()
+    assert again.labels == {}
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[: -len(expected) or None]))
+    live = LabelFile(path)
+    assert [(live.undo(images), dict(live.labels)) for _ in expected] == expected
+
+
+def test_a_failed_undo_takes_nothing_back(path: Path) -> None:
+    labels = LabelFile(path)
+    labels.add("a.png", "cat", 1)
+    labels.add("b.png", "dog", 1)
+    content = path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    with pytest.raises((OSError, InputError)):
+        labels.undo(["a.png", "b.png"])
+    path.rmdir()
+    path.write_bytes(content)
+    assert labels.undo(["a.png", "b.png"]) == "b.png"
+    assert labels.labels == {"a.png": "cat"} == listed(path)
+
+
+@pytest.mark.parametrize("change", [lambda path: path.unlink(), lambda path: path.write_text("x")])
+def test_a_file_that_another_program_changed(path: Path, change: Callable[[Path], object]) -> None:
+    labels = LabelFile(path)
+    labels.add("a.png", "cat", 1)
+    change(path)
+    with pytest.raises(InputError, match="was changed by another program: start label again"):
+        labels.add("b.png", "cat", 1)
+
+
+def test_another_spelling_stops_at_the_start(path: Path) -> None:
+    lines = ["path,label,time,seconds", "./a.png, Cat,1,1.0", "b.png,dog,1,1.0"]
+    path.write_text("\n".join([*lines, ""]))
+    labels = LabelFile(path)
+    assert labels.labels == {"a.png": "Cat", "b.png": "dog"}
+    labels.add("a.png", "dog", 1)
+    assert list(listed(path).values()) == ["dog", "dog"]
+    labels.close()
+    path.write_text("\n".join([*lines, "c.png,cat,1,1.0", ""]))
+    with pytest.raises(InputError, match=r"labels.csv: class names must differ .* 'Cat' and 'cat'"):
+        LabelFile(path)
 
 
 def test_undo_goes_on_after_a_restart_and_stays_in_the_folder(path: Path) -> None:
@@ -221,6 +292,6 @@ def test_a_killed_process_loses_no_label(path: Path) -> None:
     os.kill(writer.pid, signal.SIGKILL)
     confirmed = [line for line in writer.stdout.read().split() if line]
     writer.wait()
-    labels = dict(read(path))
+    labels = {name for name, _, _ in read(path)}
     assert all(f"{number}.png" in labels for number in confirmed)
     LabelFile(path).add("a.png", "dog", 1)

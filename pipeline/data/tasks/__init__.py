@@ -36,6 +36,8 @@ Linear = tuple[Floats, Floats, str]
 """(D, K) weights and (K,) biases of a head, and how they were found."""
 
 DEFAULT = "classification"
+SMALL = 5e-4
+"""Metrics below are written with an exponent."""
 _LISTED = 20
 
 
@@ -371,6 +373,11 @@ def named(name: str) -> Task:
 def recorded(task: Task) -> dict[str, str]:
     """Return what files say of a task: nothing for the usual one."""
     return {} if task.name == DEFAULT else {"task": task.name}
+
+
+def digits(value: float, form: str = ".4f") -> str:
+    """Return a metric with some decimals, or with an exponent if it is too small for them."""
+    return f"{value:{f'{form[:-2]}1e' if 0 < abs(value) < SMALL else form}}"
 
 
 def lower_is_better(metric: str) -> bool:

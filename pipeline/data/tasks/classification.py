@@ -61,7 +61,8 @@ class Classification(Task):
         if len(classes) < 2:
             raise InputError(
                 f"a classifier needs at least 2 classes with usable images, got "
-                f"{classes or 'none'}: put each class in its own folder"
+                f"{classes or 'none'}: put each class in its own folder, or name it in the column "
+                "label of a csv file"
             )
 
     def outputs(self, logits: Any, targets: Labels | None) -> Any:

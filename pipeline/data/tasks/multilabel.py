@@ -70,7 +70,7 @@ class LabelFacts(Facts):
         hits, support, claimed = (counts @ part for part in (truth * chosen, truth, chosen))
         both = support + claimed
         with np.errstate(invalid="ignore"):
-            macro = np.nanmean(np.where(support > 0, 2 * hits / both, np.nan), axis=1)
+            macro = _mean(np.where(support > 0, 2 * hits / both, np.nan))
             areas = [
                 average_precision(self.outputs[:, place], truth[:, place], counts)
                 for place in range(self.width)
@@ -79,7 +79,7 @@ class LabelFacts(Facts):
         return {
             "accuracy": counts @ (1 - self.wrong) / total,
             "log_loss": counts @ losses(self.targets, self.outputs).mean(axis=1) / total,
-            "mean_average_precision": np.nanmean(np.stack(areas), axis=0),
+            "mean_average_precision": _mean(np.stack(areas, axis=1)),
             "macro_f1": macro,
             "micro_f1": 2 * hits.sum(axis=1) / np.maximum(both.sum(axis=1), 1),
             "hamming_loss": counts @ (truth != chosen).mean(axis=1) / total,
@@ -111,6 +111,13 @@ class LabelFacts(Facts):
     def caption(self, place: int, classes: Sequence[str]) -> str:
         named = [classes[label] for label in np.flatnonzero(self.decided[place]).tolist()]
         return f"predicted {figures.short(BETWEEN.join(named) or 'none', 24)}"
+
+
+def _mean(values: Floats) -> Floats:
+    """Return the mean of each row without NaN; NaN if there is nothing else."""
+    counts = (~np.isnan(values)).sum(axis=1)
+    mean: Floats = np.where(counts, np.nansum(values, axis=1) / np.maximum(counts, 1), np.nan)
+    return mean
 
 
 def average_precision(scores: Outputs, truth: Floats, counts: Floats) -> Floats:
@@ -189,7 +196,8 @@ class Multilabel(Task):
         if everywhere:
             raise InputError(
                 f"a label must be absent from some training images, but {min(everywhere)!r} is on "
-                f"all {len(train)}: leave it out of the csv file or of data.label_columns"
+                f"all {len(train)}: leave it out, or add images without it, with 0 in a column "
+                "that data.label_columns names"
             )
 
     def targets(self, labels: Sequence[str], classes: Sequence[str]) -> NDArray[np.float32]:

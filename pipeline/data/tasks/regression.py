@@ -30,9 +30,11 @@ _ALPHAS = np.logspace(-2, 6, 17)
 """Candidates for the strength of regularization."""
 _BINS, _PER_BIN, _FOLDS = 10, 10, 5
 _LARGE = 1000
+"""Numbers from here on are written without decimals."""
+_MOST, _RESOLVED = 1e38, 1e-4
+"""Largest number, and smallest deviation relative to it: float32 has seven digits."""
 _FAR = 10.0
 """Most standard deviations from the mean that a head may answer: a logarithm has no such power."""
-"""Numbers from here on are written without decimals."""
 _DEVIATIONS = 4.0
 """Robust standard deviations from which a number is suspicious."""
 _MAX_RANKED = 20_000
@@ -51,7 +53,9 @@ class Scale:
     def of(cls, numbers: Floats) -> Scale:
         from scipy.stats import skew
 
-        logs = bool((numbers > 0).all()) and abs(skew(np.log(numbers))) < abs(skew(numbers))
+        # Within a factor of two, a logarithm is nearly a straight line.
+        wide = numbers.min() > 0 and numbers.max() > 2 * numbers.min()
+        logs = bool(wide) and abs(skew(np.log(numbers))) < abs(skew(numbers))
         learned = np.log(numbers) if logs else numbers
         return cls(float(learned.mean()), float(learned.std()) or 1.0, logs)
 
@@ -96,11 +100,13 @@ class NumberFacts(Facts):
     def weighted(self, counts: Floats) -> dict[str, Floats]:
         """Compute metrics: (R,) each."""
         total, squares = counts.sum(axis=1), self.wrong**2
-        mean = counts @ self.targets / total
-        spread = counts @ self.targets**2 - total * mean**2
+        # Around their median: large numbers would lose the digits in which they differ.
+        around = self.targets - np.median(self.targets)
+        moment = counts @ around**2
+        spread = moment - (counts @ around) ** 2 / total
         # Numbers that are all the same leave nothing to explain.
-        explained = 1 - counts @ squares / np.where(spread > 0, spread, np.inf)
-        explained[spread <= 0] = 0
+        same = spread <= 1e-9 * moment
+        explained = np.where(same, 0, 1 - counts @ squares / np.where(same, 1, spread))
         values = {
             "mean_absolute_error": counts @ self.wrong / total,
             "root_mean_squared_error": np.sqrt(counts @ squares / total),
@@ -162,12 +168,12 @@ class Regression(Task):
             number = float(text)
         except ValueError:
             number = math.nan
-        if not math.isfinite(np.float32(number)):
+        if not abs(number) <= _MOST:
             raise ValueError(
                 f"data.target must be a column of finite numbers such as 1.5, got {text!r}: "
                 "correct it, or leave the cell empty to leave the image out"
             )
-        return repr(number).removesuffix(".0")  # 7 and 7.0 are the same number
+        return repr(number + 0.0).removesuffix(".0")  # 7 and 7.0 are the same number, as 0 and -0
 
     def names(self, label: str) -> list[str]:
         return []
@@ -188,10 +194,17 @@ class Regression(Task):
                 raise InputError(
                     f"regression needs at least 2 images in {split}, got {len(own)}: add images"
                 )
-        if len({float(label) for label in labels["train"]}) < 2:
+        numbers = np.array([float(label) for label in labels["train"]])
+        if len(set(numbers)) < 2:
             raise InputError(
                 f"the numbers of the training images must differ, but all are "
                 f"{labels['train'][0]}: is data.target the right column?"
+            )
+        if numbers.std() < _RESOLVED * np.abs(numbers).max():
+            low, high = (f"{end:.12g}" for end in (numbers.min(), numbers.max()))
+            raise InputError(
+                f"the numbers of data.target differ too little for their size, from {low} to "
+                f"{high}: subtract {low} from each"
             )
 
     def classes(self, labels: Sequence[str], title: str) -> list[str]:
@@ -367,7 +380,7 @@ class Regression(Task):
         return close
 
     def tolerance(self, outputs: Outputs, share: float) -> float:
-        return share * max(float(outputs.std()), 1e-6)
+        return share * max(float(outputs.std()), 1e-6 * float(np.abs(outputs).max()))
 
     def trait(self, outputs: Outputs) -> tuple[str, list[float]]:
         return "prediction", outputs[:, 0].tolist()

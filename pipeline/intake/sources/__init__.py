@@ -6,14 +6,15 @@ reason. To add a kind, add such a module and a YAML file in conf/data/ (docs/ext
 """
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.data import tasks
+from pipeline.data import names, tasks
 from pipeline.data.decoding import MOST_MEGAPIXELS, Pages
+from pipeline.errors import InputError
 from pipeline.settings import REQUIRED, AutoInt, automatic, setting
 from pipeline.storage import progress
 from pipeline.storage.derived import Derived
@@ -53,6 +54,15 @@ class SourceConfig:
         most=MOST_MEGAPIXELS,
         advanced=True,
     )
+
+    def check(self, section: str) -> None:
+        """Stop at a class that is renamed to nothing."""
+        for old, new in self.labels.items():
+            if not new or new != names.display(new).strip():
+                raise InputError(
+                    f"{section}.labels must rename {old!r} to a class name, got {new!r}: leave "
+                    f"the class out with {names.added(f'{section}.ignore', old)}"
+                )
 
     @property
     def title(self) -> str:
@@ -105,18 +115,24 @@ def images(config: Any, desc: str = "", left_out: list[Sample] | None = None) ->
         InputError: The source is missing or not in the form that its kind expects.
     """
     module = importlib.import_module(f"{__name__}.{config.kind}")
-    samples = module.images(config)
-    labels = {} if config.kind == "csv" else config.labels  # it renames each of several labels
-    for image in progress.bar(samples, desc):
-        names = (image.path, image.label, PurePosixPath(image.path).name)
-        if not image.left_out and any(matches(p, *names) for p in config.ignore):
+    samples = progress.bar(module.images(config), desc)
+    # A csv file renames and ignores each of several labels itself.
+    for image in chosen(samples, config, by_label=config.kind != "csv"):
+        if not image.left_out:
+            yield image
+        elif left_out is not None:
+            left_out.append(image)
+
+
+def chosen(samples: Iterable[Sample], config: SourceConfig, by_label: bool) -> Iterator[Sample]:
+    """Leave out what `data.ignore` names, by path or label, and rename labels."""
+    for image in samples:
+        own = [image.path, PurePosixPath(image.path).name, *([image.label] if by_label else [])]
+        if not image.left_out and any(matches(p, *own) for p in config.ignore):
             image = replace(image, left_out=IGNORED)
-        if image.left_out:
-            if left_out is not None:
-                left_out.append(image)
-            continue
-        renamed = labels.get(image.label)
-        yield replace(image, label=renamed) if renamed else image
+        if by_label and image.label in config.labels and not image.left_out:
+            image = replace(image, label=config.labels[image.label])
+        yield image
 
 
 def task(config: Any) -> Derived:
@@ -141,9 +157,9 @@ def matches(pattern: str, *names: str) -> bool:
 
 def unmatched(ignore: Sequence[str], left_out: Sequence[Sample]) -> list[str]:
     """List the patterns of `data.ignore` that leave nothing out."""
-    names: set[str] = set()
+    every: set[str] = set()
     for image in left_out:
         if image.left_out == IGNORED:
             path = PurePosixPath(image.path)
-            names |= {image.label, *path.parts, *map(str, (path, *path.parents))}
-    return [pattern for pattern in ignore if not any(matches(pattern, name) for name in names)]
+            every |= {image.label, *path.parts, *map(str, (path, *path.parents))}
+    return [pattern for pattern in ignore if not any(matches(pattern, name) for name in every)]

@@ -7,6 +7,7 @@ of the other columns.
 
 import csv
 import io
+import posixpath
 import re
 import unicodedata
 from collections import Counter
@@ -62,6 +63,7 @@ class Config(SourceConfig):
 
     def check(self, section: str) -> None:
         """Stop at several answers to one question."""
+        super().check(section)
         named = ("label_separator", "label_columns", "target")
         given = [f"{section}.{name}" for name in named if getattr(self, name)]
         if len(given) > 1:
@@ -122,21 +124,23 @@ def images(config: Config) -> Iterator[Sample]:
             raise InputError(
                 f"{path}: no image has a 1 in column {column!r}: leave it out of data.label_columns"
             )
-    yield from _without_ignored(rows.values(), config, what) if what.several else rows.values()
+    yield from _without_ignored(rows.values(), config, what)
 
 
 def _without_ignored(samples: Iterable[Sample], config: Config, what: Task) -> Iterator[Sample]:
-    """Take the labels that data.ignore names away from images with several."""
+    """Take the labels that data.ignore names away: images with others remain."""
     removed: set[str] = set()
     for image in samples:
         every = what.names(image.label)
         kept = [name for name in every if not any(matches(p, name) for p in config.ignore)]
         removed |= set(every) - set(kept)
-        if kept or not every or config.label_columns:
+        if kept == every:
+            yield image
+        elif kept or config.label_columns:
             yield replace(image, label=what.label(kept))
         else:  # like an image without a label
             yield replace(image, left_out=IGNORED)
-    for name in sorted(removed):
+    for name in sorted(removed) if what.several else ():
         yield Sample(f"{name}/", name, left_out=IGNORED)
 
 
@@ -147,7 +151,7 @@ def _read(config: Config) -> tuple[list[str], list[_Line]]:
         raise InputError(f"data.path must be a csv file, got {path}: no such file")
     content = path.read_bytes()
     started = content.startswith(",".join(label_file.COLUMNS).encode())
-    if started and not content.endswith((b"\n", b"\r")):
+    if started and label_file.torn(content.replace(b"\r", b"\n")):
         raise InputError(
             f"the last line of {path} is incomplete: remove it, or run `python -m pipeline label`, "
             "which does"
@@ -177,7 +181,7 @@ def _read(config: Config) -> tuple[list[str], list[_Line]]:
             f"{path} line {table.line_num} is not valid csv ({error}): is a quote missing?"
         ) from error
     if tuple(header) == label_file.COLUMNS:
-        latest = {line.cells["path"]: line for line in lines}
+        latest = {posixpath.normpath(line.cells["path"]): line for line in lines}
         labels = {name: line.cells["label"] for name, line in latest.items() if line.cells["label"]}
         for name in label_file.test_images(labels):
             latest[name].cells["split"] = "test"
@@ -318,8 +322,8 @@ def _refuse_several(path: Path, labels: set[str]) -> None:
             if len(parts) > 1 and all(parts) and set(parts) <= labels:
                 raise InputError(
                     f"{path}: each image must have one label, got several, {label!r}: set "
-                    f"data.label_separator={separator!r}, or data.task=classification if it is one "
-                    "name"
+                    f"data.label_separator={separator!r}, or if it is one name, "
+                    f"{names.mapped('data.labels', {label: '_'.join(parts)})}"
                 )
 
 

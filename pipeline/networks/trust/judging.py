@@ -64,6 +64,7 @@ class Judge:
 
     Attributes:
         gives_sets: True if answers include prediction sets.
+        lacks: What is missing for them; empty if nothing is.
 
     Raises:
         InputError: Sets are required, and there are too few calibration images.
@@ -83,12 +84,16 @@ class Judge:
         misses = reference.misses
         # Split conformal prediction: every rank of a new image among these is equally likely.
         rank = _ceiling((len(misses) + 1) * coverage)
-        if insist and rank > len(misses):
-            needed = _ceiling(coverage / (1 - coverage))
-            raise InputError(
-                f"a coverage of {coverage:g} needs at least {needed} calibration images, the "
-                f"model has {len(misses)}: set prepare.calibration_fraction and run dvc repro"
+        self.lacks = ""
+        if rank > len(misses):
+            self.lacks = (
+                f"a coverage of {coverage:g} needs at least {_ceiling(coverage / (1 - coverage))} "
+                f"calibration images, the model has {len(misses)}: "
+                f"{'raise' if len(misses) else 'set'} prepare.calibration_fraction, and run dvc "
+                "repro"
             )
+        if insist and self.lacks:
+            raise InputError(self.lacks)
         self._reach = float(misses[rank - 1]) if 0 < rank <= len(misses) else None
         self.gives_sets = self._reach is not None
 
