@@ -256,7 +256,10 @@ def fit(base: Base, old: Part, new: Part, config: Config) -> Head:
     targets = task.targets(train.labels, classes)
     balanced = config.train_head.class_weight is not None
     how = Fit(len(classes), config.seed, config.threads, balanced)
-    linear = task.fit(train.outputs[:, start:], targets, how)
+    features = train.outputs[:, start:]
+    # What occurs on a single image says nothing of a class, but would decide where it occurs again.
+    single = (features != features.min(axis=0)).sum(axis=0) < 2
+    linear = task.fit(np.where(single, 0, features), targets, how)
     head = Head(task, classes, linear, targets, start)
     if config.finetune.calibrate and task.calibrates:
         answers = head.outputs(val)[:, : len(classes)]

@@ -9,6 +9,7 @@ from PIL import Image
 from pipeline.errors import InputError
 from pipeline.intake import sources
 from pipeline.intake.sources.csv import Config
+from pipeline.intake.sources.folder import Config as Folder
 from pipeline.setup import source
 
 
@@ -100,6 +101,28 @@ def test_an_ignored_label_is_on_no_image(
     assert [image.label for image in sources.images(config, left_out=left_out)] == expected
     assert sorted(item.path for item in left_out) == others
     assert not sources.unmatched(config.ignore, left_out)
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "settings", "pattern"),
+    [
+        ("price", ["-1", "-2", "3"], {"target": "price"}, "-*"),
+        ("label", ["crab|dog", "crab", "dog"], {}, "c*g"),
+        ("label", ["crab dog", "crab", "dog"], {"label_separator": " "}, "crab dog"),
+    ],
+)
+def test_a_pattern_is_no_number_and_no_list_of_labels(
+    folder: Path, header: str, cells: list[str], settings: dict, pattern: str
+) -> None:
+    config = Config(path=str(written(folder, header, cells)), ignore=[pattern], **settings)
+    assert len(list(sources.images(config))) == 3
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb"])
+def test_a_class_is_not_renamed_to_nothing(name: str) -> None:
+    for config in (Config(path="x", labels={"cat": name}), Folder(path="x", labels={"cat": name})):
+        with pytest.raises(InputError, match=r"data\.labels must rename 'cat' to a class name"):
+            config.check("data")
 
 
 MANY = [f"label{n}|label{n + 1}" for n in range(40)]

@@ -102,8 +102,10 @@ def test_sets_cover_what_they_promise(coverage: float) -> None:
 
 
 def test_sets_need_calibration_images() -> None:
-    with pytest.raises(InputError, match=r"at least 9 calibration images, the model has 3"):
-        judge_of(made(calibration=3), coverage=0.9, insist=True)
+    for count, verb in ((3, "raise"), (0, "set")):
+        message = f"at least 9 calibration images, the model has {count}: {verb} prepare.calib"
+        with pytest.raises(InputError, match=message):
+            judge_of(made(calibration=count), coverage=0.9, insist=True)
     judge = judge_of(made(calibration=3), coverage=0.9)
     assert not judge.gives_sets
     assert judge(outputs(5, 0)[0]).regions is None

@@ -115,6 +115,45 @@ def test_gains_do_not_depend_on_the_unit(scale: float) -> None:
     assert interval["value"] == pytest.approx(scale * expected[0], rel=1e-2)
 
 
+@pytest.mark.parametrize("last", [0.0, 0.01, 0.2])
+@pytest.mark.parametrize("outlier", [1.0, 300.0])
+def test_no_gain_is_larger_than_the_error(last: float, outlier: float) -> None:
+    rng = np.random.default_rng(0)
+    errors = [(rng.random(40) < share).astype(float) for share in (0.6, 0.3, last)]
+    errors[0][0] = outlier
+    gain = label_curve._gain(errors, 5.0, 0)
+    assert (gain <= 0).all()
+    assert (gain >= [-part for part in label_curve._drawn(errors[-1], 0)]).all()
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e6, 1e9])
+def test_the_variance_of_large_numbers_is_theirs(offset: float) -> None:
+    rng = np.random.default_rng(0)
+    targets = offset + rng.normal(size=200)
+    outputs = targets + 0.3 * rng.normal(size=200)
+    facts = regression.NumberFacts(targets, outputs)
+    assert facts.values()["r2"] == pytest.approx(sk.r2_score(targets, outputs), abs=1e-6)
+
+
+@pytest.mark.parametrize("number", [0.1, 19.99, 1e6 + 0.1])
+@pytest.mark.parametrize("count", [1, 7, 10])
+def test_numbers_that_are_the_same_leave_nothing_to_explain(number: float, count: int) -> None:
+    rest = np.linspace(-100, 0, 20)
+    targets = np.concatenate([np.full(count, number), rest])
+    facts = regression.NumberFacts(targets, targets + 1)
+    assert facts.of(targets == number).values()["r2"] == 0
+    draw = np.concatenate([np.ones(count), np.zeros(20)])[None]
+    assert facts.weighted(draw)["r2"] == [0]
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-6, 1.0, 1e12])
+def test_two_networks_agree_whatever_the_unit(scale: float) -> None:
+    outputs = (np.linspace(1, 2, 20)[:, None] * scale).astype(np.float32)
+    off = outputs + np.float32(0.2 * scale)
+    assert regression.TASK.agree(outputs, outputs, []).all()
+    assert not regression.TASK.agree(outputs, off, []).any()
+
+
 def test_no_head_answers_out_of_all_bounds() -> None:
     scale = regression.Scale.of(np.exp(np.random.default_rng(0).normal(12, 1, 300)))
     assert scale.in_logs
@@ -153,6 +192,8 @@ def test_prices_are_learned_as_logarithms_and_temperatures_are_not() -> None:
     scale = regression.Scale.of(prices)
     assert scale.in_logs
     assert not regression.Scale.of(degrees - 25).in_logs
+    for offset in range(20_240_101, 20_240_131):  # a day more or less changes nothing
+        assert not regression.Scale.of(offset + np.arange(30.0) ** 2).in_logs
     assert scale.numbers(scale.learned(prices)) == pytest.approx(prices, rel=1e-5)
 
 

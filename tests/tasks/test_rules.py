@@ -58,6 +58,21 @@ def test_labels_are_sorted_and_each_is_named_once() -> None:
     assert multilabel.TASK.label(["b", "a", "b"]) == "a|b"
     with pytest.raises(ValueError, match="must not contain '\\|'"):
         multilabel.TASK.label(["a|b"])
-    for text in ("x", "nan", "inf", "-inf"):
+    for text in ("x", "nan", "inf", "-inf", "1e39"):
         with pytest.raises(ValueError, match="finite numbers"):
             regression.TASK.label([text])
+
+
+def test_numbers_that_are_equal_are_written_the_same() -> None:
+    for texts, expected in ((("7", "7.0", "7.00"), "7"), (("0", "-0", "-0.0"), "0")):
+        assert {regression.TASK.label([text]) for text in texts} == {expected}
+
+
+def test_numbers_that_float32_cannot_tell_apart() -> None:
+    days = [str(20_240_101 + day) for day in range(30)]
+    with pytest.raises(InputError, match="from 20240101 to 20240130: subtract 20240101 from each"):
+        regression.TASK.check({"train": days, "val": days, "test": days})
+    fewer = [str(day) for day in range(30)]
+    regression.TASK.check({"train": fewer, "val": fewer, "test": fewer})
+    years = [str(1950 + year) for year in range(70)]
+    regression.TASK.check({"train": years, "val": years, "test": years})

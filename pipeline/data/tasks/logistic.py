@@ -40,8 +40,6 @@ _PLATEAU = 0.01
 TOLERANCE = 1e-5
 """Tolerance of the final fit: largest gradient along a scaled direction."""
 _STEPS = 3000
-_LEAST = 1e-3
-"""Smallest scale of a feature, relative to that of all."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ class _Problem:
     Attributes:
         rows: (N, R) standardized features along the directions.
         mean: (D,).
-        scale: (D,) standard deviations, or `_LEAST`; 1 where a feature is constant.
+        scale: (D,) standard deviations; 1 where a feature is constant.
         directions: (D, R) orthonormal columns.
     """
 
@@ -149,10 +147,8 @@ class _Problem:
     ) -> None:
         exact = features.astype(np.float64)
         self.mean, deviation = exact.mean(axis=0), exact.std(axis=0)
-        # A feature that hardly ever occurs must not decide where it does.
-        least = _LEAST * float(np.sqrt((deviation**2).mean())) or 1.0
         constant = deviation <= 10 * np.finfo(np.float64).eps * np.abs(self.mean)
-        self.scale = np.where(constant, 1.0, np.maximum(deviation, least))
+        self.scale = np.where(constant, 1.0, deviation)
         exact = np.where(constant, 0.0, (exact - self.mean) / self.scale)
         if len(exact) < exact.shape[1]:  # the weights lie in the span of the images
             span, along = np.linalg.qr(exact.T)
