@@ -37,6 +37,7 @@ class Session:
         self._learner = Learner(pool.features)
         self._token = secrets.token_hex(8)
         self._skipped: set[int] = set()
+        self._together: list[int] = []
         self._curve: dict[int, tuple[float, float, float]] = {}
         self._lock = threading.Lock()
         self._changed = threading.Event()
@@ -57,12 +58,18 @@ class Session:
         with self._lock:
             for name in names:
                 self._labels.add(name, label, seconds / len(names))
+            self._together.append(len(names))
         self._changed.set()
 
     def undo(self) -> str | None:
-        """Take the last label back; returns the image's path, None if there is none."""
+        """Take the last label back, of all images that it was given to together.
+
+        Returns:
+            Path of the first one; None if there is no label.
+        """
         with self._lock:
-            name = self._labels.undo(self._rows)
+            count = self._together.pop() if self._together else 1
+            *_, name = (self._labels.undo(self._rows) for _ in range(count))
         self._changed.set()
         return name
 

@@ -86,6 +86,13 @@ def test_labels_are_renamed_once(
             ["cat", "", "cat"],
             ["dog/"],
         ),
+        (
+            "dog,cat",
+            ["0,1", "1,0", "0,1"],
+            {"label_columns": ["dog", "cat"], "task": "classification"},
+            ["cat", "cat"],
+            ["1.png"],
+        ),
     ],
 )
 def test_an_ignored_label_is_on_no_image(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,15 @@ def test_a_calibrated_model_keeps_its_answers(clone: Path, run: Run) -> None:
     for stage in ("train_head", "finetune"):
         summary = json.loads((clone / ROOT / stage / "summary.json").read_text())
         assert summary["val_score"] <= summary["val_loss"] + 1e-6, "where it was fitted"
+
+
+@pytest.mark.slow
+def test_the_report_names_the_split_that_was_evaluated(clone: Path, run: Run) -> None:
+    words = ("evaluate", "evaluate.split=val", "evaluate.label_errors=false")
+    done = run(clone, sys.executable, "-m", "pipeline", *words)
+    assert done.returncode == 0, done.stderr
+    done = run(clone, sys.executable, "-m", "pipeline", "report")
+    assert re.search(r"\d+ of \d+ val images are right", done.stdout), done.stdout + done.stderr
 
 
 def test_a_report_without_outputs_says_what_to_do(project: Path, run: Run) -> None:

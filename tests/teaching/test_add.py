@@ -69,6 +69,9 @@ def test_a_new_class_is_added_promoted_and_predicted(crosses: Path, clone: Path,
     client = MlflowClient(f"sqlite:///{clone / 'mlflow.db'}")
     version = client.get_model_version_by_alias("classifier", "champion")
     assert version.tags["model.md5"]
+    words = ("export", "onnx", "--model", "outputs/added/model.keras", "--out", "exported")
+    done = run(clone, *WORDS, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
     runs = client.search_runs(["1"], "attributes.run_name = 'add'")
     assert runs[0].data.metrics["images_added"] == 50
     assert runs[0].data.metrics["labels"] > 1000

@@ -250,6 +250,11 @@ def test_no_label_waits_for_the_head(photos: Path, port: int) -> None:
         done = requests.post(f"http://127.0.0.1:{port}/undo", headers=foreign, timeout=9)
         assert done.status_code == 403
         assert listed(photos) == before
+        body = {"paths": ["4.png", "5.png", "6.png"], "label": "red"}
+        requests.post(f"http://127.0.0.1:{port}/label", json=body, timeout=30)
+        undone = requests.post(f"http://127.0.0.1:{port}/undo", timeout=30).json()
+        assert undone["path"] == "4.png"
+        assert listed(photos) == before, "all images that were labelled together"
         (photos / "3.png").write_text("no image any more")
         bad = requests.get(f"http://127.0.0.1:{port}/image?path=3.png", timeout=30)
         assert bad.status_code == 422

@@ -136,7 +136,7 @@ def _without_ignored(samples: Iterable[Sample], config: Config, what: Task) -> I
         removed |= set(every) - set(kept)
         if kept == every:
             yield image
-        elif kept or config.label_columns:
+        elif kept or (what.several and config.label_columns):
             yield replace(image, label=what.label(kept))
         else:  # like an image without a label
             yield replace(image, left_out=IGNORED)
