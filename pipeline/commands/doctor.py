@@ -30,7 +30,9 @@ def _every(overrides: list[str], compose: Callable[[list[str]], Config]) -> Iter
     try:
         config = compose(overrides)
     except InputError as error:
-        yield Check("params.yaml", f"{error}; or write a new one: init IMAGES", Level.error)
+        yield Check(
+            "params.yaml", f"{error}; or replace the file: init IMAGES --force", Level.error
+        )
         return
     yield Check("params.yaml", "every setting is valid", Level.ok)
     yield from checks.every(config)

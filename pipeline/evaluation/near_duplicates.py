@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from tqdm import tqdm
 
+from pipeline.data import tasks
 from pipeline.data.manifest import Manifest
-from pipeline.data.tasks.facts import Labels
+from pipeline.data.tasks import Task
+from pipeline.data.tasks.facts import Floats, Labels
 from pipeline.storage import tables
 
 FILE = "near_duplicates.csv"
@@ -92,6 +94,23 @@ def write(path: Path, data: Manifest, pairs: Sequence[Pair], dropped: bool) -> N
         lines.append([image.path, image.label, other.path, other.label, other.split, *end])
     header = ["path", "label", "duplicate_of", "duplicate_label", "duplicate_split"]
     tables.write_table(path, [*header, "similarity", "dropped"], lines)
+
+
+def sentence(
+    split: str, dropped: bool, pairs: list[Pair], rows: Labels, wrong: Floats, task: Task
+) -> str:
+    """Say how many of the (N,) evaluated rows have a near duplicate, and how good the rest is.
+
+    `wrong` is (N,), as in `Facts`.
+    """
+    text = f"{len(pairs)} {split} images are nearly the same as a training image"
+    if dropped:
+        return f"{text}: dropped"
+    other = ~np.isin(rows, [pair.row for pair in pairs])
+    each = wrong if tasks.lower_is_better(task.each) else 1 - wrong
+    name = task.each.replace("_", " ")
+    without = f": {name} without them {tasks.digits(each[other].mean())}" if other.any() else ""
+    return f"{text} (evaluate/{FILE}){without}"
 
 
 def dropped_paths(evaluated: Path) -> set[str]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline.data import predictions, tasks
 from pipeline.data.manifest import CALIBRATION, Manifest, Split
 from pipeline.data.predictions import Trust
-from pipeline.data.tasks import Facts, Floats, Outputs, Task
+from pipeline.data.tasks import Facts, Outputs, Task
 from pipeline.data.tasks.facts import Labels
 from pipeline.errors import InputError
 from pipeline.evaluation import label_curve, label_errors, near_duplicates, resampling, trust
@@ -123,7 +123,9 @@ def run(
     print("\n".join(trust.sentences(measured, task)))
     if reliability.regions is None and len(data.indices(CALIBRATION)):
         print(f"no {' or '.join(task.region)} in answers: {run_models.lacks}")
-    _print_near_duplicates(dropped, pairs, rows, best.wrong, task)
+    if pairs:
+        split = str(config.split)
+        print(near_duplicates.sentence(split, dropped, pairs, rows, best.wrong, task))
     for sentence in label_curve.sentences(curve, task):
         print(sentence)
     if suspects:
@@ -232,7 +234,8 @@ def _rows(
     if before - after or not len(others):
         which = f" of class {min(before - after)!r}" if before - after else ""
         raise InputError(
-            f"every test image{which} is a near duplicate: set evaluate.near_duplicates=list"
+            f"every {config.split} image{which} is a near duplicate: set "
+            "evaluate.near_duplicates=list"
         )
     return others, pairs
 
@@ -271,22 +274,6 @@ def _print_metrics(
         print(f"{title}:")
         for sentence in gain.verdict:
             print(f"  {sentence}")
-
-
-def _print_near_duplicates(
-    dropped: bool, pairs: list[Pair], rows: Labels, wrong: Floats, task: Task
-) -> None:
-    if not pairs:
-        return
-    text = f"{len(pairs)} test images are nearly the same as a training image"
-    if dropped:
-        print(f"{text}: dropped")
-        return
-    other = ~np.isin(rows, [pair.row for pair in pairs])
-    each = wrong if tasks.lower_is_better(task.each) else 1 - wrong
-    name = task.each.replace("_", " ")
-    without = f": {name} without them {each[other].mean():.4f}" if other.any() else ""
-    print(f"{text} (evaluate/{near_duplicates.FILE}){without}")
 
 
 def _flat(

@@ -74,5 +74,7 @@ def test_numbers_that_float32_cannot_tell_apart() -> None:
         regression.TASK.check({"train": days, "val": days, "test": days})
     fewer = [str(day) for day in range(30)]
     regression.TASK.check({"train": fewer, "val": fewer, "test": fewer})
+    degrees = [f"{52.52 + 0.001 * place:.3f}" for place in range(10)]
+    regression.TASK.check({"train": degrees, "val": degrees, "test": degrees})
     years = [str(1950 + year) for year in range(70)]
     regression.TASK.check({"train": years, "val": years, "test": years})

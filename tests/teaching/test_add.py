@@ -14,10 +14,13 @@ from conftest import Run
 from mlflow import MlflowClient
 from PIL import Image
 
+from pipeline.config import compose
 from pipeline.data.manifest import Manifest
 from pipeline.networks import model_file
 from pipeline.serving.classifier import Classifier
 from pipeline.storage.tables import read_records
+from pipeline.teaching import addition
+from pipeline.teaching.addition import Part
 
 WORDS = [sys.executable, "-m", "pipeline"]
 
@@ -81,6 +84,20 @@ def test_a_new_class_is_added_promoted_and_predicted(crosses: Path, clone: Path,
     assert run(clone, *WORDS, "cache", "clear").returncode == 0
     assert added(run, clone, "new/cross").returncode == 0
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+
+
+def test_what_occurs_on_one_image_decides_nothing(
+    clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clone)
+    config = compose()
+    base = addition.Base(config)
+    old = base.images(())
+    outputs, feature = old.outputs.copy(), len(base.card.classes)
+    outputs[:, feature] = 0
+    outputs[[row.split for row in old.rows].index("train"), feature] = 2e-5
+    linear = addition.fit(base, Part(old.rows, outputs), Part([], outputs[:0]), config).linear
+    assert np.abs(linear[0][0]).max() < 1e-3 < np.abs(linear[0][1:]).max()
 
 
 def test_every_file_is_accounted_for(crosses: Path, clone: Path, run: Run) -> None:

@@ -31,7 +31,7 @@ _ALPHAS = np.logspace(-2, 6, 17)
 _BINS, _PER_BIN, _FOLDS = 10, 10, 5
 _LARGE = 1000
 """Numbers from here on are written without decimals."""
-_MOST, _RESOLVED = 1e38, 1e-4
+_MOST, _RESOLVED = 1e38, 1e-5
 """Largest number, and smallest deviation relative to it: float32 has seven digits."""
 _FAR = 10.0
 """Most standard deviations from the mean that a head may answer: a logarithm has no such power."""
